@@ -1,0 +1,164 @@
+/* mpspmd._native: the ring, its waiting and the status page, for Python. */
+#include "module.h"
+
+#include <errno.h>
+#include <math.h>
+#include <pthread.h>
+
+unsigned fork_generation;
+
+static void count_fork(void) {
+    fork_generation++;
+}
+
+struct module_state *module_state_of(PyObject *self) {
+    return PyType_GetModuleState(Py_TYPE(self));
+}
+
+bool check_generation(unsigned generation) {
+    if (generation == fork_generation)
+        return true;
+    PyErr_SetString(PyExc_RuntimeError,
+                    "this process was forked after the ring was mapped, and has no mapping of it: "
+                    "start processes with the spawn method");
+    return false;
+}
+
+PyObject *raise_result(PyObject *self, const struct ring *ring, enum ring_result result) {
+    struct module_state *state = module_state_of(self);
+    uint64_t word = ring_state_word(ring);
+    PyObject *exception = NULL;
+    if (result == RING_CLOSED) {
+        PyErr_SetString(state->channel_closed, "the channel is closed");
+    } else if (result == RING_POISONED) {
+        exception = PyObject_CallFunction(state->channel_poisoned, "ii", (int)STATE_CODE(word),
+                                          (int)STATE_RANK(word));
+        if (exception)
+            PyErr_SetObject(state->channel_poisoned, exception);
+    } else if (result == RING_DEAD) {
+        PyErr_SetString(state->channel_error,
+                        "this reader was marked dead by the process that watches it");
+    } else {
+        PyErr_SetString(state->channel_corrupt, "unexpected result");
+    }
+    Py_XDECREF(exception);
+    return NULL;
+}
+
+uint64_t deadline_of(PyObject *timeout) {
+    if (timeout == NULL || timeout == Py_None)
+        return UINT64_MAX / 2;
+    double seconds = PyFloat_AsDouble(timeout);
+    if (PyErr_Occurred())
+        return 0;
+    if (isnan(seconds)) {
+        PyErr_SetString(PyExc_ValueError, "timeout is not a number");
+        return 0;
+    }
+    if (seconds > 1e9)
+        return UINT64_MAX / 2;
+    return monotonic_ns() + (uint64_t)(seconds > 0 ? seconds * 1e9 : 0);
+}
+
+int wait_python(const struct waiter *waiter, uint64_t deadline_ns, bool *spun) {
+    if (!*spun) {
+        *spun = true;
+        if (wait_spin(waiter, GIL_SPIN_NS))
+            return 1;
+    }
+    uint64_t yield_ns = YIELD_NS;
+    for (;;) {
+        uint64_t now = monotonic_ns();
+        uint64_t slice = now + SIGNAL_LOOK_NS < deadline_ns ? now + SIGNAL_LOOK_NS : deadline_ns;
+        enum wait_result result;
+        Py_BEGIN_ALLOW_THREADS
+        result = wait_until(waiter, yield_ns, slice);
+        Py_END_ALLOW_THREADS
+        if (result == WAIT_READY)
+            return 1;
+        if (PyErr_CheckSignals() != 0)
+            return -1;
+        if (result == WAIT_TIMEOUT && slice == deadline_ns)
+            return 0;
+        yield_ns = 0;
+    }
+}
+
+static int add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **type) {
+    *type = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
+    return *type ? PyModule_AddType(module, *type) : -1;
+}
+
+static int find_error(PyObject *errors, const char *name, PyObject **error) {
+    *error = PyObject_GetAttrString(errors, name);
+    return *error ? 0 : -1;
+}
+
+static int module_exec(PyObject *module) {
+    struct module_state *state = PyModule_GetState(module);
+    pthread_atfork(NULL, NULL, count_fork);
+    PyObject *errors = PyImport_ImportModule("mpspmd.errors");
+    if (!errors)
+        return -1;
+    int failed = find_error(errors, "ChannelClosed", &state->channel_closed) ||
+                 find_error(errors, "ChannelPoisoned", &state->channel_poisoned) ||
+                 find_error(errors, "ChannelCorrupt", &state->channel_corrupt) ||
+                 find_error(errors, "ChannelError", &state->channel_error);
+    Py_DECREF(errors);
+    failed = failed || add_type(module, &ring_spec, &state->ring_type) ||
+             add_type(module, &writer_spec, &state->writer_type) ||
+             add_type(module, &inbox_spec, &state->inbox_type) ||
+             add_type(module, &page_spec, &state->page_type) ||
+             add_type(module, &line_spec, &state->line_type) ||
+             PyModule_AddIntConstant(module, "MAX_READERS", RING_MAX_READERS) ||
+             PyModule_AddIntConstant(module, "PHASE_LOADING", PHASE_LOADING) ||
+             PyModule_AddIntConstant(module, "PHASE_WAITING", PHASE_WAITING) ||
+             PyModule_AddIntConstant(module, "PHASE_DECODING", PHASE_DECODING) ||
+             PyModule_AddIntConstant(module, "PHASE_RUNNING", PHASE_RUNNING) ||
+             PyModule_AddIntConstant(module, "PHASE_REPLYING", PHASE_REPLYING);
+    return failed ? -1 : 0;
+}
+
+static int module_traverse(PyObject *module, visitproc visit, void *arg) {
+    struct module_state *state = PyModule_GetState(module);
+    Py_VISIT(state->ring_type);
+    Py_VISIT(state->writer_type);
+    Py_VISIT(state->inbox_type);
+    Py_VISIT(state->page_type);
+    Py_VISIT(state->line_type);
+    Py_VISIT(state->channel_closed);
+    Py_VISIT(state->channel_poisoned);
+    Py_VISIT(state->channel_corrupt);
+    Py_VISIT(state->channel_error);
+    return 0;
+}
+
+static int module_clear(PyObject *module) {
+    struct module_state *state = PyModule_GetState(module);
+    Py_CLEAR(state->ring_type);
+    Py_CLEAR(state->writer_type);
+    Py_CLEAR(state->inbox_type);
+    Py_CLEAR(state->page_type);
+    Py_CLEAR(state->line_type);
+    Py_CLEAR(state->channel_closed);
+    Py_CLEAR(state->channel_poisoned);
+    Py_CLEAR(state->channel_corrupt);
+    Py_CLEAR(state->channel_error);
+    return 0;
+}
+
+static PyModuleDef_Slot module_slots[] = {{Py_mod_exec, module_exec}, {0, NULL}};
+
+struct PyModuleDef native_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "mpspmd._native",
+    .m_doc = "The lock-free ring in shared memory, its waiting, and the status page.",
+    .m_size = sizeof(struct module_state),
+    .m_slots = module_slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+};
+
+PyMODINIT_FUNC PyInit__native(void) {
+    return PyModuleDef_Init(&native_module);
+}

@@ -1,0 +1,91 @@
+/* What the files of the CPython binding share. Limited API, CPython 3.11 and later. */
+#ifndef MPSPMD_MODULE_H
+#define MPSPMD_MODULE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "message.h"
+#include "status.h"
+#include "wait.h"
+
+enum {
+    GIL_SPIN_NS = 2000,          /* a wait keeps the GIL for so long */
+    YIELD_NS = 50 * 1000,        /* then gives up the core between looks for so long, then sleeps */
+    SIGNAL_LOOK_NS = 500000000,  /* a signal that came just before the sleep is seen after so long */
+    LARGE_BYTES = 64 * 1024,     /* copying so much is done without the GIL */
+    SMALL_BYTES = 4 * 1024,      /* a record of up to this is copied, so that it is free at once */
+};
+
+extern struct PyModuleDef native_module;
+
+struct module_state {
+    PyTypeObject *ring_type, *writer_type, *inbox_type, *page_type, *line_type;
+    PyObject *channel_closed, *channel_poisoned, *channel_corrupt, *channel_error;
+};
+
+struct module_state *module_state_of(PyObject *self);
+
+/* Changes in a forked child: what was mapped before the fork isn't there. */
+extern unsigned fork_generation;
+
+/* Both types add their methods here; the rest of a type is private to its file. */
+extern PyType_Spec ring_spec, writer_spec, inbox_spec, page_spec, line_spec;
+
+struct ring_object {
+    PyObject_HEAD
+    struct ring ring;
+    PyObject *bells; /* keeps the pages of shared bells alive */
+    unsigned generation;
+};
+
+struct page_object {
+    PyObject_HEAD
+    struct status_page *page;
+    unsigned generation;
+};
+
+struct line_object {
+    PyObject_HEAD
+    struct page_object *owner;
+    struct status_line *line;
+};
+
+struct inbox_object {
+    PyObject_HEAD
+    Py_ssize_t n_rings;
+    PyObject *rings; /* a tuple of ring objects */
+    struct ring_reader *readers;
+    struct incoming *messages;
+    PyObject **buffers; /* bytearray that messages[i].buffer lies in */
+    bool *ended;        /* closed or poisoned, and seen */
+    Py_ssize_t next;    /* where the next look starts */
+    Py_ssize_t current; /* the ring whose record is being read in place, or -1 */
+    Py_ssize_t exports; /* memoryviews of that record */
+    bool busy;
+    unsigned generation;
+    _Atomic uint32_t interrupts; /* interrupt() calls, */
+    uint32_t interrupts_seen;    /* and how many of them recv() has answered */
+    struct status_line *line;
+    PyObject *line_owner;
+    _Atomic uint64_t own_counts[3];
+    struct waiter waiter;
+};
+
+/* Sets the exception that goes with a result; always NULL. */
+PyObject *raise_result(PyObject *self, const struct ring *ring, enum ring_result result);
+
+/* False, with an exception set, in a forked child. */
+bool check_generation(unsigned generation);
+
+/* Nanoseconds of CLOCK_MONOTONIC from seconds (a float, an int, or None for never); 0 on error. */
+uint64_t deadline_of(PyObject *timeout);
+
+/* Waits as `waiter` says: for GIL_SPIN_NS with the GIL, then without. 1 when ready, 0 at the
+ * deadline, -1 with an exception set when a signal handler raised. */
+int wait_python(const struct waiter *waiter, uint64_t deadline_ns, bool *spun);
+
+/* True when a record, an interrupt or the end of a ring is there for recv(). */
+bool inbox_readable(struct inbox_object *inbox);
+
+#endif

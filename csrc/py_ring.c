@@ -1,0 +1,185 @@
+/* Ring: a mapping of a segment, and what may be done with it without being its writer or reader. */
+#include "module.h"
+
+#include <errno.h>
+
+static PyObject *raise_errno(int error, int fd) {
+    errno = error;
+    if (error == EPROTO)
+        return PyErr_Format(PyExc_ValueError, "file descriptor %d is not a ring of layout version %d",
+                            fd, LAYOUT_VERSION);
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
+
+/* The bell in a StatusPage argument, or NULL for None; false with an exception otherwise. */
+static bool bell_of(struct module_state *state, PyObject *page, struct bell **bell) {
+    *bell = NULL;
+    if (page == Py_None)
+        return true;
+    if (!PyObject_TypeCheck(page, state->page_type)) {
+        PyErr_SetString(PyExc_TypeError, "a bell is a StatusPage or None");
+        return false;
+    }
+    *bell = &((struct page_object *)page)->page->engine_bell;
+    return true;
+}
+
+static PyObject *ring_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"fd", "data_bell", "space_bell", NULL};
+    int fd;
+    PyObject *data_page = Py_None, *space_page = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "i|OO:Ring", names, &fd, &data_page,
+                                     &space_page))
+        return NULL;
+    struct module_state *state = PyType_GetModuleState(type);
+    struct bell *data_bell, *space_bell;
+    if (!bell_of(state, data_page, &data_bell) || !bell_of(state, space_page, &space_bell))
+        return NULL;
+    struct ring_object *self = (struct ring_object *)PyType_GenericAlloc(type, 0);
+    if (!self)
+        return NULL;
+    self->generation = fork_generation;
+    self->bells = PyTuple_Pack(2, data_page, space_page);
+    int error = ring_map(&self->ring, fd, data_bell, space_bell);
+    if (error || !self->bells) {
+        Py_DECREF(self);
+        return error ? raise_errno(error, fd) : NULL;
+    }
+    return (PyObject *)self;
+}
+
+static void ring_dealloc(PyObject *object) {
+    struct ring_object *self = (struct ring_object *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    if (self->generation == fork_generation)
+        ring_unmap(&self->ring);
+    Py_XDECREF(self->bells);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
+    Py_DECREF(type);
+}
+
+static PyObject *ring_format_segment(PyObject *Py_UNUSED(type), PyObject *args) {
+    int fd;
+    unsigned long long capacity;
+    unsigned n_readers;
+    if (!PyArg_ParseTuple(args, "iKI:format", &fd, &capacity, &n_readers))
+        return NULL;
+    int error = ring_format(fd, capacity, n_readers);
+    if (error == EINVAL)
+        return PyErr_Format(PyExc_ValueError,
+                            "a ring of %llu bytes for %u readers: the capacity must be a power of "
+                            "two from a page to 2 GiB, the readers 1 to %d",
+                            capacity, n_readers, RING_MAX_READERS);
+    if (error)
+        return raise_errno(error, fd);
+    Py_RETURN_NONE;
+}
+
+static PyObject *ring_segment_size(PyObject *Py_UNUSED(type), PyObject *args) {
+    unsigned long long capacity;
+    unsigned n_readers;
+    if (!PyArg_ParseTuple(args, "KI:segment_bytes", &capacity, &n_readers))
+        return NULL;
+    return PyLong_FromSize_t(ring_segment_bytes(capacity, n_readers));
+}
+
+static PyObject *ring_close_method(struct ring_object *self, PyObject *Py_UNUSED(none)) {
+    if (!check_generation(self->generation))
+        return NULL;
+    ring_close(&self->ring);
+    Py_RETURN_NONE;
+}
+
+static PyObject *ring_poison_method(struct ring_object *self, PyObject *args) {
+    int code, rank;
+    if (!PyArg_ParseTuple(args, "ii:poison", &code, &rank) || !check_generation(self->generation))
+        return NULL;
+    ring_poison(&self->ring, (uint16_t)code, rank);
+    Py_RETURN_NONE;
+}
+
+static PyObject *ring_mark_dead_method(struct ring_object *self, PyObject *slot_object) {
+    unsigned long slot = PyLong_AsUnsignedLong(slot_object);
+    if (PyErr_Occurred() || !check_generation(self->generation))
+        return NULL;
+    if (slot >= self->ring.n_readers)
+        return PyErr_Format(PyExc_ValueError, "slot %lu: the ring has %u readers", slot,
+                            self->ring.n_readers);
+    ring_mark_dead(&self->ring, (uint32_t)slot);
+    Py_RETURN_NONE;
+}
+
+static PyObject *get_capacity(struct ring_object *self, void *Py_UNUSED(closure)) {
+    return PyLong_FromUnsignedLongLong(self->ring.capacity);
+}
+
+static PyObject *get_n_readers(struct ring_object *self, void *Py_UNUSED(closure)) {
+    return PyLong_FromUnsignedLong(self->ring.n_readers);
+}
+
+static PyObject *get_tail(struct ring_object *self, void *Py_UNUSED(closure)) {
+    if (!check_generation(self->generation))
+        return NULL;
+    return PyLong_FromUnsignedLongLong(atomic_load(&self->ring.shared->tail));
+}
+
+static PyObject *get_heads(struct ring_object *self, void *Py_UNUSED(closure)) {
+    if (!check_generation(self->generation))
+        return NULL;
+    PyObject *heads = PyTuple_New(self->ring.n_readers);
+    for (uint32_t slot = 0; heads && slot < self->ring.n_readers; slot++) {
+        PyObject *head =
+            PyLong_FromUnsignedLongLong(atomic_load(&self->ring.shared->readers[slot].head));
+        if (!head)
+            Py_CLEAR(heads);
+        else
+            PyTuple_SetItem(heads, slot, head);
+    }
+    return heads;
+}
+
+static PyObject *get_state(struct ring_object *self, void *Py_UNUSED(closure)) {
+    static const char *const names[] = {"open", "closed", "poisoned"};
+    if (!check_generation(self->generation))
+        return NULL;
+    uint64_t word = ring_state_word(&self->ring);
+    if (STATE_OF(word) > STATE_POISONED)
+        return PyErr_Format(module_state_of((PyObject *)self)->channel_corrupt,
+                            "the ring's state word is %llu", (unsigned long long)word);
+    return Py_BuildValue("(sii)", names[STATE_OF(word)], (int)STATE_CODE(word),
+                         (int)STATE_RANK(word));
+}
+
+static PyMethodDef ring_methods[] = {
+    {"format", (PyCFunction)ring_format_segment, METH_VARARGS | METH_STATIC, NULL},
+    {"segment_bytes", (PyCFunction)ring_segment_size, METH_VARARGS | METH_STATIC, NULL},
+    {"close", (PyCFunction)ring_close_method, METH_NOARGS, NULL},
+    {"poison", (PyCFunction)ring_poison_method, METH_VARARGS, NULL},
+    {"mark_dead", (PyCFunction)ring_mark_dead_method, METH_O, NULL},
+    {0},
+};
+
+static PyGetSetDef ring_properties[] = {
+    {"capacity", (getter)get_capacity, NULL, NULL, NULL},
+    {"n_readers", (getter)get_n_readers, NULL, NULL, NULL},
+    {"tail", (getter)get_tail, NULL, NULL, NULL},
+    {"heads", (getter)get_heads, NULL, NULL, NULL},
+    {"state", (getter)get_state, NULL, NULL, NULL},
+    {0},
+};
+
+static PyType_Slot ring_slots[] = {
+    {Py_tp_doc, "One process's mapping of a ring; see _native.pyi."},
+    {Py_tp_new, ring_new},
+    {Py_tp_dealloc, ring_dealloc},
+    {Py_tp_methods, ring_methods},
+    {Py_tp_getset, ring_properties},
+    {0, NULL},
+};
+
+PyType_Spec ring_spec = {
+    .name = "mpspmd._native.Ring",
+    .basicsize = sizeof(struct ring_object),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = ring_slots,
+};

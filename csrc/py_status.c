@@ -1,0 +1,182 @@
+/* StatusPage and StatusLine: what each rank is doing, for reports and for who watches. */
+#include "module.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+static PyObject *page_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"fd", NULL};
+    int fd;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "i:StatusPage", names, &fd))
+        return NULL;
+    struct page_object *self = (struct page_object *)PyType_GenericAlloc(type, 0);
+    if (!self)
+        return NULL;
+    self->generation = fork_generation;
+    self->page = status_map(fd);
+    if (self->page)
+        return (PyObject *)self;
+    if (errno == EPROTO)
+        PyErr_Format(PyExc_ValueError, "file descriptor %d is not a status page of layout version %d",
+                     fd, LAYOUT_VERSION);
+    else
+        PyErr_SetFromErrno(PyExc_OSError);
+    Py_DECREF(self);
+    return NULL;
+}
+
+static void page_dealloc(PyObject *object) {
+    struct page_object *self = (struct page_object *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    if (self->page && self->generation == fork_generation)
+        status_unmap(self->page);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
+    Py_DECREF(type);
+}
+
+static PyObject *page_format(PyObject *Py_UNUSED(type), PyObject *args) {
+    int fd;
+    unsigned n_ranks;
+    if (!PyArg_ParseTuple(args, "iI:format", &fd, &n_ranks))
+        return NULL;
+    int error = status_format(fd, n_ranks, (uint32_t)getpid());
+    if (error) {
+        errno = error;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *page_segment_bytes(PyObject *Py_UNUSED(type), PyObject *n_ranks) {
+    unsigned long n = PyLong_AsUnsignedLong(n_ranks);
+    return PyErr_Occurred() ? NULL : PyLong_FromSize_t(status_segment_bytes((uint32_t)n));
+}
+
+static PyObject *page_line(struct page_object *self, PyObject *rank_object) {
+    unsigned long rank = PyLong_AsUnsignedLong(rank_object);
+    if (PyErr_Occurred() || !check_generation(self->generation))
+        return NULL;
+    if (rank >= self->page->about.n_ranks)
+        return PyErr_Format(PyExc_ValueError, "rank %lu: the run has %u ranks", rank,
+                            self->page->about.n_ranks);
+    struct module_state *state = module_state_of((PyObject *)self);
+    struct line_object *line = (struct line_object *)PyType_GenericAlloc(state->line_type, 0);
+    if (!line)
+        return NULL;
+    line->owner = (struct page_object *)Py_NewRef((PyObject *)self);
+    line->line = &self->page->ranks[rank];
+    return (PyObject *)line;
+}
+
+static PyObject *page_engine_pid(struct page_object *self, void *Py_UNUSED(closure)) {
+    if (!check_generation(self->generation))
+        return NULL;
+    return PyLong_FromUnsignedLong(atomic_load(&self->page->about.engine_pid));
+}
+
+static void line_dealloc(PyObject *object) {
+    struct line_object *self = (struct line_object *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    Py_XDECREF((PyObject *)self->owner);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
+    Py_DECREF(type);
+}
+
+/* enter(phase) or enter(phase, step, method: bytes) */
+static PyObject *line_enter(struct line_object *self, PyObject *const *args, Py_ssize_t n_args) {
+    if (n_args != 1 && n_args != 3) {
+        PyErr_SetString(PyExc_TypeError, "enter(phase) or enter(phase, step, method)");
+        return NULL;
+    }
+    long phase = PyLong_AsLong(args[0]);
+    unsigned long long step = n_args == 3 ? PyLong_AsUnsignedLongLong(args[1]) : 0;
+    char *method = NULL;
+    Py_ssize_t method_bytes = 0;
+    if (PyErr_Occurred() || !check_generation(self->owner->generation) ||
+        (n_args == 3 && PyBytes_AsStringAndSize(args[2], &method, &method_bytes) != 0))
+        return NULL;
+    status_enter(self->line, (enum status_phase)phase, step, method, (size_t)method_bytes);
+    Py_RETURN_NONE;
+}
+
+static PyObject *line_open(struct line_object *self, PyObject *Py_UNUSED(none)) {
+    if (!check_generation(self->owner->generation))
+        return NULL;
+    atomic_store(&self->line->pid, (uint32_t)getpid());
+    status_enter(self->line, PHASE_LOADING, 0, "", 0);
+    Py_RETURN_NONE;
+}
+
+static PyObject *line_replied(struct line_object *self, PyObject *Py_UNUSED(none)) {
+    if (!check_generation(self->owner->generation))
+        return NULL;
+    status_add(&self->line->replies, 1);
+    Py_RETURN_NONE;
+}
+
+static PyObject *line_snapshot(struct line_object *self, PyObject *Py_UNUSED(none)) {
+    static const char *const phases[] = {"loading", "waiting", "decoding", "running", "replying"};
+    struct status_snapshot now;
+    struct status_line *line = self->line;
+    if (!check_generation(self->owner->generation))
+        return NULL;
+    status_read(line, &now);
+    return Py_BuildValue(
+        "{s:s,s:I,s:K,s:d,s:s,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "phase",
+        now.phase <= PHASE_REPLYING ? phases[now.phase] : "unknown", "pid", (unsigned)now.pid, "step",
+        (unsigned long long)now.step, "since", (double)now.since_ns / 1e9, "method", now.method,
+        "requests", (unsigned long long)line->requests, "replies",
+        (unsigned long long)line->replies, "bytes_in", (unsigned long long)line->bytes_in,
+        "bytes_out", (unsigned long long)line->bytes_out, "spins", (unsigned long long)line->spins,
+        "yields", (unsigned long long)line->yields, "parks", (unsigned long long)line->parks);
+}
+
+static PyMethodDef page_methods[] = {
+    {"format", (PyCFunction)page_format, METH_VARARGS | METH_STATIC, NULL},
+    {"segment_bytes", (PyCFunction)page_segment_bytes, METH_O | METH_STATIC, NULL},
+    {"line", (PyCFunction)page_line, METH_O, NULL},
+    {0},
+};
+
+static PyGetSetDef page_properties[] = {
+    {"engine_pid", (getter)page_engine_pid, NULL, NULL, NULL},
+    {0},
+};
+
+static PyMethodDef line_methods[] = {
+    {"open", (PyCFunction)line_open, METH_NOARGS, NULL},
+    {"enter", (PyCFunction)(void (*)(void))line_enter, METH_FASTCALL, NULL},
+    {"replied", (PyCFunction)line_replied, METH_NOARGS, NULL},
+    {"snapshot", (PyCFunction)line_snapshot, METH_NOARGS, NULL},
+    {0},
+};
+
+static PyType_Slot page_slots[] = {
+    {Py_tp_doc, "The status page of a run; see _native.pyi."},
+    {Py_tp_new, page_new},
+    {Py_tp_dealloc, page_dealloc},
+    {Py_tp_methods, page_methods},
+    {Py_tp_getset, page_properties},
+    {0, NULL},
+};
+
+static PyType_Slot line_slots[] = {
+    {Py_tp_doc, "One rank's line in the status page; see _native.pyi."},
+    {Py_tp_dealloc, line_dealloc},
+    {Py_tp_methods, line_methods},
+    {0, NULL},
+};
+
+PyType_Spec page_spec = {
+    .name = "mpspmd._native.StatusPage",
+    .basicsize = sizeof(struct page_object),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = page_slots,
+};
+
+PyType_Spec line_spec = {
+    .name = "mpspmd._native.StatusLine",
+    .basicsize = sizeof(struct line_object),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = line_slots,
+};

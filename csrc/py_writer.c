@@ -1,0 +1,278 @@
+/* Writer: the writing end of a ring. One thread at a time; the caller keeps others out. */
+#include "module.h"
+
+enum { INLINE_PARTS = 16 };
+
+struct writer_object {
+    PyObject_HEAD
+    struct ring_object *owner;
+    struct ring_writer writer;
+    struct outgoing message;
+    bool pending; /* a message is under way, and `views` are held for it */
+    Py_ssize_t n_views;
+    Py_buffer *views;
+    struct iovec *parts;
+    Py_buffer inline_views[INLINE_PARTS];
+    struct iovec inline_parts[INLINE_PARTS];
+    _Atomic uint32_t interrupts;
+    uint32_t interrupts_seen;
+    struct inbox_object *watched; /* during wait() */
+    _Atomic uint64_t counts[3];
+    _Atomic uint64_t *bytes_out;
+    PyObject *line_owner;
+};
+
+static PyObject *writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"ring", "line", NULL};
+    struct module_state *state = PyType_GetModuleState(type);
+    PyObject *ring, *line = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:Writer", names, &ring, &line))
+        return NULL;
+    if (!PyObject_TypeCheck(ring, state->ring_type) ||
+        (line != Py_None && !PyObject_TypeCheck(line, state->line_type))) {
+        PyErr_SetString(PyExc_TypeError, "Writer(ring: Ring, line: StatusLine | None)");
+        return NULL;
+    }
+    struct writer_object *self = (struct writer_object *)PyType_GenericAlloc(type, 0);
+    if (!self)
+        return NULL;
+    self->owner = (struct ring_object *)Py_NewRef(ring);
+    self->line_owner = Py_NewRef(line);
+    if (line != Py_None)
+        self->bytes_out = &((struct line_object *)line)->line->bytes_out;
+    ring_writer_init(&self->writer, &self->owner->ring);
+    return (PyObject *)self;
+}
+
+static void let_go(struct writer_object *self) {
+    for (Py_ssize_t i = 0; i < self->n_views; i++)
+        PyBuffer_Release(&self->views[i]);
+    if (self->views != self->inline_views) {
+        PyMem_Free(self->views);
+        PyMem_Free(self->parts);
+    }
+    self->views = NULL;
+    self->parts = NULL;
+    self->n_views = 0;
+    self->pending = false;
+}
+
+static void writer_dealloc(PyObject *object) {
+    struct writer_object *self = (struct writer_object *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    let_go(self);
+    Py_XDECREF((PyObject *)self->owner);
+    Py_XDECREF(self->line_owner);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
+    Py_DECREF(type);
+}
+
+static bool room_for(struct writer_object *self, Py_ssize_t n_parts) {
+    self->views = self->inline_views;
+    self->parts = self->inline_parts;
+    if (n_parts <= INLINE_PARTS)
+        return true;
+    self->views = PyMem_Malloc((size_t)n_parts * sizeof *self->views);
+    self->parts = PyMem_Malloc((size_t)n_parts * sizeof *self->parts);
+    if (self->views && self->parts)
+        return true;
+    let_go(self);
+    PyErr_NoMemory();
+    return false;
+}
+
+static bool hold_part(struct writer_object *self, PyObject *part) {
+    Py_buffer *view = &self->views[self->n_views];
+    if (PyObject_GetBuffer(part, view, PyBUF_SIMPLE) != 0)
+        return false;
+    self->parts[self->n_views++] =
+        (struct iovec){.iov_base = view->buf, .iov_len = (size_t)view->len};
+    return true;
+}
+
+/* Takes (kind, tag, parts) and begins a message of them; parts is bytes or a list of buffers. */
+static bool begin(struct writer_object *self, PyObject *const *args, Py_ssize_t n_args) {
+    if (n_args < 3) {
+        PyErr_SetString(PyExc_TypeError, "expected kind, tag, parts");
+        return false;
+    }
+    if (self->pending) {
+        PyErr_SetString(PyExc_RuntimeError, "another message is under way");
+        return false;
+    }
+    unsigned long kind = PyLong_AsUnsignedLong(args[0]);
+    unsigned long long tag = PyLong_AsUnsignedLongLong(args[1]);
+    if (PyErr_Occurred() || !check_generation(self->owner->generation))
+        return false;
+    bool list = PyList_Check(args[2]);
+    Py_ssize_t n_parts = list ? PyList_Size(args[2]) : 1;
+    if (!room_for(self, n_parts))
+        return false;
+    for (Py_ssize_t i = 0; i < n_parts; i++) {
+        if (!hold_part(self, list ? PyList_GetItem(args[2], i) : args[2])) {
+            let_go(self);
+            return false;
+        }
+    }
+    message_begin(&self->message, self->parts, (size_t)n_parts, (uint16_t)kind, tag);
+    self->pending = true;
+    return true;
+}
+
+/* 1: it is out. 0: no space yet. -1: the ring has ended; an exception is set. */
+static int go_on(struct writer_object *self) {
+    enum ring_result result;
+    if (self->message.total > LARGE_BYTES) {
+        Py_BEGIN_ALLOW_THREADS
+        result = message_send(&self->writer, &self->message);
+        Py_END_ALLOW_THREADS
+    } else {
+        result = message_send(&self->writer, &self->message);
+    }
+    if (result == RING_AGAIN)
+        return 0;
+    if (self->bytes_out && result == RING_OK)
+        status_add(self->bytes_out, self->message.total);
+    let_go(self);
+    if (result == RING_OK)
+        return 1;
+    raise_result((PyObject *)self, &self->owner->ring, result);
+    return -1;
+}
+
+static void give_up(struct writer_object *self) {
+    if (self->pending)
+        message_abandon(&self->writer, &self->message);
+    let_go(self);
+}
+
+static bool wait_is_over(void *condition) {
+    struct writer_object *self = condition;
+    uint32_t length = self->pending ? message_next_length(&self->writer, &self->message) : 0;
+    return ring_writable(&self->writer, length) || self->interrupts != self->interrupts_seen ||
+           (self->watched && inbox_readable(self->watched));
+}
+
+/* As wait_python(): until there is space, an interrupt, or something in the watched inbox. */
+static int wait_for_space(struct writer_object *self, uint64_t deadline_ns) {
+    struct waiter waiter = {
+        .bell = self->owner->ring.space_bell,
+        .bit = SPACE_BIT,
+        .ready = wait_is_over,
+        .condition = self,
+        .counts = {&self->counts[0], &self->counts[1], &self->counts[2]},
+    };
+    bool spun = false;
+    if (self->pending)
+        ring_want(&self->writer, message_next_length(&self->writer, &self->message));
+    return wait_python(&waiter, deadline_ns, &spun);
+}
+
+static PyObject *writer_try_send(struct writer_object *self, PyObject *const *args,
+                                 Py_ssize_t n_args) {
+    if (!begin(self, args, n_args))
+        return NULL;
+    int sent = go_on(self);
+    return sent < 0 ? NULL : PyBool_FromLong(sent);
+}
+
+static PyObject *writer_resume(struct writer_object *self, PyObject *Py_UNUSED(none)) {
+    if (!self->pending) {
+        PyErr_SetString(PyExc_RuntimeError, "no message is under way");
+        return NULL;
+    }
+    int sent = go_on(self);
+    return sent < 0 ? NULL : PyBool_FromLong(sent);
+}
+
+static PyObject *writer_abandon(struct writer_object *self, PyObject *Py_UNUSED(none)) {
+    give_up(self);
+    Py_RETURN_NONE;
+}
+
+static PyObject *writer_interrupt(struct writer_object *self, PyObject *Py_UNUSED(none)) {
+    atomic_fetch_add(&self->interrupts, 1);
+    if (!check_generation(self->owner->generation))
+        return NULL;
+    bell_notify(self->owner->ring.space_bell, SPACE_BIT);
+    Py_RETURN_NONE;
+}
+
+static PyObject *writer_wait(struct writer_object *self, PyObject *args) {
+    PyObject *inbox = Py_None, *timeout = Py_None;
+    if (!PyArg_ParseTuple(args, "|OO:wait", &inbox, &timeout))
+        return NULL;
+    if (inbox != Py_None &&
+        !PyObject_TypeCheck(inbox, module_state_of((PyObject *)self)->inbox_type)) {
+        PyErr_SetString(PyExc_TypeError, "wait(inbox: Inbox | None, timeout: float | None)");
+        return NULL;
+    }
+    uint64_t deadline_ns = deadline_of(timeout);
+    if (PyErr_Occurred() || !check_generation(self->owner->generation))
+        return NULL;
+    self->watched = inbox == Py_None ? NULL : (struct inbox_object *)inbox;
+    int ready = wait_for_space(self, deadline_ns);
+    self->watched = NULL;
+    self->interrupts_seen = self->interrupts;
+    return ready < 0 ? NULL : PyBool_FromLong(ready);
+}
+
+static PyObject *writer_send(struct writer_object *self, PyObject *const *args,
+                             Py_ssize_t n_args) {
+    if (!begin(self, args, n_args))
+        return NULL;
+    int sent = go_on(self);
+    if (sent == 0) {
+        uint64_t deadline_ns = deadline_of(n_args > 3 ? args[3] : NULL);
+        int ready = PyErr_Occurred() ? -1 : 1;
+        while (sent == 0 && ready > 0) {
+            ready = wait_for_space(self, deadline_ns);
+            self->interrupts_seen = self->interrupts;
+            if (ready >= 0)
+                sent = go_on(self);
+        }
+        if (sent == 0) {
+            give_up(self);
+            if (ready == 0)
+                PyErr_SetString(PyExc_TimeoutError, "no space in the ring before the deadline");
+        }
+    }
+    if (sent != 1)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *get_pending(struct writer_object *self, void *Py_UNUSED(closure)) {
+    return PyBool_FromLong(self->pending);
+}
+
+static PyMethodDef writer_methods[] = {
+    {"send", (PyCFunction)(void (*)(void))writer_send, METH_FASTCALL, NULL},
+    {"try_send", (PyCFunction)(void (*)(void))writer_try_send, METH_FASTCALL, NULL},
+    {"resume", (PyCFunction)writer_resume, METH_NOARGS, NULL},
+    {"abandon", (PyCFunction)writer_abandon, METH_NOARGS, NULL},
+    {"interrupt", (PyCFunction)writer_interrupt, METH_NOARGS, NULL},
+    {"wait", (PyCFunction)writer_wait, METH_VARARGS, NULL},
+    {0},
+};
+
+static PyGetSetDef writer_properties[] = {
+    {"pending", (getter)get_pending, NULL, NULL, NULL},
+    {0},
+};
+
+static PyType_Slot writer_slots[] = {
+    {Py_tp_doc, "The writing end of a ring; see _native.pyi."},
+    {Py_tp_new, writer_new},
+    {Py_tp_dealloc, writer_dealloc},
+    {Py_tp_methods, writer_methods},
+    {Py_tp_getset, writer_properties},
+    {0, NULL},
+};
+
+PyType_Spec writer_spec = {
+    .name = "mpspmd._native.Writer",
+    .basicsize = sizeof(struct writer_object),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = writer_slots,
+};

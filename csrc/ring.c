@@ -1,0 +1,290 @@
+#include "ring.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "hooks.h"
+
+static uint64_t round_up(uint64_t bytes, uint64_t to) {
+    return (bytes + to - 1) & ~(to - 1);
+}
+
+static uint64_t page_bytes(void) {
+    return (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static uint64_t control_bytes(uint32_t n_readers) {
+    struct ring_header *header = NULL;
+    return round_up(sizeof *header + n_readers * sizeof header->readers[0], page_bytes());
+}
+
+static uint64_t record_bytes(uint32_t length) {
+    return round_up(sizeof(struct record_header) + (uint64_t)length, RECORD_ALIGN);
+}
+
+static bool valid_shape(uint64_t capacity, uint32_t n_readers) {
+    return n_readers >= 1 && n_readers <= RING_MAX_READERS && capacity >= page_bytes() &&
+           capacity <= UINT64_C(1) << 31 && (capacity & (capacity - 1)) == 0;
+}
+
+size_t ring_segment_bytes(uint64_t capacity, uint32_t n_readers) {
+    return control_bytes(n_readers) + capacity;
+}
+
+uint32_t ring_max_record(const struct ring *ring) {
+    return (uint32_t)(ring->capacity / 2 - sizeof(struct record_header));
+}
+
+int ring_format(int fd, uint64_t capacity, uint32_t n_readers) {
+    if (!valid_shape(capacity, n_readers))
+        return EINVAL;
+    size_t bytes = control_bytes(n_readers);
+    struct ring_header *header = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (header == MAP_FAILED)
+        return errno;
+    header->about.version = LAYOUT_VERSION;
+    header->about.n_readers = n_readers;
+    header->about.capacity = capacity;
+    header->about.data_offset = bytes;
+    header->about.magic = RING_MAGIC;
+    munmap(header, bytes);
+    return 0;
+}
+
+/* Reads and checks the header of a segment; nothing in it is trusted before. */
+static int read_about(int fd, uint64_t *capacity, uint32_t *n_readers) {
+    struct ring_header header;
+    struct stat segment;
+    if (fstat(fd, &segment) != 0)
+        return errno;
+    if (pread(fd, &header.about, sizeof header.about, 0) != (ssize_t)sizeof header.about ||
+        header.about.magic != RING_MAGIC || header.about.version != LAYOUT_VERSION ||
+        !valid_shape(header.about.capacity, header.about.n_readers) ||
+        header.about.data_offset != control_bytes(header.about.n_readers) ||
+        (uint64_t)segment.st_size < header.about.data_offset + header.about.capacity)
+        return EPROTO;
+    *capacity = header.about.capacity;
+    *n_readers = header.about.n_readers;
+    return 0;
+}
+
+int ring_map(struct ring *ring, int fd, struct bell *data_bell, struct bell *space_bell) {
+    uint64_t capacity;
+    uint32_t n_readers;
+    int error = read_about(fd, &capacity, &n_readers);
+    if (error)
+        return error;
+    uint64_t control = control_bytes(n_readers), all = control + 2 * capacity;
+    /* One reservation, then both mappings into it, so that nothing can come between them. */
+    unsigned char *base = mmap(NULL, all, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (base == MAP_FAILED)
+        return errno;
+    if (mmap(base, control + capacity, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) ==
+            MAP_FAILED ||
+        mmap(base + control + capacity, capacity, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+             fd, (off_t)control) == MAP_FAILED ||
+        /* A forked child must not become a second writer, or a second reader of a slot. */
+        madvise(base, all, MADV_DONTFORK) != 0) {
+        error = errno;
+        munmap(base, all);
+        return error;
+    }
+    ring->shared = (struct ring_header *)base;
+    ring->data = base + control;
+    ring->capacity = capacity;
+    ring->n_readers = n_readers;
+    ring->data_bell = data_bell ? data_bell : &ring->shared->data_bell;
+    ring->space_bell = space_bell ? space_bell : &ring->shared->space_bell;
+    return 0;
+}
+
+void ring_unmap(struct ring *ring) {
+    if (ring->shared)
+        munmap(ring->shared, (size_t)(ring->data - (unsigned char *)ring->shared) +
+                                 2 * (size_t)ring->capacity);
+    ring->shared = NULL;
+}
+
+uint64_t ring_state_word(const struct ring *ring) {
+    return atomic_load_explicit(&ring->shared->state, memory_order_seq_cst);
+}
+
+/* Open goes to closed or poisoned, closed goes to poisoned, poisoned stays: a plain store by a
+ * late caller would erase the reason. */
+static void end_ring(struct ring *ring, uint64_t ended) {
+    uint64_t word = ring_state_word(ring);
+    while (STATE_OF(word) < STATE_OF(ended) &&
+           !atomic_compare_exchange_weak_explicit(&ring->shared->state, &word, ended,
+                                                  memory_order_seq_cst, memory_order_seq_cst))
+        ;
+    bell_ring(ring->data_bell);
+    bell_ring(ring->space_bell);
+}
+
+void ring_close(struct ring *ring) {
+    end_ring(ring, STATE_PACK(STATE_CLOSED, 0, 0));
+}
+
+void ring_poison(struct ring *ring, uint16_t code, int32_t rank) {
+    end_ring(ring, STATE_PACK(STATE_POISONED, code, rank));
+}
+
+void ring_mark_dead(struct ring *ring, uint32_t slot) {
+    _Atomic uint32_t *status = &ring->shared->readers[slot].status;
+    uint32_t old = atomic_load_explicit(status, memory_order_seq_cst);
+    while (old != READER_DEAD &&
+           !atomic_compare_exchange_weak_explicit(status, &old, READER_DEAD, memory_order_seq_cst,
+                                                  memory_order_seq_cst))
+        ;
+    bell_leave(ring->data_bell, UINT64_C(1) << slot);
+    bell_ring(ring->data_bell);
+    bell_ring(ring->space_bell);
+}
+
+void ring_writer_init(struct ring_writer *writer, struct ring *ring) {
+    writer->ring = ring;
+    writer->tail = atomic_load_explicit(&ring->shared->tail, memory_order_relaxed);
+    writer->limit = writer->tail;
+    writer->torn = false;
+}
+
+/* The position up to which the slowest living reader allows the tail to go. */
+static uint64_t scan_limit(const struct ring_writer *writer) {
+    const struct ring *ring = writer->ring;
+    uint64_t slowest = writer->tail;
+    for (uint32_t slot = 0; slot < ring->n_readers; slot++) {
+        if (atomic_load_explicit(&ring->shared->readers[slot].status, memory_order_seq_cst) ==
+            READER_DEAD)
+            continue;
+        /* Pairs with the store in ring_release(): the reader has read what lies before. Also
+         * sequentially consistent, because the sleeping writer's second look ends up here. */
+        uint64_t head =
+            atomic_load_explicit(&ring->shared->readers[slot].head, memory_order_seq_cst);
+        if (head < slowest)
+            slowest = head;
+    }
+    return slowest + ring->capacity;
+}
+
+static bool has_space(struct ring_writer *writer, uint64_t need) {
+    if (writer->tail + need <= writer->limit)
+        return true;
+    writer->limit = scan_limit(writer);
+    return writer->tail + need <= writer->limit;
+}
+
+unsigned char *ring_claim(struct ring_writer *writer, uint32_t length, enum ring_result *result) {
+    enum ring_state state = STATE_OF(ring_state_word(writer->ring));
+    if (state != STATE_OPEN)
+        *result = state == STATE_CLOSED ? RING_CLOSED : RING_POISONED;
+    else if (!has_space(writer, record_bytes(length)))
+        *result = RING_AGAIN;
+    else
+        return writer->ring->data + (writer->tail & (writer->ring->capacity - 1)) +
+               sizeof(struct record_header);
+    return NULL;
+}
+
+void ring_publish(struct ring_writer *writer, struct record_header header) {
+    struct ring *ring = writer->ring;
+    memcpy(ring->data + (writer->tail & (ring->capacity - 1)), &header, sizeof header);
+    writer->tail += record_bytes(header.length);
+    /* Release: the record is complete for whoever sees this tail. Sequentially consistent: the
+     * load of `parked` in bell_notify() can't be moved before it, or a reader that parks in
+     * between would be missed. */
+    atomic_store_explicit(&ring->shared->tail, writer->tail, memory_order_seq_cst);
+    bell_notify(ring->data_bell, UINT64_MAX);
+}
+
+bool ring_writable(struct ring_writer *writer, uint32_t length) {
+    return STATE_OF(ring_state_word(writer->ring)) != STATE_OPEN ||
+           has_space(writer, record_bytes(length));
+}
+
+void ring_want(struct ring_writer *writer, uint32_t length) {
+    /* Ask for a quarter of the ring where the record needs less: a reader that frees one small
+     * record at a time would otherwise ring for each. */
+    uint64_t free_bytes = record_bytes(length), quarter = writer->ring->capacity / 4;
+    if (free_bytes < quarter)
+        free_bytes = quarter;
+    uint64_t want = writer->tail + free_bytes - writer->ring->capacity;
+    atomic_store_explicit(&writer->ring->shared->want, want, memory_order_seq_cst);
+}
+
+bool ring_attach(struct ring_reader *reader, struct ring *ring, uint32_t slot, uint32_t pid) {
+    uint32_t expected = READER_FREE;
+    if (slot >= ring->n_readers || !atomic_compare_exchange_strong_explicit(
+                                       &ring->shared->readers[slot].status, &expected,
+                                       READER_ATTACHED, memory_order_seq_cst, memory_order_seq_cst))
+        return false;
+    atomic_store_explicit(&ring->shared->readers[slot].pid, pid, memory_order_relaxed);
+    reader->ring = ring;
+    reader->slot = slot;
+    reader->head =
+        atomic_load_explicit(&ring->shared->readers[slot].head, memory_order_relaxed);
+    reader->tail = reader->head;
+    return true;
+}
+
+static bool has_record(struct ring_reader *reader) {
+    if (reader->head != reader->tail)
+        return true;
+    /* Acquire: the records before this tail are complete. Sequentially consistent, because the
+     * sleeping reader's second look ends up here. */
+    reader->tail = atomic_load_explicit(&reader->ring->shared->tail, memory_order_seq_cst);
+    return reader->head != reader->tail;
+}
+
+static bool is_dead(const struct ring_reader *reader) {
+    return atomic_load_explicit(&reader->ring->shared->readers[reader->slot].status,
+                                memory_order_seq_cst) == READER_DEAD;
+}
+
+bool ring_readable(struct ring_reader *reader) {
+    return has_record(reader) || STATE_OF(ring_state_word(reader->ring)) != STATE_OPEN ||
+           is_dead(reader);
+}
+
+enum ring_result ring_peek(struct ring_reader *reader, struct record *record) {
+    if (!has_record(reader)) {
+        enum ring_state state = STATE_OF(ring_state_word(reader->ring));
+        /* Dead first: the writer may already have overwritten what this reader would read next. */
+        if (is_dead(reader))
+            return RING_DEAD;
+        if (state == STATE_OPEN)
+            return RING_AGAIN;
+        /* The last record may have come between the look at the tail and the look at the state. */
+        if (!has_record(reader))
+            return state == STATE_CLOSED ? RING_CLOSED : RING_POISONED;
+    }
+    const unsigned char *at = reader->ring->data + (reader->head & (reader->ring->capacity - 1));
+    uint64_t visible = reader->tail - reader->head;
+    /* Copied once, then checked: what is checked is what is used. */
+    memcpy(&record->header, at, sizeof record->header);
+    if (visible > reader->ring->capacity || visible < sizeof record->header ||
+        record_bytes(record->header.length) > visible)
+        return RING_CORRUPT;
+    record->payload = at + sizeof record->header;
+    return RING_OK;
+}
+
+void ring_release(struct ring_reader *reader, const struct record *record) {
+    struct ring *ring = reader->ring;
+    uint64_t old_head = reader->head;
+    reader->head += record_bytes(record->header.length);
+    /* Release: all reads of the record come before the writer's overwriting it. Sequentially
+     * consistent: the load of `parked` can't be moved before it. */
+    atomic_store_explicit(&ring->shared->readers[reader->slot].head, reader->head,
+                          memory_order_seq_cst);
+    HOOK(HOOK_BEFORE_NOTIFY);
+    uint64_t parked = atomic_load_explicit(&ring->space_bell->parked, memory_order_seq_cst);
+    if (!(parked & SPACE_BIT))
+        return;
+    /* Only who crosses the wanted position rings, and once: the writer may wait for others. */
+    uint64_t want = atomic_load_explicit(&ring->shared->want, memory_order_seq_cst);
+    if (old_head < want && want <= reader->head)
+        bell_ring(ring->space_bell);
+}

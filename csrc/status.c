@@ -1,0 +1,88 @@
+#include "status.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "bell.h"
+
+size_t status_segment_bytes(uint32_t n_ranks) {
+    return sizeof(struct status_page) + n_ranks * sizeof(struct status_line);
+}
+
+int status_format(int fd, uint32_t n_ranks, uint32_t engine_pid) {
+    size_t bytes = status_segment_bytes(n_ranks);
+    struct status_page *page = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (page == MAP_FAILED)
+        return errno;
+    page->about.version = LAYOUT_VERSION;
+    page->about.n_ranks = n_ranks;
+    page->about.engine_pid = engine_pid;
+    page->about.magic = STATUS_MAGIC;
+    munmap(page, bytes);
+    return 0;
+}
+
+struct status_page *status_map(int fd) {
+    struct status_page head;
+    struct stat segment;
+    if (fstat(fd, &segment) != 0)
+        return NULL;
+    if (pread(fd, &head.about, sizeof head.about, 0) != (ssize_t)sizeof head.about ||
+        head.about.magic != STATUS_MAGIC || head.about.version != LAYOUT_VERSION ||
+        head.about.n_ranks < 1 || head.about.n_ranks > RING_MAX_READERS ||
+        (uint64_t)segment.st_size < status_segment_bytes(head.about.n_ranks)) {
+        errno = EPROTO;
+        return NULL;
+    }
+    size_t bytes = status_segment_bytes(head.about.n_ranks);
+    struct status_page *page = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (page == MAP_FAILED)
+        return NULL;
+    madvise(page, bytes, MADV_DONTFORK);
+    return page;
+}
+
+void status_unmap(struct status_page *page) {
+    munmap(page, status_segment_bytes(page->about.n_ranks));
+}
+
+void status_enter(struct status_line *line, enum status_phase phase, uint64_t step,
+                  const char *method, size_t method_bytes) {
+    uint32_t sequence = atomic_load_explicit(&line->sequence, memory_order_relaxed);
+    /* Odd until done. Each store below is a release, so that a reader that sees any of them also
+     * sees the odd number, and looks again. */
+    atomic_store_explicit(&line->sequence, sequence + 1, memory_order_relaxed);
+    atomic_store_explicit(&line->phase, phase, memory_order_release);
+    atomic_store_explicit(&line->since_ns, monotonic_ns(), memory_order_release);
+    if (method) {
+        uint64_t words[METHOD_BYTES / 8] = {0};
+        memcpy(words, method, method_bytes < METHOD_BYTES ? method_bytes : METHOD_BYTES - 1);
+        atomic_store_explicit(&line->step, step, memory_order_release);
+        for (int i = 0; i < METHOD_BYTES / 8; i++)
+            atomic_store_explicit(&line->method[i], words[i], memory_order_release);
+    }
+    atomic_store_explicit(&line->sequence, sequence + 2, memory_order_release);
+}
+
+void status_read(const struct status_line *line, struct status_snapshot *snapshot) {
+    uint64_t words[METHOD_BYTES / 8];
+    uint32_t before, after;
+    int tries = 0;
+    /* A rank that was killed in the middle leaves an odd number for ever: give up after a while,
+     * and show what is there. */
+    do {
+        before = atomic_load_explicit(&line->sequence, memory_order_acquire);
+        snapshot->phase = atomic_load_explicit(&line->phase, memory_order_acquire);
+        snapshot->since_ns = atomic_load_explicit(&line->since_ns, memory_order_acquire);
+        snapshot->step = atomic_load_explicit(&line->step, memory_order_acquire);
+        for (int i = 0; i < METHOD_BYTES / 8; i++)
+            words[i] = atomic_load_explicit(&line->method[i], memory_order_acquire);
+        after = atomic_load_explicit(&line->sequence, memory_order_acquire);
+    } while ((before != after || before & 1) && ++tries < 10000);
+    memcpy(snapshot->method, words, sizeof words);
+    snapshot->method[METHOD_BYTES - 1] = 0;
+    snapshot->pid = atomic_load_explicit(&line->pid, memory_order_relaxed);
+}

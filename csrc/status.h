@@ -1,0 +1,41 @@
+/* The status page: what each rank is doing, readable without anybody's help, and the engine's bell.
+ *
+ * A rank's line is written by one thread of that rank and read by anybody, at any time. */
+#ifndef MPSPMD_STATUS_H
+#define MPSPMD_STATUS_H
+
+#include <stddef.h>
+
+#include "layout.h"
+
+size_t status_segment_bytes(uint32_t n_ranks);
+
+/* Writes the header into a segment of zeros. 0, or an errno value. */
+int status_format(int fd, uint32_t n_ranks, uint32_t engine_pid);
+
+/* NULL with errno set: EPROTO when the segment isn't a status page of this version. */
+struct status_page *status_map(int fd);
+void status_unmap(struct status_page *page);
+
+/* A change of phase. `method` of up to METHOD_BYTES - 1 bytes, or NULL to leave it and `step`. */
+void status_enter(struct status_line *line, enum status_phase phase, uint64_t step,
+                  const char *method, size_t method_bytes);
+
+/* Adds to a counter of which this thread is the only writer. */
+static inline void status_add(_Atomic uint64_t *counter, uint64_t amount) {
+    uint64_t old = atomic_load_explicit(counter, memory_order_relaxed);
+    atomic_store_explicit(counter, old + amount, memory_order_relaxed);
+}
+
+struct status_snapshot {
+    uint32_t phase;
+    uint32_t pid;
+    uint64_t step;
+    uint64_t since_ns;
+    char method[METHOD_BYTES];
+};
+
+/* A consistent copy of what status_enter() writes. */
+void status_read(const struct status_line *line, struct status_snapshot *snapshot);
+
+#endif

@@ -1,0 +1,31 @@
+/* How to wait: look, yield for a while, then sleep on a bell until it rings. */
+#ifndef MPSPMD_WAIT_H
+#define MPSPMD_WAIT_H
+
+#include <stdbool.h>
+
+#include "bell.h"
+
+enum wait_result { WAIT_READY, WAIT_TIMEOUT, WAIT_SIGNAL };
+
+/* How many waits ended in which way. Written by one thread; others may read at any time. */
+struct wait_counts {
+    _Atomic uint64_t *spins, *yields, *parks;
+};
+
+struct waiter {
+    struct bell *bell;
+    uint64_t bit; /* this thread's in bell->parked */
+    bool (*ready)(void *condition);
+    void *condition;
+    struct wait_counts counts;
+};
+
+/* Looks for `spin_ns`, without giving up the core. True when ready. */
+bool wait_spin(const struct waiter *waiter, uint64_t spin_ns);
+
+/* Gives up the core between looks for `yield_ns`, then sleeps until the bell rings. Returns at the
+ * deadline (CLOCK_MONOTONIC), on a signal, or as soon as `ready` says so. */
+enum wait_result wait_until(const struct waiter *waiter, uint64_t yield_ns, uint64_t deadline_ns);
+
+#endif

@@ -1,0 +1,127 @@
+"""The ring, its waiting and the status page, in C. See csrc/README.md."""
+
+from typing import TypedDict
+
+from typing_extensions import Buffer
+
+MAX_READERS: int
+PHASE_LOADING: int
+PHASE_WAITING: int
+PHASE_DECODING: int
+PHASE_RUNNING: int
+PHASE_REPLYING: int
+
+class StatusPage:
+    """A mapped status page. Any thread of any process."""
+
+    def __init__(self, fd: int) -> None: ...
+    @staticmethod
+    def format(fd: int, n_ranks: int) -> None:
+        """Writes the header into a new segment, with this process as the engine."""
+    @staticmethod
+    def segment_bytes(n_ranks: int) -> int: ...
+    def line(self, rank: int) -> StatusLine: ...
+    @property
+    def engine_pid(self) -> int: ...
+
+class LineSnapshot(TypedDict):
+    phase: str
+    pid: int
+    step: int
+    since: float  # seconds of time.monotonic()
+    method: str
+    requests: int
+    replies: int
+    bytes_in: int
+    bytes_out: int
+    spins: int  # waits that ended while spinning,
+    yields: int  # while yielding,
+    parks: int  # asleep
+
+class StatusLine:
+    """One rank's line. Written by one thread of that rank, read by anybody."""
+
+    def open(self) -> None:
+        """Claims the line for this process: phase loading."""
+    def enter(self, phase: int, step: int = ..., method: bytes = ..., /) -> None:
+        """Begins a phase; `step` and `method` go together, and stay as they are when left out."""
+    def replied(self) -> None: ...
+    def snapshot(self) -> LineSnapshot: ...
+
+class Ring:
+    """A mapping of a ring's segment. Any thread; not in a process forked after."""
+
+    def __init__(
+        self, fd: int, data_bell: StatusPage | None = None, space_bell: StatusPage | None = None
+    ) -> None:
+        """Every process must give the same bells: the ring's own by default."""
+    @staticmethod
+    def format(fd: int, capacity: int, n_readers: int) -> None: ...
+    @staticmethod
+    def segment_bytes(capacity: int, n_readers: int) -> int: ...
+    def close(self) -> None:
+        """No more records; readers drain, then get ChannelClosed."""
+    def poison(self, code: int, rank: int) -> None:
+        """The same with a reason and ChannelPoisoned; beats close, and the first one stays."""
+    def mark_dead(self, slot: int) -> None:
+        """The writer stops waiting for this reader, whose process must be known to be gone."""
+    @property
+    def capacity(self) -> int: ...
+    @property
+    def n_readers(self) -> int: ...
+    @property
+    def tail(self) -> int: ...
+    @property
+    def heads(self) -> tuple[int, ...]: ...
+    @property
+    def state(self) -> tuple[str, int, int]:
+        """("open" | "closed" | "poisoned", code, rank)"""
+
+class Writer:
+    """The writing end of a ring. One thread at a time, except `interrupt`."""
+
+    def __init__(self, ring: Ring, line: StatusLine | None = None) -> None: ...
+    def send(
+        self,
+        kind: int,
+        tag: int,
+        parts: Buffer | list[Buffer],
+        timeout: float | None = None,
+        /,
+    ) -> None:
+        """Sends a message, waiting for space. TimeoutError, ChannelClosed, ChannelPoisoned."""
+    def try_send(self, kind: int, tag: int, parts: Buffer | list[Buffer], /) -> bool:
+        """False when there is no space for all of it yet: wait() and resume(), or abandon()."""
+    def resume(self) -> bool: ...
+    def abandon(self) -> None:
+        """Gives up the message under way; readers of its fragments are told by the next message."""
+    def wait(self, inbox: Inbox | None = None, timeout: float | None = None) -> bool:
+        """Until there is space, an interrupt, or something in `inbox`. False at the deadline."""
+    def interrupt(self) -> None:
+        """Ends the wait() of another thread, or the next one. Any thread."""
+    @property
+    def pending(self) -> bool: ...
+
+class Inbox:
+    """The reading end of rings that share a bell. One thread at a time, except `interrupt`."""
+
+    def __init__(
+        self, rings: tuple[Ring, ...], slot: int, line: StatusLine | None = None
+    ) -> None: ...
+    def recv(
+        self, timeout: float | None = None, /
+    ) -> tuple[int, int, int, bytes | bytearray | memoryview] | None:
+        """The next message as (ring, kind, tag, payload), or None after an interrupt.
+
+        A memoryview shows the record in the ring: release() it before the next recv(). A bytearray is
+        the caller's own. TimeoutError; ChannelClosed when all rings have been drained and closed;
+        ChannelPoisoned; ChannelCorrupt.
+        """
+    def try_recv(self) -> tuple[int, int, int, bytes | bytearray | memoryview] | None: ...
+    def release(self) -> None:
+        """Frees the record that the last recv() showed. BufferError while views of it are held."""
+    def interrupt(self) -> None:
+        """Ends the recv() of another thread, or the next one, with None. Any thread."""
+    @property
+    def wait_counts(self) -> tuple[int, int, int]:
+        """How many waits ended while spinning, while yielding, asleep."""

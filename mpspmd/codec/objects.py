@@ -1,0 +1,162 @@
+"""Objects as messages: pickle 5, with large buffers beside the pickle instead of in it.
+
+A message is the pickle alone, or, when buffers go out of band (kind flag OUT_OF_BAND):
+
+    u32 number of buffers, u32 0, u64 pickle's length, u64 length of each buffer,
+    the pickle, each buffer; every one of them padded to 16 bytes
+
+The decoder copies each buffer once, into memory of its own, writable, so that nobody keeps a view of
+the ring; when the message came in fragments, it is in such memory already.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+import sys
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from mpspmd.codec.tensors import reduce_tensor
+from mpspmd.errors import DecodeError, EncodeError
+
+Payload: TypeAlias = bytes | bytearray | memoryview
+Message: TypeAlias = bytes | list[Any]
+
+_ALIGN = 16
+_HEAD = struct.Struct("<IIQ")
+_IN_BAND_BYTES = 1024  # smaller buffers cost less inside the pickle
+
+
+def _reduce(obj: Any) -> Any:
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(obj, torch.Tensor):
+        return reduce_tensor(obj)
+    return NotImplemented
+
+
+class _Pickler(pickle.Pickler):
+    def reducer_override(self, obj: Any) -> Any:
+        return _reduce(obj)
+
+
+def _cloud_pickler(stream: io.BytesIO, keep: Callable[[pickle.PickleBuffer], bool]) -> Any:
+    import cloudpickle
+
+    class CloudPickler(cloudpickle.Pickler):  # type: ignore[misc]
+        def reducer_override(self, obj: Any) -> Any:
+            reduced = _reduce(obj)
+            return super().reducer_override(obj) if reduced is NotImplemented else reduced
+
+    return CloudPickler(stream, protocol=5, buffer_callback=keep)
+
+
+class ObjectEncoder:
+    """Turns objects into messages. One thread at a time; keeps nothing from one to the next."""
+
+    def __init__(self) -> None:
+        self._buffers: list[memoryview] = []
+        self._stream = io.BytesIO()
+        self._pickler = _Pickler(self._stream, protocol=5, buffer_callback=self._keep)
+
+    def _keep(self, buffer: pickle.PickleBuffer) -> bool:
+        raw = buffer.raw()
+        if raw.nbytes < _IN_BAND_BYTES:
+            return True
+        self._buffers.append(raw)
+        return False
+
+    def encode(self, obj: Any, *, by_value: bool = False) -> Message:
+        """A message of `obj`: bytes, or a list of parts when buffers are out of band.
+
+        `by_value` sends functions and classes themselves and not just their names; the same is tried
+        when an object can't be pickled otherwise. EncodeError.
+        """
+        try:
+            if by_value:
+                return self._encode_by_value(obj)
+            try:
+                self._pickler.dump(obj)
+                return self._message(self._stream.getvalue())
+            except EncodeError:
+                raise
+            except (pickle.PicklingError, AttributeError, TypeError):
+                return self._encode_by_value(obj)
+        except EncodeError:
+            raise
+        except Exception as error:
+            raise EncodeError(
+                f"an object of {type(obj).__qualname__} can't be sent to another process: {error}; "
+                "send data, and make locks, files and devices where they are used"
+            ) from error
+        finally:
+            # Also drops what a failed attempt has left, and the references in the memo.
+            self._pickler.clear_memo()
+            self._stream.seek(0)
+            self._stream.truncate()
+            self._buffers.clear()
+
+    def _encode_by_value(self, obj: Any) -> Message:
+        self._buffers.clear()
+        stream = io.BytesIO()
+        _cloud_pickler(stream, self._keep).dump(obj)
+        return self._message(stream.getvalue())
+
+    def _message(self, pickled: bytes) -> Message:
+        if not self._buffers:
+            return pickled
+        lengths = [buffer.nbytes for buffer in self._buffers]
+        table = _HEAD.pack(len(lengths), 0, len(pickled)) + struct.pack(
+            f"<{len(lengths)}Q", *lengths
+        )
+        parts: list[Any] = []
+        for part in (table, pickled, *self._buffers):
+            parts.append(part)
+            if padding := -len(part) % _ALIGN:
+                parts.append(bytes(padding))
+        return parts
+
+
+def decode(payload: Payload, out_of_band: bool) -> Any:
+    """The object in a message. What it holds is the caller's own. DecodeError."""
+    if not out_of_band:
+        return _load(payload, ())
+    owned = isinstance(payload, bytearray)
+    with memoryview(payload) as view:
+        pickled, spans = _layout(view)
+        buffers: list[Any] = [
+            # A slice of memory that is ours already, or a copy of what lies in the ring.
+            memoryview(payload)[start:end] if owned else bytearray(view[start:end])
+            for start, end in spans
+        ]
+        with view[slice(*pickled)] as stream:
+            return _load(stream, buffers)
+
+
+def _layout(view: memoryview) -> tuple[tuple[int, int], list[tuple[int, int]]]:
+    """Where in the message the pickle and the buffers are: (start, end) each."""
+    try:
+        count, _, pickled = _HEAD.unpack_from(view)
+        lengths = struct.unpack_from(f"<{count}Q", view, _HEAD.size)
+    except struct.error as error:
+        raise DecodeError(f"a message of {view.nbytes} bytes has no buffer table: {error}") from error
+    at = _HEAD.size + 8 * count
+    spans = []
+    for length in (pickled, *lengths):
+        at += -at % _ALIGN
+        spans.append((at, at + length))
+        at += length
+    if at > view.nbytes:
+        raise DecodeError(f"a message of {view.nbytes} bytes says that it has {at}")
+    return spans[0], spans[1:]
+
+
+def _load(stream: Payload, buffers: Any) -> Any:
+    try:
+        return pickle.loads(stream, buffers=buffers)
+    except Exception as error:
+        raise DecodeError(
+            f"what another process sent can't be rebuilt here: {type(error).__name__}: {error}; "
+            "classes and functions must be importable in every process"
+        ) from error

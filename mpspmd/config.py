@@ -1,0 +1,88 @@
+"""RuntimeConfig: every setting of a run, with its limits."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from mpspmd.errors import ConfigError
+
+_PREFIX = "MPSPMD_"
+_MIB = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class RuntimeConfig:
+    """Settings of one engine and its ranks. `from_env()` takes MPSPMD_<NAME> for each field.
+
+    The defaults take 12 MiB of shared memory with 8 ranks; Docker gives 64 MiB. Small rings also stay
+    in the processor's cache. A message may be larger than its ring: it goes in fragments.
+    """
+
+    request_ring_bytes: int = 4 * _MIB
+    """Capacity of the ring from the engine to all ranks: a power of two."""
+
+    reply_ring_bytes: int = 1 * _MIB
+    """Capacity of each rank's ring to the engine: a power of two."""
+
+    start_timeout_s: float | None = None
+    """How long all ranks may take until they are ready; None: as long as they live."""
+
+    shutdown_timeout_s: float = 10.0
+    """How long workers may take to shut down before they get SIGTERM, and 1 s later SIGKILL."""
+
+    runtime_dir: str | None = None
+    """Where the run's private folder for its control socket is made; None: the temp folder."""
+
+    digest_requests: bool = False
+    """Each rank keeps a digest of all request bytes, `ctx.request_digest()`: proof of SPMD."""
+
+    def __post_init__(self) -> None:
+        for name in ("request_ring_bytes", "reply_ring_bytes"):
+            value = getattr(self, name)
+            # 64 KiB: a page on every platform; 2 GiB: record lengths are 32 bits.
+            if not isinstance(value, int) or value & (value - 1) or not 1 << 16 <= value <= 1 << 31:
+                raise ConfigError(
+                    f"{name}={value!r}: must be a power of two from {1 << 16} to {1 << 31} bytes"
+                )
+        for name in ("start_timeout_s", "shutdown_timeout_s"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"{name}={value!r}: must be a number of seconds above 0")
+
+    @classmethod
+    def from_env(
+        cls, environ: Mapping[str, str] | None = None, **overrides: Any
+    ) -> RuntimeConfig:
+        """The defaults, changed by MPSPMD_* variables, changed by `overrides`. ConfigError."""
+        environ = os.environ if environ is None else environ
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        settings: dict[str, Any] = {}
+        for variable, text in environ.items():
+            if not variable.startswith(_PREFIX):
+                continue
+            name = variable.removeprefix(_PREFIX).lower()
+            if name not in fields:
+                known = ", ".join(_PREFIX + field.upper() for field in fields)
+                raise ConfigError(f"{variable}={text!r}: unknown variable; there are {known}")
+            settings[name] = _parse(variable, text, str(fields[name].type))
+        return cls(**(settings | overrides))
+
+
+def _parse(variable: str, text: str, kind: str) -> Any:
+    if kind == "bool":
+        values = {"0": False, "false": False, "1": True, "true": True}
+        if text.lower() not in values:
+            raise ConfigError(f"{variable}={text!r}: must be 0 or 1")
+        return values[text.lower()]
+    if kind.startswith("str"):
+        return text or None
+    if text.lower() == "none" and "None" in kind:
+        return None
+    try:
+        return int(text) if kind == "int" else float(text)
+    except ValueError:
+        wanted = "a whole number" if kind == "int" else "a number"
+        raise ConfigError(f"{variable}={text!r}: must be {wanted}") from None

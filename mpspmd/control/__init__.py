@@ -1,0 +1,1 @@
+"""The control plane: hello, faults, health, shutdown, over ZeroMQ."""

@@ -1,0 +1,79 @@
+"""The control plane's messages: msgspec structs in MessagePack, never pickle."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+
+class Message(msgspec.Struct, tag_field="type", frozen=True):
+    """The base: the class's name travels as `type`."""
+
+
+class Hello(Message, tag="hello"):
+    """Rank to engine: this process is there."""
+
+    rank: int
+    pid: int
+
+
+class Ready(Message, tag="ready"):
+    """Rank to engine: the worker is made, and the loop begins."""
+
+    rank: int
+    seconds: float
+
+
+class Fault(Message, tag="fault"):
+    """Rank to engine: an exception, in a method or at the start (step 0)."""
+
+    rank: int
+    method: str
+    step: int
+    exception: str
+    message: str
+    traceback: str
+
+
+class Ping(Message, tag="ping"):
+    """Engine to rank; the control thread answers, also while the main thread computes."""
+
+    nonce: int
+
+
+class Pong(Message, tag="pong"):
+    rank: int
+    nonce: int
+
+
+class Shutdown(Message, tag="shutdown"):
+    """Engine to rank: leave as soon as the current method returns."""
+
+
+class Goodbye(Message, tag="goodbye"):
+    """Rank to engine: the worker has shut down, and the process leaves."""
+
+    rank: int
+
+
+ToEngine: TypeAlias = Hello | Ready | Fault | Pong | Goodbye
+ToRank: TypeAlias = Ping | Shutdown
+
+_encoder = msgspec.msgpack.Encoder()
+_to_engine: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)
+_to_rank: msgspec.msgpack.Decoder[ToRank] = msgspec.msgpack.Decoder(ToRank)
+
+
+def encode(message: Message) -> bytes:
+    return _encoder.encode(message)
+
+
+def decode_to_engine(data: bytes) -> ToEngine:
+    """msgspec.DecodeError (msgspec.ValidationError too) when `data` is no such message."""
+    return _to_engine.decode(data)
+
+
+def decode_to_rank(data: bytes) -> ToRank:
+    """As decode_to_engine(), for what an engine sends."""
+    return _to_rank.decode(data)

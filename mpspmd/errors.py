@@ -1,0 +1,138 @@
+"""Every exception that a user of mpspmd can see.
+
+All derive from `MpSpmdError`; where a built-in exception says the same, it is a base as well, so that
+`except TimeoutError` works.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ChannelClosed",
+    "ChannelCorrupt",
+    "ChannelError",
+    "ChannelPoisoned",
+    "ConfigError",
+    "DecodeError",
+    "EncodeError",
+    "EngineClosed",
+    "MpSpmdError",
+    "RankDied",
+    "RankError",
+    "SegmentError",
+    "StartupError",
+    "StepTimeout",
+    "UnknownMethod",
+    "WorkerNotPicklable",
+]
+
+
+class MpSpmdError(Exception):
+    """The base of them all."""
+
+
+class ConfigError(MpSpmdError, ValueError):
+    """A setting has a value that can't be used; says which values can."""
+
+
+class SegmentError(MpSpmdError, OSError):
+    """Shared memory, a file descriptor or a socket folder can't be had from this machine."""
+
+
+class EncodeError(MpSpmdError, TypeError):
+    """An argument or a result can't be sent to another process."""
+
+
+class DecodeError(MpSpmdError):
+    """What another process sent can't be rebuilt in this one."""
+
+
+class WorkerNotPicklable(EncodeError):
+    """The worker class or its arguments can't be sent to a new process."""
+
+
+class ChannelError(MpSpmdError):
+    """A channel between engine and rank can't be used (any more)."""
+
+
+class ChannelClosed(ChannelError):
+    """The other side, or this one, has closed the channel; all that was sent has been read."""
+
+
+class ChannelCorrupt(ChannelError):
+    """Shared memory holds what no writer writes; the message names the offset and the values."""
+
+
+class ChannelPoisoned(ChannelError):
+    """The run has failed: `rank` is the one that is to blame, or -1."""
+
+    def __init__(self, code: int, rank: int) -> None:
+        super().__init__(code, rank)
+        self.code = code
+        self.rank = rank
+
+    def __str__(self) -> str:
+        return f"the run has failed (code {self.code}, rank {self.rank})"
+
+
+class EngineClosed(MpSpmdError):
+    """The engine has been shut down; make a new one."""
+
+
+class StepTimeout(MpSpmdError, TimeoutError):
+    """A deadline passed before every awaited rank had replied. The engine stays usable."""
+
+
+class RankError(MpSpmdError):
+    """A rank raised an exception.
+
+    `__cause__` is the original exception if it could be sent; `remote_traceback` is its text.
+    """
+
+    def __init__(
+        self, rank: int, method: str, step: int, exception: str, message: str, remote_traceback: str
+    ) -> None:
+        super().__init__(rank, method, step, exception, message, remote_traceback)
+        self.rank = rank
+        self.method = method
+        self.step = step
+        self.exception = exception
+        self.message = message
+        self.remote_traceback = remote_traceback
+
+    def __str__(self) -> str:
+        return (
+            f"rank {self.rank} raised {self.exception} in {self.method} (step {self.step}): "
+            f"{self.message}\n\nTraceback on rank {self.rank}:\n{self.remote_traceback}"
+        )
+
+
+class UnknownMethod(RankError, AttributeError):
+    """The workers have no method of that name."""
+
+
+class RankDied(MpSpmdError):
+    """A rank's process is gone."""
+
+    def __init__(self, rank: int, pid: int, method: str, step: int, reason: str) -> None:
+        super().__init__(rank, pid, method, step, reason)
+        self.rank = rank
+        self.pid = pid
+        self.method = method
+        self.step = step
+        self.reason = reason
+
+    def __str__(self) -> str:
+        doing = f"in {self.method} (step {self.step})" if self.method else "before its first step"
+        return f"rank {self.rank} (pid {self.pid}) died {doing}: {self.reason}"
+
+
+class StartupError(MpSpmdError):
+    """Some ranks failed while starting. `causes` has each failed rank's reason."""
+
+    def __init__(self, causes: dict[int, str]) -> None:
+        super().__init__(causes)
+        self.causes = causes
+
+    def __str__(self) -> str:
+        reasons = "\n".join(f"rank {rank}: {cause}" for rank, cause in sorted(self.causes.items()))
+        return f"{len(self.causes)} rank(s) failed while starting\n{reasons}"

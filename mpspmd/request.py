@@ -1,0 +1,58 @@
+"""What goes from the engine to its ranks, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, TypeAlias
+
+ReplyRanks: TypeAlias = int | Literal["all"] | None
+"""Who replies: one rank, all of them, or none."""
+
+ALL: Final = "all"
+
+
+@dataclass(frozen=True)
+class ExecuteModelRequest:
+    """One step. Every rank gets the same bytes and calls the same method.
+
+    `method` is the name of a method of the worker, or a callable that gets the worker as its first
+    argument.
+    """
+
+    step_id: int
+    method: str | Callable[..., Any]
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    reply_ranks: ReplyRanks = ALL
+
+    @property
+    def method_name(self) -> str:
+        if isinstance(self.method, str):
+            return self.method
+        return getattr(self.method, "__qualname__", None) or repr(self.method)
+
+    def is_answered_by(self, rank: int) -> bool:
+        return self.reply_ranks == ALL or self.reply_ranks == rank
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One rank's answer to one step: a value, or the description of an exception."""
+
+    step_id: int
+    rank: int
+    value: Any = None
+    error: RemoteException | None = None
+
+
+@dataclass(frozen=True)
+class RemoteException:
+    """An exception that another process raised, as far as it can be sent."""
+
+    method: str
+    exception: str
+    message: str
+    traceback: str
+    unknown_method: bool = False
+    original: BaseException | None = None

@@ -1,0 +1,1 @@
+"""The engine, the loop that every rank runs, and what watches over both."""

@@ -1,0 +1,89 @@
+"""Call and StepFuture: a request whose replies are still coming."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import time
+from typing import TYPE_CHECKING, Any
+
+from mpspmd.request import ReplyRanks
+
+if TYPE_CHECKING:
+    from mpspmd.runtime.engine import Engine
+
+
+class Call:
+    """One request under way. Written by whichever thread reads replies, or by the supervisor."""
+
+    __slots__ = ("deadline", "done", "error", "future", "method", "missing", "ranks", "replies", "step")
+
+    def __init__(
+        self, step: int, method: str, reply_ranks: ReplyRanks, world_size: int, deadline: float | None
+    ) -> None:
+        self.step = step
+        self.method = method
+        self.ranks = reply_ranks
+        self.deadline = deadline
+        self.missing = world_size if reply_ranks == "all" else 1
+        self.replies: list[Any] = [None] * world_size
+        self.error: BaseException | None = None
+        self.done = False
+        self.future: StepFuture | None = None
+
+    def finish(self, error: BaseException | None = None) -> None:
+        """Once, by whoever has taken the call from the engine's table."""
+        self.error = error
+        self.done = True
+        if self.future is not None:
+            if error is None:
+                self.future.set_result(self.outcome())
+            else:
+                self.future.set_exception(error)
+
+    def outcome(self) -> Any:
+        """A list in rank order, or the one reply; raises what went wrong."""
+        if self.error is not None:
+            raise self.error
+        return self.replies if self.ranks == "all" else self.replies[self.ranks]  # type: ignore[index]
+
+    def seconds_left(self) -> float | None:
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+
+class StepFuture(concurrent.futures.Future[Any]):
+    """The result of a call that was made with non_block. Any thread.
+
+    No thread waits for replies in the background: whoever asks reads them, for all that wait. So
+    `done()` looks at what has come, and callbacks run in the thread that reads the reply. It can't be
+    cancelled: the ranks have the request already.
+    """
+
+    def __init__(self, engine: Engine, call: Call) -> None:
+        super().__init__()
+        self.set_running_or_notify_cancel()
+        self._engine = engine
+        self._call = call
+
+    def result(self, timeout: float | None = None) -> Any:
+        """The outcome. TimeoutError after `timeout` seconds; StepTimeout after the call's own."""
+        self._drive(timeout)
+        return super().result(0)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        self._drive(timeout)
+        return super().exception(0)
+
+    def done(self) -> bool:
+        if not super().done():
+            self._engine.read_replies()
+        return super().done()
+
+    def add_done_callback(self, fn: Any) -> None:
+        """Called at once if done; else by the engine's reader thread, which this starts."""
+        super().add_done_callback(fn)
+        if not super().done():
+            self._engine.start_reader()
+
+    def _drive(self, timeout: float | None) -> None:
+        if not self._call.done:
+            self._engine.wait_for(self._call, timeout)

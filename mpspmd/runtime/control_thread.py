@@ -1,0 +1,69 @@
+"""The rank's control thread: answers the engine while the main thread computes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable
+
+from mpspmd.control.messages import Ping, Pong, Shutdown, ToEngine
+from mpspmd.control.plane import RankPlane
+
+_LOOK_S = 0.5  # how often the parent's pid is looked at, should its sentinel not tell
+
+
+class ControlThread:
+    """Owns the rank's DEALER, and notices the engine's death."""
+
+    def __init__(self, address: str, rank: int, on_engine_death: Callable[[], None]) -> None:
+        self._rank = rank
+        self._leave: Callable[[], None] | None = None
+        self._told_to_leave = False
+        self._plane = RankPlane(address, rank)
+        self._on_engine_death = on_engine_death
+        self._closing = threading.Event()
+        self._engine_pid = os.getppid()
+        parent = multiprocessing.parent_process()
+        self._sentinel = parent.sentinel if parent is not None else -1
+        if self._sentinel >= 0:
+            self._plane.watch(self._sentinel)
+        self._thread = threading.Thread(target=self._run, name="mpspmd-control", daemon=True)
+        self._thread.start()
+
+    def send(self, message: ToEngine) -> None:
+        """Any thread."""
+        self._plane.send(message)
+
+    def on_shutdown(self, leave: Callable[[], None]) -> None:
+        """Calls `leave` in the control thread when the engine says so; now, if it has already."""
+        self._leave = leave
+        if self._told_to_leave:
+            leave()
+
+    def close(self) -> None:
+        """Sends what is still to be sent, and ends the thread."""
+        self._closing.set()
+        self._plane.wake()
+        self._thread.join(timeout=2)
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            self._look()
+        self._look()
+        self._plane.close()
+
+    def _look(self) -> None:
+        files, received = self._plane.poll(_LOOK_S if not self._closing.is_set() else 0)
+        if self._sentinel in files or os.getppid() != self._engine_pid:
+            self._on_engine_death()
+            # Nobody waits for this process any more, and its main thread may be anywhere.
+            os._exit(1)
+        for message in received:
+            match message:
+                case Ping(nonce=nonce):
+                    self.send(Pong(self._rank, nonce))
+                case Shutdown():
+                    self._told_to_leave = True
+                    if self._leave is not None:
+                        self._leave()

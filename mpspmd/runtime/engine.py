@@ -1,0 +1,410 @@
+"""Engine: the one process that decides what all ranks do."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from multiprocessing import util as multiprocessing_util
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mpspmd.codec.objects import ObjectEncoder
+from mpspmd.config import RuntimeConfig
+from mpspmd.control.messages import Fault
+from mpspmd.control.plane import EnginePlane, control_address
+from mpspmd.errors import ChannelError, ConfigError, EngineClosed, RankDied, SegmentError, StepTimeout
+from mpspmd.request import ALL, ExecuteModelRequest, ReplyRanks
+from mpspmd.runtime.call import Call, StepFuture
+from mpspmd.runtime.fault import fault_as_error
+from mpspmd.runtime.rank import RankProcess, remove_run_dir
+from mpspmd.runtime.replies import Replies
+from mpspmd.runtime.spawn import start_ranks, stop_ranks
+from mpspmd.runtime.supervisor import Supervisor
+from mpspmd.transport.channel import ChannelSegments, EngineChannel, Kind
+
+logger = logging.getLogger(__name__)
+
+_POISON_RANK_DIED = 1
+_FAILED_PATIENCE_S = 1.0
+"""How long the survivors of a dead rank may take to leave: they may wait for it in a collective."""
+
+
+class Engine:
+    """Starts N ranks, sends each request to all of them, and collects their replies.
+
+    Any thread of the process that made it may call it; requests reach every rank in the same order.
+    It holds no worker and no model, and never touches a device.
+    """
+
+    def __init__(
+        self,
+        worker: Callable[..., Any],
+        *,
+        world_size: int,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        config: RuntimeConfig | None = None,
+        around_start: Callable[[int], AbstractContextManager[object]] | None = None,
+        on_engine_death: Callable[[], None] | None = None,
+    ) -> None:
+        """Returns when every rank's worker is made.
+
+        `worker(ctx, *args, **kwargs)` makes the worker on each rank; it and its arguments are pickled.
+        `around_start(rank)` is a context manager for the start of that rank's process, for example to
+        set its environment. `on_engine_death` is called on every rank when the engine has died.
+
+        ConfigError, SegmentError, WorkerNotPicklable, StartupError; then nothing is left behind.
+        """
+        self._config = config or RuntimeConfig.from_env()
+        if not isinstance(world_size, int):
+            raise ConfigError(f"world_size={world_size!r}: must be a whole number of ranks")
+        self._world_size = world_size
+        self._failure: BaseException | None = None
+        self._failure_callbacks: list[Callable[[], None]] = []
+        self._closing = threading.Lock()
+        self._closed = False
+        self._processes: list[BaseProcess] = []
+        self._supervisor: Supervisor | None = None
+        self._run_dir: Path | None = None
+        # Sending: one thread at a time has all of a message out before the next begins.
+        self._sending = threading.Lock()
+        self._encoder = ObjectEncoder()
+        self._steps = 0
+        self._space_wanted = False
+        self._segments = ChannelSegments.create(world_size, self._config)
+        try:
+            self._channel = EngineChannel(self._segments)
+        except BaseException:
+            self._segments.close()
+            raise
+        self._replies = Replies(self._channel.replies, self._let_sender_read)
+        # At exit, before multiprocessing joins its children.
+        self._finalizer = multiprocessing_util.Finalize(None, self.shutdown, exitpriority=100)
+        try:
+            self._start(worker, args, kwargs or {}, around_start, on_engine_death)
+        except BaseException:
+            self.shutdown()
+            raise
+
+    def _start(
+        self,
+        worker: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        around_start: Callable[[int], AbstractContextManager[object]] | None,
+        on_engine_death: Callable[[], None] | None,
+    ) -> None:
+        self._run_dir = _make_run_dir(self._config)
+        plane = EnginePlane(control_address(self._run_dir))
+        self._supervisor = Supervisor(plane, self._on_fault, self._on_death)
+        ranks = [
+            RankProcess(
+                rank, self._world_size, worker, args, kwargs, self._segments, self._run_dir,
+                self._config.digest_requests, on_engine_death,
+            )
+            for rank in range(self._world_size)
+        ]  # fmt: skip
+        start_ranks(ranks, around_start or _nothing_around, self._processes)
+        self._supervisor.watch(self._processes)
+        self._supervisor.wait_until_ready(self._world_size, self._config.start_timeout_s)
+
+    # What a user calls.
+
+    @property
+    def world_size(self) -> int:
+        return self._world_size
+
+    @property
+    def pids(self) -> list[int]:
+        """The ranks' process ids, in rank order."""
+        return [process.pid or -1 for process in self._processes]
+
+    @property
+    def config(self) -> RuntimeConfig:
+        return self._config
+
+    @property
+    def late_replies(self) -> int:
+        """Replies that came after their call had timed out or failed, and were dropped."""
+        return self._replies.late
+
+    @property
+    def segment_bytes(self) -> int:
+        """Bytes of shared memory that all rings and the status page take."""
+        return self._segments.size
+
+    def execute_model(
+        self, *args: Any, non_block: bool = False, timeout: float | None = None, reply_rank: int = 0
+    ) -> Any:
+        """Calls every worker's `execute_model(*args)`; the reply of one rank, or a future of it."""
+        return self.call(
+            "execute_model", args, reply_ranks=reply_rank, timeout=timeout, non_block=non_block
+        )
+
+    def collective_rpc(
+        self,
+        method: str | Callable[..., Any],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        non_block: bool = False,
+    ) -> Any:
+        """Calls a method on every worker; the list of all replies in rank order, or a future of it."""
+        return self.call(method, args, kwargs, timeout=timeout, non_block=non_block)
+
+    def call(
+        self,
+        method: str | Callable[..., Any],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        *,
+        reply_ranks: ReplyRanks = ALL,
+        timeout: float | None = None,
+        non_block: bool = False,
+    ) -> Any:
+        """Sends one request to all ranks.
+
+        `method` is a worker's method, or a callable that gets the worker as its first argument (sent by
+        value: a lambda will do). `timeout` is in seconds from now, sending included; after it StepTimeout,
+        and the engine stays usable. With `reply_ranks=None` nothing is waited for, and None is returned.
+
+        EngineClosed, RankError, RankDied, UnknownMethod, EncodeError, StepTimeout.
+        """
+        self._check_reply_ranks(reply_ranks)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        call = self._submit(method, args, kwargs or {}, reply_ranks, deadline, non_block)
+        if reply_ranks is None:
+            return None
+        if non_block:
+            return call.future
+        self.wait_for(call)
+        return call.outcome()
+
+    def on_failure(self, callback: Callable[[], None]) -> None:
+        """Calls back once, from another thread, when the engine has failed; now, if it has already."""
+        self._failure_callbacks.append(callback)
+        if self._failure is not None:
+            self._run_failure_callbacks()
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why the engine can't be used any more, if it can't."""
+        return self._failure
+
+    def shutdown(self) -> None:
+        """Lets every worker shut down, and ends the ranks. Any thread; more than once does nothing."""
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+            self._fail(EngineClosed("the engine has been shut down"), poison=False)
+            try:
+                self._stop()
+            finally:
+                self._finalizer.cancel()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.shutdown()
+
+    # Sending.
+
+    def _check_reply_ranks(self, ranks: ReplyRanks) -> None:
+        if ranks is None or ranks == ALL:
+            return
+        if not isinstance(ranks, int) or not 0 <= ranks < self._world_size:
+            raise ConfigError(
+                f"reply_ranks={ranks!r}: must be a rank from 0 to {self._world_size - 1}, "
+                f"{ALL!r} or None"
+            )
+
+    def _submit(
+        self,
+        method: str | Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        reply_ranks: ReplyRanks,
+        deadline: float | None,
+        with_future: bool,
+    ) -> Call:
+        with self._sending:
+            if self._failure is not None:
+                self._raise_failure()
+            named = isinstance(method, str)
+            message = self._encoder.encode((method, args, kwargs, reply_ranks), by_value=not named)
+            self._steps = step = self._steps + 1
+            name = method if isinstance(method, str) else _name_of(method)
+            call = Call(step, name, reply_ranks, self._world_size, deadline)
+            if with_future:
+                call.future = StepFuture(self, call)
+            # Before it is sent: the reply may be there before try_send() returns.
+            if reply_ranks is not None:
+                self._replies.expect(call)
+            kind = Kind.REQUEST | Kind.OUT_OF_BAND if isinstance(message, list) else Kind.REQUEST
+            try:
+                if not self._channel.requests.try_send(kind, step, message):
+                    self._send_slowly(call)
+            except BaseException as error:
+                self._replies.forget(call)
+                self._channel.requests.abandon()
+                if isinstance(error, ChannelError):
+                    self._raise_failure(error)
+                raise
+            return call
+
+    def _send_slowly(self, call: Call) -> None:
+        """There is no space. Ranks may themselves be waiting for space: take their replies."""
+        requests = self._channel.requests
+        self._space_wanted = True
+        try:
+            while not requests.resume():
+                with self._replies.leading() as leads:
+                    if leads:
+                        self._replies.drain()
+                    watched = self._channel.replies if leads else None
+                    if not requests.wait(watched, call.seconds_left()):
+                        raise self._timeout(call, "there was no space for the request")
+        finally:
+            self._space_wanted = False
+
+    # Reading.
+
+    def wait_for(self, call: Call, timeout: float | None = None) -> None:
+        """Until the call is done: by its own deadline, if it has one, with StepTimeout as its outcome.
+
+        TimeoutError after `timeout` seconds; the call goes on.
+        """
+        limit = None if timeout is None else time.monotonic() + timeout
+        if call.deadline is not None:
+            limit = call.deadline if limit is None else min(limit, call.deadline)
+        try:
+            self._replies.wait_for(call, limit)
+        except ChannelError as error:
+            if not call.done:
+                self._raise_failure(error)
+        except TimeoutError:
+            if call.deadline is not None and time.monotonic() >= call.deadline:
+                self._replies.finish(call, self._timeout(call, "not every awaited rank has replied"))
+            elif not call.done:
+                raise TimeoutError(f"{call.method} (step {call.step}) is not done yet") from None
+
+    def read_replies(self) -> None:
+        """Takes the replies that have come, without waiting."""
+        # Whoever waits is told by the failure itself.
+        with contextlib.suppress(ChannelError):
+            self._replies.read_now()
+
+    def start_reader(self) -> None:
+        """From now on a thread reads replies whenever any are awaited, so that callbacks are called."""
+        self._replies.start_reader()
+
+    def _let_sender_read(self) -> None:
+        """Somebody waits for space, and counted on the thread that has just stopped reading."""
+        if self._space_wanted:
+            self._channel.requests.interrupt()
+
+    def _timeout(self, call: Call, what: str) -> StepTimeout:
+        lines = [self._channel.status.line(rank).snapshot() for rank in range(self._world_size)]
+        where = "; ".join(
+            f"rank {rank} {line['phase']} {line['method']} (step {line['step']})"
+            for rank, line in enumerate(lines)
+        )
+        return StepTimeout(f"{call.method} (step {call.step}) timed out: {what}. {where}")
+
+    # Failing and ending.
+
+    def _on_fault(self, fault: Fault) -> None:
+        """Supervisor's thread: a rank that doesn't reply has raised."""
+        error = fault_as_error(fault)
+        call = self._replies.get(fault.step)
+        if call is None:
+            logger.error("%s", error)
+        else:
+            self._replies.finish_now(call, error)
+
+    def _on_death(self, rank: int, reason: str) -> None:
+        """Supervisor's thread: a rank's process is gone."""
+        line = self._channel.status.line(rank).snapshot()
+        method = line["method"] if line["phase"] != "waiting" else ""
+        error = RankDied(rank, self.pids[rank], method, line["step"], reason)
+        logger.error("%s", error)
+        self._channel.mark_dead(rank)
+        self._fail(error, poison=True, rank=rank)
+        self._run_failure_callbacks()
+
+    def _fail(self, error: BaseException, *, poison: bool, rank: int = -1) -> None:
+        """No call succeeds from now on. The first error stays."""
+        if self._failure is None:
+            self._failure = error
+        # In this order: who registers a call after it was failed here finds the channel ended.
+        if poison:
+            self._channel.poison(_POISON_RANK_DIED, rank)
+        else:
+            self._channel.close()
+        self._replies.end(self._failure)
+        self._channel.requests.interrupt()
+
+    def _run_failure_callbacks(self) -> None:
+        while self._failure_callbacks:
+            callback = self._failure_callbacks.pop()
+            try:
+                callback()
+            except Exception:
+                logger.exception("a failure callback has failed")
+
+    def _raise_failure(self, error: BaseException | None = None) -> NoReturn:
+        """The first cause, as a new exception: one object must not collect many tracebacks."""
+        cause = self._failure
+        if cause is None:
+            raise EngineClosed("the channel has ended") from error
+        raise type(cause)(*cause.args) from cause.__cause__
+
+    def _stop(self) -> None:
+        if self._supervisor is not None:
+            self._supervisor.expect_deaths()
+            self._supervisor.ask_to_leave(range(self._world_size))
+        killed = stop_ranks(self._processes, self._patience())
+        if killed:
+            logger.warning("ranks had to be killed: pids %s", killed)
+        if self._supervisor is not None:
+            self._supervisor.close()
+        if self._run_dir is not None:
+            remove_run_dir(self._run_dir)
+        self._segments.close()
+
+    def _patience(self) -> float:
+        """How long ranks may take to leave by themselves."""
+        if self._supervisor is None or not self._supervisor.all_ready(self._world_size):
+            return 0.0  # there is nothing to shut down in a worker that isn't made yet
+        if isinstance(self._failure, RankDied):
+            return min(_FAILED_PATIENCE_S, self._config.shutdown_timeout_s)
+        return self._config.shutdown_timeout_s
+
+
+def _name_of(method: Callable[..., Any]) -> str:
+    return ExecuteModelRequest(0, method).method_name
+
+
+def _nothing_around(rank: int) -> AbstractContextManager[object]:
+    return contextlib.nullcontext()
+
+
+def _make_run_dir(config: RuntimeConfig) -> Path:
+    """A new folder that only this user can enter."""
+    try:
+        return Path(tempfile.mkdtemp(prefix="mpspmd-", dir=config.runtime_dir))
+    except OSError as error:
+        parent = config.runtime_dir or tempfile.gettempdir()
+        raise SegmentError(
+            f"no folder for the control socket can be made in {parent}: {error.strerror}; choose another "
+            "with MPSPMD_RUNTIME_DIR"
+        ) from error

@@ -1,0 +1,243 @@
+"""The rank: the process that every rank runs, 0 too, and its loop."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import util as multiprocessing_util
+from pathlib import Path
+from typing import Any
+
+from mpspmd._native import PHASE_DECODING, PHASE_REPLYING, PHASE_RUNNING, PHASE_WAITING
+from mpspmd.codec.objects import decode
+from mpspmd.control.messages import Fault, Goodbye, Hello, Ready
+from mpspmd.control.plane import control_address
+from mpspmd.errors import ChannelClosed, ChannelPoisoned
+from mpspmd.request import ExecuteModelRequest, RemoteException
+from mpspmd.runtime.control_thread import ControlThread
+from mpspmd.runtime.fault import as_fault, describe
+from mpspmd.runtime.replier import Replier, ThreadReplier
+from mpspmd.runtime.worker import RankContext
+from mpspmd.transport.channel import ChannelSegments, Kind, RankChannel
+
+logger = logging.getLogger(__name__)
+
+START_METHOD = "__init__"
+"""What a fault names as its method when a worker can't be made."""
+
+
+@dataclass
+class RankProcess:
+    """All that a rank's process is given. Picklable as an argument of a spawned process."""
+
+    rank: int
+    world_size: int
+    worker: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    segments: ChannelSegments
+    run_dir: Path
+    digest_requests: bool
+    on_engine_death: Callable[[], None] | None = None
+
+    def __call__(self) -> None:
+        """The process's main function. Doesn't return."""
+        _take_signals()
+        code = 1
+        try:
+            code = self._run()
+        except SystemExit:
+            code = -signal.SIGTERM
+        except BaseException:
+            logger.exception("rank %d failed", self.rank)
+        finally:
+            _leave(code)
+
+    def _run(self) -> int:
+        began = time.monotonic()
+        control = ControlThread(
+            control_address(self.run_dir), self.rank, self._clean_up_after_engine
+        )
+        control.send(Hello(self.rank, os.getpid()))
+        channel = RankChannel(self.segments, self.rank)
+        self.segments.close()
+        ctx = RankContext(self.rank, self.rank, self.world_size, str(self.run_dir))
+        if self.digest_requests:
+            ctx.keep_digest()
+        try:
+            worker = self.worker(ctx, *self.args, **self.kwargs)
+        except Exception as error:
+            control.send(as_fault(describe(error, START_METHOD), self.rank, 0))
+            control.close()
+            return 1
+        # Drop what came with the process: a worker may be done with it.
+        self.args, self.kwargs = (), {}
+        loop = RankLoop(self.rank, ctx, worker, channel, control.send)
+        control.on_shutdown(loop.leave)
+        control.send(Ready(self.rank, time.monotonic() - began))
+        try:
+            loop.run()
+        finally:
+            # A second SIGTERM must not cut the worker's shutdown short.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            _shut_down(worker)
+            control.send(Goodbye(self.rank))
+            control.close()
+        return 0
+
+    def _clean_up_after_engine(self) -> None:
+        """The engine is gone: do what it can't do any more."""
+        if self.on_engine_death is not None:
+            with contextlib.suppress(Exception):
+                self.on_engine_death()
+        remove_run_dir(self.run_dir)
+
+
+class RankLoop:
+    """Read a request, run it, reply if asked: the same on every rank."""
+
+    def __init__(
+        self,
+        rank: int,
+        ctx: RankContext,
+        worker: Any,
+        channel: RankChannel,
+        report: Callable[[Fault], None],
+    ) -> None:
+        self._rank = rank
+        self._ctx = ctx
+        self._worker = worker
+        self._requests = channel.requests
+        self._line = channel.line
+        self._report = report
+        self._leaving = False
+        make_replier = ThreadReplier if getattr(worker, "reply_thread", False) else Replier
+        self._replier = make_replier(rank, worker, channel.replies, channel.line, report)
+
+    def leave(self) -> None:
+        """Ends run() as soon as the current method returns. Any thread."""
+        self._leaving = True
+        self._requests.interrupt()
+
+    def run(self) -> None:
+        """Until the engine closes the channel, or poisons it, or says to leave."""
+        try:
+            while not self._leaving:
+                self._line.enter(PHASE_WAITING)
+                self._step()
+        except (ChannelClosed, ChannelPoisoned):
+            pass
+        finally:
+            self._replier.close()
+
+    def _step(self) -> None:
+        """One request. Its own frame, so that nothing of it is held while the next is awaited."""
+        request = self._receive()
+        if request is None:
+            return
+        name = request.method_name
+        self._line.enter(PHASE_RUNNING, request.step_id, name.encode())
+        try:
+            result = self._call(request)
+        except Exception as error:
+            unknown = isinstance(request.method, str) and _is_missing(self._worker, request.method)
+            self._fail(request, describe(error, name, unknown))
+            return
+        if request.is_answered_by(self._rank):
+            self._line.enter(PHASE_REPLYING)
+            self._replier.reply(request.step_id, name, result)
+
+    def _receive(self) -> ExecuteModelRequest | None:
+        message = self._requests.recv()
+        if message is None:
+            return None
+        _, kind, step, payload = message
+        self._line.enter(PHASE_DECODING, step, b"")
+        self._ctx.add_to_digest(payload)
+        try:
+            request = ExecuteModelRequest(step, *decode(payload, bool(kind & Kind.OUT_OF_BAND)))
+        except Exception as error:
+            request = ExecuteModelRequest(step, "(decoding the request)")
+            self._fail(request, describe(error, request.method_name))
+            return None
+        finally:
+            del message
+            if isinstance(payload, memoryview):
+                payload.release()
+                self._requests.release()
+        return request
+
+    def _call(self, request: ExecuteModelRequest) -> Any:
+        if isinstance(request.method, str):
+            return getattr(self._worker, request.method)(*request.args, **request.kwargs)
+        return request.method(self._worker, *request.args, **request.kwargs)
+
+    def _fail(self, request: ExecuteModelRequest, remote: RemoteException) -> None:
+        if request.is_answered_by(self._rank):
+            self._replier.fail(request.step_id, remote)
+        else:
+            self._report(as_fault(remote, self._rank, request.step_id))
+
+
+def _is_missing(worker: Any, method: str) -> bool:
+    try:
+        return not callable(getattr(worker, method))
+    except AttributeError:
+        return True
+
+
+def _take_signals() -> None:
+    """Ctrl-C is the engine's to handle, for all; SIGTERM ends this rank, once."""
+
+    def leave(signum: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise SystemExit
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, leave)
+    # Blocked while this process was started, so that no import was interrupted.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+
+
+def _shut_down(worker: Any) -> None:
+    try:
+        shutdown = getattr(worker, "shutdown", None)
+        if shutdown is not None:
+            shutdown()
+    except Exception:
+        logger.exception("the worker's shutdown failed")
+
+
+def _leave(code: int) -> None:
+    """Ends the process without finalizing the interpreter, which takes seconds with torch in it.
+
+    What a normal exit would run is run: atexit functions and multiprocessing's finalizers.
+    """
+    with contextlib.suppress(BaseException):
+        multiprocessing_util._exit_function()  # type: ignore[attr-defined]
+    with contextlib.suppress(BaseException):
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    if code == -signal.SIGTERM:
+        # So that whoever reaps this process sees what ended it.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+        threading.Event().wait(1)
+    os._exit(code if code >= 0 else 128 - code)
+
+
+def remove_run_dir(run_dir: Path) -> None:
+    """Removes a run's folder; several processes may do so at once."""
+    for path in (*run_dir.glob("*"), run_dir):
+        with contextlib.suppress(OSError):
+            path.rmdir() if path.is_dir() else path.unlink()

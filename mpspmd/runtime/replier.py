@@ -1,0 +1,104 @@
+"""Replier: sends what a method returned to the engine."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from mpspmd._native import StatusLine, Writer
+from mpspmd.codec.objects import Message, ObjectEncoder
+from mpspmd.control.messages import Fault
+from mpspmd.errors import ChannelError
+from mpspmd.request import RemoteException
+from mpspmd.runtime.fault import as_fault, describe
+from mpspmd.transport.channel import Kind
+
+
+class Replier:
+    """Encodes and sends in the calling thread."""
+
+    def __init__(
+        self,
+        rank: int,
+        worker: Any,
+        writer: Writer,
+        line: StatusLine,
+        report: Callable[[Fault], None],
+    ) -> None:
+        self._rank = rank
+        self._worker = worker
+        self._finish = getattr(worker, "finish_reply", None)
+        self._writer = writer
+        self._line = line
+        self._report = report
+        self._encoder = ObjectEncoder()
+
+    def reply(self, step: int, method: str, result: Any) -> None:
+        """Waits for space; ChannelClosed and ChannelPoisoned when the run has ended."""
+        try:
+            if self._finish is not None:
+                result = self._finish(result)
+            message = self._encoder.encode(result)
+        except Exception as error:
+            self.fail(step, describe(error, method))
+            return
+        self._send(Kind.REPLY, step, message)
+
+    def fail(self, step: int, remote: RemoteException) -> None:
+        """Replies that the method has raised."""
+        try:
+            message = self._encoder.encode(remote)
+        except Exception:
+            # The original exception doesn't cross; its description does.
+            self._report(as_fault(remote, self._rank, step))
+            return
+        self._send(Kind.ERROR, step, message)
+
+    def _send(self, kind: int, step: int, message: Message) -> None:
+        if isinstance(message, list):
+            kind |= Kind.OUT_OF_BAND
+        self._writer.send(kind, step, message)
+        self._line.replied()
+
+    def close(self) -> None:
+        """Nothing more will be replied."""
+
+
+class ThreadReplier(Replier):
+    """Finishes, encodes and sends in a thread of its own, in order, all methods' replies alike.
+
+    For workers whose results are ready only later (asynchronous scheduling): the loop goes on.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="mpspmd-replies", daemon=True)
+        self._thread.start()
+
+    def reply(self, step: int, method: str, result: Any) -> None:
+        self._queue.put(lambda: super(ThreadReplier, self).reply(step, method, result))
+
+    def fail(self, step: int, remote: RemoteException) -> None:
+        if threading.current_thread() is self._thread:
+            super().fail(step, remote)
+        else:
+            self._queue.put(lambda: super(ThreadReplier, self).fail(step, remote))
+
+    def _run(self) -> None:
+        start = getattr(self._worker, "start_reply_thread", None)
+        if start is not None:
+            start()
+        try:
+            while (send := self._queue.get()) is not None:
+                send()
+                # What was sent must not live on while the next is awaited.
+                del send
+        except ChannelError:
+            pass  # the run has ended; the loop finds out by itself
+
+    def close(self) -> None:
+        self._queue.put(None)
+        self._thread.join(timeout=5)

@@ -1,0 +1,177 @@
+"""Replies: the calls that are under way, and how threads share the reading of their replies.
+
+One thread at a time reads for all: it leads. A thread whose own reply has come hands over to one that
+still waits. So a single caller reads its reply itself, with no other thread in between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from mpspmd._native import Inbox
+from mpspmd.codec.objects import decode
+from mpspmd.errors import ChannelError
+from mpspmd.runtime.call import Call
+from mpspmd.runtime.fault import as_error
+from mpspmd.transport.channel import Kind
+
+
+class Replies:
+    """Any thread. `on_handover` is called whenever a thread stops reading."""
+
+    def __init__(self, inbox: Inbox, on_handover: Callable[[], None]) -> None:
+        self._inbox = inbox
+        self._on_handover = on_handover
+        self._pending: dict[int, Call] = {}
+        self._turn = threading.Condition(threading.Lock())
+        self._leading = False
+        self._followers = 0
+        self._reader: threading.Thread | None = None
+        self._reader_has_work = threading.Event()
+        self._ended = False
+        self.late = 0
+        """Replies that came after their call had timed out or failed, and were dropped."""
+
+    def expect(self, call: Call) -> None:
+        """Before the request is sent: its reply may be there before that returns."""
+        self._pending[call.step] = call
+        if self._reader is not None:
+            self._reader_has_work.set()
+
+    def forget(self, call: Call) -> None:
+        self._pending.pop(call.step, None)
+
+    def get(self, step: int) -> Call | None:
+        return self._pending.get(step)
+
+    def finish(self, call: Call, error: BaseException | None = None) -> bool:
+        """Ends a call, once: False if somebody else has. Its late replies will be dropped."""
+        # Whoever takes it out of the table has it: a dict's pop is atomic.
+        if self._pending.pop(call.step, None) is not call:
+            return False
+        call.finish(error)
+        if self._followers:
+            with self._turn:
+                self._turn.notify_all()
+        return True
+
+    def finish_now(self, call: Call, error: BaseException) -> None:
+        """As finish(), from a thread that doesn't read: wakes the one that does."""
+        if self.finish(call, error):
+            self._inbox.interrupt()
+
+    def end(self, error: BaseException) -> None:
+        """Fails all calls. No reply will be awaited any more."""
+        self._ended = True
+        for call in list(self._pending.values()):
+            self.finish(call, error)
+        self._inbox.interrupt()
+        self._reader_has_work.set()
+
+    def wait_for(self, call: Call, limit: float | None) -> None:
+        """Reads, or waits for who does, until the call is done.
+
+        TimeoutError at `limit` of time.monotonic(); ChannelError when the run has ended.
+        """
+        while not call.done:
+            if self._lead_or_follow(call, limit):
+                try:
+                    self._read_until(call, limit)
+                finally:
+                    self._hand_over()
+
+    def read_now(self) -> None:
+        """Takes what has come, without waiting. Does nothing while another thread reads."""
+        with self.leading() as leads:
+            if leads:
+                self.drain()
+
+    @contextlib.contextmanager
+    def leading(self) -> Iterator[bool]:
+        """Reads within, if nobody else does: the value says so."""
+        with self._turn:
+            leads = not self._leading
+            self._leading = True
+        try:
+            yield leads
+        finally:
+            if leads:
+                self._hand_over()
+
+    def drain(self) -> None:
+        """Only while leading: moves all replies that have come, awaited or not, out of the rings."""
+        while (message := self._inbox.try_recv()) is not None:
+            self._take(*message)
+
+    def start_reader(self) -> None:
+        """From now on a thread reads whenever anything is awaited, so that callbacks are called."""
+        with self._turn:
+            if self._reader is None:
+                self._reader = threading.Thread(
+                    target=self._read_always, name="mpspmd-reader", daemon=True
+                )
+                self._reader.start()
+        self._reader_has_work.set()
+
+    def _read_always(self) -> None:
+        while not self._ended:
+            self._reader_has_work.wait()
+            self._reader_has_work.clear()
+            while (call := next(iter(self._pending.values()), None)) and not self._ended:
+                with contextlib.suppress(ChannelError):
+                    self.wait_for(call, None)
+
+    def _lead_or_follow(self, call: Call, limit: float | None) -> bool:
+        """True: this thread reads now. False: the call is done, by whoever did."""
+        with self._turn:
+            self._followers += 1
+            try:
+                while self._leading and not call.done:
+                    left = None if limit is None else limit - time.monotonic()
+                    if left is not None and left <= 0:
+                        raise TimeoutError
+                    self._turn.wait(left)
+            finally:
+                self._followers -= 1
+            self._leading = self._leading or not call.done
+            return not call.done
+
+    def _hand_over(self) -> None:
+        with self._turn:
+            self._leading = False
+            if self._followers:
+                self._turn.notify_all()
+        self._on_handover()
+
+    def _read_until(self, call: Call, limit: float | None) -> None:
+        while not call.done:
+            left = None if limit is None else max(0.0, limit - time.monotonic())
+            message = self._inbox.recv(left)
+            if message is not None:
+                self._take(*message)
+
+    def _take(self, rank: int, kind: int, step: int, payload: Any) -> None:
+        call = self._pending.get(step)
+        error: BaseException | None = None
+        try:
+            if call is None:
+                self.late += 1
+                return
+            value = decode(payload, bool(kind & Kind.OUT_OF_BAND))
+            if kind & ~Kind.OUT_OF_BAND == Kind.ERROR:
+                error = as_error(value, rank, step)
+            else:
+                call.replies[rank] = value
+                call.missing -= 1
+        except Exception as undecodable:
+            error = undecodable
+        finally:
+            if isinstance(payload, memoryview):
+                payload.release()
+                self._inbox.release()
+        if error is not None or call.missing == 0:
+            self.finish(call, error)

@@ -1,0 +1,106 @@
+"""Starting and ending the ranks' processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from multiprocessing import connection
+from multiprocessing.process import BaseProcess
+
+from mpspmd.errors import SegmentError, WorkerNotPicklable
+from mpspmd.runtime.rank import RankProcess
+
+_TERM_GRACE_S = 1.0
+"""How long a rank may take after SIGTERM before it gets SIGKILL."""
+
+
+def start_ranks(
+    ranks: Sequence[RankProcess],
+    around_start: Callable[[int], AbstractContextManager[object]],
+    started: list[BaseProcess],
+) -> None:
+    """Spawns a process for each rank, and appends each to `started`.
+
+    `around_start(rank)` surrounds the start of that rank: what it sets in the environment, the rank
+    inherits. WorkerNotPicklable, SegmentError; what has been started by then stays in `started`.
+    """
+    # Ranks are spawned, never forked: a fork would copy threads' locks and CUDA's state.
+    from torch import multiprocessing as torch_multiprocessing
+
+    context = torch_multiprocessing.get_context("spawn")
+    for rank in ranks:
+        process = context.Process(target=rank, name=f"mpspmd-rank-{rank.rank}")
+        with around_start(rank.rank), _signals_blocked():
+            try:
+                process.start()
+            except (pickle.PicklingError, AttributeError, TypeError) as error:
+                name = getattr(rank.worker, "__qualname__", repr(rank.worker))
+                raise WorkerNotPicklable(
+                    f"the worker {name} or its arguments can't be sent to a new process: {error}; "
+                    "define the class at the top level of a module, and pass data as arguments"
+                ) from error
+            except OSError as error:
+                raise SegmentError(
+                    f"rank {rank.rank} can't be started: {error}; check the limits of processes "
+                    "(ulimit -u) and of open files (ulimit -n)"
+                ) from error
+        started.append(process)
+
+
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """A new process inherits the mask: Ctrl-C while it imports must not print a traceback."""
+    signals = {signal.SIGINT, signal.SIGTERM}
+    # Started here, and not by the first process.start(): it would inherit the mask for good.
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+
+
+def stop_ranks(processes: Sequence[BaseProcess], patience_s: float) -> list[int]:
+    """Waits until the processes are gone, then insists. Returns the pids that had to be killed."""
+    _join_all(processes, patience_s)
+    for sent in (signal.SIGTERM, signal.SIGKILL):
+        alive = [process for process in processes if process.is_alive()]
+        if not alive:
+            return []
+        for process in alive:
+            if process.pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, sent)
+        _join_all(alive, _TERM_GRACE_S if sent == signal.SIGTERM else 10.0)
+    return [process.pid for process in alive if process.pid]
+
+
+def _join_all(processes: Sequence[BaseProcess], timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    waiting = {process.sentinel: process for process in processes if process.is_alive()}
+    while waiting:
+        ready = connection.wait(list(waiting), max(0.0, deadline - time.monotonic()))
+        if not ready:
+            return
+        for sentinel in ready:
+            waiting.pop(sentinel).join()  # type: ignore[call-overload]
+
+
+def exit_reason(process: BaseProcess) -> str:
+    """Why a process that is gone has ended, in words."""
+    code = process.exitcode
+    if code is None:
+        return "pending: the kernel still frees its memory"
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"

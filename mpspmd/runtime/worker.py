@@ -1,0 +1,84 @@
+"""Worker and RankContext: what a user's code on a rank is given."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass
+class RankContext:
+    """Who this rank is. The first argument of the worker's constructor."""
+
+    rank: int
+    local_rank: int
+    world_size: int
+    run_dir: str
+    """A folder that only this run's processes use; it goes away with the run."""
+    _digest: Any = field(default=None, repr=False)
+
+    @property
+    def device(self) -> torch.device:
+        """The CUDA device of this local rank where there is one, else the CPU."""
+        import torch
+
+        if torch.cuda.is_available() and self.local_rank < torch.cuda.device_count():
+            return torch.device("cuda", self.local_rank)
+        return torch.device("cpu")
+
+    def init_process_group(self, backend: str | None = None) -> None:
+        """Joins all ranks in torch.distributed's default group: NCCL on CUDA, gloo on the CPU.
+
+        They meet through a file in the run's folder, so that no port is needed.
+        """
+        import torch.distributed as dist
+
+        dist.init_process_group(
+            backend or ("nccl" if self.device.type == "cuda" else "gloo"),
+            init_method=f"file://{self.run_dir}/process-group",
+            rank=self.rank,
+            world_size=self.world_size,
+        )
+
+    def request_digest(self) -> str | None:
+        """A digest of all request bytes before this one; None unless `digest_requests` is set."""
+        return self._digest.hexdigest() if self._digest is not None else None
+
+    def keep_digest(self) -> None:
+        self._digest = hashlib.blake2b(digest_size=16)
+
+    def add_to_digest(self, payload: bytes | bytearray | memoryview) -> None:
+        if self._digest is not None:
+            self._digest.update(payload)
+
+
+class Worker:
+    """The base of a worker: one instance on every rank, made there, never in the engine.
+
+    Its methods are called by name, with the same arguments on every rank. A subclass's constructor
+    takes the context and whatever the engine was given as `args` and `kwargs`.
+    """
+
+    reply_thread: bool = False
+    """True: replies are finished and sent by a thread of their own, in the order of the requests."""
+
+    def __init__(self, ctx: RankContext) -> None:
+        self.ctx = ctx
+
+    def execute_model(self, *args: Any, **kwargs: Any) -> Any:
+        """One step."""
+        raise NotImplementedError(f"{type(self).__qualname__} has no execute_model")
+
+    def start_reply_thread(self) -> None:
+        """Called first thing in the reply thread, if there is one."""
+
+    def finish_reply(self, result: Any) -> Any:
+        """What is sent for a method's result; called only on a rank that replies."""
+        return result
+
+    def shutdown(self) -> None:
+        """Called once, when the engine shuts down or the rank is told to leave."""

@@ -1,0 +1,1 @@
+"""Shared-memory segments, and the channels between the engine and its ranks."""

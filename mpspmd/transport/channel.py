@@ -1,0 +1,104 @@
+"""The channels of a run: one ring of requests to all ranks, one ring of replies from each."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from mpspmd._native import MAX_READERS, Inbox, Ring, StatusPage, Writer
+from mpspmd.config import RuntimeConfig
+from mpspmd.errors import ConfigError
+from mpspmd.transport.segment import Segment
+
+
+class Kind(enum.IntEnum):
+    """What a record's kind says. The flag goes with any of them."""
+
+    REQUEST = 1
+    REPLY = 2
+    ERROR = 3
+    OUT_OF_BAND = 0x8000  # buffers follow the pickle; see codec/objects.py
+
+
+@dataclass(frozen=True)
+class ChannelSegments:
+    """The shared memory of a run. An argument of each rank's process."""
+
+    request: Segment
+    replies: tuple[Segment, ...]
+    status: Segment
+
+    @classmethod
+    def create(cls, world_size: int, config: RuntimeConfig) -> ChannelSegments:
+        """ConfigError for an impossible world size, SegmentError when there isn't the memory."""
+        if not 1 <= world_size <= MAX_READERS:
+            raise ConfigError(f"world_size={world_size!r}: must be from 1 to {MAX_READERS}")
+        made: list[Segment] = []
+        try:
+            request = Segment.create(Ring.segment_bytes(config.request_ring_bytes, world_size))
+            made.append(request)
+            for _ in range(world_size):
+                made.append(Segment.create(Ring.segment_bytes(config.reply_ring_bytes, 1)))
+            made.append(Segment.create(StatusPage.segment_bytes(world_size)))
+            Ring.format(request.fd, config.request_ring_bytes, world_size)
+            for segment in made[1:-1]:
+                Ring.format(segment.fd, config.reply_ring_bytes, 1)
+            StatusPage.format(made[-1].fd, world_size)
+        except BaseException:
+            for segment in made:
+                segment.close()
+            raise
+        return cls(request, tuple(made[1:-1]), made[-1])
+
+    @property
+    def size(self) -> int:
+        """Bytes of shared memory, all segments together."""
+        return sum(segment.size for segment in (self.request, *self.replies, self.status))
+
+    def close(self) -> None:
+        for segment in (self.request, *self.replies, self.status):
+            segment.close()
+
+
+class EngineChannel:
+    """The engine's ends: it writes requests and reads all ranks' replies.
+
+    All that the engine ever waits for rings one bell, in the status page: a reply from any rank, and
+    space for requests. `requests` and `replies` each take one thread at a time.
+    """
+
+    def __init__(self, segments: ChannelSegments) -> None:
+        self.status = StatusPage(segments.status.fd)
+        self.request_ring = Ring(segments.request.fd, space_bell=self.status)
+        self.reply_rings = tuple(
+            Ring(segment.fd, data_bell=self.status) for segment in segments.replies
+        )
+        self.requests = Writer(self.request_ring)
+        self.replies = Inbox(self.reply_rings, 0)
+
+    def close(self) -> None:
+        """Ranks finish what they have read, then leave their loops; later replies go nowhere."""
+        self.request_ring.close()
+        for ring in self.reply_rings:
+            ring.close()
+
+    def poison(self, code: int, rank: int) -> None:
+        """Ends every wait on every ring, in all processes. `rank` is to blame, or -1."""
+        self.request_ring.poison(code, rank)
+        for ring in self.reply_rings:
+            ring.poison(code, rank)
+
+    def mark_dead(self, rank: int) -> None:
+        """The writer no longer waits for this rank, whose process must be known to be gone."""
+        self.request_ring.mark_dead(rank)
+
+
+class RankChannel:
+    """A rank's ends: it reads all requests and writes its own replies."""
+
+    def __init__(self, segments: ChannelSegments, rank: int) -> None:
+        status = StatusPage(segments.status.fd)
+        self.line = status.line(rank)
+        self.line.open()
+        self.requests = Inbox((Ring(segments.request.fd, space_bell=status),), rank, self.line)
+        self.replies = Writer(Ring(segments.replies[rank].fd, data_bell=status), self.line)

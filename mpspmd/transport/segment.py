@@ -1,0 +1,73 @@
+"""Segment: a piece of shared memory that has no name and that nobody can leak."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from multiprocessing import reduction
+from typing import Any
+
+import posix_ipc
+
+from mpspmd.errors import SegmentError
+
+
+class Segment:
+    """POSIX shared memory, held by file descriptor alone.
+
+    Its pages are allocated at once, so that a full /dev/shm is an error here and no SIGBUS later. Its
+    name is gone before anything else happens: a process killed at any moment leaves nothing behind.
+    May be an argument of a spawned process, which then holds a descriptor of its own.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    @classmethod
+    def create(cls, size: int) -> Segment:
+        """A new segment of `size` bytes, all zero. SegmentError when there isn't the memory."""
+        name = f"/mpspmd-{secrets.token_hex(16)}"
+        try:
+            memory = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600)
+        except (OSError, posix_ipc.Error) as error:
+            raise SegmentError(
+                f"can't create shared memory: {error}; check that /dev/shm is mounted and writable, "
+                "and the limit of open files (ulimit -n)"
+            ) from error
+        posix_ipc.unlink_shared_memory(name)
+        os.set_inheritable(memory.fd, False)
+        try:
+            os.posix_fallocate(memory.fd, 0, size)
+        except OSError as error:
+            free = _free_bytes(memory.fd)
+            os.close(memory.fd)
+            raise SegmentError(
+                f"a segment of {size} bytes doesn't fit into /dev/shm, which has {free} bytes free "
+                f"({error.strerror}); enlarge it (docker run --shm-size=1g), or make the rings smaller "
+                "(MPSPMD_REQUEST_RING_BYTES, MPSPMD_REPLY_RING_BYTES)"
+            ) from error
+        return cls(memory.fd)
+
+    @property
+    def size(self) -> int:
+        return os.fstat(self.fd).st_size
+
+    def close(self) -> None:
+        """Gives up the descriptor; mappings of the segment live on."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _receive, (reduction.DupFd(self.fd),)
+
+
+def _receive(duplicate: Any) -> Segment:
+    fd = duplicate.detach()
+    os.set_inheritable(fd, False)
+    return Segment(fd)
+
+
+def _free_bytes(fd: int) -> int:
+    filesystem = os.fstatvfs(fd)
+    return filesystem.f_bavail * filesystem.f_frsize
