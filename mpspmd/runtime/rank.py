@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import logging
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -13,8 +14,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import util as multiprocessing_util
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from mpspmd._native import PHASE_DECODING, PHASE_REPLYING, PHASE_RUNNING, PHASE_WAITING
 from mpspmd.codec.objects import decode
@@ -36,7 +38,11 @@ START_METHOD = "__init__"
 
 @dataclass
 class RankProcess:
-    """All that a rank's process is given. Picklable as an argument of a spawned process."""
+    """All that a rank's process is given. Picklable as an argument of a spawned process.
+
+    The worker and its arguments travel as bytes within, and are unpickled only when the control thread
+    is there: that may import for many seconds, and may fail.
+    """
 
     rank: int
     world_size: int
@@ -47,6 +53,17 @@ class RankProcess:
     run_dir: Path
     digest_requests: bool
     on_engine_death: Callable[[], None] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Locks may only be pickled while a process is being spawned, with this pickler: now.
+        made_there = (self.worker, self.args, self.kwargs, self.on_engine_death)
+        pickled = bytes(ForkingPickler.dumps(made_there))
+        return self.__dict__ | {"worker": pickled, "args": (), "kwargs": {}, "on_engine_death": None}
+
+    def _unpack(self) -> None:
+        self.worker, self.args, self.kwargs, self.on_engine_death = pickle.loads(
+            cast(bytes, self.worker)
+        )
 
     def __call__(self) -> None:
         """The process's main function. Doesn't return."""
@@ -73,6 +90,7 @@ class RankProcess:
         if self.digest_requests:
             ctx.keep_digest()
         try:
+            self._unpack()
             worker = self.worker(ctx, *self.args, **self.kwargs)
         except Exception as error:
             control.send(as_fault(describe(error, START_METHOD), self.rank, 0))

@@ -1,0 +1,1 @@
+"""mpspmd as a backend of vLLM: `--distributed-executor-backend mp-spmd`."""

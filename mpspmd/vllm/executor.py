@@ -1,0 +1,222 @@
+"""MpSpmdExecutor: vLLM's executor interface on mpspmd's engine."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from functools import partial
+from typing import Any
+
+from torch import multiprocessing as torch_multiprocessing
+from vllm import envs
+from vllm.distributed.ec_transfer.ec_connector.utils import ECOutputAggregator
+from vllm.distributed.kv_transfer.kv_connector.utils import KVOutputAggregator
+from vllm.logger import init_logger
+from vllm.utils import numa_utils
+from vllm.utils.network_utils import (
+    aiter_requires_tcp_store,
+    get_distributed_init_method,
+    get_file_store_init_method,
+    get_loopback_ip,
+    get_open_port,
+)
+from vllm.utils.torch_utils import set_torch_threads_for_runtime
+from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
+from vllm.v1.executor.abstract import Executor
+from vllm.v1.executor.multiproc_executor import set_multiprocessing_worker_envs
+from vllm.v1.outputs import DraftTokenIds, ModelRunnerOutput
+
+from mpspmd.config import RuntimeConfig
+from mpspmd.errors import ConfigError
+from mpspmd.request import ALL
+from mpspmd.runtime.engine import Engine
+from mpspmd.vllm.cpu_binding import CoreBinding
+from mpspmd.vllm.leftovers import sweep
+from mpspmd.vllm.worker import RankWorker
+
+logger = init_logger(__name__)
+
+
+class MpSpmdExecutor(Executor):
+    """All workers are ranks of an `mpspmd.Engine`; this process holds none of them."""
+
+    supports_pp: bool = True
+
+    def _init_executor(self) -> None:
+        # Elsewhere vLLM compares with the literal: in all those places we are what `mp` is.
+        self.parallel_config.distributed_executor_backend = "mp"
+        parallel = self.parallel_config
+        if parallel.nnodes_within_dp > 1:
+            raise ConfigError(
+                f"nnodes={parallel.nnodes}: mp-spmd runs the ranks of one machine; use mp or ray for more"
+            )
+        sizes = (
+            parallel.tensor_parallel_size,
+            parallel.pipeline_parallel_size,
+            parallel.prefill_context_parallel_size,
+        )
+        tp, pp, pcp = sizes
+        if parallel.world_size != tp * pp * pcp:
+            raise ConfigError(
+                f"world_size={parallel.world_size}: must be tensor_parallel_size ({tp}) x "
+                f"pipeline_parallel_size ({pp}) x prefill_context_parallel_size ({pcp})"
+            )
+        # The first tensor-parallel rank of the last pipeline stage has the output.
+        self.output_rank = parallel.world_size - tp * pcp
+        self._to_aggregate: deque[_AggregatedFuture] = deque()
+        set_multiprocessing_worker_envs(
+            parallel.local_world_size * max(1, parallel.data_parallel_size_local)
+        )
+        self._init_method = _distributed_init_method()
+        self._engine = self._start_engine()
+        # This process only schedules from now on.
+        set_torch_threads_for_runtime()
+
+    def _start_engine(self) -> Engine:
+        world_size = self.parallel_config.world_size
+        binding = CoreBinding(self.vllm_config)
+
+        @contextlib.contextmanager
+        def around_start(rank: int) -> Iterator[None]:
+            with (
+                binding.configure_omp_envs(rank=rank, local_rank=rank),
+                numa_utils.configure_subprocess(self.vllm_config, rank, process_kind="worker"),
+            ):
+                yield
+
+        lock = torch_multiprocessing.get_context("spawn").Lock()
+        try:
+            return Engine(
+                RankWorker,
+                world_size=world_size,
+                args=(self.vllm_config, self._init_method, lock),
+                config=RuntimeConfig.from_env(
+                    shutdown_timeout_s=float(envs.VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS)
+                ),
+                around_start=around_start,
+                on_engine_death=partial(sweep, self._init_method),
+            )
+        except BaseException:
+            sweep(self._init_method)
+            raise
+
+    @property
+    def is_failed(self) -> bool:
+        return self._engine.failure is not None
+
+    def register_failure_callback(self, callback: Callable[[], None]) -> None:
+        self._engine.on_failure(callback)
+
+    def collective_rpc(  # type: ignore[override]
+        self,
+        method: str | Callable[..., Any],
+        timeout: float | None = None,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        non_block: bool = False,
+    ) -> Any:
+        return self._engine.collective_rpc(
+            method, args, kwargs, timeout=timeout, non_block=non_block
+        )
+
+    def execute_model(  # type: ignore[override]
+        self, scheduler_output: SchedulerOutput, non_block: bool = False
+    ) -> ModelRunnerOutput | None | Future[ModelRunnerOutput | None]:
+        return self._step("execute_model", scheduler_output, non_block)
+
+    def sample_tokens(  # type: ignore[override]
+        self, grammar_output: GrammarOutput | None, non_block: bool = False
+    ) -> ModelRunnerOutput | Future[ModelRunnerOutput]:
+        return self._step("sample_tokens", grammar_output, non_block)
+
+    def execute_dummy_batch(self) -> None:
+        self._from_output_rank("execute_dummy_batch")
+
+    def take_draft_token_ids(self) -> DraftTokenIds | None:
+        return self._from_output_rank("take_draft_token_ids")
+
+    def check_health(self) -> None:
+        self.collective_rpc("check_health", timeout=10)
+
+    def shutdown(self) -> None:
+        engine = getattr(self, "_engine", None)
+        if engine is not None:
+            engine.shutdown()
+            sweep(self._init_method)
+
+    @classmethod
+    def supports_async_scheduling(cls) -> bool:
+        return True
+
+    def _from_output_rank(self, method: str, *args: Any, non_block: bool = False) -> Any:
+        return self._engine.call(
+            method,
+            args,
+            reply_ranks=self.output_rank,
+            timeout=envs.VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS,
+            non_block=non_block,
+        )
+
+    def _step(self, method: str, argument: Any, non_block: bool) -> Any:
+        aggregators = [a for a in (self.kv_output_aggregator, self.ec_output_aggregator) if a]
+        if not aggregators:
+            return self._from_output_rank(method, argument, non_block=non_block)
+        # Every rank's output counts: each has its share of what a connector transfers.
+        outputs = self._engine.call(
+            method,
+            (argument,),
+            reply_ranks=ALL,
+            timeout=envs.VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS,
+            non_block=True,
+        )
+        future = _AggregatedFuture(outputs, aggregators, self.output_rank, self._to_aggregate)
+        return future if non_block else future.result()
+
+
+class _AggregatedFuture(Future[Any]):
+    """All ranks' outputs, merged once into the output rank's.
+
+    Aggregators count across steps, so that steps are merged in their order, whoever asks first.
+    """
+
+    def __init__(
+        self,
+        outputs: Future[list[Any]],
+        aggregators: list[KVOutputAggregator | ECOutputAggregator],
+        output_rank: int,
+        order: deque[_AggregatedFuture],
+    ) -> None:
+        super().__init__()
+        self._outputs = outputs
+        self._aggregators = aggregators
+        self._output_rank = output_rank
+        self._order = order
+        order.append(self)
+
+    def result(self, timeout: float | None = None) -> Any:
+        while not super().done():
+            self._order[0]._merge(timeout)
+        return super().result(0)
+
+    def _merge(self, timeout: float | None) -> None:
+        try:
+            outputs = self._outputs.result(timeout)
+            merged = outputs[self._output_rank]
+            for aggregator in self._aggregators:
+                merged = aggregator.aggregate(outputs, output_rank=self._output_rank)
+        except Exception as error:
+            if not self._outputs.done():
+                raise  # `timeout` has passed: the step goes on
+            self._order.popleft()
+            self.set_exception(error)
+            return
+        self._order.popleft()
+        self.set_result(merged)
+
+
+def _distributed_init_method() -> str:
+    if aiter_requires_tcp_store():
+        return get_distributed_init_method(get_loopback_ip(), get_open_port())
+    return get_file_store_init_method()

@@ -1,0 +1,140 @@
+"""RankWorker: vLLM's worker wrapper as the worker of an mpspmd rank."""
+
+from __future__ import annotations
+
+import os
+from multiprocessing.synchronize import Lock
+from typing import Any
+
+from vllm import envs
+from vllm.config import VllmConfig
+from vllm.distributed import destroy_distributed_environment, destroy_model_parallel
+from vllm.distributed.parallel_state import (
+    get_dcp_group,
+    get_dp_group,
+    get_ep_group,
+    get_pcp_group,
+    get_pp_group,
+    get_tp_group,
+    model_parallel_is_initialized,
+)
+from vllm.envs import enable_envs_cache
+from vllm.logger import configure_logging
+from vllm.platforms import current_platform
+from vllm.tracing import maybe_init_worker_tracer
+from vllm.utils import numa_utils
+from vllm.utils.system_utils import decorate_logs, set_process_title
+from vllm.v1.executor.vllm_net_devices import set_worker_net_device
+from vllm.v1.outputs import AsyncModelRunnerOutput
+from vllm.v1.worker.worker_base import WorkerWrapperBase
+
+from mpspmd.runtime.worker import RankContext
+from mpspmd.vllm.leftovers import sweep
+
+
+class RankWorker(WorkerWrapperBase):
+    """What every rank runs. Its start is vLLM's own: see the order in `__init__`.
+
+    A subclass of the wrapper, so that callables given to `collective_rpc` get what they expect.
+    """
+
+    def __init__(
+        self,
+        ctx: RankContext,
+        vllm_config: VllmConfig,
+        distributed_init_method: str,
+        shared_worker_lock: Lock,
+    ) -> None:
+        self._init_method = distributed_init_method
+        self.reply_thread = bool(vllm_config.scheduler_config.async_scheduling)
+        _prepare_process(vllm_config, ctx.rank, ctx.local_rank)
+        super().__init__(rpc_rank=ctx.local_rank, global_rank=ctx.rank)
+        self.ctx = ctx
+        # The wrapper picks its own from a list for all.
+        all_kwargs: list[dict[str, Any]] = [{} for _ in range(ctx.world_size)]
+        all_kwargs[ctx.local_rank] = {
+            "vllm_config": vllm_config,
+            "local_rank": ctx.local_rank,
+            "rank": ctx.rank,
+            "distributed_init_method": distributed_init_method,
+            "is_driver_worker": ctx.rank % vllm_config.parallel_config.tensor_parallel_size == 0,
+            "shared_worker_lock": shared_worker_lock,
+        }
+        self.init_worker(all_kwargs)
+        expert_parallel = vllm_config.parallel_config.enable_expert_parallel
+        _set_title(expert_parallel)
+        self.init_device()
+        _set_title(expert_parallel)
+        if envs.VLLM_ELASTIC_EP_SCALE_UP_LAUNCH:
+            self.worker.elastic_ep_execute("load_model")
+        else:
+            self.worker.load_model()
+        current_platform.update_block_size_for_backend(vllm_config)
+        # From here on nobody changes a variable that vLLM reads.
+        enable_envs_cache()
+        if vllm_config.parallel_config.numa_bind:
+            numa_utils.log_current_affinity_state(f"Worker_{ctx.rank}")
+
+    def start_reply_thread(self) -> None:
+        """A thread has no device of its own: without this it would make a context on device 0."""
+        device = getattr(self.worker, "device", None)
+        if device is not None:
+            current_platform.set_device(device)
+
+    def finish_reply(self, result: Any) -> Any:
+        """Waits for an output that is still on its way from the device; once, where it is sent."""
+        return result.get_output() if isinstance(result, AsyncModelRunnerOutput) else result
+
+    def shutdown(self) -> None:
+        broadcaster = _broadcaster_segment()
+        super().shutdown()
+        destroy_model_parallel()
+        destroy_distributed_environment()
+        sweep(self._init_method, broadcaster)
+
+
+def _prepare_process(vllm_config: VllmConfig, rank: int, local_rank: int) -> None:
+    """What must be set before the worker is made."""
+    if logging_config := getattr(vllm_config, "logging_config", None):
+        configure_logging(logging_config)
+    assigned = vllm_config.parallel_config.assigned_physical_gpu_ids
+    if assigned is not None:
+        from vllm.platforms.interface import set_assigned_physical_gpu_ids
+
+        set_assigned_physical_gpu_ids(assigned)
+    set_worker_net_device(local_rank, vllm_config)
+    maybe_init_worker_tracer(
+        instrumenting_module_name="vllm.worker",
+        process_kind="worker",
+        process_name=f"Worker_{rank}",
+    )
+
+
+def _set_title(expert_parallel: bool) -> None:
+    """Names the process and its log lines after its place in each parallel group."""
+    name = "Worker"
+    if model_parallel_is_initialized():
+        groups = {
+            "DP": get_dp_group(),
+            "PP": get_pp_group(),
+            "PCP": get_pcp_group(),
+            "TP": get_tp_group(),
+            "DCP": get_dcp_group(),
+        }
+        for label, group in groups.items():
+            if group.world_size > 1:
+                name += f"_{label}{group.rank_in_group}"
+        if expert_parallel:
+            name += f"_EP{get_ep_group().rank_in_group}"
+    set_process_title(name=name)
+    decorate_logs(name)
+
+
+def _broadcaster_segment() -> str | None:
+    """The shared memory that the tensor-parallel group's broadcaster made, if this rank made it."""
+    if not model_parallel_is_initialized():
+        return None
+    buffer = getattr(getattr(get_tp_group(), "mq_broadcaster", None), "buffer", None)
+    if buffer is None or not getattr(buffer, "is_creator", False):
+        return None
+    return os.path.basename(buffer.shared_memory.name)
