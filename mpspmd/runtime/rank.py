@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import logging
 import os
 import pickle
 import signal
-import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +23,7 @@ from mpspmd.errors import ChannelClosed, ChannelPoisoned
 from mpspmd.request import ExecuteModelRequest, RemoteException
 from mpspmd.runtime.control_thread import ControlThread
 from mpspmd.runtime.fault import as_fault, describe
+from mpspmd.runtime.leave import leave
 from mpspmd.runtime.replier import Replier, ThreadReplier
 from mpspmd.runtime.worker import RankContext
 from mpspmd.transport.channel import ChannelSegments, Kind, RankChannel
@@ -76,7 +74,9 @@ class RankProcess:
         except BaseException:
             logger.exception("rank %d failed", self.rank)
         finally:
-            _leave(code)
+            with contextlib.suppress(BaseException):
+                multiprocessing_util._exit_function()  # type: ignore[attr-defined]
+            leave(code)
 
     def _run(self) -> int:
         began = time.monotonic()
@@ -232,26 +232,6 @@ def _shut_down(worker: Any) -> None:
             shutdown()
     except Exception:
         logger.exception("the worker's shutdown failed")
-
-
-def _leave(code: int) -> None:
-    """Ends the process without finalizing the interpreter, which takes seconds with torch in it.
-
-    What a normal exit would run is run: atexit functions and multiprocessing's finalizers.
-    """
-    with contextlib.suppress(BaseException):
-        multiprocessing_util._exit_function()  # type: ignore[attr-defined]
-    with contextlib.suppress(BaseException):
-        atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()
-    if code == -signal.SIGTERM:
-        # So that whoever reaps this process sees what ended it.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGTERM)
-        threading.Event().wait(1)
-    os._exit(code if code >= 0 else 128 - code)
 
 
 def remove_run_dir(run_dir: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from multiprocessing import reduction
@@ -37,12 +38,14 @@ class Segment:
         posix_ipc.unlink_shared_memory(name)
         os.set_inheritable(memory.fd, False)
         try:
+            free = _free_bytes(memory.fd)
+            if size > free:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.posix_fallocate(memory.fd, 0, size)
         except OSError as error:
-            free = _free_bytes(memory.fd)
             os.close(memory.fd)
             raise SegmentError(
-                f"a segment of {size} bytes doesn't fit into /dev/shm, which has {free} bytes free "
+                f"a segment of {size} bytes doesn't fit into /dev/shm, where {free} bytes can be had "
                 f"({error.strerror}); enlarge it (docker run --shm-size=1g), or make the rings smaller "
                 "(MPSPMD_REQUEST_RING_BYTES, MPSPMD_REPLY_RING_BYTES)"
             ) from error
@@ -69,5 +72,12 @@ def _receive(duplicate: Any) -> Segment:
 
 
 def _free_bytes(fd: int) -> int:
+    """What can be allocated: the file system may promise more than there is memory, and asking for
+    that would wake the kernel's out-of-memory killer."""
     filesystem = os.fstatvfs(fd)
-    return filesystem.f_bavail * filesystem.f_frsize
+    free = filesystem.f_bavail * filesystem.f_frsize
+    with open("/proc/meminfo", encoding="ascii") as meminfo:
+        for line in meminfo:
+            if line.startswith("MemAvailable:"):
+                free = min(free, int(line.split()[1]) * 1024)
+    return free

@@ -8,11 +8,11 @@ from pathlib import Path
 _SHARED_MEMORY = Path("/dev/shm")
 
 
-def sweep(distributed_init_method: str, *segments: str | None) -> None:
+def sweep(distributed_init_method: str) -> None:
     """Removes what vLLM's ranks of this run have left. Any process of the run, any number of times.
 
     The CPU groups' shared memory is named after the init method, which is unique to the run; so is the
-    file through which the ranks have met. `segments` are names of shared memory to remove as well.
+    file through which the ranks have met.
     """
     rendezvous = Path(distributed_init_method.removeprefix("file://"))
     is_file = distributed_init_method.startswith("file://")
@@ -21,9 +21,6 @@ def sweep(distributed_init_method: str, *segments: str | None) -> None:
         _remove(rendezvous)
         for path in _SHARED_MEMORY.glob(f"{identity}-*"):
             _remove(path)
-    for segment in segments:
-        if segment:
-            _remove(_SHARED_MEMORY / segment)
 
 
 def _remove(path: Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
+from multiprocessing.shared_memory import SharedMemory
 from multiprocessing.synchronize import Lock
-from typing import Any
+from typing import Any, cast
 
 from vllm import envs
 from vllm.config import VllmConfig
@@ -86,11 +87,15 @@ class RankWorker(WorkerWrapperBase):
         return result.get_output() if isinstance(result, AsyncModelRunnerOutput) else result
 
     def shutdown(self) -> None:
-        broadcaster = _broadcaster_segment()
+        broadcaster = _own_broadcaster_segment()
         super().shutdown()
         destroy_model_parallel()
         destroy_distributed_environment()
-        sweep(self._init_method, broadcaster)
+        if broadcaster is not None:
+            # Its owner unlinks it when it is collected, which may never happen in a rank that leaves.
+            with contextlib.suppress(FileNotFoundError):
+                broadcaster.unlink()
+        sweep(self._init_method)
 
 
 def _prepare_process(vllm_config: VllmConfig, rank: int, local_rank: int) -> None:
@@ -130,11 +135,11 @@ def _set_title(expert_parallel: bool) -> None:
     decorate_logs(name)
 
 
-def _broadcaster_segment() -> str | None:
+def _own_broadcaster_segment() -> SharedMemory | None:
     """The shared memory that the tensor-parallel group's broadcaster made, if this rank made it."""
     if not model_parallel_is_initialized():
         return None
     buffer = getattr(getattr(get_tp_group(), "mq_broadcaster", None), "buffer", None)
     if buffer is None or not getattr(buffer, "is_creator", False):
         return None
-    return os.path.basename(buffer.shared_memory.name)
+    return cast(SharedMemory, buffer.shared_memory)

@@ -1,0 +1,121 @@
+"""What vLLM's users can do with the ranks, on one shared engine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+
+
+def rank_pids(llm: Any) -> list[int]:
+    import os
+
+    return llm.collective_rpc(lambda worker: os.getpid())
+
+
+def test_rpc_by_name_answers_in_rank_order(llm: Any) -> None:
+    assert llm.collective_rpc("supports_draft_weight_updates") == [False, False]
+    assert llm.collective_rpc("get_supported_tasks") == [["generate"], ["generate"]]
+
+
+def test_rpc_by_lambda_that_closes_over_a_value_gets_the_wrapper(llm: Any) -> None:
+    value = 40
+    answers = llm.collective_rpc(
+        lambda worker, plus, minus=0: (type(worker).__name__, worker.rank, value + plus - minus),
+        args=(3,),
+        kwargs={"minus": 1},
+    )
+    assert answers == [("RankWorker", 0, 42), ("RankWorker", 1, 42)]
+
+
+def test_after_a_timeout_the_next_call_gets_its_own_answer(llm: Any) -> None:
+    def slow(worker: Any, seconds: float) -> str:
+        import time
+
+        time.sleep(seconds)
+        return "late"
+
+    with pytest.raises(Exception, match="timed out"):
+        llm.collective_rpc(slow, timeout=0.2, args=(1.0,))
+    assert llm.collective_rpc(lambda worker: worker.rank) == [0, 1]
+
+
+def test_a_failing_method_names_its_rank_and_the_engine_goes_on(llm: Any) -> None:
+    def fail(worker: Any) -> None:
+        if worker.rank == 1:
+            raise ValueError("only on rank 1")
+
+    with pytest.raises(Exception, match="rank 1 raised ValueError"):
+        llm.collective_rpc(fail)
+    assert llm.collective_rpc(lambda worker: worker.rank) == [0, 1]
+
+
+def test_every_rank_received_the_same_bytes(llm: Any) -> None:
+    from vllm import SamplingParams
+
+    llm.generate("some text", SamplingParams(max_tokens=4, ignore_eos=True), use_tqdm=False)
+    digests = llm.collective_rpc(lambda worker: worker.ctx.request_digest())
+    assert digests[0] is not None
+    assert digests[0] == digests[1]
+
+
+def test_all_ranks_are_alike_and_no_other_process_is_one(llm: Any) -> None:
+    def entry(worker: Any) -> tuple[int, str, str]:
+        import multiprocessing
+        import os
+
+        target = multiprocessing.current_process()._target  # type: ignore[attr-defined]
+        return os.getppid(), type(worker).__name__, type(target).__name__
+
+    entries = llm.collective_rpc(entry)
+    assert entries[0] == entries[1], "rank 0 is started as every other rank is"
+    pids = rank_pids(llm)
+    assert len(set(pids)) == 2
+    engine = psutil.Process(entries[0][0])
+    # The engine maps no CUDA driver: it never initialises a device.
+    assert not [m.path for m in engine.memory_maps() if "libcuda.so" in m.path]
+    assert engine.pid not in pids
+
+
+def test_ray_is_not_imported(llm: Any) -> None:
+    assert llm.collective_rpc(lambda worker: "ray" in sys.modules) == [False, False]
+    sources = Path(__file__).parents[2] / "mpspmd"
+    for source in sources.rglob("*.py"):
+        assert "import ray" not in source.read_text(), source
+
+
+def test_health_profile_and_cache_methods_reach_the_ranks(llm: Any) -> None:
+    engine = llm.llm_engine
+    engine.reset_mm_cache()
+    assert engine.reset_prefix_cache()
+    assert llm.collective_rpc("check_health") == [None, None]
+
+
+def test_registering_twice_wraps_once() -> None:
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.v1.executor.abstract import Executor
+
+    from mpspmd.vllm.plugin import register
+
+    register()
+    before = Executor.get_class, EngineArgs._check_feature_supported
+    register()
+    assert (Executor.get_class, EngineArgs._check_feature_supported) == before
+
+
+def test_other_backends_are_still_found() -> None:
+    from vllm.v1.executor.abstract import Executor
+    from vllm.v1.executor.uniproc_executor import UniProcExecutor
+
+    config = SimpleNamespace(parallel_config=SimpleNamespace(distributed_executor_backend="uni"))
+    assert Executor.get_class(config) is UniProcExecutor
+
+
+def test_vllm_is_loaded_only_by_the_backend() -> None:
+    code = "import mpspmd, mpspmd.runtime.engine, sys; sys.exit('vllm' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,51 @@
+"""mp-spmd generates what mp generates: tokens and log-probabilities, greedy and seeded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import workload
+from vllm_server import Server
+
+Outputs = list[dict[str, Any]]
+CLASS_PATH = "mpspmd.vllm.executor.MpSpmdExecutor"
+
+
+def generate(llm: Any) -> Outputs:
+    from vllm import SamplingParams
+
+    outputs = llm.generate(
+        [{"prompt_token_ids": ids} for ids in workload.prompts()],
+        [SamplingParams(**workload.sampling(prompt)) for prompt in range(workload.PROMPTS)],
+        use_tqdm=False,
+    )
+    # Through JSON, like the reference: tuples become lists there.
+    import json
+
+    return json.loads(json.dumps([workload.comparable(output) for output in outputs]))
+
+
+def test_llm_with_tp_2_generates_what_mp_does(llm: Any, reference: Outputs) -> None:
+    assert generate(llm) == reference
+
+
+def test_async_llm_with_tp_2_by_class_path_generates_what_mp_does(
+    model: Path, reference: Outputs, run_script: Callable[..., Outputs]
+) -> None:
+    assert run_script("generate_async.py", model, CLASS_PATH) == reference
+
+
+def test_pp_2_generates_what_mp_does(model: Path, run_script: Callable[..., Outputs]) -> None:
+    expected = run_script("generate.py", model, "mp", 1, 2)
+    assert run_script("generate.py", model, "mp-spmd", 1, 2) == expected
+
+
+def test_tp_1_generates(model: Path, run_script: Callable[..., Outputs]) -> None:
+    assert run_script("generate.py", model, "mp-spmd", 1, 1)
+
+
+def test_http_streams_what_mp_generates(server: Server, reference: Outputs) -> None:
+    streamed = server.stream_all(workload.prompts(), workload.sampling)
+    assert streamed == [output["tokens"] for output in reference]

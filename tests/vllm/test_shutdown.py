@@ -1,0 +1,96 @@
+"""However vLLM ends, nothing of it stays: no process, no shared memory, no folder, no traceback."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from leftovers import Leftovers, wait_until_gone
+from vllm_server import Server
+
+HERE = Path(__file__).parent
+COMPLAINTS = re.compile(r"Traceback|leaked|Exception ignored|WARNING.*shutdown", re.IGNORECASE)
+
+
+def complaints(log: str) -> list[str]:
+    return [line for line in log.splitlines() if COMPLAINTS.search(line)]
+
+
+def test_llm_shuts_down_cleanly(model: Path) -> None:
+    before = Leftovers()
+    done = subprocess.run(
+        [sys.executable, HERE / "shut_down.py", model], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    shutdown = done.stdout.partition("SHUTTING DOWN")[2] + done.stderr.partition("SHUTTING DOWN")[2]
+    assert complaints(shutdown) == []
+    assert before.new_files(within_s=1) == set()
+    seconds = re.search(r"executor (\S+) workers (\S+) ranks gone (\S+) llm (\S+)", done.stdout)
+    assert seconds is not None, done.stdout[-3000:]
+    executor, workers, _, llm = map(float, seconds.groups())
+    # Ten times what is normal: the figures themselves are in the README.
+    assert executor - workers < 5
+    assert llm < 30
+
+
+@pytest.mark.parametrize("seconds", [4, 12, 18])
+def test_ctrl_c_while_starting_leaves_nothing(model: Path, tmp_path: Path, seconds: int) -> None:
+    before = Leftovers()
+    server = Server(model, tmp_path / "log.txt")
+    try:
+        time.sleep(seconds)
+        left = server.stop()
+        assert left == []
+        assert before.new_files(within_s=3) == set()
+        assert complaints(server.log.read_text()) == []
+    finally:
+        server.kill()
+
+
+def test_ctrl_c_while_generating_leaves_nothing(model: Path, tmp_path: Path) -> None:
+    before = Leftovers()
+    server = Server(model, tmp_path / "log.txt")
+    try:
+        server.wait_until_healthy()
+        request = {"max_tokens": 400, "ignore_eos": True}
+        clients = [
+            threading.Thread(target=_ignore_errors, args=(server, [5, 6, 7], request), daemon=True)
+            for _ in range(4)
+        ]
+        for client in clients:
+            client.start()
+        time.sleep(1.5)
+        left = server.stop()
+        assert left == []
+        assert before.new_files(within_s=1) == set()
+        assert complaints(server.log.read_text()) == []
+    finally:
+        server.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seconds", [2 + 1.9 * moment for moment in range(20)])
+def test_killing_everything_leaves_no_segment_of_ours(
+    model: Path, tmp_path: Path, seconds: float
+) -> None:
+    server = Server(model, tmp_path / "log.txt")
+    time.sleep(seconds)
+    os.killpg(server.process.pid, signal.SIGKILL)
+    server.process.wait()
+    wait_until_gone(server.process.pid, 5)
+    assert [name for name in os.listdir("/dev/shm") if "mpspmd" in name] == []
+
+
+def _ignore_errors(server: Server, prompt: list[int], sampling: dict[str, object]) -> None:
+    try:
+        server.stream(prompt, sampling)
+    except OSError:
+        pass

@@ -1,0 +1,95 @@
+"""A `vllm serve` process, in a session of its own, as a user would start it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from leftovers import wait_until_gone
+
+
+class Server:
+    """Started by the constructor; `stop()` or `interrupt()` ends it."""
+
+    def __init__(self, model: Path, log: Path, *options: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.model = str(model)
+        self.log = log
+        vllm = Path(sys.executable).with_name("vllm")
+        command = [
+            str(vllm), "serve", self.model, "--host", "127.0.0.1", "--port", str(self.port),
+            "--tensor-parallel-size", "2", "--distributed-executor-backend", "mp-spmd",
+            "--max-model-len", "512", "--max-num-batched-tokens", "8192", "--enforce-eager", *options,
+        ]  # fmt: skip
+        with log.open("w") as file:
+            self.process = subprocess.Popen(
+                command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True, env=os.environ
+            )
+
+    def wait_until_healthy(self, timeout_s: float = 240) -> None:
+        end = time.monotonic() + timeout_s
+        while time.monotonic() < end:
+            assert self.process.poll() is None, self.log.read_text()[-5000:]
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5).close()
+                return
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.3)
+        raise AssertionError(f"not healthy after {timeout_s} s\n{self.log.read_text()[-5000:]}")
+
+    def stream(self, prompt: list[int], sampling: dict[str, Any]) -> list[int]:
+        """The token ids of one streamed completion."""
+        body = {
+            "model": self.model, "prompt": prompt, "stream": True, "return_token_ids": True, **sampling
+        }  # fmt: skip
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/v1/completions",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )
+        tokens: list[int] = []
+        with urllib.request.urlopen(request, timeout=300) as response:
+            for line in response:
+                if line.startswith(b"data: {"):
+                    choice = json.loads(line[6:])["choices"][0]
+                    tokens += choice.get("token_ids") or []
+        return tokens
+
+    def stream_all(
+        self, prompts: list[list[int]], sampling: Callable[[int], dict[str, Any]]
+    ) -> list[list[int]]:
+        with ThreadPoolExecutor(len(prompts)) as pool:
+            jobs = [pool.submit(self.stream, p, sampling(i)) for i, p in enumerate(prompts)]
+            return [job.result() for job in jobs]
+
+    def interrupt(self) -> None:
+        """Ctrl-C: the whole process group gets SIGINT."""
+        os.killpg(self.process.pid, signal.SIGINT)
+
+    def stop(self, within_s: float = 30) -> list[str]:
+        """Ctrl-C, and the processes that are left after it."""
+        if self.process.poll() is None:
+            self.interrupt()
+            self.process.wait(within_s)
+        return wait_until_gone(self.process.pid, 5)
+
+    def kill(self) -> None:
+        """Whatever is left of it, after a failed test."""
+        for line in wait_until_gone(self.process.pid, 0):
+            os.kill(int(line.split()[0]), signal.SIGKILL)
+        self.process.wait()
+
+
