@@ -53,9 +53,7 @@ class RuntimeConfig:
                 raise ConfigError(f"{name}={value!r}: must be a number of seconds above 0")
 
     @classmethod
-    def from_env(
-        cls, environ: Mapping[str, str] | None = None, **overrides: Any
-    ) -> RuntimeConfig:
+    def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> RuntimeConfig:
         """The defaults, changed by MPSPMD_* variables, changed by `overrides`. ConfigError."""
         environ = os.environ if environ is None else environ
         fields = {field.name: field for field in dataclasses.fields(cls)}

@@ -140,7 +140,9 @@ def _layout(view: memoryview) -> tuple[tuple[int, int], list[tuple[int, int]]]:
         count, _, pickled = _HEAD.unpack_from(view)
         lengths = struct.unpack_from(f"<{count}Q", view, _HEAD.size)
     except struct.error as error:
-        raise DecodeError(f"a message of {view.nbytes} bytes has no buffer table: {error}") from error
+        raise DecodeError(
+            f"a message of {view.nbytes} bytes has no buffer table: {error}"
+        ) from error
     at = _HEAD.size + 8 * count
     spans = []
     for length in (pickled, *lengths):

@@ -33,7 +33,7 @@ def reduce_tensor(tensor: torch.Tensor) -> Any:
     ):
         return NotImplemented
     flat = tensor.detach().resolve_conj().resolve_neg().contiguous().reshape(-1)
-    data = pickle.PickleBuffer(flat.view(torch.uint8).numpy()) if flat.numel() else None
+    data = pickle.PickleBuffer(flat.view(torch.uint8).numpy().data) if flat.numel() else None
     is_parameter = isinstance(tensor, torch.nn.Parameter)
     needs_grad = tensor.requires_grad and (is_parameter or tensor.is_leaf)
     return rebuild_tensor, (data, tensor.dtype, tuple(tensor.shape), needs_grad, is_parameter)

@@ -11,21 +11,21 @@ class Message(msgspec.Struct, tag_field="type", frozen=True):
     """The base: the class's name travels as `type`."""
 
 
-class Hello(Message, tag="hello"):
+class Hello(Message, tag="hello", frozen=True):
     """Rank to engine: this process is there."""
 
     rank: int
     pid: int
 
 
-class Ready(Message, tag="ready"):
+class Ready(Message, tag="ready", frozen=True):
     """Rank to engine: the worker is made, and the loop begins."""
 
     rank: int
     seconds: float
 
 
-class Fault(Message, tag="fault"):
+class Fault(Message, tag="fault", frozen=True):
     """Rank to engine: an exception, in a method or at the start (step 0)."""
 
     rank: int
@@ -36,22 +36,22 @@ class Fault(Message, tag="fault"):
     traceback: str
 
 
-class Ping(Message, tag="ping"):
+class Ping(Message, tag="ping", frozen=True):
     """Engine to rank; the control thread answers, also while the main thread computes."""
 
     nonce: int
 
 
-class Pong(Message, tag="pong"):
+class Pong(Message, tag="pong", frozen=True):
     rank: int
     nonce: int
 
 
-class Shutdown(Message, tag="shutdown"):
+class Shutdown(Message, tag="shutdown", frozen=True):
     """Engine to rank: leave as soon as the current method returns."""
 
 
-class Goodbye(Message, tag="goodbye"):
+class Goodbye(Message, tag="goodbye", frozen=True):
     """Rank to engine: the worker has shut down, and the process leaves."""
 
     rank: int

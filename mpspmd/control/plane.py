@@ -97,7 +97,7 @@ class _Plane:
 
     def _wait(self, timeout_s: float) -> tuple[set[int], list[bytes]]:
         """Watched descriptors that are ready, and what has come; sends what others have put."""
-        ready = dict(self._poller.poll(timeout_s * 1000))
+        ready = dict(self._poller.poll(int(timeout_s * 1000)))
         for identity, message in self._mailbox.take_all():
             data = messages.encode(message)
             try:

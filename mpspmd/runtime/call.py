@@ -15,10 +15,25 @@ if TYPE_CHECKING:
 class Call:
     """One request under way. Written by whichever thread reads replies, or by the supervisor."""
 
-    __slots__ = ("deadline", "done", "error", "future", "method", "missing", "ranks", "replies", "step")
+    __slots__ = (
+        "deadline",
+        "done",
+        "error",
+        "future",
+        "method",
+        "missing",
+        "ranks",
+        "replies",
+        "step",
+    )
 
     def __init__(
-        self, step: int, method: str, reply_ranks: ReplyRanks, world_size: int, deadline: float | None
+        self,
+        step: int,
+        method: str,
+        reply_ranks: ReplyRanks,
+        world_size: int,
+        deadline: float | None,
     ) -> None:
         self.step = step
         self.method = method

@@ -4,35 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import tempfile
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from multiprocessing import util as multiprocessing_util
-from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any, NoReturn
 
 from mpspmd.codec.objects import ObjectEncoder
 from mpspmd.config import RuntimeConfig
 from mpspmd.control.messages import Fault
-from mpspmd.control.plane import EnginePlane, control_address
-from mpspmd.errors import ChannelError, ConfigError, EngineClosed, RankDied, SegmentError, StepTimeout
+from mpspmd.errors import ChannelError, ConfigError, EngineClosed, RankDied, StepTimeout
 from mpspmd.request import ALL, ExecuteModelRequest, ReplyRanks
 from mpspmd.runtime.call import Call, StepFuture
 from mpspmd.runtime.fault import fault_as_error
-from mpspmd.runtime.rank import RankProcess, remove_run_dir
+from mpspmd.runtime.ranks import AroundStart, Ranks
 from mpspmd.runtime.replies import Replies
-from mpspmd.runtime.spawn import start_ranks, stop_ranks
-from mpspmd.runtime.supervisor import Supervisor
 from mpspmd.transport.channel import ChannelSegments, EngineChannel, Kind
 
 logger = logging.getLogger(__name__)
 
 _POISON_RANK_DIED = 1
-_FAILED_PATIENCE_S = 1.0
-"""How long the survivors of a dead rank may take to leave: they may wait for it in a collective."""
 
 
 class Engine:
@@ -50,7 +41,7 @@ class Engine:
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
         config: RuntimeConfig | None = None,
-        around_start: Callable[[int], AbstractContextManager[object]] | None = None,
+        around_start: AroundStart | None = None,
         on_engine_death: Callable[[], None] | None = None,
     ) -> None:
         """Returns when every rank's worker is made.
@@ -69,9 +60,7 @@ class Engine:
         self._failure_callbacks: list[Callable[[], None]] = []
         self._closing = threading.Lock()
         self._closed = False
-        self._processes: list[BaseProcess] = []
-        self._supervisor: Supervisor | None = None
-        self._run_dir: Path | None = None
+        self._ranks = Ranks(world_size, self._config, self._on_fault, self._on_death)
         # Sending: one thread at a time has all of a message out before the next begins.
         self._sending = threading.Lock()
         self._encoder = ObjectEncoder()
@@ -87,32 +76,12 @@ class Engine:
         # At exit, before multiprocessing joins its children.
         self._finalizer = multiprocessing_util.Finalize(None, self.shutdown, exitpriority=100)
         try:
-            self._start(worker, args, kwargs or {}, around_start, on_engine_death)
+            self._ranks.start(
+                self._segments, worker, args, kwargs or {}, around_start, on_engine_death
+            )
         except BaseException:
             self.shutdown()
             raise
-
-    def _start(
-        self,
-        worker: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        around_start: Callable[[int], AbstractContextManager[object]] | None,
-        on_engine_death: Callable[[], None] | None,
-    ) -> None:
-        self._run_dir = _make_run_dir(self._config)
-        plane = EnginePlane(control_address(self._run_dir))
-        self._supervisor = Supervisor(plane, self._on_fault, self._on_death)
-        ranks = [
-            RankProcess(
-                rank, self._world_size, worker, args, kwargs, self._segments, self._run_dir,
-                self._config.digest_requests, on_engine_death,
-            )
-            for rank in range(self._world_size)
-        ]  # fmt: skip
-        start_ranks(ranks, around_start or _nothing_around, self._processes)
-        self._supervisor.watch(self._processes)
-        self._supervisor.wait_until_ready(self._world_size, self._config.start_timeout_s)
 
     # What a user calls.
 
@@ -123,7 +92,7 @@ class Engine:
     @property
     def pids(self) -> list[int]:
         """The ranks' process ids, in rank order."""
-        return [process.pid or -1 for process in self._processes]
+        return self._ranks.pids
 
     @property
     def config(self) -> RuntimeConfig:
@@ -204,10 +173,12 @@ class Engine:
             if self._closed:
                 return
             self._closed = True
+            died = isinstance(self._failure, RankDied)
             self._fail(EngineClosed("the engine has been shut down"), poison=False)
             try:
-                self._stop()
+                self._ranks.stop(after_a_death=died)
             finally:
+                self._segments.close()
                 self._finalizer.cancel()
 
     def __enter__(self) -> Engine:
@@ -293,7 +264,9 @@ class Engine:
                 self._raise_failure(error)
         except TimeoutError:
             if call.deadline is not None and time.monotonic() >= call.deadline:
-                self._replies.finish(call, self._timeout(call, "not every awaited rank has replied"))
+                self._replies.finish(
+                    call, self._timeout(call, "not every awaited rank has replied")
+                )
             elif not call.done:
                 raise TimeoutError(f"{call.method} (step {call.step}) is not done yet") from None
 
@@ -368,43 +341,6 @@ class Engine:
             raise EngineClosed("the channel has ended") from error
         raise type(cause)(*cause.args) from cause.__cause__
 
-    def _stop(self) -> None:
-        if self._supervisor is not None:
-            self._supervisor.expect_deaths()
-            self._supervisor.ask_to_leave(range(self._world_size))
-        killed = stop_ranks(self._processes, self._patience())
-        if killed:
-            logger.warning("ranks had to be killed: pids %s", killed)
-        if self._supervisor is not None:
-            self._supervisor.close()
-        if self._run_dir is not None:
-            remove_run_dir(self._run_dir)
-        self._segments.close()
-
-    def _patience(self) -> float:
-        """How long ranks may take to leave by themselves."""
-        if self._supervisor is None or not self._supervisor.all_ready(self._world_size):
-            return 0.0  # there is nothing to shut down in a worker that isn't made yet
-        if isinstance(self._failure, RankDied):
-            return min(_FAILED_PATIENCE_S, self._config.shutdown_timeout_s)
-        return self._config.shutdown_timeout_s
-
 
 def _name_of(method: Callable[..., Any]) -> str:
     return ExecuteModelRequest(0, method).method_name
-
-
-def _nothing_around(rank: int) -> AbstractContextManager[object]:
-    return contextlib.nullcontext()
-
-
-def _make_run_dir(config: RuntimeConfig) -> Path:
-    """A new folder that only this user can enter."""
-    try:
-        return Path(tempfile.mkdtemp(prefix="mpspmd-", dir=config.runtime_dir))
-    except OSError as error:
-        parent = config.runtime_dir or tempfile.gettempdir()
-        raise SegmentError(
-            f"no folder for the control socket can be made in {parent}: {error.strerror}; choose another "
-            "with MPSPMD_RUNTIME_DIR"
-        ) from error

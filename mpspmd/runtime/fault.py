@@ -28,9 +28,7 @@ def describe(error: BaseException, method: str, unknown_method: bool = False) ->
 
 
 def as_fault(remote: RemoteException, rank: int, step: int) -> Fault:
-    return Fault(
-        rank, remote.method, step, remote.exception, remote.message, remote.traceback
-    )
+    return Fault(rank, remote.method, step, remote.exception, remote.message, remote.traceback)
 
 
 def as_error(remote: RemoteException, rank: int, step: int) -> RankError:

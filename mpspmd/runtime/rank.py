@@ -56,7 +56,12 @@ class RankProcess:
         # Locks may only be pickled while a process is being spawned, with this pickler: now.
         made_there = (self.worker, self.args, self.kwargs, self.on_engine_death)
         pickled = bytes(ForkingPickler.dumps(made_there))
-        return self.__dict__ | {"worker": pickled, "args": (), "kwargs": {}, "on_engine_death": None}
+        return self.__dict__ | {
+            "worker": pickled,
+            "args": (),
+            "kwargs": {},
+            "on_engine_death": None,
+        }
 
     def _unpack(self) -> None:
         self.worker, self.args, self.kwargs, self.on_engine_death = pickle.loads(

@@ -156,11 +156,12 @@ class Replies:
 
     def _take(self, rank: int, kind: int, step: int, payload: Any) -> None:
         call = self._pending.get(step)
+        if call is None:
+            self.late += 1
+            self._release(payload)
+            return
         error: BaseException | None = None
         try:
-            if call is None:
-                self.late += 1
-                return
             value = decode(payload, bool(kind & Kind.OUT_OF_BAND))
             if kind & ~Kind.OUT_OF_BAND == Kind.ERROR:
                 error = as_error(value, rank, step)
@@ -170,8 +171,12 @@ class Replies:
         except Exception as undecodable:
             error = undecodable
         finally:
-            if isinstance(payload, memoryview):
-                payload.release()
-                self._inbox.release()
+            self._release(payload)
         if error is not None or call.missing == 0:
             self.finish(call, error)
+
+    def _release(self, payload: Any) -> None:
+        """A memoryview shows a record in the ring; anything else is ours."""
+        if isinstance(payload, memoryview):
+            payload.release()
+            self._inbox.release()

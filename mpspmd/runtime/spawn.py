@@ -84,13 +84,12 @@ def stop_ranks(processes: Sequence[BaseProcess], patience_s: float) -> list[int]
 
 def _join_all(processes: Sequence[BaseProcess], timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
-    waiting = {process.sentinel: process for process in processes if process.is_alive()}
+    waiting = [process for process in processes if process.is_alive()]
     while waiting:
-        ready = connection.wait(list(waiting), max(0.0, deadline - time.monotonic()))
-        if not ready:
+        left = max(0.0, deadline - time.monotonic())
+        if not connection.wait([process.sentinel for process in waiting], left):
             return
-        for sentinel in ready:
-            waiting.pop(sentinel).join()  # type: ignore[call-overload]
+        waiting = [process for process in waiting if process.is_alive()]
 
 
 def exit_reason(process: BaseProcess) -> str:

@@ -59,10 +59,10 @@ class Supervisor:
             while len(self._ready) < world_size and not self._failed:
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
-                    self._failed = {
-                        rank: f"not ready after {timeout_s:g} s (MPSPMD_START_TIMEOUT_S)"
-                        for rank in set(range(world_size)) - self._ready
-                    }
+                    self._failed = dict.fromkeys(
+                        set(range(world_size)) - self._ready,
+                        f"not ready after {timeout_s:g} s (MPSPMD_START_TIMEOUT_S)",
+                    )
                     break
                 # In slices, so that Ctrl-C is seen: a condition's wait can't be interrupted.
                 self._change.wait(0.2 if left is None else min(left, 0.2))
@@ -86,7 +86,8 @@ class Supervisor:
         """Ends the thread and closes the socket."""
         self._closing = True
         self._plane.wake()
-        self._thread.join(timeout=5)
+        if threading.current_thread() is not self._thread:  # a failure callback may shut down
+            self._thread.join(timeout=5)
 
     def expect_deaths(self) -> None:
         """From now on a rank's end is no failure."""

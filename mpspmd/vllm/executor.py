@@ -113,7 +113,7 @@ class MpSpmdExecutor(Executor):
     def register_failure_callback(self, callback: Callable[[], None]) -> None:
         self._engine.on_failure(callback)
 
-    def collective_rpc(  # type: ignore[override]
+    def collective_rpc(
         self,
         method: str | Callable[..., Any],
         timeout: float | None = None,
@@ -125,12 +125,12 @@ class MpSpmdExecutor(Executor):
             method, args, kwargs, timeout=timeout, non_block=non_block
         )
 
-    def execute_model(  # type: ignore[override]
+    def execute_model(
         self, scheduler_output: SchedulerOutput, non_block: bool = False
     ) -> ModelRunnerOutput | None | Future[ModelRunnerOutput | None]:
         return self._step("execute_model", scheduler_output, non_block)
 
-    def sample_tokens(  # type: ignore[override]
+    def sample_tokens(
         self, grammar_output: GrammarOutput | None, non_block: bool = False
     ) -> ModelRunnerOutput | Future[ModelRunnerOutput]:
         return self._step("sample_tokens", grammar_output, non_block)

@@ -5,31 +5,38 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
 
-def _files() -> set[str]:
-    names = {f"/dev/shm/{name}" for name in os.listdir("/dev/shm")}
-    temp = Path(tempfile.gettempdir())
-    return names | {str(path) for pattern in ("mpspmd-*", "vllm_dist_*") for path in temp.glob(pattern)}
+def _shared_memory() -> set[str]:
+    return {f"/dev/shm/{name}" for name in os.listdir("/dev/shm")}
 
 
-@dataclass
 class Leftovers:
-    """Made before; `check()` after. Other runs on the machine may come and go: only what is new and
-    stays counts."""
+    """Made before; `new_files()` after. `temp` is a temp folder for what runs in between."""
 
-    files: set[str] = field(default_factory=_files)
+    def __init__(self) -> None:
+        # Short: vLLM's and our sockets lie in it, and a socket's path has 107 bytes.
+        self.temp = Path(tempfile.mkdtemp(prefix="left-"))
+        self._before = _shared_memory()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return os.environ | {"TMPDIR": str(self.temp)}
 
     def new_files(self, within_s: float) -> set[str]:
-        """What is new, and still there after `within_s`."""
+        """What is new in shared memory, or of a run in the temp folder, after `within_s`."""
         end = time.monotonic() + within_s
-        while (new := _files() - self.files) and time.monotonic() < end:
+        while (new := self._new()) and time.monotonic() < end:
             time.sleep(0.05)
         return new
+
+    def _new(self) -> set[str]:
+        patterns = ("mpspmd-*", "vllm_dist_*")
+        ours = {str(path) for pattern in patterns for path in self.temp.glob(pattern)}
+        return (_shared_memory() - self._before) | ours
 
 
 def session_processes(session: int) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from pathlib import Path
 
 import workload
 
@@ -36,12 +37,14 @@ def main() -> None:
     while any(os.path.exists(f"/proc/{pid}") for pid, _ in pids):
         time.sleep(0.01)
     gone_s = time.monotonic() - began
-    workers_s = max(float(open(path).read()) for _, path in pids)
+    workers_s = max(float(Path(path).read_text()) for _, path in pids)
     for _, path in pids:
         os.unlink(path)
     llm.llm_engine.engine_core.shutdown()
     llm_s = time.monotonic() - began
-    print(f"executor {executor_s:.3f} workers {workers_s:.3f} ranks gone {gone_s:.3f} llm {llm_s:.3f}")
+    print(
+        f"executor {executor_s:.3f} workers {workers_s:.3f} ranks gone {gone_s:.3f} llm {llm_s:.3f}"
+    )
 
 
 def _time_shutdown(worker: object) -> tuple[int, str]:

@@ -22,7 +22,9 @@ from leftovers import wait_until_gone
 class Server:
     """Started by the constructor; `stop()` or `interrupt()` ends it."""
 
-    def __init__(self, model: Path, log: Path, *options: str) -> None:
+    def __init__(
+        self, model: Path, log: Path, *options: str, env: dict[str, str] | None = None
+    ) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -36,7 +38,7 @@ class Server:
         ]  # fmt: skip
         with log.open("w") as file:
             self.process = subprocess.Popen(
-                command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True, env=os.environ
+                command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True, env=env
             )
 
     def wait_until_healthy(self, timeout_s: float = 240) -> None:
@@ -49,6 +51,14 @@ class Server:
             except (urllib.error.URLError, OSError):
                 time.sleep(0.3)
         raise AssertionError(f"not healthy after {timeout_s} s\n{self.log.read_text()[-5000:]}")
+
+    def wait_for_log(self, text: str, timeout_s: float = 120) -> None:
+        """Until the log has `text` in it."""
+        end = time.monotonic() + timeout_s
+        while text not in self.log.read_text():
+            assert self.process.poll() is None, self.log.read_text()[-5000:]
+            assert time.monotonic() < end, f"no {text!r} in\n{self.log.read_text()[-5000:]}"
+            time.sleep(0.05)
 
     def stream(self, prompt: list[int], sampling: dict[str, Any]) -> list[int]:
         """The token ids of one streamed completion."""
@@ -91,5 +101,3 @@ class Server:
         for line in wait_until_gone(self.process.pid, 0):
             os.kill(int(line.split()[0]), signal.SIGKILL)
         self.process.wait()
-
-

@@ -1,0 +1,120 @@
+"""Ranks: the processes of a run, from their start to their end."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from mpspmd.config import RuntimeConfig
+from mpspmd.control.messages import Fault
+from mpspmd.control.plane import EnginePlane, control_address
+from mpspmd.errors import SegmentError
+from mpspmd.runtime.rank import RankProcess, remove_run_dir
+from mpspmd.runtime.spawn import start_ranks, stop_ranks
+from mpspmd.runtime.supervisor import Supervisor
+from mpspmd.transport.channel import ChannelSegments
+
+logger = logging.getLogger(__name__)
+
+AroundStart = Callable[[int], AbstractContextManager[object]]
+
+_FAILED_PATIENCE_S = 1.0
+"""How long the survivors of a dead rank may take to leave: they may wait for it in a collective."""
+
+
+class Ranks:
+    """`start()` once, `stop()` once, from the engine's thread; `on_fault(fault)` and
+    `on_death(rank, reason)` are called from the supervisor's in between."""
+
+    def __init__(
+        self,
+        world_size: int,
+        config: RuntimeConfig,
+        on_fault: Callable[[Fault], None],
+        on_death: Callable[[int, str], None],
+    ) -> None:
+        self._world_size = world_size
+        self._config = config
+        self._on_fault = on_fault
+        self._on_death = on_death
+        self._processes: list[BaseProcess] = []
+        self._supervisor: Supervisor | None = None
+        self._run_dir: Path | None = None
+
+    @property
+    def pids(self) -> list[int]:
+        return [process.pid or -1 for process in self._processes]
+
+    def start(
+        self,
+        segments: ChannelSegments,
+        worker: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        around_start: AroundStart | None,
+        on_engine_death: Callable[[], None] | None,
+    ) -> None:
+        """Returns when every worker is made. Whatever it raises, `stop()` undoes."""
+        self._run_dir = _make_run_dir(self._config)
+        plane = EnginePlane(control_address(self._run_dir))
+        self._supervisor = Supervisor(plane, self._on_fault, self._on_death)
+        ranks = [
+            RankProcess(
+                rank=rank,
+                world_size=self._world_size,
+                worker=worker,
+                args=args,
+                kwargs=kwargs,
+                segments=segments,
+                run_dir=self._run_dir,
+                digest_requests=self._config.digest_requests,
+                on_engine_death=on_engine_death,
+            )
+            for rank in range(self._world_size)
+        ]
+        start_ranks(ranks, around_start or _nothing_around, self._processes)
+        self._supervisor.watch(self._processes)
+        self._supervisor.wait_until_ready(self._world_size, self._config.start_timeout_s)
+
+    def stop(self, *, after_a_death: bool) -> None:
+        """Lets the workers shut down, then insists; nothing of the run is left."""
+        if self._supervisor is not None:
+            self._supervisor.expect_deaths()
+            self._supervisor.ask_to_leave(range(self._world_size))
+        killed = stop_ranks(self._processes, self._patience(after_a_death))
+        if killed:
+            logger.warning("ranks had to be killed: pids %s", killed)
+        if self._supervisor is not None:
+            self._supervisor.close()
+        if self._run_dir is not None:
+            remove_run_dir(self._run_dir)
+
+    def _patience(self, after_a_death: bool) -> float:
+        """How long ranks may take to leave by themselves."""
+        if self._supervisor is None or not self._supervisor.all_ready(self._world_size):
+            return 0.0  # there is nothing to shut down in a worker that isn't made yet
+        if after_a_death:
+            return min(_FAILED_PATIENCE_S, self._config.shutdown_timeout_s)
+        return self._config.shutdown_timeout_s
+
+
+def _nothing_around(rank: int) -> AbstractContextManager[object]:
+    return contextlib.nullcontext()
+
+
+def _make_run_dir(config: RuntimeConfig) -> Path:
+    """A new folder that only this user can enter."""
+    try:
+        return Path(tempfile.mkdtemp(prefix="mpspmd-", dir=config.runtime_dir))
+    except OSError as error:
+        parent = config.runtime_dir or tempfile.gettempdir()
+        raise SegmentError(
+            f"no folder for the control socket can be made in {parent}: {error.strerror}; choose "
+            "another with MPSPMD_RUNTIME_DIR"
+        ) from error
