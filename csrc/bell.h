@@ -1,6 +1,7 @@
 /* The doorbell: an eventcount on a futex. No wake-up is lost if the sleeper keeps the order
  *
- *     seen = bell_prepare(bell, bit);  look again;  bell_sleep(bell, seen, …);  bell_leave(bell, bit)
+ *     seen = bell_prepare(bell, bit);  look again;  bell_sleep(bell, seen, …);  bell_leave(bell,
+ * bit)
  *
  * and the waker makes its change with a sequentially consistent store before bell_notify().
  * README.md has the argument. Any thread of any process that maps the bell may call these; a bit

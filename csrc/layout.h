@@ -28,6 +28,9 @@ struct bell {
     _Atomic uint64_t parked;        /* one bit a sleeper: each sets and clears its own */
 };
 
+/* Lock-free is what makes them work between processes. */
+_Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2, "no lock-free atomics");
+
 enum reader_status { READER_FREE, READER_ATTACHED, READER_DEAD /* final */ };
 
 /* ring_header.state packs three numbers, so that one compare-and-swap sets them all. */

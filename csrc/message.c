@@ -104,22 +104,29 @@ void message_abandon(struct ring_writer *writer, const struct outgoing *message)
 /* A record that follows from no writer's rules says that the ring is corrupt. */
 static bool in_sequence(const struct incoming *message, const struct record *record) {
     const struct record_header *header = &record->header;
-    if (header->flags & RECORD_ABORT)
-        return header->length == 0;
-    if (!(header->flags & RECORD_PART))
-        return header->flags == 0 && !message->assembling;
-    if (header->flags & RECORD_FIRST)
+    switch (header->flags) {
+    case 0:
+        return !message->assembling;
+    case RECORD_ABORT:
+        return message->assembling && header->length == 0;
+    case RECORD_PART | RECORD_FIRST:
         return !message->assembling && header->length >= sizeof message->total;
-    return message->assembling && header->kind == message->kind && header->tag == message->tag;
+    case RECORD_PART:
+    case RECORD_PART | RECORD_LAST:
+        return message->assembling && header->kind == message->kind && header->tag == message->tag;
+    default:
+        return false;
+    }
 }
 
 /* Takes the total from a first fragment. Any total that could not have been sent is refused. */
-static bool begin_assembly(struct incoming *message, const struct record *record) {
+static bool begin_assembly(const struct ring_reader *reader, struct incoming *message) {
+    const struct record *record = &message->record;
     memcpy(&message->total, record->payload, sizeof message->total);
     message->filled = 0;
     message->kind = record->header.kind;
     message->tag = record->header.tag;
-    return message->total <= PTRDIFF_MAX;
+    return message->total > ring_max_record(reader->ring) && message->total <= PTRDIFF_MAX;
 }
 
 static enum ring_result add_fragment(struct ring_reader *reader, struct incoming *message) {
@@ -128,7 +135,7 @@ static enum ring_result add_fragment(struct ring_reader *reader, struct incoming
     uint64_t bytes = record->header.length;
     if (record->header.flags & RECORD_FIRST) {
         if (!message->buffer)
-            return begin_assembly(message, record) ? RING_NEED_BUFFER : RING_CORRUPT;
+            return begin_assembly(reader, message) ? RING_NEED_BUFFER : RING_CORRUPT;
         from += sizeof message->total;
         bytes -= sizeof message->total;
         message->assembling = true;

@@ -71,11 +71,8 @@ int wait_python(const struct waiter *waiter, uint64_t deadline_ns, bool *spun) {
         uint64_t now = monotonic_ns();
         uint64_t slice = now + SIGNAL_LOOK_NS < deadline_ns ? now + SIGNAL_LOOK_NS : deadline_ns;
         enum wait_result result;
-        Py_BEGIN_ALLOW_THREADS
-        result = wait_until(waiter, yield_ns, slice);
-        Py_END_ALLOW_THREADS
-        if (result == WAIT_READY)
-            return 1;
+        Py_BEGIN_ALLOW_THREADS result = wait_until(waiter, yield_ns, slice);
+        Py_END_ALLOW_THREADS if (result == WAIT_READY) return 1;
         if (PyErr_CheckSignals() != 0)
             return -1;
         if (result == WAIT_TIMEOUT && slice == deadline_ns)

@@ -10,11 +10,11 @@
 #include "wait.h"
 
 enum {
-    GIL_SPIN_NS = 2000,          /* a wait keeps the GIL for so long */
-    YIELD_NS = 50 * 1000,        /* then gives up the core between looks for so long, then sleeps */
-    SIGNAL_LOOK_NS = 500000000,  /* a signal that came just before the sleep is seen after so long */
-    LARGE_BYTES = 64 * 1024,     /* copying so much is done without the GIL */
-    SMALL_BYTES = 4 * 1024,      /* a record of up to this is copied, so that it is free at once */
+    GIL_SPIN_NS = 2000,         /* a wait keeps the GIL for so long */
+    YIELD_NS = 50 * 1000,       /* then gives up the core between looks for so long, then sleeps */
+    SIGNAL_LOOK_NS = 500000000, /* a signal that came just before the sleep is seen after so long */
+    LARGE_BYTES = 64 * 1024,    /* copying so much is done without the GIL */
+    SMALL_BYTES = 4 * 1024,     /* a record of up to this is copied, so that it is free at once */
 };
 
 extern struct PyModuleDef native_module;
@@ -33,27 +33,23 @@ extern unsigned fork_generation;
 extern PyType_Spec ring_spec, writer_spec, inbox_spec, page_spec, line_spec;
 
 struct ring_object {
-    PyObject_HEAD
-    struct ring ring;
+    PyObject_HEAD struct ring ring;
     PyObject *bells; /* keeps the pages of shared bells alive */
     unsigned generation;
 };
 
 struct page_object {
-    PyObject_HEAD
-    struct status_page *page;
+    PyObject_HEAD struct status_page *page;
     unsigned generation;
 };
 
 struct line_object {
-    PyObject_HEAD
-    struct page_object *owner;
+    PyObject_HEAD struct page_object *owner;
     struct status_line *line;
 };
 
 struct inbox_object {
-    PyObject_HEAD
-    Py_ssize_t n_rings;
+    PyObject_HEAD Py_ssize_t n_rings;
     PyObject *rings; /* a tuple of ring objects */
     struct ring_reader *readers;
     struct incoming *messages;

@@ -116,8 +116,7 @@ static enum ring_result receive(struct inbox_object *self, Py_ssize_t i, bool *f
     for (;;) {
         enum ring_result result;
         if (message->buffer) { /* fragments are copied, and they are large */
-            Py_BEGIN_ALLOW_THREADS
-            result = message_receive(&self->readers[i], message);
+            Py_BEGIN_ALLOW_THREADS result = message_receive(&self->readers[i], message);
             Py_END_ALLOW_THREADS
         } else {
             result = message_receive(&self->readers[i], message);
@@ -204,7 +203,8 @@ static PyObject *raise_corrupt(struct inbox_object *self, Py_ssize_t i) {
 static PyObject *look(struct inbox_object *self) {
     Py_ssize_t poisoned = -1, dead = -1, open = 0;
     for (Py_ssize_t k = 0; k < self->n_rings; k++) {
-        Py_ssize_t i = self->next + k < self->n_rings ? self->next + k : self->next + k - self->n_rings;
+        Py_ssize_t i =
+            self->next + k < self->n_rings ? self->next + k : self->next + k - self->n_rings;
         if (self->ended[i])
             continue;
         open++;
@@ -290,9 +290,10 @@ static PyObject *inbox_release(struct inbox_object *self, PyObject *Py_UNUSED(no
     if (self->current < 0)
         Py_RETURN_NONE;
     if (self->exports > 0)
-        return PyErr_Format(PyExc_BufferError,
-                            "%zd views of the record in the ring are still held: copy what you keep",
-                            self->exports);
+        return PyErr_Format(
+            PyExc_BufferError,
+            "%zd views of the record in the ring are still held: copy what you keep",
+            self->exports);
     if (!check_generation(self->generation))
         return NULL;
     ring_release(&self->readers[self->current], &self->messages[self->current].record);

@@ -6,8 +6,9 @@
 static PyObject *raise_errno(int error, int fd) {
     errno = error;
     if (error == EPROTO)
-        return PyErr_Format(PyExc_ValueError, "file descriptor %d is not a ring of layout version %d",
-                            fd, LAYOUT_VERSION);
+        return PyErr_Format(PyExc_ValueError,
+                            "file descriptor %d is not a ring of layout version %d", fd,
+                            LAYOUT_VERSION);
     return PyErr_SetFromErrno(PyExc_OSError);
 }
 

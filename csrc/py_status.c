@@ -17,8 +17,9 @@ static PyObject *page_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
     if (self->page)
         return (PyObject *)self;
     if (errno == EPROTO)
-        PyErr_Format(PyExc_ValueError, "file descriptor %d is not a status page of layout version %d",
-                     fd, LAYOUT_VERSION);
+        PyErr_Format(PyExc_ValueError,
+                     "file descriptor %d is not a status page of layout version %d", fd,
+                     LAYOUT_VERSION);
     else
         PyErr_SetFromErrno(PyExc_OSError);
     Py_DECREF(self);
@@ -123,9 +124,9 @@ static PyObject *line_snapshot(struct line_object *self, PyObject *Py_UNUSED(non
     status_read(line, &now);
     return Py_BuildValue(
         "{s:s,s:I,s:K,s:d,s:s,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "phase",
-        now.phase <= PHASE_REPLYING ? phases[now.phase] : "unknown", "pid", (unsigned)now.pid, "step",
-        (unsigned long long)now.step, "since", (double)now.since_ns / 1e9, "method", now.method,
-        "requests", (unsigned long long)line->requests, "replies",
+        now.phase <= PHASE_REPLYING ? phases[now.phase] : "unknown", "pid", (unsigned)now.pid,
+        "step", (unsigned long long)now.step, "since", (double)now.since_ns / 1e9, "method",
+        now.method, "requests", (unsigned long long)line->requests, "replies",
         (unsigned long long)line->replies, "bytes_in", (unsigned long long)line->bytes_in,
         "bytes_out", (unsigned long long)line->bytes_out, "spins", (unsigned long long)line->spins,
         "yields", (unsigned long long)line->yields, "parks", (unsigned long long)line->parks);

@@ -4,8 +4,7 @@
 enum { INLINE_PARTS = 16 };
 
 struct writer_object {
-    PyObject_HEAD
-    struct ring_object *owner;
+    PyObject_HEAD struct ring_object *owner;
     struct ring_writer writer;
     struct outgoing message;
     bool pending; /* a message is under way, and `views` are held for it */
@@ -123,8 +122,7 @@ static bool begin(struct writer_object *self, PyObject *const *args, Py_ssize_t 
 static int go_on(struct writer_object *self) {
     enum ring_result result;
     if (self->message.total > LARGE_BYTES) {
-        Py_BEGIN_ALLOW_THREADS
-        result = message_send(&self->writer, &self->message);
+        Py_BEGIN_ALLOW_THREADS result = message_send(&self->writer, &self->message);
         Py_END_ALLOW_THREADS
     } else {
         result = message_send(&self->writer, &self->message);
@@ -146,10 +144,14 @@ static void give_up(struct writer_object *self) {
     let_go(self);
 }
 
+static uint32_t next_length(struct writer_object *self) {
+    return self->pending ? message_next_length(&self->writer, &self->message) : 0;
+}
+
 static bool wait_is_over(void *condition) {
     struct writer_object *self = condition;
-    uint32_t length = self->pending ? message_next_length(&self->writer, &self->message) : 0;
-    return ring_writable(&self->writer, length) || self->interrupts != self->interrupts_seen ||
+    return ring_writable(&self->writer, next_length(self)) ||
+           self->interrupts != self->interrupts_seen ||
            (self->watched && inbox_readable(self->watched));
 }
 
@@ -163,8 +165,7 @@ static int wait_for_space(struct writer_object *self, uint64_t deadline_ns) {
         .counts = {&self->counts[0], &self->counts[1], &self->counts[2]},
     };
     bool spun = false;
-    if (self->pending)
-        ring_want(&self->writer, message_next_length(&self->writer, &self->message));
+    ring_want(&self->writer, next_length(self));
     return wait_python(&waiter, deadline_ns, &spun);
 }
 
@@ -210,15 +211,22 @@ static PyObject *writer_wait(struct writer_object *self, PyObject *args) {
     uint64_t deadline_ns = deadline_of(timeout);
     if (PyErr_Occurred() || !check_generation(self->owner->generation))
         return NULL;
-    self->watched = inbox == Py_None ? NULL : (struct inbox_object *)inbox;
+    struct inbox_object *watched = inbox == Py_None ? NULL : (struct inbox_object *)inbox;
+    if (watched && watched->busy) {
+        PyErr_SetString(PyExc_RuntimeError, "another thread reads this inbox");
+        return NULL;
+    }
+    self->watched = watched;
     int ready = wait_for_space(self, deadline_ns);
     self->watched = NULL;
+    /* An interrupt of the inbox has ended this wait; left unseen, it would end every next one. */
+    if (watched)
+        watched->interrupts_seen = watched->interrupts;
     self->interrupts_seen = self->interrupts;
     return ready < 0 ? NULL : PyBool_FromLong(ready);
 }
 
-static PyObject *writer_send(struct writer_object *self, PyObject *const *args,
-                             Py_ssize_t n_args) {
+static PyObject *writer_send(struct writer_object *self, PyObject *const *args, Py_ssize_t n_args) {
     if (!begin(self, args, n_args))
         return NULL;
     int sent = go_on(self);

@@ -42,6 +42,11 @@ int ring_format(int fd, uint64_t capacity, uint32_t n_readers) {
     if (!valid_shape(capacity, n_readers))
         return EINVAL;
     size_t bytes = control_bytes(n_readers);
+    struct stat segment;
+    if (fstat(fd, &segment) != 0)
+        return errno;
+    if ((uint64_t)segment.st_size < ring_segment_bytes(capacity, n_readers))
+        return EPROTO;
     struct ring_header *header = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (header == MAP_FAILED)
         return errno;
@@ -77,6 +82,8 @@ int ring_map(struct ring *ring, int fd, struct bell *data_bell, struct bell *spa
     int error = read_about(fd, &capacity, &n_readers);
     if (error)
         return error;
+    if (data_bell && n_readers > 1)
+        return EINVAL;
     uint64_t control = control_bytes(n_readers), all = control + 2 * capacity;
     /* One reservation, then both mappings into it, so that nothing can come between them. */
     unsigned char *base = mmap(NULL, all, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -103,8 +110,8 @@ int ring_map(struct ring *ring, int fd, struct bell *data_bell, struct bell *spa
 
 void ring_unmap(struct ring *ring) {
     if (ring->shared)
-        munmap(ring->shared, (size_t)(ring->data - (unsigned char *)ring->shared) +
-                                 2 * (size_t)ring->capacity);
+        munmap(ring->shared,
+               (size_t)(ring->data - (unsigned char *)ring->shared) + 2 * (size_t)ring->capacity);
     ring->shared = NULL;
 }
 
@@ -223,8 +230,7 @@ bool ring_attach(struct ring_reader *reader, struct ring *ring, uint32_t slot, u
     atomic_store_explicit(&ring->shared->readers[slot].pid, pid, memory_order_relaxed);
     reader->ring = ring;
     reader->slot = slot;
-    reader->head =
-        atomic_load_explicit(&ring->shared->readers[slot].head, memory_order_relaxed);
+    reader->head = atomic_load_explicit(&ring->shared->readers[slot].head, memory_order_relaxed);
     reader->tail = reader->head;
     return true;
 }
@@ -249,11 +255,11 @@ bool ring_readable(struct ring_reader *reader) {
 }
 
 enum ring_result ring_peek(struct ring_reader *reader, struct record *record) {
+    /* Dead first: the writer may already have overwritten what this reader would read next. */
+    if (is_dead(reader))
+        return RING_DEAD;
     if (!has_record(reader)) {
         enum ring_state state = STATE_OF(ring_state_word(reader->ring));
-        /* Dead first: the writer may already have overwritten what this reader would read next. */
-        if (is_dead(reader))
-            return RING_DEAD;
         if (state == STATE_OPEN)
             return RING_AGAIN;
         /* The last record may have come between the look at the tail and the look at the state. */

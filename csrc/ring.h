@@ -2,7 +2,8 @@
  *
  * Every reader sees every record, in order. A record is contiguous, because the data is mapped
  * twice, back to back. Nothing here waits, and nothing here allocates: a call that can't go on
- * says RING_AGAIN, and wait.h knows how to wait. No Python. README.md argues the memory ordering. */
+ * says RING_AGAIN, and wait.h knows how to wait. No Python. README.md argues the memory ordering.
+ */
 #ifndef MPSPMD_RING_H
 #define MPSPMD_RING_H
 
@@ -41,8 +42,10 @@ size_t ring_segment_bytes(uint64_t capacity, uint32_t n_readers);
 /* Writes the header into a segment of zeros. 0, or an errno value. */
 int ring_format(int fd, uint64_t capacity, uint32_t n_readers);
 
-/* Maps a formatted segment; the bells stay the ring's own where NULL is given. 0, or an errno
- * value: EPROTO when the segment isn't a ring of this version. */
+/* Maps a formatted segment; the bells stay the ring's own where NULL is given. Every mapping of a
+ * ring, in whatever process, must be given the same bells. 0, or an errno value: EPROTO when the
+ * segment isn't a ring of this version, EINVAL when readers would share a bell's bits: only a ring
+ * of one reader may have its data bell elsewhere. */
 int ring_map(struct ring *ring, int fd, struct bell *data_bell, struct bell *space_bell);
 void ring_unmap(struct ring *ring);
 

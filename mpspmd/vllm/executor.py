@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -35,8 +33,8 @@ from mpspmd.config import RuntimeConfig
 from mpspmd.errors import ConfigError
 from mpspmd.request import ALL
 from mpspmd.runtime.engine import Engine
-from mpspmd.runtime.leave import leave
 from mpspmd.vllm.cpu_binding import CoreBinding
+from mpspmd.vllm.engine_core import leave_quickly, leaving_at_signals
 from mpspmd.vllm.leftovers import sweep
 from mpspmd.vllm.worker import RankWorker
 
@@ -74,7 +72,11 @@ class MpSpmdExecutor(Executor):
             parallel.local_world_size * max(1, parallel.data_parallel_size_local)
         )
         self._init_method = _distributed_init_method()
-        self._engine = self._start_engine()
+        self._has_stepped = False
+        with leaving_at_signals():
+            self._engine = self._start_engine()
+        # At exit, should nobody have called shutdown() by then.
+        multiprocessing_util.Finalize(None, self.shutdown, exitpriority=90)
         # This process only schedules from now on.
         set_torch_threads_for_runtime()
 
@@ -121,9 +123,11 @@ class MpSpmdExecutor(Executor):
         kwargs: dict[str, Any] | None = None,
         non_block: bool = False,
     ) -> Any:
-        return self._engine.collective_rpc(
-            method, args, kwargs, timeout=timeout, non_block=non_block
-        )
+        # Before the first step, EngineCore may still be in its constructor.
+        with contextlib.nullcontext() if self._has_stepped else leaving_at_signals():
+            return self._engine.collective_rpc(
+                method, args, kwargs, timeout=timeout, non_block=non_block
+            )
 
     def execute_model(
         self, scheduler_output: SchedulerOutput, non_block: bool = False
@@ -149,7 +153,7 @@ class MpSpmdExecutor(Executor):
         if engine is not None:
             engine.shutdown()
             sweep(self._init_method)
-            _leave_engine_core_quickly()
+            leave_quickly()
 
     @classmethod
     def supports_async_scheduling(cls) -> bool:
@@ -165,6 +169,7 @@ class MpSpmdExecutor(Executor):
         )
 
     def _step(self, method: str, argument: Any, non_block: bool) -> Any:
+        self._has_stepped = True
         aggregators = [a for a in (self.kv_output_aggregator, self.ec_output_aggregator) if a]
         if not aggregators:
             return self._from_output_rank(method, argument, non_block=non_block)
@@ -225,17 +230,3 @@ def _distributed_init_method() -> str:
     if aiter_requires_tcp_store():
         return get_distributed_init_method(get_loopback_ip(), get_open_port())
     return get_file_store_init_method()
-
-
-def _leave_engine_core_quickly() -> None:
-    """In vLLM's EngineCore process, whose finalization alone takes 2 s: its front end gives it 5 s for
-    all, then kills it. Its own clean-up has been done by the time multiprocessing's finalizers run."""
-    if not multiprocessing.current_process().name.startswith("EngineCore"):
-        return
-
-    def leave_if_clean() -> None:
-        error = sys.exc_info()[1]
-        if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
-            leave(0)
-
-    multiprocessing_util.Finalize(None, leave_if_clean, exitpriority=-100)

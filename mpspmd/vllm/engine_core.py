@@ -1,0 +1,65 @@
+"""How vLLM's EngineCore process ends: its front end gives it 5 s, then kills the whole tree."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from multiprocessing import util as multiprocessing_util
+from types import FrameType
+
+from mpspmd.runtime.leave import leave
+
+
+def _is_engine_core() -> bool:
+    return multiprocessing.current_process().name.startswith("EngineCore")
+
+
+@contextlib.contextmanager
+def leaving_at_signals() -> Iterator[None]:
+    """Within, SIGINT and SIGTERM raise SystemExit in EngineCore.
+
+    While it is being made, EngineCore only notes a signal, and goes on starting. Killed after 5 s with all
+    its ranks, it would leave vLLM's files and our folder behind; so we stop, and clean up.
+    """
+    if not _is_engine_core() or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    noting = {number: signal.getsignal(number) for number in numbers}
+
+    def note_and_stop(number: int, frame: FrameType | None) -> None:
+        # Once: the clean-up that follows must not be cut short.
+        for each in numbers:
+            signal.signal(each, noting[each])
+        note = noting[signal.Signals(number)]
+        if callable(note):
+            note(number, frame)
+        raise SystemExit
+
+    for number in numbers:
+        signal.signal(number, note_and_stop)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, noting[number])
+
+
+def leave_quickly() -> None:
+    """Makes EngineCore skip the interpreter's finalization, which alone takes 2 s, if it ends cleanly.
+
+    Its own clean-up has been done by the time multiprocessing's finalizers run.
+    """
+    if not _is_engine_core():
+        return
+
+    def leave_if_clean() -> None:
+        error = sys.exc_info()[1]
+        if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
+            leave(0)
+
+    multiprocessing_util.Finalize(None, leave_if_clean, exitpriority=-100)

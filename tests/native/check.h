@@ -1,0 +1,33 @@
+/* Tests as claims: each is a function whose name says what is true, run in a process of its own,
+ * so that a crash or a hang is the failure of one claim. */
+#ifndef NATIVE_CHECK_H
+#define NATIVE_CHECK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct test {
+    const char *claim; /* NULL ends a table */
+    void (*run)(void);
+};
+#define TEST(claim) #claim, claim
+
+/* A file of tests each. */
+extern const struct test layout_tests[], ring_tests[], end_tests[], message_tests[],
+    corruption_tests[], wait_tests[], wake_tests[], litmus_tests[];
+
+#define CHECK(condition)                                                                           \
+    ((condition) ? (void)0 : check_failed(__FILE__, __LINE__, "%s", #condition))
+#define CHECK_EQUAL(actual, expected)                                                              \
+    check_equal(__FILE__, __LINE__, #actual, (unsigned long long)(actual),                         \
+                (unsigned long long)(expected))
+
+__attribute__((format(printf, 3, 4))) _Noreturn void check_failed(const char *file, int line,
+                                                                  const char *format, ...);
+void check_equal(const char *file, int line, const char *what, unsigned long long actual,
+                 unsigned long long expected);
+
+/* True if every claim of the table holds. Prints those that don't; with `stop`, only the first. */
+bool check_all(const struct test *tests, bool stop, size_t *n_run);
+
+#endif

@@ -1,0 +1,165 @@
+#!/bin/sh
+# Breaks a copy of the ring in one place after the other: the claims or the stress must notice each.
+# The Makefile sets BUILD, CSRC, CC, MAKE and FIXED. Prints which of the two noticed. ONLY is a pattern
+# of names, for a run of some.
+#
+# Not here, because it breaks nothing: bell_prepare() loading `rung` before it sets the bit. An older
+# `seen` only keeps a sleeper awake once too often; what loses wake-ups is a `seen` from after the
+# second look (seen_after_the_look).
+set -eu
+
+copy=$BUILD/csrc
+survived=0
+count=0
+
+build() { # programs
+    for program in "$@"; do
+        $MAKE -s CSRC="$copy" BUILD="$BUILD/bin" CC="$CC" WARNINGS=-w "$BUILD/bin/$program"
+    done
+}
+
+claims_notice() { # tries
+    try=0
+    while [ $try -lt "$1" ]; do
+        $FIXED "$BUILD/bin/plain/ring_test" --stop > "$BUILD/log" 2>&1 || return 0
+        try=$((try + 1))
+    done
+    return 1
+}
+
+stress_notices() { # build, options
+    program=$BUILD/bin/$1/stress
+    shift
+    ! $FIXED "$program" --capacity "$(getconf PAGESIZE)" --limit 3 --messages 60000 "$@" \
+        > "$BUILD/log" 2>&1
+}
+
+some_stress_notices() {
+    stress_notices plain --mode threads --readers 4 --park --delays ||
+        stress_notices plain --mode processes --readers 3 --park --delays --kill-at 5000
+}
+
+# Sets `noticed` to the names of those that did, or to nothing.
+try_copy() { # tries of the claims, "tsan" to run the stress in that build too
+    noticed=
+    build plain/ring_test plain/stress
+    claims_notice "$1" && noticed="$noticed claims"
+    some_stress_notices && noticed="$noticed stress"
+    if [ "$2" = tsan ]; then
+        build tsan/stress
+        stress_notices tsan --mode threads --readers 2 && noticed="$noticed tsan"
+    fi
+    return 0
+}
+
+mutate() { # name, file, sed script, [tries], [tsan]
+    echo "$1" | grep -qE "$ONLY" || return 0
+    rm -rf "$copy"
+    cp -R "$CSRC" "$copy"
+    sed -i -E "$3" "$copy/$2"
+    if cmp -s "$CSRC/$2" "$copy/$2"; then
+        echo "error     $1: the script changes nothing in $2"
+        survived=$((survived + 1))
+        return 0
+    fi
+    count=$((count + 1))
+    try_copy "${4:-1}" "${5:-}"
+    verdict=noticed
+    if [ -z "$noticed" ]; then
+        verdict=SURVIVED
+        survived=$((survived + 1))
+    fi
+    printf '%-9s %-40s by%s\n' "$verdict" "$1" "${noticed:- nobody}"
+}
+
+mkdir -p "$BUILD"
+rm -rf "$copy"
+cp -R "$CSRC" "$copy"
+try_copy 1 tsan
+if [ -n "$noticed" ]; then
+    echo "the unchanged source fails:$noticed"
+    cat "$BUILD/log"
+    exit 1
+fi
+echo 'passed    the unchanged source'
+
+# The doorbell.
+mutate ring_without_the_increment bell.c '/atomic_fetch_add.*rung/d'
+mutate increment_after_the_wake bell.c \
+    '/atomic_fetch_add.*rung/d; s/^( *)futex\(&bell->rung, FUTEX_WAKE.*/&\natomic_fetch_add(\&bell->rung, 1);/'
+mutate wake_one_of_the_sleepers bell.c 's/INT_MAX, NULL/1, NULL/'
+mutate futex_private_to_the_process bell.c 's/word, operation, value/word, operation | 128, value/'
+mutate notify_never_rings bell.c '/^void bell_notify/,/^}/s/bell_ring\(bell\)/(void)0/'
+mutate sleepers_bit_never_set bell.c '/atomic_fetch_or_explicit/d'
+mutate seen_after_the_look bell.c \
+    's/^( *)HOOK\(HOOK_BEFORE_SLEEP\);/seen = atomic_load(\&bell->rung);\n&/'
+
+# Parking.
+mutate sleep_without_a_second_look wait.c \
+    's/bool ready = waiter->ready.*/bool ready = false;/; s/^( *)if \(ready\)$/\1if (waiter->ready(waiter->condition))/'
+mutate bit_set_after_the_look wait.c \
+    '/bool ready = waiter->ready/d; s/^( *)uint32_t seen = bell_prepare/bool ready = waiter->ready(waiter->condition);\n&/'
+mutate signal_swallowed bell.c 's/BELL_TIMEOUT : BELL_SIGNAL/BELL_TIMEOUT : BELL_RUNG/'
+mutate timeout_taken_for_a_signal bell.c 's/BELL_TIMEOUT : BELL_SIGNAL/BELL_SIGNAL : BELL_SIGNAL/'
+mutate bit_left_set wait.c '/bell_leave\(waiter/d'
+
+# Publish and release.
+mutate publish_without_notify ring.c '/bell_notify\(ring->data_bell/d'
+mutate publish_notifies_before_the_tail ring.c \
+    '/bell_notify\(ring->data_bell/d; s/^( *)atomic_store_explicit\(&ring->shared->tail/bell_notify(ring->data_bell, UINT64_MAX);\n&/'
+mutate publish_rings_always ring.c 's/bell_notify\(ring->data_bell, UINT64_MAX\)/bell_ring(ring->data_bell)/'
+mutate release_without_looking_at_parked ring.c '/if \(!\(parked & SPACE_BIT\)\)/,/return;/d'
+mutate release_looks_before_it_stores_the_head ring.c \
+    '/^ *uint64_t parked = /d; s/^( *)uint64_t old_head = .*/&\nuint64_t parked = atomic_load(\&ring->space_bell->parked);\nHOOK(HOOK_BEFORE_NOTIFY);/'
+mutate crossing_never_rings ring.c 's/old_head < want && want <= reader->head/false/'
+mutate crossing_must_go_beyond ring.c 's/want <= reader->head/want < reader->head/'
+mutate wanted_position_out_of_reach ring.c 's/(writer->tail \+ free_bytes) - writer->ring->capacity/\1/'
+mutate wanted_position_of_one_record ring.c 's/if \(free_bytes < quarter\)/if (false)/'
+
+# Space.
+mutate space_for_one_header_too_many ring.c \
+    's/(return )?(writer->tail \+ need <= writer->limit)/\1\2 + 16/'
+mutate space_for_one_byte_less ring.c 's/return writer->tail \+ need <= writer->limit/return writer->tail + need < writer->limit/'
+mutate scan_ignores_the_slowest ring.c 's/if \(head < slowest\)/if (head < slowest \&\& slot > 0)/'
+mutate scan_waits_for_the_dead ring.c '/^static uint64_t scan_limit/,/^}/s/^ *continue;/;/'
+mutate limit_is_never_kept ring.c '/^static bool has_space/,/return true;/s/<= writer->limit/< 0/'
+
+# Ends.
+mutate close_without_ringing ring.c '/^static void end_ring/,/^}/{/bell_ring/d}'
+mutate close_rings_readers_only ring.c '/^static void end_ring/,/^}/{/bell_ring\(ring->space_bell/d}'
+mutate close_rings_the_writer_only ring.c '/^static void end_ring/,/^}/{/bell_ring\(ring->data_bell/d}'
+mutate last_poison_wins ring.c 's/STATE_OF\(word\) < STATE_OF\(ended\)/STATE_OF(word) <= STATE_OF(ended)/'
+mutate closed_without_a_last_look ring.c \
+    '/^enum ring_result ring_peek/,/^}/{/The last record may/,/return/s/if \(!has_record\(reader\)\)/if (true)/}' 6
+mutate death_without_ringing ring.c '/^void ring_mark_dead/,/^}/{/bell_ring/d}'
+mutate death_leaves_the_parked_bit ring.c '/^void ring_mark_dead/,/^}/{/bell_leave/d}'
+mutate attach_takes_any_slot ring.c \
+    '/^bool ring_attach/,/^}/s/uint32_t expected = READER_FREE/uint32_t expected = atomic_load(\&ring->shared->readers[slot % 64].status)/'
+
+# Bounds and fragments.
+mutate length_unchecked ring.c 's/record_bytes\(record->header.length\) > visible/false/'
+mutate tail_unchecked ring.c 's/visible > reader->ring->capacity \|\| //'
+mutate version_unchecked ring.c 's/header.about.version != LAYOUT_VERSION \|\|//'
+mutate truncation_unchecked ring.c 's/\(uint64_t\)segment.st_size < .*\)$/false)/'
+mutate mapping_survives_a_fork ring.c 's/MADV_DONTFORK/MADV_NORMAL/'
+mutate fragment_of_any_message message.c 's/ && header->tag == message->tag//'
+mutate total_unchecked message.c 's/message->total <= PTRDIFF_MAX/true/'
+mutate torn_messages_not_told message.c 's/writer->torn = true/writer->torn = false/'
+mutate fragment_longer_than_the_rest message.c 's/bytes > left \|\| //; s/last != \(bytes == left\)/false/'
+
+# Memory order. On x86 a release store lets the look at `parked` pass it; ThreadSanitizer sees the rest.
+mutate tail_stored_with_release ring.c '/shared->tail, writer->tail, memory/s/seq_cst/release/' 8
+mutate head_stored_with_release ring.c \
+    '/^ *atomic_store_explicit\(&ring->shared->readers\[reader->slot\].head/,/;/s/seq_cst/release/' 8
+mutate tail_stored_relaxed ring.c '/shared->tail, writer->tail, memory/s/seq_cst/relaxed/' 1 tsan
+mutate tail_loaded_relaxed ring.c '/reader->tail = atomic_load/s/seq_cst/relaxed/' 1 tsan
+mutate head_stored_relaxed ring.c \
+    '/^ *atomic_store_explicit\(&ring->shared->readers\[reader->slot\].head/,/;/s/seq_cst/relaxed/' 1 tsan
+mutate head_scanned_relaxed ring.c \
+    '/^static uint64_t scan_limit/,/^}/{/\]\.head, memory/s/seq_cst/relaxed/}' 1 tsan
+
+if [ $survived -gt 0 ]; then
+    echo "FAILED mutants: $survived of $count survived, or could not be made"
+    exit 1
+fi
+echo "OK mutants: all $count noticed"
