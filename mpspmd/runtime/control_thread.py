@@ -16,12 +16,11 @@ _LOOK_S = 0.5  # how often the parent's pid is looked at, should its sentinel no
 class ControlThread:
     """Owns the rank's DEALER, and notices the engine's death."""
 
-    def __init__(self, address: str, rank: int, on_engine_death: Callable[[], None]) -> None:
+    def __init__(self, address: str, rank: int) -> None:
         self._rank = rank
         self._leave: Callable[[], None] | None = None
         self._told_to_leave = False
         self._plane = RankPlane(address, rank)
-        self._on_engine_death = on_engine_death
         self._closing = threading.Event()
         self._engine_pid = os.getppid()
         parent = multiprocessing.parent_process()
@@ -56,7 +55,6 @@ class ControlThread:
     def _look(self) -> None:
         files, received = self._plane.poll(_LOOK_S if not self._closing.is_set() else 0)
         if self._sentinel in files or os.getppid() != self._engine_pid:
-            self._on_engine_death()
             # Nobody waits for this process any more, and its main thread may be anywhere.
             os._exit(1)
         for message in received:

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing import util as multiprocessing_util
 from typing import Any, NoReturn
 
@@ -42,13 +42,14 @@ class Engine:
         kwargs: dict[str, Any] | None = None,
         config: RuntimeConfig | None = None,
         around_start: AroundStart | None = None,
-        on_engine_death: Callable[[], None] | None = None,
+        remove_at_end: Sequence[str] = (),
     ) -> None:
         """Returns when every rank's worker is made.
 
         `worker(ctx, *args, **kwargs)` makes the worker on each rank; it and its arguments are pickled.
         `around_start(rank)` is a context manager for the start of that rank's process, for example to
-        set its environment. `on_engine_death` is called on every rank when the engine has died.
+        set its environment. `remove_at_end` are files (paths or shell patterns) that are removed when the
+        last of the run's processes is gone, also if all of them are killed.
 
         ConfigError, SegmentError, WorkerNotPicklable, StartupError; then nothing is left behind.
         """
@@ -77,7 +78,7 @@ class Engine:
         self._finalizer = multiprocessing_util.Finalize(None, self.shutdown, exitpriority=100)
         try:
             self._ranks.start(
-                self._segments, worker, args, kwargs or {}, around_start, on_engine_death
+                self._segments, worker, args, kwargs or {}, around_start, remove_at_end
             )
         except BaseException:
             self.shutdown()

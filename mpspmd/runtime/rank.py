@@ -23,6 +23,7 @@ from mpspmd.errors import ChannelClosed, ChannelPoisoned
 from mpspmd.request import ExecuteModelRequest, RemoteException
 from mpspmd.runtime.control_thread import ControlThread
 from mpspmd.runtime.fault import as_fault, describe
+from mpspmd.runtime.janitor import Janitor
 from mpspmd.runtime.leave import leave
 from mpspmd.runtime.replier import Replier, ThreadReplier
 from mpspmd.runtime.worker import RankContext
@@ -50,23 +51,15 @@ class RankProcess:
     segments: ChannelSegments
     run_dir: Path
     digest_requests: bool
-    on_engine_death: Callable[[], None] | None = None
+    janitor: Janitor
 
     def __getstate__(self) -> dict[str, Any]:
         # Locks may only be pickled while a process is being spawned, with this pickler: now.
-        made_there = (self.worker, self.args, self.kwargs, self.on_engine_death)
-        pickled = bytes(ForkingPickler.dumps(made_there))
-        return self.__dict__ | {
-            "worker": pickled,
-            "args": (),
-            "kwargs": {},
-            "on_engine_death": None,
-        }
+        pickled = bytes(ForkingPickler.dumps((self.worker, self.args, self.kwargs)))
+        return self.__dict__ | {"worker": pickled, "args": (), "kwargs": {}}
 
     def _unpack(self) -> None:
-        self.worker, self.args, self.kwargs, self.on_engine_death = pickle.loads(
-            cast(bytes, self.worker)
-        )
+        self.worker, self.args, self.kwargs = pickle.loads(cast(bytes, self.worker))
 
     def __call__(self) -> None:
         """The process's main function. Doesn't return."""
@@ -85,13 +78,13 @@ class RankProcess:
 
     def _run(self) -> int:
         began = time.monotonic()
-        control = ControlThread(
-            control_address(self.run_dir), self.rank, self._clean_up_after_engine
-        )
+        control = ControlThread(control_address(self.run_dir), self.rank)
         control.send(Hello(self.rank, os.getpid()))
         channel = RankChannel(self.segments, self.rank)
         self.segments.close()
-        ctx = RankContext(self.rank, self.rank, self.world_size, str(self.run_dir))
+        ctx = RankContext(
+            self.rank, self.rank, self.world_size, str(self.run_dir), self.janitor.remove_at_end
+        )
         if self.digest_requests:
             ctx.keep_digest()
         try:
@@ -115,13 +108,6 @@ class RankProcess:
             control.send(Goodbye(self.rank))
             control.close()
         return 0
-
-    def _clean_up_after_engine(self) -> None:
-        """The engine is gone: do what it can't do any more."""
-        if self.on_engine_death is not None:
-            with contextlib.suppress(Exception):
-                self.on_engine_death()
-        remove_run_dir(self.run_dir)
 
 
 class RankLoop:
@@ -237,10 +223,3 @@ def _shut_down(worker: Any) -> None:
             shutdown()
     except Exception:
         logger.exception("the worker's shutdown failed")
-
-
-def remove_run_dir(run_dir: Path) -> None:
-    """Removes a run's folder; several processes may do so at once."""
-    for path in (*run_dir.glob("*"), run_dir):
-        with contextlib.suppress(OSError):
-            path.rmdir() if path.is_dir() else path.unlink()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -15,7 +16,8 @@ from mpspmd.config import RuntimeConfig
 from mpspmd.control.messages import Fault
 from mpspmd.control.plane import EnginePlane, control_address
 from mpspmd.errors import SegmentError
-from mpspmd.runtime.rank import RankProcess, remove_run_dir
+from mpspmd.runtime.janitor import Janitor
+from mpspmd.runtime.rank import RankProcess
 from mpspmd.runtime.spawn import start_ranks, stop_ranks
 from mpspmd.runtime.supervisor import Supervisor
 from mpspmd.transport.channel import ChannelSegments
@@ -46,6 +48,7 @@ class Ranks:
         self._processes: list[BaseProcess] = []
         self._supervisor: Supervisor | None = None
         self._run_dir: Path | None = None
+        self._janitor: Janitor | None = None
 
     @property
     def pids(self) -> list[int]:
@@ -58,10 +61,13 @@ class Ranks:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         around_start: AroundStart | None,
-        on_engine_death: Callable[[], None] | None,
+        remove_at_end: Sequence[str],
     ) -> None:
         """Returns when every worker is made. Whatever it raises, `stop()` undoes."""
         self._run_dir = _make_run_dir(self._config)
+        self._janitor = Janitor()
+        for name in (str(self._run_dir), *remove_at_end):
+            self._janitor.remove_at_end(name)
         plane = EnginePlane(control_address(self._run_dir))
         self._supervisor = Supervisor(plane, self._on_fault, self._on_death)
         ranks = [
@@ -74,7 +80,7 @@ class Ranks:
                 segments=segments,
                 run_dir=self._run_dir,
                 digest_requests=self._config.digest_requests,
-                on_engine_death=on_engine_death,
+                janitor=self._janitor,
             )
             for rank in range(self._world_size)
         ]
@@ -93,7 +99,9 @@ class Ranks:
         if self._supervisor is not None:
             self._supervisor.close()
         if self._run_dir is not None:
-            remove_run_dir(self._run_dir)
+            shutil.rmtree(self._run_dir, ignore_errors=True)
+        if self._janitor is not None:
+            self._janitor.close()
 
     def _patience(self, after_a_death: bool) -> float:
         """How long ranks may take to leave by themselves."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ class RankContext:
     world_size: int
     run_dir: str
     """A folder that only this run's processes use; it goes away with the run."""
+    remove_at_end: Callable[[str], None] = field(repr=False)
+    """Files to remove (a path or a shell pattern) when the last of the run's processes is gone."""
     _digest: Any = field(default=None, repr=False)
 
     @property

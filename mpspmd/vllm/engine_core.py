@@ -30,6 +30,8 @@ def leaving_at_signals() -> Iterator[None]:
         return
     numbers = (signal.SIGINT, signal.SIGTERM)
     noting = {number: signal.getsignal(number) for number in numbers}
+    if _has_noted(noting[signal.SIGTERM]):
+        raise SystemExit
 
     def note_and_stop(number: int, frame: FrameType | None) -> None:
         # Once: the clean-up that follows must not be cut short.
@@ -47,6 +49,15 @@ def leaving_at_signals() -> Iterator[None]:
     finally:
         for number in numbers:
             signal.signal(number, noting[number])
+
+
+def _has_noted(handler: object) -> bool:
+    """Whether a signal has come before: EngineCore's handler notes it in a variable of its own."""
+    code, cells = getattr(handler, "__code__", None), getattr(handler, "__closure__", None) or ()
+    names = getattr(code, "co_freevars", ())
+    return "shutdown_requested" in names and bool(
+        cells[names.index("shutdown_requested")].cell_contents
+    )
 
 
 def leave_quickly() -> None:

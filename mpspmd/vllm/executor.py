@@ -6,7 +6,6 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from functools import partial
 from multiprocessing import util as multiprocessing_util
 from typing import Any
 
@@ -35,7 +34,7 @@ from mpspmd.request import ALL
 from mpspmd.runtime.engine import Engine
 from mpspmd.vllm.cpu_binding import CoreBinding
 from mpspmd.vllm.engine_core import leave_quickly, leaving_at_signals
-from mpspmd.vllm.leftovers import sweep
+from mpspmd.vllm.leftovers import leftovers, sweep
 from mpspmd.vllm.worker import RankWorker
 
 logger = init_logger(__name__)
@@ -102,7 +101,7 @@ class MpSpmdExecutor(Executor):
                     shutdown_timeout_s=float(envs.VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS)
                 ),
                 around_start=around_start,
-                on_engine_death=partial(sweep, self._init_method),
+                remove_at_end=[*leftovers(self._init_method), _semaphore_file(lock)],
             )
         except BaseException:
             sweep(self._init_method)
@@ -230,3 +229,8 @@ def _distributed_init_method() -> str:
     if aiter_requires_tcp_store():
         return get_distributed_init_method(get_loopback_ip(), get_open_port())
     return get_file_store_init_method()
+
+
+def _semaphore_file(lock: Any) -> str:
+    """A spawned process opens the lock by name; its resource tracker may be killed with the rest."""
+    return f"/dev/shm/sem.{lock._semlock.name.removeprefix('/')}"

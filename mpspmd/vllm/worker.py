@@ -47,6 +47,7 @@ class RankWorker(WorkerWrapperBase):
         shared_worker_lock: Lock,
     ) -> None:
         self._init_method = distributed_init_method
+        self._broadcaster: SharedMemory | None = None
         self.reply_thread = bool(vllm_config.scheduler_config.async_scheduling)
         _prepare_process(vllm_config, ctx.rank, ctx.local_rank)
         super().__init__(rpc_rank=ctx.local_rank, global_rank=ctx.rank)
@@ -61,20 +62,30 @@ class RankWorker(WorkerWrapperBase):
             "is_driver_worker": ctx.rank % vllm_config.parallel_config.tensor_parallel_size == 0,
             "shared_worker_lock": shared_worker_lock,
         }
-        self.init_worker(all_kwargs)
-        expert_parallel = vllm_config.parallel_config.enable_expert_parallel
-        _set_title(expert_parallel)
-        self.init_device()
-        _set_title(expert_parallel)
-        if envs.VLLM_ELASTIC_EP_SCALE_UP_LAUNCH:
-            self.worker.elastic_ep_execute("load_model")
-        else:
-            self.worker.load_model()
+        try:
+            self._make_worker(all_kwargs, vllm_config.parallel_config.enable_expert_parallel)
+        except BaseException:
+            # Nobody will call shutdown().
+            self._sweep()
+            raise
         current_platform.update_block_size_for_backend(vllm_config)
         # From here on nobody changes a variable that vLLM reads.
         enable_envs_cache()
         if vllm_config.parallel_config.numa_bind:
             numa_utils.log_current_affinity_state(f"Worker_{ctx.rank}")
+
+    def _make_worker(self, all_kwargs: list[dict[str, Any]], expert_parallel: bool) -> None:
+        self.init_worker(all_kwargs)
+        _set_title(expert_parallel)
+        self.init_device()
+        _set_title(expert_parallel)
+        self._broadcaster = _own_broadcaster_segment()
+        if self._broadcaster is not None:
+            self.ctx.remove_at_end(f"/dev/shm/{self._broadcaster.name.removeprefix('/')}")
+        if envs.VLLM_ELASTIC_EP_SCALE_UP_LAUNCH:
+            self.worker.elastic_ep_execute("load_model")
+        else:
+            self.worker.load_model()
 
     def start_reply_thread(self) -> None:
         """A thread has no device of its own: without this it would make a context on device 0."""
@@ -87,10 +98,13 @@ class RankWorker(WorkerWrapperBase):
         return result.get_output() if isinstance(result, AsyncModelRunnerOutput) else result
 
     def shutdown(self) -> None:
-        broadcaster = _own_broadcaster_segment()
         super().shutdown()
         destroy_model_parallel()
         destroy_distributed_environment()
+        self._sweep()
+
+    def _sweep(self) -> None:
+        broadcaster = self._broadcaster or _own_broadcaster_segment()
         if broadcaster is not None:
             # Its owner unlinks it when it is collected, which may never happen in a rank that leaves.
             with contextlib.suppress(FileNotFoundError):

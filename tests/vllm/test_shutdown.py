@@ -106,4 +106,4 @@ def test_killing_everything_leaves_no_segment_of_ours(
 
 def _ignore_errors(server: Server, prompt: list[int], sampling: dict[str, object]) -> None:
     with contextlib.suppress(OSError):
-        server.stream(prompt, sampling)
+        server.stream(prompt, sampling, timeout_s=4)

@@ -60,8 +60,10 @@ class Server:
             assert time.monotonic() < end, f"no {text!r} in\n{self.log.read_text()[-5000:]}"
             time.sleep(0.05)
 
-    def stream(self, prompt: list[int], sampling: dict[str, Any]) -> list[int]:
-        """The token ids of one streamed completion."""
+    def stream(
+        self, prompt: list[int], sampling: dict[str, Any], timeout_s: float = 300
+    ) -> list[int]:
+        """The token ids of one streamed completion; `timeout_s` for each piece of it."""
         body = {
             "model": self.model, "prompt": prompt, "stream": True, "return_token_ids": True, **sampling
         }  # fmt: skip
@@ -71,7 +73,7 @@ class Server:
             {"Content-Type": "application/json"},
         )
         tokens: list[int] = []
-        with urllib.request.urlopen(request, timeout=300) as response:
+        with urllib.request.urlopen(request, timeout=timeout_s) as response:
             for line in response:
                 if line.startswith(b"data: {"):
                     choice = json.loads(line[6:])["choices"][0]
