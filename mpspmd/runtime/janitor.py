@@ -15,14 +15,15 @@ logger = logging.getLogger(__name__)
 # child of anybody's, and in a session of its own: killing a process group or a process tree spares it.
 # Names may be patterns, so that they are expanded; only newlines separate them.
 _SCRIPT = """
+exec 3<&0
 (
     trap '' INT TERM HUP
     IFS='
 '
     names=
-    while read -r name; do names="$names$name$IFS"; done
+    while read -r name <&3; do names="$names$name$IFS"; done
     rm -rf -- $names
-) <&0 >/dev/null 2>&1 &
+) >/dev/null 2>&1 &
 """
 
 

@@ -19,7 +19,7 @@ from vllm_server import Server
 HERE = Path(__file__).parent
 # Of the engine and its ranks; vLLM's front end may say what it likes about its user's Ctrl-C.
 COMPLAINTS = re.compile(
-    r"\((EngineCore|Worker).*(Traceback|WARNING.*shutdown)|leaked|Exception ignored|mpspmd.*Traceback"
+    r"\((EngineCore|Worker).*(Traceback|WARNING.*shutdown)|resource_tracker|mpspmd.*Traceback"
 )
 
 

@@ -1,0 +1,8 @@
+"""What channels between an engine and its ranks cost.
+
+One module a measurement, each run as `python -m benchmarks.<module>`:
+
+    channel_latency    the round trip of one message, mpspmd beside other transports
+
+`peers` has the transports, one module each; how to add one is said there.
+"""

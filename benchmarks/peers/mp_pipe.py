@@ -1,0 +1,63 @@
+"""multiprocessing.Pipe, one a rank."""
+
+from __future__ import annotations
+
+import multiprocessing
+import platform
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+
+from benchmarks.peers.peer import Setup
+from benchmarks.rank_processes import LEAVE, RankProcesses
+
+
+class MpPipe:
+    """The request goes to each rank in turn, then the replies are read in turn."""
+
+    name = "mp-pipe"
+    version = platform.python_version()
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self._processes = RankProcesses(self.name)
+        self._pipes: list[Connection] = []
+        self._repliers: list[Connection] = []
+
+    def start(self) -> None:
+        theirs: list[Connection] = []
+        for _ in range(self._setup.ranks):
+            ours, its = multiprocessing.Pipe()
+            self._pipes.append(ours)
+            theirs.append(its)
+        self._processes.start(_serve, [(self._setup, end) for end in theirs])
+        for end in theirs:
+            end.close()
+        self._processes.reports()
+        self._repliers = [self._pipes[rank] for rank in self._setup.repliers]
+
+    @property
+    def pids(self) -> Sequence[int]:
+        return self._processes.pids
+
+    def round_trip(self, request: object) -> None:
+        for pipe in self._pipes:
+            pipe.send(request)
+        for pipe in self._repliers:
+            pipe.recv()
+
+    def close(self) -> None:
+        self._processes.stop(self._ask_to_leave)
+        for pipe in self._pipes:
+            pipe.close()
+
+    def _ask_to_leave(self) -> None:
+        for pipe in self._pipes:
+            pipe.send(LEAVE)
+
+
+def _serve(rank: int, link: Connection, setup: Setup, pipe: Connection) -> None:
+    replies = rank in setup.repliers
+    link.send(None)
+    while pipe.recv() is not LEAVE:
+        if replies:
+            pipe.send(setup.answer)

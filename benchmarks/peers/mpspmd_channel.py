@@ -1,0 +1,91 @@
+"""mpspmd's request and reply channels with its object codec, without Engine around them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+
+import mpspmd
+from benchmarks.peers.peer import Setup
+from benchmarks.rank_processes import LEAVE, RankProcesses
+from mpspmd._native import Inbox, Writer
+from mpspmd.codec.objects import ObjectEncoder, decode
+from mpspmd.config import RuntimeConfig
+from mpspmd.transport.channel import ChannelSegments, EngineChannel, Kind, RankChannel
+
+_REQUEST = int(Kind.REQUEST)
+_REPLY = int(Kind.REPLY)
+_OUT_OF_BAND = int(Kind.OUT_OF_BAND)
+_LEAVE_TIMEOUT_S = 1.0
+
+
+class MpspmdChannel:
+    """One ring of requests that all ranks read, one ring of replies from each."""
+
+    name = "mpspmd"
+    version = mpspmd.__version__
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self._processes = RankProcesses(self.name)
+        self._encoder = ObjectEncoder()
+        self._n_replies = len(setup.repliers)
+        self._segments: ChannelSegments | None = None
+        self._step = 0
+
+    def start(self) -> None:
+        self._segments = ChannelSegments.create(self._setup.ranks, RuntimeConfig.from_env())
+        self._channel = EngineChannel(self._segments)
+        self._processes.start(_serve, [(self._setup, self._segments)] * self._setup.ranks)
+        self._processes.reports()
+
+    @property
+    def pids(self) -> Sequence[int]:
+        return self._processes.pids
+
+    def round_trip(self, request: object) -> None:
+        self._step += 1
+        _send(self._channel.requests, self._encoder, _REQUEST, self._step, request)
+        for _ in range(self._n_replies):
+            _receive(self._channel.replies)
+
+    def close(self) -> None:
+        self._processes.stop(self._ask_to_leave)
+        if self._segments is not None:
+            self._segments.close()
+
+    def _ask_to_leave(self) -> None:
+        self._channel.requests.send(_REQUEST, 0, ObjectEncoder().encode(LEAVE), _LEAVE_TIMEOUT_S)
+
+
+def _serve(rank: int, link: Connection, setup: Setup, segments: ChannelSegments) -> None:
+    channel = RankChannel(segments, rank)
+    segments.close()
+    encoder = ObjectEncoder()
+    replies = rank in setup.repliers
+    link.send(None)
+    while True:
+        step, request = _receive(channel.requests)
+        if request is LEAVE:
+            return
+        if replies:
+            _send(channel.replies, encoder, _REPLY, step, setup.answer)
+
+
+def _send(writer: Writer, encoder: ObjectEncoder, kind: int, step: int, obj: object) -> None:
+    message = encoder.encode(obj)
+    writer.send(kind | _OUT_OF_BAND if isinstance(message, list) else kind, step, message)
+
+
+def _receive(inbox: Inbox) -> tuple[int, object]:
+    """The step and the object. The record is free again when this returns."""
+    message = inbox.recv()
+    if message is None:
+        raise InterruptedError("the wait for a message was interrupted")
+    _, kind, step, payload = message
+    try:
+        return step, decode(payload, bool(kind & _OUT_OF_BAND))
+    finally:
+        if isinstance(payload, memoryview):
+            payload.release()
+            inbox.release()

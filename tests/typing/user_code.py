@@ -1,0 +1,72 @@
+"""What a user of the library writes. mypy --strict must be content with it; nobody runs it."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import Any, assert_type
+
+import mpspmd
+from mpspmd.errors import MpSpmdError, RankDied, RankError, StartupError, StepTimeout
+
+
+class Model(mpspmd.Worker):
+    def __init__(self, ctx: mpspmd.RankContext, path: str, *, layers: int = 2) -> None:
+        super().__init__(ctx)
+        self.path = path
+        self.where = str(ctx.device)
+        assert_type(ctx.rank, int)
+        assert_type(ctx.request_digest(), str | None)
+
+    def execute_model(self, batch: list[int]) -> list[int]:
+        return [token + self.ctx.rank for token in batch]
+
+    def add_lora(self, name: str) -> bool:
+        return bool(name)
+
+    def finish_reply(self, result: Any) -> Any:
+        return result
+
+    def shutdown(self) -> None:
+        print("bye from", self.ctx.rank, "of", self.ctx.world_size)
+
+
+def serve(path: str) -> list[int]:
+    config = mpspmd.RuntimeConfig(reply_ring_bytes=1 << 20, start_timeout_s=60)
+    assert_type(config.start_timeout_s, float | None)
+    with mpspmd.Engine(
+        Model, world_size=2, args=(path,), kwargs={"layers": 4}, config=config
+    ) as engine:
+        engine.on_failure(lambda: print("failed:", engine.failure))
+        tokens: list[int] = engine.execute_model([1, 2, 3])
+        future: Future[list[int]] = engine.execute_model(tokens, non_block=True)
+        loras: list[bool] = engine.collective_rpc("add_lora", args=("name",), timeout=5)
+        ranks: list[int] = engine.collective_rpc(lambda worker: worker.ctx.rank)
+        one: bool = engine.call("add_lora", ("name",), reply_ranks=1)
+        engine.call("add_lora", kwargs={"name": "x"}, reply_ranks=None)
+        assert one or all(loras) or ranks
+        assert_type(engine.pids, list[int])
+        assert_type(engine.world_size, int)
+        return future.result(timeout=1)
+
+
+def serve_patiently(path: str) -> list[int]:
+    try:
+        return serve(path)
+    except RankDied as died:
+        print(died.rank, died.pid, died.method, died.reason)
+    except RankError as error:
+        print(error.rank, error.exception, error.remote_traceback, error.__cause__)
+    except StartupError as error:
+        print({rank: cause.upper() for rank, cause in error.causes.items()})
+    except StepTimeout as error:
+        raise TimeoutError from error
+    except MpSpmdError:
+        raise
+    return []
+
+
+request = mpspmd.ExecuteModelRequest(1, "execute_model", ([1, 2],), reply_ranks="all")
+assert_type(request.step_id, int)
+assert_type(request.is_answered_by(0), bool)
+reply = mpspmd.Reply(step_id=1, rank=0, value=[1])
+assert_type(reply.rank, int)

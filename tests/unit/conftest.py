@@ -1,0 +1,46 @@
+"""Engines that many tests use: a start costs a second or more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import workers
+
+from mpspmd import Engine, RuntimeConfig
+
+
+class SharedEngine:
+    """One engine for many tests; a new one when a test has broken it."""
+
+    def __init__(self, worker: type, world_size: int) -> None:
+        self._worker = worker
+        self._world_size = world_size
+        self._engine: Engine | None = None
+
+    def get(self) -> Engine:
+        if self._engine is None or self._engine.failure is not None:
+            self.close()
+            self._engine = Engine(
+                self._worker,
+                world_size=self._world_size,
+                config=RuntimeConfig(digest_requests=True, shutdown_timeout_s=5),
+            )
+        return self._engine
+
+    def close(self) -> None:
+        if self._engine is not None:
+            self._engine.shutdown()
+
+
+@pytest.fixture(scope="session")
+def shared_calculators() -> Iterator[SharedEngine]:
+    shared = SharedEngine(workers.Calculator, 2)
+    yield shared
+    shared.close()
+
+
+@pytest.fixture
+def engine(shared_calculators: SharedEngine) -> Engine:
+    """Two ranks with a `workers.Calculator` each."""
+    return shared_calculators.get()

@@ -1,0 +1,190 @@
+"""StepFuture: the result of a call that goes on while its caller does something else."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import workers
+
+from mpspmd import Engine
+from mpspmd.errors import EngineClosed, RankError, StepTimeout
+
+pytestmark = pytest.mark.timeout(30)
+
+
+def test_a_future_gives_what_a_blocking_call_gives(engine: Engine) -> None:
+    assert engine.collective_rpc("rank", non_block=True).result() == [0, 1]
+    assert engine.call("rank", reply_ranks=1, non_block=True).result() == 1
+    assert engine.execute_model(5, non_block=True).result() == (0, (5,))
+
+
+def test_a_call_without_replies_has_no_future(engine: Engine) -> None:
+    assert engine.call("rank", reply_ranks=None, non_block=True) is None
+
+
+def test_done_is_false_before_the_reply_and_true_after_it_without_a_wait(
+    engine: Engine, eventually: Any
+) -> None:
+    future = engine.collective_rpc("sleep", args=(0.3, "x"), non_block=True)
+    assert not future.done()
+    assert future.running()
+    eventually(future.done, "the future is done")
+    assert future.result(timeout=0) == ["x", "x"]
+
+
+def test_futures_may_be_asked_in_any_order_and_again(engine: Engine) -> None:
+    futures = [engine.collective_rpc("echo", args=(i,), non_block=True) for i in range(20)]
+    for i in (19, 0, 7, 7, *range(20)):
+        assert futures[i].result() == [i, i]
+
+
+def test_a_timeout_of_result_leaves_the_call_running(engine: Engine) -> None:
+    future = engine.collective_rpc("sleep", args=(0.4, "x"), non_block=True)
+    with pytest.raises(TimeoutError) as caught:
+        future.result(timeout=0.05)
+    assert not isinstance(caught.value, StepTimeout)
+    assert future.result() == ["x", "x"]
+
+
+def test_the_calls_own_timeout_ends_it_for_good(engine: Engine) -> None:
+    late = engine.late_replies
+    future = engine.collective_rpc("sleep", args=(0.4, "x"), non_block=True, timeout=0.05)
+    for _ in range(2):
+        with pytest.raises(StepTimeout):
+            future.result(timeout=10)
+    assert future.done()
+    assert engine.collective_rpc("echo", args=("own",)) == ["own", "own"]
+    assert engine.late_replies == late + 2
+    with pytest.raises(StepTimeout):
+        future.result()
+
+
+def test_an_exception_is_raised_and_can_be_asked_for(engine: Engine) -> None:
+    future = engine.collective_rpc("fail", args=("no luck",), non_block=True)
+    assert isinstance(future.exception(), RankError)
+    for _ in range(2):
+        with pytest.raises(RankError, match="no luck"):
+            future.result()
+
+
+def test_a_request_on_its_way_cannot_be_cancelled(engine: Engine) -> None:
+    future = engine.collective_rpc("sleep", args=(0.1, "x"), non_block=True)
+    assert not future.cancel()
+    assert future.result() == ["x", "x"]
+
+
+def test_a_callback_is_called_although_nobody_asks_for_the_result(engine: Engine) -> None:
+    called = threading.Event()
+    future = engine.collective_rpc("sleep", args=(0.1, "x"), non_block=True)
+    future.add_done_callback(lambda done: done.result() == ["x", "x"] and called.set())
+    assert called.wait(10)
+
+
+def test_a_callback_added_after_the_end_is_called_at_once(engine: Engine) -> None:
+    future = engine.collective_rpc("rank", non_block=True)
+    future.result()
+    results: list[Any] = []
+    future.add_done_callback(lambda done: results.append(done.result()))
+    assert results == [[0, 1]]
+
+
+def test_callbacks_are_called_at_the_deadline(engine: Engine) -> None:
+    ended: list[float] = []
+    called = threading.Event()
+    began = time.monotonic()
+    future = engine.collective_rpc("sleep", args=(1.5,), non_block=True, timeout=0.1)
+    future.add_done_callback(lambda done: (ended.append(time.monotonic()), called.set()))
+    assert called.wait(10)
+    assert isinstance(future.exception(), StepTimeout)
+    assert ended[0] - began < 1.2
+
+
+def test_done_is_true_once_the_deadline_has_passed(engine: Engine, eventually: Any) -> None:
+    future = engine.collective_rpc("sleep", args=(1.0, "x"), non_block=True, timeout=0.1)
+    eventually(future.done, "the future is done")
+    assert isinstance(future.exception(), StepTimeout)
+
+
+def test_a_callback_may_call_the_engine(engine: Engine) -> None:
+    results: list[Any] = []
+    called = threading.Event()
+
+    def call_again(done: Any) -> None:
+        results.append(engine.collective_rpc("echo", args=("again",), timeout=2))
+        called.set()
+
+    engine.collective_rpc("sleep", args=(0.1,), non_block=True).add_done_callback(call_again)
+    assert called.wait(4)
+    assert results == [["again", "again"]]
+
+
+def test_a_callback_that_raises_harms_no_other_call(engine: Engine) -> None:
+    called = threading.Event()
+
+    def fail(done: Any) -> None:
+        called.set()
+        raise RuntimeError("the callback's own trouble")
+
+    engine.collective_rpc("sleep", args=(0.1,), non_block=True).add_done_callback(fail)
+    assert called.wait(10)
+    assert engine.collective_rpc("rank") == [0, 1]
+
+
+def test_wait_and_as_completed_work_once_the_reader_runs(engine: Engine) -> None:
+    engine.start_reader()
+    futures = [engine.collective_rpc("echo", args=(i,), non_block=True) for i in range(20)]
+    done, waiting = concurrent.futures.wait(futures, timeout=10)
+    assert (len(done), len(waiting)) == (20, 0)
+    more = [engine.collective_rpc("echo", args=(i,), non_block=True) for i in range(20)]
+    results = [future.result()[0] for future in concurrent.futures.as_completed(more, timeout=10)]
+    assert sorted(results) == list(range(20))
+
+
+def test_callbacks_and_callers_in_many_threads_lose_nothing(engine: Engine) -> None:
+    answers: list[int] = []
+
+    def ask(thread: int) -> None:
+        for i in range(40):
+            number = 1000 * thread + i
+            future = engine.collective_rpc("echo", args=(number,), non_block=True)
+            future.add_done_callback(lambda done: answers.append(done.result()[0]))
+            assert engine.collective_rpc("echo", args=(-number,)) == [-number, -number]
+            future.result()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(ask, range(4)))
+    assert sorted(answers) == [1000 * thread + i for thread in range(4) for i in range(40)]
+
+
+def test_result_does_not_time_out_while_another_thread_sets_it(engine: Engine) -> None:
+    setting = threading.Event()
+    future = engine.collective_rpc("sleep", args=(0.1, "x"), non_block=True)
+    set_result = future.set_result
+
+    def set_slowly(result: Any) -> None:
+        setting.set()
+        time.sleep(0.3)
+        set_result(result)
+
+    future.set_result = set_slowly
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(future.result)
+        assert setting.wait(10)
+        assert future.result() == ["x", "x"]
+        assert first.result() == ["x", "x"]
+
+
+def test_futures_under_way_end_when_the_engine_is_shut_down() -> None:
+    engine = Engine(workers.Calculator, world_size=1)
+    futures = [engine.collective_rpc("sleep", args=(0.2,), non_block=True) for _ in range(3)]
+    waiter = ThreadPoolExecutor(1).submit(futures[1].exception)
+    engine.shutdown()
+    for future in futures:
+        assert future.done()
+        assert future.exception() is None or isinstance(future.exception(), EngineClosed)
+    assert waiter.result(10) is None or isinstance(waiter.result(), EngineClosed)

@@ -1,0 +1,56 @@
+"""`import mpspmd` is cheap: what is large is imported when it is used."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+_LARGE = ("torch", "vllm", "zmq", "msgspec", "cloudpickle", "numpy")
+
+_MEASURE = f"""
+import json, sys, time
+before = time.perf_counter()
+import mpspmd
+took_s = time.perf_counter() - before
+loaded = [name for name in {_LARGE!r} if name in sys.modules]
+print(json.dumps([took_s, loaded]))
+"""
+
+
+def _in_a_fresh_interpreter(program: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_import_is_fast_and_loads_nothing_large() -> None:
+    took_s, loaded = json.loads(_in_a_fresh_interpreter(_MEASURE))
+    assert loaded == []
+    assert took_s < 1.0  # ten times what is promised: other things run here, too
+
+
+@pytest.mark.parametrize("name", ["RuntimeConfig", "ExecuteModelRequest", "Reply", "Worker"])
+def test_names_that_need_nothing_large_load_nothing_large(name: str) -> None:
+    program = (
+        f"import mpspmd, sys; mpspmd.{name}; print([n for n in {_LARGE!r} if n in sys.modules])"
+    )
+    assert _in_a_fresh_interpreter(program) == "[]\n"
+
+
+def test_an_engine_is_imported_without_torch() -> None:
+    program = "import mpspmd, sys; mpspmd.Engine; print('torch' in sys.modules)"
+    assert _in_a_fresh_interpreter(program) == "False\n"
+
+
+def test_all_public_names_are_there_and_no_other() -> None:
+    import mpspmd
+
+    for name in mpspmd.__all__:
+        assert getattr(mpspmd, name).__name__ == name
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = mpspmd.no_such_name

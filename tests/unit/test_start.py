@@ -1,0 +1,237 @@
+"""How an engine begins and ends: wrong use, ranks that can't be made, nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import workers
+
+from mpspmd import Engine, RuntimeConfig, Worker
+from mpspmd.errors import (
+    ConfigError,
+    EngineClosed,
+    SegmentError,
+    StartupError,
+    WorkerNotPicklable,
+)
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture
+def run_dirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_calculators: Any) -> Path:
+    """Where runs put their folders in this test."""
+    shared_calculators.get()  # its folder is elsewhere
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nothing(run_dirs: Path) -> Iterator[None]:
+    """No process, thread, segment or folder, whatever happens to the engine."""
+    children = set(psutil.Process().children(recursive=True))
+    threads = threading.active_count()
+    segments = _segments()
+    yield
+    assert set(psutil.Process().children(recursive=True)) <= children
+    assert threading.active_count() == threads
+    assert _segments() == segments
+    assert not list(run_dirs.glob("mpspmd-*"))
+
+
+def _open_files() -> list[str]:
+    """What this process's descriptors lead to."""
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(f"/proc/self/fd/{fd}"))
+    return found
+
+
+def _segments() -> set[str]:
+    return {name for name in _open_files() if "/mpspmd-" in name}
+
+
+class TestWrongUse:
+    @pytest.mark.parametrize("world_size", [0, -1, 65, "2", 2.0, None])
+    def test_an_impossible_world_size_is_refused_with_its_value(self, world_size: Any) -> None:
+        with pytest.raises(ConfigError, match=f"world_size={world_size!r}: must be"):
+            Engine(workers.Calculator, world_size=world_size)
+
+    def test_the_limit_of_the_world_size_is_named(self) -> None:
+        with pytest.raises(ConfigError, match="from 1 to 64"):
+            Engine(workers.Calculator, world_size=65)
+
+    def test_a_local_worker_class_is_refused_with_the_remedy(self) -> None:
+        class Local(Worker):
+            pass
+
+        with pytest.raises(WorkerNotPicklable, match=r"Local.*top level of a module"):
+            Engine(Local, world_size=2)
+
+    @pytest.mark.parametrize("argument", [threading.Lock(), lambda: None, (i for i in ())])
+    def test_an_argument_that_cannot_be_pickled_is_refused(self, argument: Any) -> None:
+        with pytest.raises(WorkerNotPicklable, match="arguments"):
+            Engine(workers.Calculator, world_size=2, args=(argument,))
+
+    def test_an_argument_whose_pickling_raises_anything_is_refused(self) -> None:
+        with pytest.raises(WorkerNotPicklable, match="of its own"):
+            Engine(workers.Calculator, world_size=2, args=(workers.Unreducible(),))
+
+    def test_a_socket_folder_with_too_long_a_name_is_refused(self, tmp_path: Path) -> None:
+        long = tmp_path / ("x" * 100)
+        long.mkdir()
+        with pytest.raises(SegmentError, match="107 are allowed"):
+            Engine(workers.Calculator, world_size=1, config=RuntimeConfig(runtime_dir=str(long)))
+        assert not list(long.iterdir())
+
+    def test_a_socket_folder_that_is_not_there_is_refused(self, tmp_path: Path) -> None:
+        missing = str(tmp_path / "missing")
+        with pytest.raises(SegmentError, match="MPSPMD_RUNTIME_DIR"):
+            Engine(workers.Calculator, world_size=1, config=RuntimeConfig(runtime_dir=missing))
+
+
+class TestStart:
+    def test_every_rank_gets_the_arguments_and_its_own_environment(self) -> None:
+        @contextlib.contextmanager
+        def own(rank: int) -> Iterator[None]:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("TEST_OF_RANK", str(rank))
+                yield
+
+        with Engine(
+            workers.Calculator, world_size=2, kwargs={"start": 5}, around_start=own
+        ) as engine:
+            assert engine.collective_rpc("add", args=(1,)) == [6, 6]
+            assert engine.collective_rpc("environment", args=("TEST_OF_RANK",)) == ["0", "1"]
+            folder = Path(engine.call("run_dir", reply_ranks=0))
+            assert folder.stat().st_mode & 0o777 == 0o700
+            assert engine.world_size == 2
+
+    def test_ranks_can_form_a_process_group(self, engine: Engine) -> None:
+        assert engine.collective_rpc("sum_over_ranks") == [3.0, 3.0]
+
+    def test_a_worker_that_raises_is_named_with_cause_and_traceback(self) -> None:
+        with pytest.raises(StartupError) as caught:
+            Engine(workers.Stillborn, world_size=2, args=("raise", (1,)))
+        assert list(caught.value.causes) == [1]
+        cause = caught.value.causes[1]
+        assert "RuntimeError: no weights for rank 1" in cause
+        assert "workers.py" in cause
+        assert "rank 1: RuntimeError" in str(caught.value)
+
+    def test_every_worker_that_raises_is_named(self) -> None:
+        with pytest.raises(StartupError) as caught:
+            Engine(workers.Stillborn, world_size=2, args=("raise", (0, 1)))
+        assert sorted(caught.value.causes) == [0, 1]
+
+    @pytest.mark.parametrize("how", ["die", "exit"])
+    def test_a_rank_that_ends_while_starting_has_its_exit_code_named(self, how: str) -> None:
+        with pytest.raises(StartupError, match="exit code 7") as caught:
+            Engine(workers.Stillborn, world_size=2, args=(how, (0,)))
+        assert list(caught.value.causes) == [0]
+
+    def test_a_rank_that_is_not_ready_in_time_is_named(self) -> None:
+        began = time.monotonic()
+        with pytest.raises(StartupError, match="MPSPMD_START_TIMEOUT_S") as caught:
+            Engine(
+                workers.Stillborn,
+                world_size=2,
+                args=("sleep", (1,)),
+                config=RuntimeConfig(start_timeout_s=2),
+            )
+        assert "not ready after 2 s" in caught.value.causes[1]
+        assert time.monotonic() - began < 30
+
+
+class TestEnd:
+    def test_a_closed_engine_says_so(self) -> None:
+        engine = Engine(workers.Calculator, world_size=1)
+        engine.shutdown()
+        engine.shutdown()
+        with pytest.raises(EngineClosed, match="shut down"):
+            engine.collective_rpc("rank")
+        with pytest.raises(EngineClosed):
+            engine.collective_rpc("rank", non_block=True)
+
+    def test_every_worker_is_shut_down_once_when_the_block_ends(self, tmp_path: Path) -> None:
+        with Engine(workers.Tidy, world_size=2, args=(str(tmp_path), 0.2)) as engine:
+            pids = engine.pids
+        for rank in range(2):
+            assert (tmp_path / str(rank)).read_text() == "shut down\n"
+        assert not [pid for pid in pids if psutil.pid_exists(pid)]
+
+    def test_shutdown_lets_the_current_method_return(self, tmp_path: Path) -> None:
+        engine = Engine(workers.Tidy, world_size=2, args=(str(tmp_path),))
+        engine.call("sleep", (0.5,), reply_ranks=None)
+        engine.shutdown()
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
+
+    def test_a_worker_that_takes_too_long_to_shut_down_is_stopped(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        config = RuntimeConfig(shutdown_timeout_s=0.3)
+        engine = Engine(workers.Tidy, world_size=1, args=(str(tmp_path), 60.0), config=config)
+        began = time.monotonic()
+        engine.shutdown()
+        assert time.monotonic() - began < 20
+        assert "had to be killed" in caplog.text
+
+    def test_shutdown_from_a_failure_callback_is_complete(self, eventually: Any) -> None:
+        engine = Engine(workers.Calculator, world_size=2)
+        engine.on_failure(engine.shutdown)
+        engine.call("leave", (1,), reply_ranks=None)
+        eventually(lambda: engine.failure is not None, "the engine has failed")
+        pids = engine.pids
+        eventually(lambda: not any(map(psutil.pid_exists, pids)), "the ranks are gone")
+        engine.shutdown()
+
+    def test_an_engine_that_was_shut_down_holds_no_descriptor(self) -> None:
+        Engine(workers.Calculator, world_size=1).shutdown()  # what it imports may stay open
+        gc.collect()
+        before = len(_open_files())
+        Engine(workers.Calculator, world_size=2).shutdown()
+        gc.collect()  # multiprocessing closes a process's pipes with the process object
+        assert len(_open_files()) == before
+
+    def test_an_expected_end_of_the_ranks_is_no_failure(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        failed = threading.Event()
+        engine = Engine(workers.Calculator, world_size=2)
+        engine.on_failure(failed.set)
+        future = engine.collective_rpc("sleep", args=(0.1,), non_block=True)
+        future.add_done_callback(lambda done: time.sleep(0.5))
+        engine.shutdown()
+        assert not failed.wait(0.2)
+        assert "died" not in caplog.text
+
+    def test_calls_of_other_threads_end_when_the_engine_is_shut_down(self) -> None:
+        engine = Engine(workers.Calculator, world_size=1)
+        errors: list[BaseException] = []
+
+        def call_for_ever() -> None:
+            try:
+                while True:
+                    engine.collective_rpc("echo", args=(bytes(100_000),))
+            except BaseException as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=call_for_ever) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.2)
+        engine.shutdown()
+        for thread in threads:
+            thread.join(20)
+        assert [type(error) for error in errors] == [EngineClosed] * 4
