@@ -66,8 +66,13 @@ def _start(peer: Peer, setup: Setup) -> None:
 
 def _measure(peer: Peer, request: object, messages: int) -> Latency:
     resume(peer.pids)
-    with deaths_raise(peer.pids, peer.name):
-        latency = measure(peer, request, messages)
+    try:
+        with deaths_raise(peer.pids, peer.name):
+            latency = measure(peer, request, messages)
+    except BenchmarkError:
+        raise
+    except Exception as error:
+        raise BenchmarkError(f"{peer.name} failed: {type(error).__name__}: {error}") from error
     pause(peer.pids)
     return latency
 

@@ -67,12 +67,15 @@ def raise_if_interrupted() -> None:
 def deaths_raise(pids: Sequence[int], name: str) -> Iterator[None]:
     """Within, the end of one of these children raises BenchmarkError in the main thread.
 
-    It ends any wait for the child's reply without a timeout in what is measured.
+    Once. It ends any wait for the child's reply without a timeout in what is measured.
     """
+    watching = True
 
     def look(signum: int = 0, frame: object = None) -> None:
-        for pid in pids:
+        nonlocal watching
+        for pid in pids if watching else ():
             if (ending := _ending(pid)) is not None:
+                watching = False  # the clean-up ends the others
                 raise BenchmarkError(f"a rank of {name} (pid {pid}) ended: {ending}")
 
     old = signal.signal(signal.SIGCHLD, look)
@@ -80,6 +83,7 @@ def deaths_raise(pids: Sequence[int], name: str) -> Iterator[None]:
         look()
         yield
     finally:
+        watching = False
         signal.signal(signal.SIGCHLD, old)
 
 

@@ -35,6 +35,8 @@ static bool attach_all(struct inbox_object *self, PyObject *rings, unsigned slot
             PyErr_SetString(PyExc_TypeError, "Inbox(rings: tuple[Ring, ...], slot: int)");
             return false;
         }
+        if (!check_generation(((struct ring_object *)item)->generation))
+            return false;
         struct ring *ring = &((struct ring_object *)item)->ring;
         struct bell *first = ((struct ring_object *)PyTuple_GetItem(rings, 0))->ring.data_bell;
         if (ring->data_bell != first) {
@@ -88,6 +90,8 @@ static PyObject *inbox_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->line_owner = Py_NewRef(line);
     self->line = line == Py_None ? NULL : ((struct line_object *)line)->line;
     if (!make_room(self, PyTuple_Size(rings)) || !attach_all(self, rings, slot)) {
+        for (Py_ssize_t i = 0; i < self->n_rings; i++)
+            ring_detach(&self->readers[i]);
         Py_DECREF(self);
         return NULL;
     }
@@ -311,6 +315,8 @@ static PyObject *inbox_interrupt(struct inbox_object *self, PyObject *Py_UNUSED(
 
 static PyObject *get_wait_counts(struct inbox_object *self, void *Py_UNUSED(closure)) {
     struct wait_counts *counts = &self->waiter.counts;
+    if (!check_generation(self->generation))
+        return NULL;
     return Py_BuildValue("(KKK)", (unsigned long long)*counts->spins,
                          (unsigned long long)*counts->yields, (unsigned long long)*counts->parks);
 }

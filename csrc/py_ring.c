@@ -22,7 +22,7 @@ static bool bell_of(struct module_state *state, PyObject *page, struct bell **be
         return false;
     }
     *bell = &((struct page_object *)page)->page->engine_bell;
-    return true;
+    return check_generation(((struct page_object *)page)->generation);
 }
 
 static PyObject *ring_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {

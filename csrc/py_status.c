@@ -2,6 +2,7 @@
 #include "module.h"
 
 #include <errno.h>
+#include <string.h>
 #include <unistd.h>
 
 static PyObject *page_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
@@ -122,11 +123,15 @@ static PyObject *line_snapshot(struct line_object *self, PyObject *Py_UNUSED(non
     if (!check_generation(self->owner->generation))
         return NULL;
     status_read(line, &now);
+    /* A long name was cut, perhaps within a character. */
+    PyObject *method = PyUnicode_DecodeUTF8(now.method, (Py_ssize_t)strlen(now.method), "ignore");
+    if (!method)
+        return NULL;
     return Py_BuildValue(
-        "{s:s,s:I,s:K,s:d,s:s,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "phase",
+        "{s:s,s:I,s:K,s:d,s:N,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "phase",
         now.phase <= PHASE_REPLYING ? phases[now.phase] : "unknown", "pid", (unsigned)now.pid,
-        "step", (unsigned long long)now.step, "since", (double)now.since_ns / 1e9, "method",
-        now.method, "requests", (unsigned long long)line->requests, "replies",
+        "step", (unsigned long long)now.step, "since", (double)now.since_ns / 1e9, "method", method,
+        "requests", (unsigned long long)line->requests, "replies",
         (unsigned long long)line->replies, "bytes_in", (unsigned long long)line->bytes_in,
         "bytes_out", (unsigned long long)line->bytes_out, "spins", (unsigned long long)line->spins,
         "yields", (unsigned long long)line->yields, "parks", (unsigned long long)line->parks);

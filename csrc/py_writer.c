@@ -32,6 +32,8 @@ static PyObject *writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         PyErr_SetString(PyExc_TypeError, "Writer(ring: Ring, line: StatusLine | None)");
         return NULL;
     }
+    if (!check_generation(((struct ring_object *)ring)->generation))
+        return NULL;
     struct writer_object *self = (struct writer_object *)PyType_GenericAlloc(type, 0);
     if (!self)
         return NULL;
@@ -103,6 +105,10 @@ static bool begin(struct writer_object *self, PyObject *const *args, Py_ssize_t 
     unsigned long long tag = PyLong_AsUnsignedLongLong(args[1]);
     if (PyErr_Occurred() || !check_generation(self->owner->generation))
         return false;
+    if (kind > UINT16_MAX) {
+        PyErr_Format(PyExc_OverflowError, "kind %lu: at most %d", kind, UINT16_MAX);
+        return false;
+    }
     bool list = PyList_Check(args[2]);
     Py_ssize_t n_parts = list ? PyList_Size(args[2]) : 1;
     if (!room_for(self, n_parts))
@@ -178,6 +184,8 @@ static PyObject *writer_try_send(struct writer_object *self, PyObject *const *ar
 }
 
 static PyObject *writer_resume(struct writer_object *self, PyObject *Py_UNUSED(none)) {
+    if (!check_generation(self->owner->generation))
+        return NULL;
     if (!self->pending) {
         PyErr_SetString(PyExc_RuntimeError, "no message is under way");
         return NULL;
@@ -199,9 +207,10 @@ static PyObject *writer_interrupt(struct writer_object *self, PyObject *Py_UNUSE
     Py_RETURN_NONE;
 }
 
-static PyObject *writer_wait(struct writer_object *self, PyObject *args) {
+static PyObject *writer_wait(struct writer_object *self, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"inbox", "timeout", NULL};
     PyObject *inbox = Py_None, *timeout = Py_None;
-    if (!PyArg_ParseTuple(args, "|OO:wait", &inbox, &timeout))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:wait", names, &inbox, &timeout))
         return NULL;
     if (inbox != Py_None &&
         !PyObject_TypeCheck(inbox, module_state_of((PyObject *)self)->inbox_type)) {
@@ -260,7 +269,7 @@ static PyMethodDef writer_methods[] = {
     {"resume", (PyCFunction)writer_resume, METH_NOARGS, NULL},
     {"abandon", (PyCFunction)writer_abandon, METH_NOARGS, NULL},
     {"interrupt", (PyCFunction)writer_interrupt, METH_NOARGS, NULL},
-    {"wait", (PyCFunction)writer_wait, METH_VARARGS, NULL},
+    {"wait", (PyCFunction)(void (*)(void))writer_wait, METH_VARARGS | METH_KEYWORDS, NULL},
     {0},
 };
 

@@ -235,6 +235,13 @@ bool ring_attach(struct ring_reader *reader, struct ring *ring, uint32_t slot, u
     return true;
 }
 
+void ring_detach(struct ring_reader *reader) {
+    uint32_t expected = READER_ATTACHED;
+    atomic_compare_exchange_strong_explicit(&reader->ring->shared->readers[reader->slot].status,
+                                            &expected, READER_FREE, memory_order_seq_cst,
+                                            memory_order_seq_cst);
+}
+
 static bool has_record(struct ring_reader *reader) {
     if (reader->head != reader->tail)
         return true;

@@ -98,6 +98,9 @@ struct record {
 /* Takes the slot: false when it is taken already, or dead. */
 bool ring_attach(struct ring_reader *reader, struct ring *ring, uint32_t slot, uint32_t pid);
 
+/* Gives back a slot from which nothing has been read. */
+void ring_detach(struct ring_reader *reader);
+
 /* The next record, which stays the next until released. */
 enum ring_result ring_peek(struct ring_reader *reader, struct record *record);
 void ring_release(struct ring_reader *reader, const struct record *record);

@@ -14,6 +14,11 @@ size_t status_segment_bytes(uint32_t n_ranks) {
 
 int status_format(int fd, uint32_t n_ranks, uint32_t engine_pid) {
     size_t bytes = status_segment_bytes(n_ranks);
+    struct stat segment;
+    if (fstat(fd, &segment) != 0)
+        return errno;
+    if ((uint64_t)segment.st_size < bytes)
+        return EPROTO;
     struct status_page *page = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (page == MAP_FAILED)
         return errno;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -49,7 +50,10 @@ class RuntimeConfig:
                 )
         for name in ("start_timeout_s", "shutdown_timeout_s"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
+            if value is None and name == "start_timeout_s":
+                continue
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not 0 < value < math.inf:
                 raise ConfigError(f"{name}={value!r}: must be a number of seconds above 0")
 
     @classmethod

@@ -34,6 +34,7 @@ class Fault(Message, tag="fault", frozen=True):
     exception: str
     message: str
     traceback: str
+    unknown_method: bool = False
 
 
 class Ping(Message, tag="ping", frozen=True):
@@ -66,7 +67,19 @@ _to_rank: msgspec.msgpack.Decoder[ToRank] = msgspec.msgpack.Decoder(ToRank)
 
 
 def encode(message: Message) -> bytes:
-    return _encoder.encode(message)
+    try:
+        return _encoder.encode(message)
+    except UnicodeEncodeError:
+        # A file's name, say, in an exception's text: MessagePack has UTF-8 only.
+        return _encoder.encode(msgspec.structs.replace(message, **_as_utf8(message)))
+
+
+def _as_utf8(message: Message) -> dict[str, str]:
+    return {
+        name: value.encode(errors="backslashreplace").decode()
+        for name, value in msgspec.structs.asdict(message).items()
+        if isinstance(value, str)
+    }
 
 
 def decode_to_engine(data: bytes) -> ToEngine:

@@ -82,11 +82,12 @@ class StepFuture(concurrent.futures.Future[Any]):
     def result(self, timeout: float | None = None) -> Any:
         """The outcome. TimeoutError after `timeout` seconds; StepTimeout after the call's own."""
         self._drive(timeout)
-        return super().result(0)
+        # Done, or just about to be: another thread may be between the two.
+        return super().result()
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         self._drive(timeout)
-        return super().exception(0)
+        return super().exception()
 
     def done(self) -> bool:
         if not super().done():
@@ -100,5 +101,5 @@ class StepFuture(concurrent.futures.Future[Any]):
             self._engine.start_reader()
 
     def _drive(self, timeout: float | None) -> None:
-        if not self._call.done:
+        if not self._call.done and not super().done():
             self._engine.wait_for(self._call, timeout)

@@ -73,7 +73,7 @@ class Engine:
         except BaseException:
             self._segments.close()
             raise
-        self._replies = Replies(self._channel.replies, self._let_sender_read)
+        self._replies = Replies(self._channel.replies, self._let_sender_read, self._reply_timeout)
         # At exit, before multiprocessing joins its children.
         self._finalizer = multiprocessing_util.Finalize(None, self.shutdown, exitpriority=100)
         try:
@@ -175,6 +175,7 @@ class Engine:
                 return
             self._closed = True
             died = isinstance(self._failure, RankDied)
+            self._ranks.expect_end()
             self._fail(EngineClosed("the engine has been shut down"), poison=False)
             try:
                 self._ranks.stop(after_a_death=died)
@@ -208,7 +209,8 @@ class Engine:
         deadline: float | None,
         with_future: bool,
     ) -> Call:
-        with self._sending:
+        self._take_turn_to_send(deadline)
+        try:
             if self._failure is not None:
                 self._raise_failure()
             named = isinstance(method, str)
@@ -232,6 +234,14 @@ class Engine:
                     self._raise_failure(error)
                 raise
             return call
+        finally:
+            self._sending.release()
+
+    def _take_turn_to_send(self, deadline: float | None) -> None:
+        if deadline is None:
+            self._sending.acquire()
+        elif not self._sending.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise StepTimeout("timed out while another thread's request waited for space")
 
     def _send_slowly(self, call: Call) -> None:
         """There is no space. Ranks may themselves be waiting for space: take their replies."""
@@ -256,20 +266,13 @@ class Engine:
         TimeoutError after `timeout` seconds; the call goes on.
         """
         limit = None if timeout is None else time.monotonic() + timeout
-        if call.deadline is not None:
-            limit = call.deadline if limit is None else min(limit, call.deadline)
         try:
             self._replies.wait_for(call, limit)
         except ChannelError as error:
             if not call.done:
                 self._raise_failure(error)
         except TimeoutError:
-            if call.deadline is not None and time.monotonic() >= call.deadline:
-                self._replies.finish(
-                    call, self._timeout(call, "not every awaited rank has replied")
-                )
-            elif not call.done:
-                raise TimeoutError(f"{call.method} (step {call.step}) is not done yet") from None
+            raise TimeoutError(f"{call.method} (step {call.step}) is not done yet") from None
 
     def read_replies(self) -> None:
         """Takes the replies that have come, without waiting."""
@@ -285,6 +288,9 @@ class Engine:
         """Somebody waits for space, and counted on the thread that has just stopped reading."""
         if self._space_wanted:
             self._channel.requests.interrupt()
+
+    def _reply_timeout(self, call: Call) -> StepTimeout:
+        return self._timeout(call, "not every awaited rank has replied")
 
     def _timeout(self, call: Call, what: str) -> StepTimeout:
         lines = [self._channel.status.line(rank).snapshot() for rank in range(self._world_size)]

@@ -20,7 +20,7 @@ def describe(error: BaseException, method: str, unknown_method: bool = False) ->
     return RemoteException(
         method=method,
         exception=type(error).__qualname__,
-        message=str(error),
+        message=_text(error),
         traceback="".join(traceback.format_exception(error)).rstrip(),
         unknown_method=unknown_method,
         original=original,
@@ -28,7 +28,15 @@ def describe(error: BaseException, method: str, unknown_method: bool = False) ->
 
 
 def as_fault(remote: RemoteException, rank: int, step: int) -> Fault:
-    return Fault(rank, remote.method, step, remote.exception, remote.message, remote.traceback)
+    return Fault(
+        rank,
+        remote.method,
+        step,
+        remote.exception,
+        remote.message,
+        remote.traceback,
+        remote.unknown_method,
+    )
 
 
 def as_error(remote: RemoteException, rank: int, step: int) -> RankError:
@@ -40,6 +48,14 @@ def as_error(remote: RemoteException, rank: int, step: int) -> RankError:
 
 
 def fault_as_error(fault: Fault) -> RankError:
-    return RankError(
+    kind = UnknownMethod if fault.unknown_method else RankError
+    return kind(
         fault.rank, fault.method, fault.step, fault.exception, fault.message, fault.traceback
     )
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as trouble:
+        return f"(its message can't be printed: {type(trouble).__name__})"

@@ -67,8 +67,11 @@ class RankProcess:
         code = 1
         try:
             code = self._run()
-        except SystemExit:
+        except _Terminated:
             code = -signal.SIGTERM
+        except SystemExit as end:
+            # The worker's own: as a script's.
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
         except BaseException:
             logger.exception("rank %d failed", self.rank)
         finally:
@@ -153,7 +156,7 @@ class RankLoop:
         if request is None:
             return
         name = request.method_name
-        self._line.enter(PHASE_RUNNING, request.step_id, name.encode())
+        self._line.enter(PHASE_RUNNING, request.step_id, name.encode(errors="backslashreplace"))
         try:
             result = self._call(request)
         except Exception as error:
@@ -203,12 +206,16 @@ def _is_missing(worker: Any, method: str) -> bool:
         return True
 
 
+class _Terminated(SystemExit):
+    """SIGTERM has come."""
+
+
 def _take_signals() -> None:
     """Ctrl-C is the engine's to handle, for all; SIGTERM ends this rank, once."""
 
     def leave(signum: int, frame: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise SystemExit
+        raise _Terminated
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, leave)

@@ -12,6 +12,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import zmq
+
 from mpspmd.config import RuntimeConfig
 from mpspmd.control.messages import Fault
 from mpspmd.control.plane import EnginePlane, control_address
@@ -65,11 +67,18 @@ class Ranks:
     ) -> None:
         """Returns when every worker is made. Whatever it raises, `stop()` undoes."""
         self._run_dir = _make_run_dir(self._config)
-        self._janitor = Janitor()
+        try:
+            self._janitor = Janitor()
+            plane = EnginePlane(control_address(self._run_dir))
+        except (OSError, zmq.ZMQError) as error:
+            if isinstance(error, SegmentError):
+                raise
+            raise SegmentError(
+                f"the control plane can't be opened: {error}; check the limit of open files (ulimit -n)"
+            ) from error
+        self._supervisor = Supervisor(plane, self._on_fault, self._on_death)
         for name in (str(self._run_dir), *remove_at_end):
             self._janitor.remove_at_end(name)
-        plane = EnginePlane(control_address(self._run_dir))
-        self._supervisor = Supervisor(plane, self._on_fault, self._on_death)
         ranks = [
             RankProcess(
                 rank=rank,
@@ -88,10 +97,15 @@ class Ranks:
         self._supervisor.watch(self._processes)
         self._supervisor.wait_until_ready(self._world_size, self._config.start_timeout_s)
 
-    def stop(self, *, after_a_death: bool) -> None:
-        """Lets the workers shut down, then insists; nothing of the run is left."""
+    def expect_end(self) -> None:
+        """From now on a rank's end is no failure."""
         if self._supervisor is not None:
             self._supervisor.expect_deaths()
+
+    def stop(self, *, after_a_death: bool) -> None:
+        """Lets the workers shut down, then insists; nothing of the run is left."""
+        self.expect_end()
+        if self._supervisor is not None:
             self._supervisor.ask_to_leave(range(self._world_size))
         killed = stop_ranks(self._processes, self._patience(after_a_death))
         if killed:

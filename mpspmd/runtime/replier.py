@@ -75,11 +75,9 @@ class ThreadReplier(Replier):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._trouble: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="mpspmd-replies", daemon=True)
         self._thread.start()
-
-    def reply(self, step: int, method: str, result: Any) -> None:
-        self._queue.put(lambda: super(ThreadReplier, self).reply(step, method, result))
 
     def fail(self, step: int, remote: RemoteException) -> None:
         if threading.current_thread() is self._thread:
@@ -87,10 +85,22 @@ class ThreadReplier(Replier):
         else:
             self._queue.put(lambda: super(ThreadReplier, self).fail(step, remote))
 
+    def reply(self, step: int, method: str, result: Any) -> None:
+        self._queue.put(lambda: self._reply_now(step, method, result))
+
+    def _reply_now(self, step: int, method: str, result: Any) -> None:
+        if self._trouble is not None:
+            super().fail(step, describe(self._trouble, method))
+        else:
+            super().reply(step, method, result)
+
     def _run(self) -> None:
         start = getattr(self._worker, "start_reply_thread", None)
         if start is not None:
-            start()
+            try:
+                start()
+            except Exception as error:
+                self._trouble = error
         try:
             while (send := self._queue.get()) is not None:
                 send()

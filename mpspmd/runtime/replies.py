@@ -7,6 +7,7 @@ still waits. So a single caller reads its reply itself, with no other thread in 
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,14 +22,21 @@ from mpspmd.transport.channel import Kind
 
 
 class Replies:
-    """Any thread. `on_handover` is called whenever a thread stops reading."""
+    """Any thread. `on_handover` is called when a thread has stopped reading, `timed_out` makes the
+    error of a call whose deadline has passed."""
 
-    def __init__(self, inbox: Inbox, on_handover: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        inbox: Inbox,
+        on_handover: Callable[[], None],
+        timed_out: Callable[[Call], BaseException],
+    ) -> None:
         self._inbox = inbox
         self._on_handover = on_handover
+        self._timed_out = timed_out
         self._pending: dict[int, Call] = {}
         self._turn = threading.Condition(threading.Lock())
-        self._leading = False
+        self._leader: int | None = None  # the reading thread's identity
         self._followers = 0
         self._reader: threading.Thread | None = None
         self._reader_has_work = threading.Event()
@@ -73,29 +81,52 @@ class Replies:
         self._reader_has_work.set()
 
     def wait_for(self, call: Call, limit: float | None) -> None:
-        """Reads, or waits for who does, until the call is done.
+        """Reads, or waits for who does, until the call is done; by its deadline it is.
 
         TimeoutError at `limit` of time.monotonic(); ChannelError when the run has ended.
         """
-        while not call.done:
-            if self._lead_or_follow(call, limit):
-                try:
-                    self._read_until(call, limit)
-                finally:
-                    self._hand_over()
+        until = call.deadline
+        if limit is not None:
+            until = limit if until is None else min(limit, until)
+        try:
+            while not call.done:
+                if self._leader == threading.get_ident():
+                    # A future's callback, called while this thread reads, waits for a reply itself.
+                    self._read_until(call, until)
+                elif self._lead_or_follow(call, until):
+                    try:
+                        self._read_until(call, until)
+                    finally:
+                        self._hand_over()
+                        self._on_handover()
+        except TimeoutError:
+            self.expire()
+            if not call.done:
+                raise
+
+    def expire(self) -> None:
+        """Ends the calls whose deadline has passed."""
+        now = time.monotonic()
+        for call in list(self._pending.values()):
+            if call.deadline is not None and call.deadline <= now:
+                self.finish(call, self._timed_out(call))
 
     def read_now(self) -> None:
         """Takes what has come, without waiting. Does nothing while another thread reads."""
         with self.leading() as leads:
             if leads:
                 self.drain()
+        if leads:
+            self._on_handover()
+        self.expire()
 
     @contextlib.contextmanager
     def leading(self) -> Iterator[bool]:
         """Reads within, if nobody else does: the value says so."""
         with self._turn:
-            leads = not self._leading
-            self._leading = True
+            leads = self._leader is None
+            if leads:
+                self._leader = threading.get_ident()
         try:
             yield leads
         finally:
@@ -121,31 +152,34 @@ class Replies:
         while not self._ended:
             self._reader_has_work.wait()
             self._reader_has_work.clear()
-            while (call := next(iter(self._pending.values()), None)) and not self._ended:
+            while (calls := list(self._pending.values())) and not self._ended:
+                # The one that must end first: its deadline ends the wait.
+                first = min(calls, key=lambda call: call.deadline or math.inf)
                 with contextlib.suppress(ChannelError):
-                    self.wait_for(call, None)
+                    self.wait_for(first, None)
 
     def _lead_or_follow(self, call: Call, limit: float | None) -> bool:
         """True: this thread reads now. False: the call is done, by whoever did."""
         with self._turn:
             self._followers += 1
             try:
-                while self._leading and not call.done:
+                while self._leader is not None and not call.done:
                     left = None if limit is None else limit - time.monotonic()
                     if left is not None and left <= 0:
                         raise TimeoutError
                     self._turn.wait(left)
             finally:
                 self._followers -= 1
-            self._leading = self._leading or not call.done
-            return not call.done
+            if call.done:
+                return False
+            self._leader = threading.get_ident()
+            return True
 
     def _hand_over(self) -> None:
         with self._turn:
-            self._leading = False
+            self._leader = None
             if self._followers:
                 self._turn.notify_all()
-        self._on_handover()
 
     def _read_until(self, call: Call, limit: float | None) -> None:
         while not call.done:

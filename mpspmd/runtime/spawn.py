@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -38,16 +37,17 @@ def start_ranks(
         with around_start(rank.rank), _signals_blocked():
             try:
                 process.start()
-            except (pickle.PicklingError, AttributeError, TypeError) as error:
+            except Exception as error:
+                if isinstance(error, OSError):
+                    raise SegmentError(
+                        f"rank {rank.rank} can't be started: {error}; check the limits of processes "
+                        "(ulimit -u) and of open files (ulimit -n)"
+                    ) from error
+                # What pickling raises is up to the objects.
                 name = getattr(rank.worker, "__qualname__", repr(rank.worker))
                 raise WorkerNotPicklable(
                     f"the worker {name} or its arguments can't be sent to a new process: {error}; "
                     "define the class at the top level of a module, and pass data as arguments"
-                ) from error
-            except OSError as error:
-                raise SegmentError(
-                    f"rank {rank.rank} can't be started: {error}; check the limits of processes "
-                    "(ulimit -u) and of open files (ulimit -n)"
                 ) from error
         started.append(process)
 

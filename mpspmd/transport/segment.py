@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import secrets
@@ -37,8 +38,8 @@ class Segment:
             ) from error
         posix_ipc.unlink_shared_memory(name)
         os.set_inheritable(memory.fd, False)
+        free = _free_bytes(memory.fd)
         try:
-            free = _free_bytes(memory.fd)
             if size > free:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.posix_fallocate(memory.fd, 0, size)
@@ -76,7 +77,8 @@ def _free_bytes(fd: int) -> int:
     that would wake the kernel's out-of-memory killer."""
     filesystem = os.fstatvfs(fd)
     free = filesystem.f_bavail * filesystem.f_frsize
-    with open("/proc/meminfo", encoding="ascii") as meminfo:
+    # Where it can't be read, the file system's word has to do.
+    with contextlib.suppress(OSError), open("/proc/meminfo", encoding="ascii") as meminfo:
         for line in meminfo:
             if line.startswith("MemAvailable:"):
                 free = min(free, int(line.split()[1]) * 1024)

@@ -12,6 +12,7 @@ import random
 import select
 import signal
 import sys
+import tempfile
 import time
 from typing import NoReturn
 
@@ -20,8 +21,10 @@ import scenes
 _START_S = 0.6  # about what a start takes when everything has been imported
 
 
-def act(ready: int) -> NoReturn:
+def act(ready: int, folder: str) -> NoReturn:
     """A forked process: an engine that calls until it is killed."""
+    os.mkdir(folder)
+    tempfile.tempdir = folder
     os.setsid()
     os.dup2(ready, 1)
     os.close(ready)
@@ -29,12 +32,12 @@ def act(ready: int) -> NoReturn:
         scenes.call_for_ever(engine)
 
 
-def play_once(at_work: bool, moment_s: float) -> dict[str, object]:
+def play_once(folder: str, at_work: bool, moment_s: float) -> dict[str, object]:
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(read)
-        act(write)
+        act(write, folder)
     os.close(write)
     if at_work:
         assert os.read(read, 1)
@@ -47,7 +50,7 @@ def play_once(at_work: bool, moment_s: float) -> dict[str, object]:
     was_ready = at_work or bool(ready and os.read(read, 1))
     os.close(read)
     exit_code = os.waitstatus_to_exitcode(status)
-    return {"moment_s": moment_s, "was_ready": was_ready, "exit_code": exit_code}
+    return {"folder": folder, "was_ready": was_ready, "exit_code": exit_code}
 
 
 def main(times: int, seed: int) -> None:
@@ -59,7 +62,8 @@ def main(times: int, seed: int) -> None:
     for i in range(times):
         # A third of the times at work, the others while it starts.
         at_work = i % 3 == 2
-        played = play_once(at_work, moments.uniform(0, 0.1 if at_work else _START_S))
+        folder = os.path.join(os.environ["SCENE_FOLDER"], str(i))
+        played = play_once(folder, at_work, moments.uniform(0, 0.1 if at_work else _START_S))
         print(json.dumps(played), flush=True)
 
 

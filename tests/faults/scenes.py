@@ -51,12 +51,10 @@ class Actor(mpspmd.Worker):
             Path(folder, f"shutdown-{self.ctx.rank}").touch()
 
 
-def leave_a_mark() -> None:
-    Path(os.environ["SCENE_FOLDER"], f"engine-died-{os.getpid()}").touch()
-
-
 def make_engine(*args: Any) -> mpspmd.Engine:
-    engine = mpspmd.Engine(Actor, world_size=2, args=args, on_engine_death=leave_a_mark)
+    scratch = Path(os.environ["SCENE_FOLDER"], f"scratch-{os.getpid()}")
+    scratch.touch()
+    engine = mpspmd.Engine(Actor, world_size=2, args=args, remove_at_end=[str(scratch)])
     print(json.dumps([os.getpid(), *engine.pids]), flush=True)
     return engine
 

@@ -1,9 +1,10 @@
-"""kill -9 of engine and ranks together, at any moment: no segment of theirs has a name."""
+"""kill -9 of engine and ranks together, at any moment: no segment or folder of theirs stays."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +27,10 @@ def test_nothing_is_left_in_shared_memory_after_kills_at_20_random_moments(
     assert [moment["exit_code"] for moment in played] == [-9] * _TIMES
     assert sum(moment["was_ready"] for moment in played) >= _TIMES // 3
     assert not all(moment["was_ready"] for moment in played)
+    for moment in played:
+        if moment["was_ready"]:
+            folder = Path(moment["folder"])
+            eventually(lambda folder=folder: not list(folder.iterdir()), "the run's folder goes")
     # Others on this machine may be creating theirs right now, but not twenty for good.
     eventually(lambda: _our_segments() <= before, "no segment is left", seconds=5)
     eventually(lambda: not scene.processes(), "no process is left", seconds=10)

@@ -159,20 +159,17 @@ def test_garbage_is_dropped_counted_and_logged_and_nothing_else_is(
     engine: EnginePlane, address: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
-    context = zmq.Context()
-    stranger = context.socket(zmq.DEALER)
-    stranger.connect(address)
     hello = messages.Hello(0, 1)
-    for data in (b"garbage", messages.encode(hello), b"", messages.encode(messages.Shutdown())):
-        stranger.send(data)
-    stranger.send_multipart([b"part", b"garbage"])
-    stranger.send(messages.encode(hello))
-    assert _receive(engine, 2) == [hello, hello]
+    with zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
+        stranger.connect(address)
+        for data in (b"garbage", messages.encode(hello), b"", messages.encode(messages.Shutdown())):
+            stranger.send(data)
+        stranger.send_multipart([b"part", b"garbage"])
+        stranger.send(messages.encode(hello))
+        assert _receive(engine, 2) == [hello, hello]
     assert engine.dropped == 4
     assert caplog.text.count("dropped a control message") == 4
     assert "dropped a control message of 7 bytes" in caplog.text
-    stranger.close()
-    context.term()
 
 
 def test_a_rank_drops_garbage_as_well(engine: EnginePlane, rank: RankPlane) -> None:

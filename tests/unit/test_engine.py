@@ -22,6 +22,16 @@ class TestCalling:
     def test_a_method_is_called_by_name_and_all_ranks_reply_in_order(self, engine: Engine) -> None:
         assert engine.collective_rpc("rank") == [0, 1]
 
+    @pytest.mark.parametrize("slow", [0, 1])
+    def test_the_order_is_the_ranks_whichever_replies_first(
+        self, engine: Engine, slow: int
+    ) -> None:
+        def reply_late(worker: Any) -> int:
+            time.sleep(0.1 if worker.rank() == slow else 0)
+            return worker.rank()
+
+        assert engine.collective_rpc(reply_late) == [0, 1]
+
     def test_arguments_and_keyword_arguments_arrive(self, engine: Engine) -> None:
         before = engine.collective_rpc("add", args=(0,))
         after = engine.collective_rpc("add", args=(2,), kwargs={"times": 3})
