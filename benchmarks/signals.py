@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 
 from benchmarks.errors import BenchmarkError
 
+_LOOK_S = 0.5
+
 
 class Interrupted(BaseException):
     """SIGINT or SIGTERM has come."""
@@ -67,7 +69,9 @@ def raise_if_interrupted() -> None:
 def deaths_raise(pids: Sequence[int], name: str) -> Iterator[None]:
     """Within, the end of one of these children raises BenchmarkError in the main thread.
 
-    Once. It ends any wait for the child's reply without a timeout in what is measured.
+    So waits for a reply need no timeout in what is measured. A timer's signal does it, and not
+    SIGCHLD: a signal that comes just before the process goes to sleep in C doesn't wake it, and is
+    acted on only after the next one. The same goes for Ctrl-C.
     """
     watching = True
 
@@ -78,13 +82,14 @@ def deaths_raise(pids: Sequence[int], name: str) -> Iterator[None]:
                 watching = False  # the clean-up ends the others
                 raise BenchmarkError(f"a rank of {name} (pid {pid}) ended: {ending}")
 
-    old = signal.signal(signal.SIGCHLD, look)
+    old = signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, _LOOK_S, _LOOK_S)
     try:
-        look()
         yield
     finally:
         watching = False
-        signal.signal(signal.SIGCHLD, old)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
 
 
 def _ending(pid: int) -> str | None:

@@ -122,7 +122,9 @@ class RankDied(MpSpmdError):
         self.reason = reason
 
     def __str__(self) -> str:
-        doing = f"in {self.method} (step {self.step})" if self.method else "before its first step"
+        doing = f"in {self.method} (step {self.step})"
+        if not self.method:
+            doing = f"idle, after step {self.step}" if self.step else "before its first step"
         return f"rank {self.rank} (pid {self.pid}) died {doing}: {self.reason}"
 
 

@@ -177,10 +177,11 @@ class Engine:
             died = isinstance(self._failure, RankDied)
             self._ranks.expect_end()
             self._fail(EngineClosed("the engine has been shut down"), poison=False)
+            # First: removing a folder takes a descriptor, and there may be none left.
+            self._segments.close()
             try:
                 self._ranks.stop(after_a_death=died)
             finally:
-                self._segments.close()
                 self._finalizer.cancel()
 
     def __enter__(self) -> Engine:
@@ -313,6 +314,8 @@ class Engine:
 
     def _on_death(self, rank: int, reason: str) -> None:
         """Supervisor's thread: a rank's process is gone."""
+        if self._failure is not None:
+            return  # the survivors of a failed run leave: no news
         line = self._channel.status.line(rank).snapshot()
         method = line["method"] if line["phase"] != "waiting" else ""
         error = RankDied(rank, self.pids[rank], method, line["step"], reason)

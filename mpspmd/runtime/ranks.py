@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import resource
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -30,6 +32,11 @@ AroundStart = Callable[[int], AbstractContextManager[object]]
 
 _FAILED_PATIENCE_S = 1.0
 """How long the survivors of a dead rank may take to leave: they may wait for it in a collective."""
+
+
+_DESCRIPTORS = 24
+_DESCRIPTORS_A_RANK = 6
+"""What a run opens beyond its segments, generously: sockets, pipes, and a few while processes start."""
 
 
 class Ranks:
@@ -66,6 +73,7 @@ class Ranks:
         remove_at_end: Sequence[str],
     ) -> None:
         """Returns when every worker is made. Whatever it raises, `stop()` undoes."""
+        _check_descriptors(_DESCRIPTORS + _DESCRIPTORS_A_RANK * self._world_size)
         self._run_dir = _make_run_dir(self._config)
         try:
             self._janitor = Janitor()
@@ -128,6 +136,23 @@ class Ranks:
 
 def _nothing_around(rank: int) -> AbstractContextManager[object]:
     return contextlib.nullcontext()
+
+
+def _check_descriptors(count: int) -> None:
+    """SegmentError unless so many can be had: without them libzmq would abort this process."""
+    spare: list[int] = []
+    try:
+        for _ in range(count):
+            spare.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        raise SegmentError(
+            f"an engine needs {count} more file descriptors, and the limit is {limit}: raise it "
+            "(ulimit -n 4096)"
+        ) from error
+    finally:
+        for fd in spare:
+            os.close(fd)
 
 
 def _make_run_dir(config: RuntimeConfig) -> Path:
