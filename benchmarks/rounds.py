@@ -59,8 +59,9 @@ def _start(peer: Peer, setup: Setup) -> None:
     try:
         peer.start()
     except Exception as error:
+        reason = "; ".join(str(error).splitlines())
         raise BenchmarkError(
-            f"{peer.name} can't be started with {setup.ranks} ranks: {error}"
+            f"{peer.name} can't be started with {setup.ranks} ranks: {reason}"
         ) from error
 
 

@@ -24,6 +24,8 @@ from mpspmd.transport.channel import ChannelSegments, EngineChannel, Kind
 logger = logging.getLogger(__name__)
 
 _POISON_RANK_DIED = 1
+_REQUEST = int(Kind.REQUEST)
+_LARGE_REQUEST = _REQUEST | int(Kind.OUT_OF_BAND)
 
 
 class Engine:
@@ -224,7 +226,7 @@ class Engine:
             # Before it is sent: the reply may be there before try_send() returns.
             if reply_ranks is not None:
                 self._replies.expect(call)
-            kind = Kind.REQUEST | Kind.OUT_OF_BAND if isinstance(message, list) else Kind.REQUEST
+            kind = _LARGE_REQUEST if isinstance(message, list) else _REQUEST
             try:
                 if not self._channel.requests.try_send(kind, step, message):
                     self._send_slowly(call)

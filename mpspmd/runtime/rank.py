@@ -31,6 +31,8 @@ from mpspmd.transport.channel import ChannelSegments, Kind, RankChannel
 
 logger = logging.getLogger(__name__)
 
+_OUT_OF_BAND = int(Kind.OUT_OF_BAND)  # an enum's operators are slow
+
 START_METHOD = "__init__"
 """What a fault names as its method when a worker can't be made."""
 
@@ -131,6 +133,7 @@ class RankLoop:
         self._line = channel.line
         self._report = report
         self._leaving = False
+        self._shown_names: dict[str, bytes] = {}
         make_replier = ThreadReplier if getattr(worker, "reply_thread", False) else Replier
         self._replier = make_replier(rank, worker, channel.replies, channel.line, report)
 
@@ -156,7 +159,8 @@ class RankLoop:
         if request is None:
             return
         name = request.method_name
-        self._line.enter(PHASE_RUNNING, request.step_id, name.encode(errors="backslashreplace"))
+        shown = self._shown_names.get(name) or self._show(name)
+        self._line.enter(PHASE_RUNNING, request.step_id, shown)
         try:
             result = self._call(request)
         except Exception as error:
@@ -167,15 +171,23 @@ class RankLoop:
             self._line.enter(PHASE_REPLYING)
             self._replier.reply(request.step_id, name, result)
 
+    def _show(self, name: str) -> bytes:
+        """A method's name for the status page; few names make up all steps."""
+        shown = name.encode(errors="backslashreplace")
+        if len(self._shown_names) < 1000:
+            self._shown_names[name] = shown
+        return shown
+
     def _receive(self) -> ExecuteModelRequest | None:
         message = self._requests.recv()
         if message is None:
             return None
         _, kind, step, payload = message
-        self._line.enter(PHASE_DECODING, step, b"")
+        if type(payload) is not bytes:  # a small one is decoded before anybody could look
+            self._line.enter(PHASE_DECODING, step, b"")
         self._ctx.add_to_digest(payload)
         try:
-            request = ExecuteModelRequest(step, *decode(payload, bool(kind & Kind.OUT_OF_BAND)))
+            request = ExecuteModelRequest(step, *decode(payload, kind & _OUT_OF_BAND != 0))
         except Exception as error:
             request = ExecuteModelRequest(step, "(decoding the request)")
             self._fail(request, describe(error, request.method_name))

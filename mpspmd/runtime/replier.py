@@ -13,7 +13,10 @@ from mpspmd.control.messages import Fault
 from mpspmd.errors import ChannelError
 from mpspmd.request import RemoteException
 from mpspmd.runtime.fault import as_fault, describe
+from mpspmd.runtime.worker import Worker
 from mpspmd.transport.channel import Kind
+
+_REPLY, _ERROR, _OUT_OF_BAND = int(Kind.REPLY), int(Kind.ERROR), int(Kind.OUT_OF_BAND)
 
 
 class Replier:
@@ -29,7 +32,10 @@ class Replier:
     ) -> None:
         self._rank = rank
         self._worker = worker
-        self._finish = getattr(worker, "finish_reply", None)
+        finish = getattr(worker, "finish_reply", None)
+        # The base class's returns what it is given: not worth a call a step.
+        is_base = getattr(finish, "__func__", None) is Worker.finish_reply
+        self._finish = None if is_base else finish
         self._writer = writer
         self._line = line
         self._report = report
@@ -44,7 +50,7 @@ class Replier:
         except Exception as error:
             self.fail(step, describe(error, method))
             return
-        self._send(Kind.REPLY, step, message)
+        self._send(_REPLY, step, message)
 
     def fail(self, step: int, remote: RemoteException) -> None:
         """Replies that the method has raised."""
@@ -54,11 +60,11 @@ class Replier:
             # The original exception doesn't cross; its description does.
             self._report(as_fault(remote, self._rank, step))
             return
-        self._send(Kind.ERROR, step, message)
+        self._send(_ERROR, step, message)
 
     def _send(self, kind: int, step: int, message: Message) -> None:
         if isinstance(message, list):
-            kind |= Kind.OUT_OF_BAND
+            kind |= _OUT_OF_BAND
         self._writer.send(kind, step, message)
         self._line.replied()
 

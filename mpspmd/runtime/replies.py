@@ -20,6 +20,11 @@ from mpspmd.runtime.call import Call
 from mpspmd.runtime.fault import as_error
 from mpspmd.transport.channel import Kind
 
+# Plain numbers: an enum's operators cost as much as the rest of _take().
+_OUT_OF_BAND = int(Kind.OUT_OF_BAND)
+_KIND_MASK = ~_OUT_OF_BAND
+_ERROR = int(Kind.ERROR)
+
 
 class Replies:
     """Any thread. `on_handover` is called when a thread has stopped reading, `timed_out` makes the
@@ -35,7 +40,8 @@ class Replies:
         self._on_handover = on_handover
         self._timed_out = timed_out
         self._pending: dict[int, Call] = {}
-        self._turn = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._turn = threading.Condition(self._lock)
         self._leader: int | None = None  # the reading thread's identity
         self._followers = 0
         self._reader: threading.Thread | None = None
@@ -160,7 +166,10 @@ class Replies:
 
     def _lead_or_follow(self, call: Call, limit: float | None) -> bool:
         """True: this thread reads now. False: the call is done, by whoever did."""
-        with self._turn:
+        with self._lock:
+            if self._leader is None and not call.done:
+                self._leader = threading.get_ident()
+                return True
             self._followers += 1
             try:
                 while self._leader is not None and not call.done:
@@ -176,7 +185,7 @@ class Replies:
             return True
 
     def _hand_over(self) -> None:
-        with self._turn:
+        with self._lock:
             self._leader = None
             if self._followers:
                 self._turn.notify_all()
@@ -196,8 +205,8 @@ class Replies:
             return
         error: BaseException | None = None
         try:
-            value = decode(payload, bool(kind & Kind.OUT_OF_BAND))
-            if kind & ~Kind.OUT_OF_BAND == Kind.ERROR:
+            value = decode(payload, kind & _OUT_OF_BAND != 0)
+            if kind & _KIND_MASK == _ERROR:
                 error = as_error(value, rank, step)
             else:
                 call.replies[rank] = value

@@ -60,7 +60,7 @@ class Scene:
     def signal_engine(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 
-    def end(self, timeout_s: float = 20.0) -> int:
+    def end(self, timeout_s: float = 30.0) -> int:
         """The exit status, as subprocess has it: -N for signal N."""
         return self._process.wait(timeout_s)
 

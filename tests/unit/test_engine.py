@@ -130,7 +130,7 @@ class TestSpmd:
         page = engine._channel.status
         assert page.engine_pid == os.getpid()
         before = page.line(1).snapshot()
-        future = engine.collective_rpc("sleep", args=(0.4,), non_block=True)
+        future = engine.collective_rpc("sleep", args=(0.8,), non_block=True)
         eventually(lambda: page.line(1).snapshot()["method"] == "sleep", "rank 1 sleeps")
         during = page.line(1).snapshot()
         assert (during["phase"], during["pid"]) == ("running", engine.pids[1])
@@ -155,7 +155,7 @@ class TestSpmd:
 
 def _named(name: str) -> Any:
     def slow(worker: Any) -> None:
-        time.sleep(0.5)
+        time.sleep(1)
 
     slow.__qualname__ = name
     return slow
@@ -171,7 +171,7 @@ class TestDeadlines:
 
     def test_a_timeout_names_the_method_and_what_each_rank_does(self, engine: Engine) -> None:
         with pytest.raises(StepTimeout, match=r"sleep_on \(step \d+\) timed out") as caught:
-            engine.collective_rpc("sleep_on", args=(1, 0.4), timeout=0.2)
+            engine.collective_rpc("sleep_on", args=(1, 0.8), timeout=0.5)
         assert "rank 0 waiting" in str(caught.value)
         assert "rank 1 running sleep_on" in str(caught.value)
         assert isinstance(caught.value, TimeoutError)
