@@ -116,7 +116,7 @@ class Ranks:
         if self._supervisor is not None:
             self._supervisor.ask_to_leave(range(self._world_size))
         killed = stop_ranks(self._processes, self._patience(after_a_death))
-        if killed:
+        if killed and self._supervisor is not None and self._supervisor.all_ready(self._world_size):
             logger.warning("ranks had to be killed: pids %s", killed)
         if self._supervisor is not None:
             self._supervisor.close()

@@ -37,6 +37,8 @@ def start_ranks(
         with around_start(rank.rank), _signals_blocked():
             try:
                 process.start()
+                # Within: a signal that comes now is taken only when the process is known.
+                started.append(process)
             except Exception as error:
                 if isinstance(error, OSError):
                     raise SegmentError(
@@ -49,7 +51,6 @@ def start_ranks(
                     f"the worker {name} or its arguments can't be sent to a new process: {error}; "
                     "define the class at the top level of a module, and pass data as arguments"
                 ) from error
-        started.append(process)
 
 
 @contextlib.contextmanager
