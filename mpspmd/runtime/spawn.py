@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 from mpspmd.errors import SegmentError, WorkerNotPicklable
 from mpspmd.runtime.rank import RankProcess
@@ -34,7 +36,7 @@ def start_ranks(
     context = torch_multiprocessing.get_context("spawn")
     for rank in ranks:
         process = context.Process(target=rank, name=f"mpspmd-rank-{rank.rank}")
-        with around_start(rank.rank), _signals_blocked():
+        with around_start(rank.rank), _signals_deferred():
             try:
                 process.start()
                 # Within: a signal that comes now is taken only when the process is known.
@@ -54,18 +56,32 @@ def start_ranks(
 
 
 @contextlib.contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """A new process inherits the mask: Ctrl-C while it imports must not print a traceback."""
-    signals = {signal.SIGINT, signal.SIGTERM}
-    # Started here, and not by the first process.start(): it would inherit the mask for good.
-    from multiprocessing import resource_tracker
+def _signals_deferred() -> Iterator[None]:
+    """SIGINT and SIGTERM are taken when this is left: the new process is known by then.
 
+    They are blocked too, for a new process inherits that: Ctrl-C while it imports must not print a
+    traceback. Blocking alone doesn't do here: any other thread may take the signal for the main one.
+    """
+    signals = (signal.SIGINT, signal.SIGTERM)
+    came: list[int] = []
+    handlers: dict[signal.Signals, Any] = {}
+    # Started here, and not by the first process.start(): it would inherit the mask for good.
     resource_tracker.ensure_running()
-    old = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
+        if threading.current_thread() is threading.main_thread():
+            for number in signals:
+                # None: a handler that isn't Python's.
+                if (handler := signal.getsignal(number)) is not None:
+                    handlers[number] = handler
+                    signal.signal(number, lambda taken, frame: came.append(taken))
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for taken in came:
+            signal.raise_signal(taken)
 
 
 def stop_ranks(processes: Sequence[BaseProcess], patience_s: float) -> list[int]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from multiprocessing import util as multiprocessing_util
 from typing import Any
 
-from torch import multiprocessing as torch_multiprocessing
 from vllm import envs
 from vllm.distributed.ec_transfer.ec_connector.utils import ECOutputAggregator
 from vllm.distributed.kv_transfer.kv_connector.utils import KVOutputAggregator
@@ -35,6 +35,7 @@ from mpspmd.runtime.engine import Engine
 from mpspmd.vllm.cpu_binding import CoreBinding
 from mpspmd.vllm.engine_core import leave_quickly, leaving_at_signals
 from mpspmd.vllm.leftovers import leftovers, sweep
+from mpspmd.vllm.lock import RankLock
 from mpspmd.vllm.worker import RankWorker
 
 logger = init_logger(__name__)
@@ -91,21 +92,21 @@ class MpSpmdExecutor(Executor):
             ):
                 yield
 
-        lock = torch_multiprocessing.get_context("spawn").Lock()
+        lock = RankLock()
         try:
             return Engine(
                 RankWorker,
                 world_size=world_size,
                 args=(self.vllm_config, self._init_method, lock),
-                config=RuntimeConfig.from_env(
-                    shutdown_timeout_s=float(envs.VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS)
-                ),
+                config=_config(),
                 around_start=around_start,
-                remove_at_end=[*leftovers(self._init_method), _semaphore_file(lock)],
+                remove_at_end=[*leftovers(self._init_method), lock.file],
             )
         except BaseException:
             sweep(self._init_method)
             raise
+        finally:
+            lock.unlink()
 
     @property
     def is_failed(self) -> bool:
@@ -225,12 +226,13 @@ class _AggregatedFuture(Future[Any]):
         self.set_result(merged)
 
 
+def _config() -> RuntimeConfig:
+    """vLLM's setting for the end of its workers is our default; our own variable beats it."""
+    theirs = {"MPSPMD_SHUTDOWN_TIMEOUT_S": str(envs.VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS)}
+    return RuntimeConfig.from_env(theirs | os.environ)
+
+
 def _distributed_init_method() -> str:
     if aiter_requires_tcp_store():
         return get_distributed_init_method(get_loopback_ip(), get_open_port())
     return get_file_store_init_method()
-
-
-def _semaphore_file(lock: Any) -> str:
-    """A spawned process opens the lock by name; its resource tracker may be killed with the rest."""
-    return f"/dev/shm/sem.{lock._semlock.name.removeprefix('/')}"

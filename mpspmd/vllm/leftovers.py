@@ -5,6 +5,12 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+from collections.abc import Callable, Iterable
+from multiprocessing import resource_tracker
+from typing import Any
+
+_FILES = {"semaphore": "/dev/shm/sem.{}", "shared_memory": "/dev/shm/{}"}
+"""Where the kernel shows what multiprocessing names, by the type that its tracker knows."""
 
 
 def leftovers(distributed_init_method: str) -> list[str]:
@@ -22,6 +28,33 @@ def leftovers(distributed_init_method: str) -> list[str]:
 def sweep(distributed_init_method: str) -> None:
     """Removes it, where the run ends in order. Any process of the run, any number of times."""
     for pattern in leftovers(distributed_init_method):
-        for path in glob.glob(pattern):
-            with contextlib.suppress(OSError):
-                os.unlink(path)
+        remove(glob.glob(pattern))
+
+
+def remove(files: Iterable[str]) -> None:
+    """Those that are still there."""
+    for file in files:
+        with contextlib.suppress(OSError):
+            os.unlink(file)
+
+
+def hand_over_tracking(remove_at_end: Callable[[str], None]) -> list[str]:
+    """What this process makes from now on is no longer told to multiprocessing's tracker.
+
+    The tracker warns about each thing that a killed process has left, and Ctrl-C kills vLLM's processes.
+    Returns the shared memory's files, as they come: a rank that leaves by itself removes them.
+    """
+    shared_memory: list[str] = []
+
+    def register(name: Any, rtype: str) -> None:
+        file = _FILES[rtype].format(name.removeprefix("/"))
+        remove_at_end(file)
+        if rtype == "shared_memory":
+            shared_memory.append(file)
+
+    def unregister(name: Any, rtype: str) -> None:
+        """Removing what is gone already does no harm."""
+
+    resource_tracker.register = register
+    resource_tracker.unregister = unregister
+    return shared_memory

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from multiprocessing.shared_memory import SharedMemory
-from multiprocessing.synchronize import Lock
-from typing import Any, cast
+from typing import Any
 
 from vllm import envs
 from vllm.config import VllmConfig
@@ -30,7 +27,8 @@ from vllm.v1.outputs import AsyncModelRunnerOutput
 from vllm.v1.worker.worker_base import WorkerWrapperBase
 
 from mpspmd.runtime.worker import RankContext
-from mpspmd.vllm.leftovers import sweep
+from mpspmd.vllm.leftovers import hand_over_tracking, remove, sweep
+from mpspmd.vllm.lock import RankLock
 
 
 class RankWorker(WorkerWrapperBase):
@@ -44,11 +42,11 @@ class RankWorker(WorkerWrapperBase):
         ctx: RankContext,
         vllm_config: VllmConfig,
         distributed_init_method: str,
-        shared_worker_lock: Lock,
+        shared_worker_lock: RankLock,
     ) -> None:
         self._init_method = distributed_init_method
-        self._broadcaster: SharedMemory | None = None
         self.reply_thread = bool(vllm_config.scheduler_config.async_scheduling)
+        self._shared_memory = hand_over_tracking(ctx.remove_at_end)
         _prepare_process(vllm_config, ctx.rank, ctx.local_rank)
         super().__init__(rpc_rank=ctx.local_rank, global_rank=ctx.rank)
         self.ctx = ctx
@@ -79,9 +77,6 @@ class RankWorker(WorkerWrapperBase):
         _set_title(expert_parallel)
         self.init_device()
         _set_title(expert_parallel)
-        self._broadcaster = _own_broadcaster_segment()
-        if self._broadcaster is not None:
-            self.ctx.remove_at_end(f"/dev/shm/{self._broadcaster.name.removeprefix('/')}")
         if envs.VLLM_ELASTIC_EP_SCALE_UP_LAUNCH:
             self.worker.elastic_ep_execute("load_model")
         else:
@@ -104,11 +99,8 @@ class RankWorker(WorkerWrapperBase):
         self._sweep()
 
     def _sweep(self) -> None:
-        broadcaster = self._broadcaster or _own_broadcaster_segment()
-        if broadcaster is not None:
-            # Its owner unlinks it when it is collected, which may never happen in a rank that leaves.
-            with contextlib.suppress(FileNotFoundError):
-                broadcaster.unlink()
+        # The broadcaster unlinks its own when it is collected: never, in a rank that just leaves.
+        remove(self._shared_memory)
         sweep(self._init_method)
 
 
@@ -147,13 +139,3 @@ def _set_title(expert_parallel: bool) -> None:
             name += f"_EP{get_ep_group().rank_in_group}"
     set_process_title(name=name)
     decorate_logs(name)
-
-
-def _own_broadcaster_segment() -> SharedMemory | None:
-    """The shared memory that the tensor-parallel group's broadcaster made, if this rank made it."""
-    if not model_parallel_is_initialized():
-        return None
-    buffer = getattr(getattr(get_tp_group(), "mq_broadcaster", None), "buffer", None)
-    if buffer is None or not getattr(buffer, "is_creator", False):
-        return None
-    return cast(SharedMemory, buffer.shared_memory)

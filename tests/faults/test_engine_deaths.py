@@ -62,8 +62,6 @@ def test_ctrl_c_while_ranks_import_ends_everything_with_one_traceback(
     _check_interrupted(scene, eventually)
 
 
-# In the soak until the second traceback of the interrupted start is gone: an open defect.
-@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["while", "after"])
 def test_ctrl_c_when_a_process_has_just_been_made_ends_everything_with_one_traceback(
     play: Play, eventually: Any, moment: str
