@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from multiprocessing import get_context
+from pathlib import Path
 
 from mpspmd.vllm.lock import RankLock
 
@@ -31,7 +32,7 @@ def test_only_one_process_at_a_time_holds_it(tmp_path: object) -> None:
         process.join(60)
         assert process.exitcode == 0
     lock.unlink()
-    assert open(path).read() == "4000"
+    assert Path(path).read_text() == "4000"
 
 
 def test_without_its_name_it_still_locks() -> None:
