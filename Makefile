@@ -40,6 +40,7 @@ test: install  ## all tests but the slow ones
 
 soak: install  ## the slow tests
 	$(PY) -m pytest -m slow --timeout 3600
+	for wait in spin yield park; do MPSPMD_WAIT=$$wait $(PY) -m pytest -m "not slow" --timeout 3600 || exit 1; done
 	$(MAKE) native-test
 
 lint: install  ## every check that CI makes of the sources

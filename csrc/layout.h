@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 enum {
-    LAYOUT_VERSION = 1,
+    LAYOUT_VERSION = 2,
     LAYOUT_LINE = 128,
     RING_MAX_READERS = 64, /* one bit each in bell.parked */
     RECORD_ALIGN = 8,
@@ -49,7 +49,10 @@ struct ring_header {
         uint64_t capacity;    /* bytes of data: a power of two, at least a page */
         uint64_t data_offset; /* bytes from the segment's start: page-aligned */
     } about;
-    OWN_LINE _Atomic uint64_t tail;  /* written by the writer */
+    struct { /* written by the writer */
+        OWN_LINE _Atomic uint64_t tail;
+        _Atomic uint64_t published_ns; /* CLOCK_MONOTONIC: when the tail went there, about */
+    };
     struct bell data_bell;           /* readers sleep here, unless the ring has another bell */
     struct bell space_bell;          /* the writer sleeps here, unless the ring has another bell */
     OWN_LINE _Atomic uint64_t want;  /* the head that a sleeping writer waits for */
@@ -91,9 +94,18 @@ struct status_line {
     _Atomic uint64_t spins; /* waits that ended while spinning, yielding, or asleep */
     _Atomic uint64_t yields;
     _Atomic uint64_t parks;
+    _Atomic uint64_t early; /* predicted waits: see strategy.h */
+    _Atomic uint64_t late;
+    _Atomic uint64_t mispredicted;
 };
 
 enum status_phase { PHASE_LOADING, PHASE_WAITING, PHASE_DECODING, PHASE_RUNNING, PHASE_REPLYING };
+
+/* Threads of the run that look for messages for longer than a moment. */
+struct spinners {
+    OWN_LINE _Atomic uint32_t now;
+    uint32_t allowed; /* one less than the usable cores */
+};
 
 struct status_page {
     struct {
@@ -103,6 +115,7 @@ struct status_page {
         _Atomic uint32_t engine_pid;
     } about;
     struct bell engine_bell; /* replies, and space for requests: all that the engine waits for */
+    struct spinners spinners;
     struct status_line ranks[];
 };
 

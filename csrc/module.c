@@ -60,24 +60,34 @@ uint64_t deadline_of(PyObject *timeout) {
     return monotonic_ns() + (uint64_t)(seconds > 0 ? seconds * 1e9 : 0);
 }
 
-int wait_python(const struct waiter *waiter, uint64_t deadline_ns, bool *spun) {
-    if (!*spun) {
-        *spun = true;
-        if (wait_spin(waiter, GIL_SPIN_NS))
-            return 1;
-    }
-    uint64_t yield_ns = YIELD_NS;
+bool check_strategy(int wait) {
+    if (wait >= WAIT_AUTO && wait <= WAIT_PARK)
+        return true;
+    PyErr_Format(PyExc_ValueError, "wait=%d: must be WAIT_AUTO, _SPIN, _YIELD or _PARK", wait);
+    return false;
+}
+
+struct wait_counts wait_counts_of(struct status_line *line, _Atomic uint64_t *own) {
+    if (!line)
+        return (struct wait_counts){&own[0], &own[1], &own[2], &own[3], &own[4], &own[5]};
+    return (struct wait_counts){&line->spins, &line->yields, &line->parks,
+                                &line->early, &line->late,   &line->mispredicted};
+}
+
+int wait_python(struct strategy *strategy, struct waiting *waiting, const struct waiter *waiter,
+                uint64_t deadline_ns) {
+    if (!waiting->began && strategy_begin(strategy, waiting, waiter, GIL_SPIN_NS))
+        return 1;
     for (;;) {
         uint64_t now = monotonic_ns();
         uint64_t slice = now + SIGNAL_LOOK_NS < deadline_ns ? now + SIGNAL_LOOK_NS : deadline_ns;
         enum wait_result result;
-        Py_BEGIN_ALLOW_THREADS result = wait_until(waiter, yield_ns, slice);
+        Py_BEGIN_ALLOW_THREADS result = strategy_wait(strategy, waiting, waiter, slice);
         Py_END_ALLOW_THREADS if (result == WAIT_READY) return 1;
         if (PyErr_CheckSignals() != 0)
             return -1;
         if (result == WAIT_TIMEOUT && slice == deadline_ns)
             return 0;
-        yield_ns = 0;
     }
 }
 
@@ -108,6 +118,10 @@ static int module_exec(PyObject *module) {
              add_type(module, &page_spec, &state->page_type) ||
              add_type(module, &line_spec, &state->line_type) ||
              PyModule_AddIntConstant(module, "MAX_READERS", RING_MAX_READERS) ||
+             PyModule_AddIntConstant(module, "WAIT_AUTO", WAIT_AUTO) ||
+             PyModule_AddIntConstant(module, "WAIT_SPIN", WAIT_SPIN) ||
+             PyModule_AddIntConstant(module, "WAIT_YIELD", WAIT_YIELD) ||
+             PyModule_AddIntConstant(module, "WAIT_PARK", WAIT_PARK) ||
              PyModule_AddIntConstant(module, "PHASE_LOADING", PHASE_LOADING) ||
              PyModule_AddIntConstant(module, "PHASE_WAITING", PHASE_WAITING) ||
              PyModule_AddIntConstant(module, "PHASE_DECODING", PHASE_DECODING) ||

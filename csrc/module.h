@@ -7,11 +7,11 @@
 
 #include "message.h"
 #include "status.h"
-#include "wait.h"
+#include "strategy.h"
 
 enum {
+    N_WAIT_COUNTS = 6,
     GIL_SPIN_NS = 2000,         /* a wait keeps the GIL for so long */
-    YIELD_NS = 50 * 1000,       /* then gives up the core between looks for so long, then sleeps */
     SIGNAL_LOOK_NS = 500000000, /* a signal that came just before the sleep is seen after so long */
     LARGE_BYTES = 64 * 1024,    /* copying so much is done without the GIL */
     SMALL_BYTES = 4 * 1024,     /* a record of up to this is copied, so that it is free at once */
@@ -63,9 +63,10 @@ struct inbox_object {
     _Atomic uint32_t interrupts; /* interrupt() calls, */
     uint32_t interrupts_seen;    /* and how many of them recv() has answered */
     struct status_line *line;
-    PyObject *line_owner;
-    _Atomic uint64_t own_counts[3];
+    PyObject *line_owner, *page_owner;
+    _Atomic uint64_t own_counts[N_WAIT_COUNTS];
     struct waiter waiter;
+    struct strategy strategy;
 };
 
 /* Sets the exception that goes with a result; always NULL. */
@@ -77,9 +78,16 @@ bool check_generation(unsigned generation);
 /* Nanoseconds of CLOCK_MONOTONIC from seconds (a float, an int, or None for never); 0 on error. */
 uint64_t deadline_of(PyObject *timeout);
 
-/* Waits as `waiter` says: for GIL_SPIN_NS with the GIL, then without. 1 when ready, 0 at the
+/* Waits as `strategy` says: for GIL_SPIN_NS with the GIL, then without. 1 when ready, 0 at the
  * deadline, -1 with an exception set when a signal handler raised. */
-int wait_python(const struct waiter *waiter, uint64_t deadline_ns, bool *spun);
+int wait_python(struct strategy *strategy, struct waiting *waiting, const struct waiter *waiter,
+                uint64_t deadline_ns);
+
+/* False, with an exception set, unless `wait` is one of the strategies. */
+bool check_strategy(int wait);
+
+/* The counters of a status line, or of `own`, which has N_WAIT_COUNTS, where there is no line. */
+struct wait_counts wait_counts_of(struct status_line *line, _Atomic uint64_t *own);
 
 /* True when a record, an interrupt or the end of a ring is there for recv(). */
 bool inbox_readable(struct inbox_object *inbox);

@@ -55,30 +55,30 @@ static bool attach_all(struct inbox_object *self, PyObject *rings, unsigned slot
 }
 
 static void set_waiter(struct inbox_object *self, unsigned slot) {
-    struct status_line *line = self->line;
     self->waiter = (struct waiter){
         .bell = self->readers[0].ring->data_bell,
         .bit = UINT64_C(1) << slot,
         .ready = is_readable,
         .condition = self,
-        .counts = {line ? &line->spins : &self->own_counts[0],
-                   line ? &line->yields : &self->own_counts[1],
-                   line ? &line->parks : &self->own_counts[2]},
+        .counts = wait_counts_of(self->line, self->own_counts),
     };
 }
 
 static PyObject *inbox_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"rings", "slot", "line", NULL};
-    PyObject *rings, *line = Py_None;
+    static char *names[] = {"rings", "slot", "line", "page", "wait", NULL};
+    PyObject *rings, *line = Py_None, *page = Py_None;
     unsigned slot;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!I|O:Inbox", names, &PyTuple_Type, &rings,
-                                     &slot, &line))
+    int wait = WAIT_AUTO;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!I|OOi:Inbox", names, &PyTuple_Type, &rings,
+                                     &slot, &line, &page, &wait) ||
+        !check_strategy(wait))
         return NULL;
     struct module_state *state = PyType_GetModuleState(type);
     if (PyTuple_Size(rings) < 1 ||
-        (line != Py_None && !PyObject_TypeCheck(line, state->line_type))) {
-        PyErr_SetString(PyExc_TypeError,
-                        "Inbox(rings: tuple[Ring, ...], slot: int, line: StatusLine | None)");
+        (line != Py_None && !PyObject_TypeCheck(line, state->line_type)) ||
+        (page != Py_None && !PyObject_TypeCheck(page, state->page_type))) {
+        PyErr_SetString(PyExc_TypeError, "Inbox(rings: tuple[Ring, ...], slot: int, line: "
+                                         "StatusLine | None, page: StatusPage | None, wait: int)");
         return NULL;
     }
     struct inbox_object *self = (struct inbox_object *)PyType_GenericAlloc(type, 0);
@@ -96,6 +96,9 @@ static PyObject *inbox_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     set_waiter(self, slot);
+    self->page_owner = Py_NewRef(page);
+    strategy_init(&self->strategy, (enum wait_strategy)wait,
+                  page == Py_None ? NULL : &((struct page_object *)page)->page->spinners);
     return (PyObject *)self;
 }
 
@@ -110,6 +113,7 @@ static void inbox_dealloc(PyObject *object) {
     PyMem_Free(self->ended);
     Py_XDECREF(self->rings);
     Py_XDECREF(self->line_owner);
+    Py_XDECREF(self->page_owner);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
     Py_DECREF(type);
 }
@@ -258,22 +262,34 @@ static bool take_interrupt(struct inbox_object *self) {
     return interrupted;
 }
 
+/* What strategy_learn() learns from: when the message that look() has just found was sent. */
+static void learn(struct inbox_object *self, const struct waiting *waiting) {
+    /* The ring that look() has taken it from is the one before the next to look at. */
+    Py_ssize_t i = self->next > 0 ? self->next - 1 : self->n_rings - 1;
+    uint64_t sent_ns =
+        atomic_load_explicit(&self->readers[i].ring->shared->published_ns, memory_order_relaxed);
+    strategy_learn(&self->strategy, waiting, &self->waiter, sent_ns);
+}
+
+/* recv(timeout=None, key=0) */
 static PyObject *inbox_recv(struct inbox_object *self, PyObject *const *args, Py_ssize_t n_args) {
     uint64_t deadline_ns = deadline_of(n_args > 0 ? args[0] : NULL);
+    struct waiting waiting = {.key = n_args > 1 ? PyLong_AsUnsignedLongLongMask(args[1]) : 0};
     if (PyErr_Occurred() || !enter(self))
         return NULL;
-    bool spun = false;
     int ready = 1;
     PyObject *result = look(self);
     while (!result && !PyErr_Occurred() && ready > 0) {
         if (take_interrupt(self)) {
-            result = Py_NewRef(Py_None);
-            break;
+            self->busy = false;
+            Py_RETURN_NONE;
         }
-        ready = wait_python(&self->waiter, deadline_ns, &spun);
+        ready = wait_python(&self->strategy, &waiting, &self->waiter, deadline_ns);
         if (ready >= 0)
             result = look(self);
     }
+    if (result && waiting.began)
+        learn(self, &waiting);
     if (!result && !PyErr_Occurred())
         PyErr_SetString(PyExc_TimeoutError, "nothing came before the deadline");
     self->busy = false;
@@ -317,8 +333,11 @@ static PyObject *get_wait_counts(struct inbox_object *self, void *Py_UNUSED(clos
     struct wait_counts *counts = &self->waiter.counts;
     if (!check_generation(self->generation))
         return NULL;
-    return Py_BuildValue("(KKK)", (unsigned long long)*counts->spins,
-                         (unsigned long long)*counts->yields, (unsigned long long)*counts->parks);
+    return Py_BuildValue(
+        "{s:K,s:K,s:K,s:K,s:K,s:K}", "spins", (unsigned long long)*counts->spins, "yields",
+        (unsigned long long)*counts->yields, "parks", (unsigned long long)*counts->parks, "early",
+        (unsigned long long)*counts->early, "late", (unsigned long long)*counts->late,
+        "mispredicted", (unsigned long long)*counts->mispredicted);
 }
 
 static int inbox_getbuffer(struct inbox_object *self, Py_buffer *view, int flags) {

@@ -76,6 +76,13 @@ static PyObject *page_engine_pid(struct page_object *self, void *Py_UNUSED(closu
     return PyLong_FromUnsignedLong(atomic_load(&self->page->about.engine_pid));
 }
 
+static PyObject *page_spinners(struct page_object *self, void *Py_UNUSED(closure)) {
+    if (!check_generation(self->generation))
+        return NULL;
+    return Py_BuildValue("(II)", (unsigned)atomic_load(&self->page->spinners.now),
+                         (unsigned)self->page->spinners.allowed);
+}
+
 static void line_dealloc(PyObject *object) {
     struct line_object *self = (struct line_object *)object;
     PyTypeObject *type = Py_TYPE(object);
@@ -128,13 +135,15 @@ static PyObject *line_snapshot(struct line_object *self, PyObject *Py_UNUSED(non
     if (!method)
         return NULL;
     return Py_BuildValue(
-        "{s:s,s:I,s:K,s:d,s:N,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "phase",
+        "{s:s,s:I,s:K,s:d,s:N,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "phase",
         now.phase <= PHASE_REPLYING ? phases[now.phase] : "unknown", "pid", (unsigned)now.pid,
         "step", (unsigned long long)now.step, "since", (double)now.since_ns / 1e9, "method", method,
         "requests", (unsigned long long)line->requests, "replies",
         (unsigned long long)line->replies, "bytes_in", (unsigned long long)line->bytes_in,
         "bytes_out", (unsigned long long)line->bytes_out, "spins", (unsigned long long)line->spins,
-        "yields", (unsigned long long)line->yields, "parks", (unsigned long long)line->parks);
+        "yields", (unsigned long long)line->yields, "parks", (unsigned long long)line->parks,
+        "early", (unsigned long long)line->early, "late", (unsigned long long)line->late,
+        "mispredicted", (unsigned long long)line->mispredicted);
 }
 
 static PyMethodDef page_methods[] = {
@@ -146,6 +155,7 @@ static PyMethodDef page_methods[] = {
 
 static PyGetSetDef page_properties[] = {
     {"engine_pid", (getter)page_engine_pid, NULL, NULL, NULL},
+    {"spinners", (getter)page_spinners, NULL, NULL, NULL},
     {0},
 };
 

@@ -16,20 +16,23 @@ struct writer_object {
     _Atomic uint32_t interrupts;
     uint32_t interrupts_seen;
     struct inbox_object *watched; /* during wait() */
-    _Atomic uint64_t counts[3];
+    struct strategy strategy;     /* never learns: space comes when a reader gets to it */
+    _Atomic uint64_t counts[N_WAIT_COUNTS];
     _Atomic uint64_t *bytes_out;
     PyObject *line_owner;
 };
 
 static PyObject *writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"ring", "line", NULL};
+    static char *names[] = {"ring", "line", "wait", NULL};
     struct module_state *state = PyType_GetModuleState(type);
     PyObject *ring, *line = Py_None;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:Writer", names, &ring, &line))
+    int wait = WAIT_AUTO;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|Oi:Writer", names, &ring, &line, &wait) ||
+        !check_strategy(wait))
         return NULL;
     if (!PyObject_TypeCheck(ring, state->ring_type) ||
         (line != Py_None && !PyObject_TypeCheck(line, state->line_type))) {
-        PyErr_SetString(PyExc_TypeError, "Writer(ring: Ring, line: StatusLine | None)");
+        PyErr_SetString(PyExc_TypeError, "Writer(ring: Ring, line: StatusLine | None, wait: int)");
         return NULL;
     }
     if (!check_generation(((struct ring_object *)ring)->generation))
@@ -42,6 +45,7 @@ static PyObject *writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     if (line != Py_None)
         self->bytes_out = &((struct line_object *)line)->line->bytes_out;
     ring_writer_init(&self->writer, &self->owner->ring);
+    strategy_init(&self->strategy, (enum wait_strategy)wait, NULL);
     return (PyObject *)self;
 }
 
@@ -168,11 +172,11 @@ static int wait_for_space(struct writer_object *self, uint64_t deadline_ns) {
         .bit = SPACE_BIT,
         .ready = wait_is_over,
         .condition = self,
-        .counts = {&self->counts[0], &self->counts[1], &self->counts[2]},
+        .counts = wait_counts_of(NULL, self->counts),
     };
-    bool spun = false;
+    struct waiting waiting = {0};
     ring_want(&self->writer, next_length(self));
-    return wait_python(&waiter, deadline_ns, &spun);
+    return wait_python(&self->strategy, &waiting, &waiter, deadline_ns);
 }
 
 static PyObject *writer_try_send(struct writer_object *self, PyObject *const *args,

@@ -202,6 +202,7 @@ void ring_publish(struct ring_writer *writer, struct record_header header) {
     /* Release: the record is complete for whoever sees this tail. Sequentially consistent: the
      * load of `parked` in bell_notify() can't be moved before it, or a reader that parks in
      * between would be missed. */
+    atomic_store_explicit(&ring->shared->published_ns, monotonic_ns(), memory_order_relaxed);
     atomic_store_explicit(&ring->shared->tail, writer->tail, memory_order_seq_cst);
     bell_notify(ring->data_bell, UINT64_MAX);
 }

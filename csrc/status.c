@@ -1,6 +1,7 @@
 #include "status.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -10,6 +11,12 @@
 
 size_t status_segment_bytes(uint32_t n_ranks) {
     return sizeof(struct status_page) + n_ranks * sizeof(struct status_line);
+}
+
+static uint32_t usable_cores(void) {
+    cpu_set_t cores;
+    int usable = sched_getaffinity(0, sizeof cores, &cores) == 0 ? CPU_COUNT(&cores) : 0;
+    return usable > 0 ? (uint32_t)usable : 1;
 }
 
 int status_format(int fd, uint32_t n_ranks, uint32_t engine_pid) {
@@ -25,6 +32,7 @@ int status_format(int fd, uint32_t n_ranks, uint32_t engine_pid) {
     page->about.version = LAYOUT_VERSION;
     page->about.n_ranks = n_ranks;
     page->about.engine_pid = engine_pid;
+    page->spinners.allowed = usable_cores() - 1;
     page->about.magic = STATUS_MAGIC;
     munmap(page, bytes);
     return 0;

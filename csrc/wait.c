@@ -10,7 +10,7 @@ static inline void pause_core(void) {
 #endif
 }
 
-static void count(_Atomic uint64_t *counter) {
+void count_wait(_Atomic uint64_t *counter) {
     /* One thread writes, so load and store do; readers only must not see half a number. */
     uint64_t old = atomic_load_explicit(counter, memory_order_relaxed);
     atomic_store_explicit(counter, old + 1, memory_order_relaxed);
@@ -21,7 +21,7 @@ bool wait_spin(const struct waiter *waiter, uint64_t spin_ns) {
     do {
         for (int i = 0; i < 8; i++) {
             if (waiter->ready(waiter->condition)) {
-                count(waiter->counts.spins);
+                count_wait(waiter->counts.spins);
                 return true;
             }
             pause_core();
@@ -46,19 +46,22 @@ static enum wait_result park(const struct waiter *waiter, uint64_t deadline_ns) 
     return slept == BELL_TIMEOUT ? WAIT_TIMEOUT : WAIT_SIGNAL;
 }
 
-enum wait_result wait_until(const struct waiter *waiter, uint64_t yield_ns, uint64_t deadline_ns) {
-    /* The peer may need this very core: pausing without yielding would keep it from its work. */
-    uint64_t end = monotonic_ns() + yield_ns;
-    if (end > deadline_ns)
-        end = deadline_ns;
+bool wait_look(const struct waiter *waiter, uint64_t end_ns) {
     do {
         if (waiter->ready(waiter->condition)) {
-            count(waiter->counts.yields);
-            return WAIT_READY;
+            count_wait(waiter->counts.yields);
+            return true;
         }
         sched_yield();
-    } while (monotonic_ns() < end);
+    } while (monotonic_ns() < end_ns);
+    return false;
+}
+
+enum wait_result wait_until(const struct waiter *waiter, uint64_t yield_ns, uint64_t deadline_ns) {
+    uint64_t end = monotonic_ns() + yield_ns;
+    if (wait_look(waiter, end < deadline_ns ? end : deadline_ns))
+        return WAIT_READY;
     enum wait_result result = park(waiter, deadline_ns);
-    count(waiter->counts.parks);
+    count_wait(waiter->counts.parks);
     return result;
 }

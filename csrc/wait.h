@@ -8,10 +8,14 @@
 
 enum wait_result { WAIT_READY, WAIT_TIMEOUT, WAIT_SIGNAL };
 
-/* How many waits ended in which way. Written by one thread; others may read at any time. */
+/* How many waits ended in which way; `parks` are sleeps. Written by one thread; others may read at
+ * any time. */
 struct wait_counts {
     _Atomic uint64_t *spins, *yields, *parks;
+    _Atomic uint64_t *early, *late, *mispredicted; /* see strategy.h */
 };
+
+void count_wait(_Atomic uint64_t *counter);
 
 struct waiter {
     struct bell *bell;
@@ -23,6 +27,10 @@ struct waiter {
 
 /* Looks for `spin_ns`, without giving up the core. True when ready. */
 bool wait_spin(const struct waiter *waiter, uint64_t spin_ns);
+
+/* Looks until `end_ns` of CLOCK_MONOTONIC, and gives up the core between looks: the peer may need
+ * this very core, and pausing without yielding would keep it from its work. True when ready. */
+bool wait_look(const struct waiter *waiter, uint64_t end_ns);
 
 /* Gives up the core between looks for `yield_ns`, then sleeps until the bell rings. Returns at the
  * deadline (CLOCK_MONOTONIC), on a signal, or as soon as `ready` says so. */

@@ -5,6 +5,10 @@ from typing import TypedDict
 from typing_extensions import Buffer
 
 MAX_READERS: int
+WAIT_AUTO: int
+WAIT_SPIN: int
+WAIT_YIELD: int
+WAIT_PARK: int
 PHASE_LOADING: int
 PHASE_WAITING: int
 PHASE_DECODING: int
@@ -23,8 +27,19 @@ class StatusPage:
     def line(self, rank: int) -> StatusLine: ...
     @property
     def engine_pid(self) -> int: ...
+    @property
+    def spinners(self) -> tuple[int, int]:
+        """Threads of the run that look for messages for longer than a moment: now, and at most."""
 
-class LineSnapshot(TypedDict):
+class WaitCounts(TypedDict):
+    spins: int  # waits that ended while spinning,
+    yields: int  # or while yielding
+    parks: int  # sleeps
+    early: int  # predicted waits that the bell ended before the time to look,
+    late: int  # or that found the message there when that time began
+    mispredicted: int  # messages that came outside of the time to look
+
+class LineSnapshot(WaitCounts):
     phase: str
     pid: int
     step: int
@@ -34,9 +49,6 @@ class LineSnapshot(TypedDict):
     replies: int
     bytes_in: int
     bytes_out: int
-    spins: int  # waits that ended while spinning,
-    yields: int  # while yielding,
-    parks: int  # asleep
 
 class StatusLine:
     """One rank's line. Written by one thread of that rank, read by anybody."""
@@ -80,7 +92,9 @@ class Ring:
 class Writer:
     """The writing end of a ring. One thread at a time, except `interrupt`."""
 
-    def __init__(self, ring: Ring, line: StatusLine | None = None) -> None: ...
+    def __init__(
+        self, ring: Ring, line: StatusLine | None = None, wait: int = WAIT_AUTO
+    ) -> None: ...
     def send(
         self,
         kind: int,
@@ -106,12 +120,20 @@ class Inbox:
     """The reading end of rings that share a bell. One thread at a time, except `interrupt`."""
 
     def __init__(
-        self, rings: tuple[Ring, ...], slot: int, line: StatusLine | None = None
-    ) -> None: ...
+        self,
+        rings: tuple[Ring, ...],
+        slot: int,
+        line: StatusLine | None = None,
+        page: StatusPage | None = None,
+        wait: int = WAIT_AUTO,
+    ) -> None:
+        """Counts its waits in `line`, and its spinning in `page`; `wait` is a WAIT_ strategy."""
     def recv(
-        self, timeout: float | None = None, /
+        self, timeout: float | None = None, key: int = 0, /
     ) -> tuple[int, int, int, bytes | bytearray | memoryview] | None:
         """The next message as (ring, kind, tag, payload), or None after an interrupt.
+
+        `key` stands for what came before: waits with the same key are expected to take as long.
 
         A memoryview shows the record in the ring: release() it before the next recv(). A bytearray is
         the caller's own. TimeoutError; ChannelClosed when all rings have been drained and closed;
@@ -123,5 +145,4 @@ class Inbox:
     def interrupt(self) -> None:
         """Ends the recv() of another thread, or the next one, with None. Any thread."""
     @property
-    def wait_counts(self) -> tuple[int, int, int]:
-        """How many waits ended while spinning, while yielding, asleep."""
+    def wait_counts(self) -> WaitCounts: ...

@@ -11,6 +11,7 @@ from typing import Any
 from mpspmd.errors import ConfigError
 
 _PREFIX = "MPSPMD_"
+_STRATEGIES = ("auto", "spin", "yield", "park")
 _MIB = 1 << 20
 
 
@@ -37,6 +38,10 @@ class RuntimeConfig:
     runtime_dir: str | None = None
     """Where the run's private folder for its control socket is made; None: the temp folder."""
 
+    wait: str = "auto"
+    """How processes wait for messages: "spin" and "yield" take a core each, "park" sleeps at once, and
+    "auto" sleeps until shortly before the next message is due."""
+
     digest_requests: bool = False
     """Each rank keeps a digest of all request bytes, `ctx.request_digest()`: proof of SPMD."""
 
@@ -48,6 +53,8 @@ class RuntimeConfig:
                 raise ConfigError(
                     f"{name}={value!r}: must be a power of two from {1 << 16} to {1 << 31} bytes"
                 )
+        if self.wait not in _STRATEGIES:
+            raise ConfigError(f"wait={self.wait!r}: must be one of {', '.join(_STRATEGIES)}")
         for name in ("start_timeout_s", "shutdown_timeout_s"):
             value = getattr(self, name)
             if value is None and name == "start_timeout_s":

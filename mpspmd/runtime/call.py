@@ -20,6 +20,7 @@ class Call:
         "done",
         "error",
         "future",
+        "key",
         "method",
         "missing",
         "ranks",
@@ -34,8 +35,11 @@ class Call:
         reply_ranks: ReplyRanks,
         world_size: int,
         deadline: float | None,
+        size_class: int,
     ) -> None:
         self.step = step
+        # Calls that are alike in this are expected to take as long.
+        self.key = hash(method) + (size_class << 8)
         self.method = method
         self.ranks = reply_ranks
         self.deadline = deadline

@@ -220,13 +220,15 @@ class Engine:
             message = self._encoder.encode((method, args, kwargs, reply_ranks), by_value=not named)
             self._steps = step = self._steps + 1
             name = method if isinstance(method, str) else _name_of(method)
-            call = Call(step, name, reply_ranks, self._world_size, deadline)
+            large = isinstance(message, list)
+            size_class = 0 if large else len(message).bit_length()
+            call = Call(step, name, reply_ranks, self._world_size, deadline, size_class)
             if with_future:
                 call.future = StepFuture(self, call)
             # Before it is sent: the reply may be there before try_send() returns.
             if reply_ranks is not None:
                 self._replies.expect(call)
-            kind = _LARGE_REQUEST if isinstance(message, list) else _REQUEST
+            kind = _LARGE_REQUEST if large else _REQUEST
             try:
                 if not self._channel.requests.try_send(kind, step, message):
                     self._send_slowly(call)

@@ -134,6 +134,7 @@ class RankLoop:
         self._report = report
         self._leaving = False
         self._shown_names: dict[str, bytes] = {}
+        self._came_before = 0  # what the next request's time is predicted from
         make_replier = ThreadReplier if getattr(worker, "reply_thread", False) else Replier
         self._replier = make_replier(rank, worker, channel.replies, channel.line, report)
 
@@ -159,6 +160,7 @@ class RankLoop:
         if request is None:
             return
         name = request.method_name
+        self._came_before = hash(name)
         shown = self._shown_names.get(name) or self._show(name)
         self._line.enter(PHASE_RUNNING, request.step_id, shown)
         try:
@@ -179,7 +181,7 @@ class RankLoop:
         return shown
 
     def _receive(self) -> ExecuteModelRequest | None:
-        message = self._requests.recv()
+        message = self._requests.recv(None, self._came_before)
         if message is None:
             return None
         _, kind, step, payload = message

@@ -193,7 +193,8 @@ class Replies:
     def _read_until(self, call: Call, limit: float | None) -> None:
         while not call.done:
             left = None if limit is None else max(0.0, limit - time.monotonic())
-            message = self._inbox.recv(left)
+            # The last of several replies comes soon after the others.
+            message = self._inbox.recv(left, call.key + call.missing)
             if message is not None:
                 self._take(*message)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from mpspmd import _native
 from mpspmd._native import MAX_READERS, Inbox, Ring, StatusPage, Writer
 from mpspmd.config import RuntimeConfig
 from mpspmd.errors import ConfigError
@@ -27,6 +28,8 @@ class ChannelSegments:
     request: Segment
     replies: tuple[Segment, ...]
     status: Segment
+    wait: int
+    """How all ends wait: a WAIT_ strategy."""
 
     @classmethod
     def create(cls, world_size: int, config: RuntimeConfig) -> ChannelSegments:
@@ -48,7 +51,8 @@ class ChannelSegments:
             for segment in made:
                 segment.close()
             raise
-        return cls(request, tuple(made[1:-1]), made[-1])
+        wait = getattr(_native, f"WAIT_{config.wait.upper()}")
+        return cls(request, tuple(made[1:-1]), made[-1], wait)
 
     @property
     def size(self) -> int:
@@ -73,8 +77,8 @@ class EngineChannel:
         self.reply_rings = tuple(
             Ring(segment.fd, data_bell=self.status) for segment in segments.replies
         )
-        self.requests = Writer(self.request_ring)
-        self.replies = Inbox(self.reply_rings, 0)
+        self.requests = Writer(self.request_ring, wait=segments.wait)
+        self.replies = Inbox(self.reply_rings, 0, page=self.status, wait=segments.wait)
 
     def close(self) -> None:
         """Ranks finish what they have read, then leave their loops; later replies go nowhere."""
@@ -100,5 +104,7 @@ class RankChannel:
         status = StatusPage(segments.status.fd)
         self.line = status.line(rank)
         self.line.open()
-        self.requests = Inbox((Ring(segments.request.fd, space_bell=status),), rank, self.line)
-        self.replies = Writer(Ring(segments.replies[rank].fd, data_bell=status), self.line)
+        request_ring = Ring(segments.request.fd, space_bell=status)
+        reply_ring = Ring(segments.replies[rank].fd, data_bell=status)
+        self.requests = Inbox((request_ring,), rank, self.line, status, segments.wait)
+        self.replies = Writer(reply_ring, self.line, segments.wait)

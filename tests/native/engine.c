@@ -58,7 +58,9 @@ static void wait_for_something(struct engine *engine) {
         .bit = engine->sending ? 1 | SPACE_BIT : 1,
         .ready = has_something_to_do,
         .condition = engine,
-        .counts = {&engine->side->spins, &engine->side->yields, &engine->side->parks},
+        .counts = {.spins = &engine->side->spins,
+                   .yields = &engine->side->yields,
+                   .parks = &engine->side->parks},
     };
     if (engine->sending)
         ring_want(&engine->requests.writer, outbox_next_length(&engine->requests));

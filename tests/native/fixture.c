@@ -68,7 +68,7 @@ uint32_t times_rung(struct bell *bell) {
 
 static struct wait_counts unread_counts(void) {
     static _Thread_local _Atomic uint64_t spins, yields, parks;
-    return (struct wait_counts){&spins, &yields, &parks};
+    return (struct wait_counts){.spins = &spins, .yields = &yields, .parks = &parks};
 }
 
 static bool is_readable(void *reader) {

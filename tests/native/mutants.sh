@@ -147,6 +147,15 @@ mutate total_unchecked message.c 's/message->total <= PTRDIFF_MAX/true/'
 mutate torn_messages_not_told message.c 's/writer->torn = true/writer->torn = false/'
 mutate fragment_longer_than_the_rest message.c 's/bytes > left \|\| //; s/last != \(bytes == left\)/false/'
 
+# Waiting.
+mutate old_times_count_like_new_ones predict.c 's/PREDICT_SAMPLES - age\}/1}/'
+mutate any_window_will_do predict.c 's/best > 0 && 4 \* best >= total/best > 0/'
+mutate past_windows_are_looked_in predict.c 's/if \(gap_ns <= elapsed_ns\)/if (false)/'
+mutate all_may_look strategy.c 's/now < spinners->allowed/true/'
+mutate lookers_stay_counted strategy.c 's/if \(spinners\)$/if (false)/'
+mutate misses_change_nothing strategy.c 's/return found && .*/return found;/'
+mutate silence_is_looked_through strategy.c 's/^( *)waiting->looked_ns \+= .*/\1;/'
+
 # Memory order. On x86 a release store lets the look at `parked` pass it; ThreadSanitizer sees the rest.
 mutate tail_stored_with_release ring.c '/shared->tail, writer->tail, memory/s/seq_cst/release/' 8
 mutate head_stored_with_release ring.c \

@@ -32,7 +32,9 @@ static void wait_for_request(struct rank *rank) {
         .bit = UINT64_C(1) << rank->number,
         .ready = has_request,
         .condition = &rank->requests.reader,
-        .counts = {&rank->side->spins, &rank->side->yields, &rank->side->parks},
+        .counts = {.spins = &rank->side->spins,
+                   .yields = &rank->side->yields,
+                   .parks = &rank->side->parks},
     };
     scene_wait(rank->scene, rank->side, WAITS_FOR_REQUEST, &waiter);
 }
@@ -43,7 +45,9 @@ static void wait_for_reply_space(struct rank *rank) {
         .bit = SPACE_BIT,
         .ready = has_reply_space,
         .condition = rank,
-        .counts = {&rank->side->spins, &rank->side->yields, &rank->side->parks},
+        .counts = {.spins = &rank->side->spins,
+                   .yields = &rank->side->yields,
+                   .parks = &rank->side->parks},
     };
     ring_want(&rank->replies.writer, outbox_next_length(&rank->replies));
     scene_wait(rank->scene, rank->side, WAITS_FOR_REPLY_SPACE, &waiter);

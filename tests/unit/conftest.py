@@ -24,7 +24,7 @@ class SharedEngine:
             self._engine = Engine(
                 self._worker,
                 world_size=self._world_size,
-                config=RuntimeConfig(digest_requests=True, shutdown_timeout_s=5),
+                config=RuntimeConfig.from_env(digest_requests=True, shutdown_timeout_s=5),
             )
         return self._engine
 

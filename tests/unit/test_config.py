@@ -32,6 +32,7 @@ def test_a_config_cannot_be_changed() -> None:
         ("MPSPMD_SHUTDOWN_TIMEOUT_S", "3", 3.0),
         ("MPSPMD_RUNTIME_DIR", "/run/x", "/run/x"),
         ("MPSPMD_RUNTIME_DIR", "", None),
+        ("MPSPMD_WAIT", "park", "park"),
         ("MPSPMD_DIGEST_REQUESTS", "1", True),
         ("MPSPMD_DIGEST_REQUESTS", "TRUE", True),
         ("MPSPMD_DIGEST_REQUESTS", "0", False),
@@ -118,3 +119,8 @@ def test_a_shutdown_always_ends() -> None:
 def test_a_config_error_is_a_value_error_and_one_of_ours() -> None:
     assert issubclass(ConfigError, ValueError)
     assert issubclass(ConfigError, MpSpmdError)
+
+
+def test_an_unknown_strategy_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="wait='sleep': must be one of auto, spin, yield, park"):
+        RuntimeConfig(wait="sleep")

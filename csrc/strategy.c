@@ -1,0 +1,171 @@
+#include "strategy.h"
+
+#include <sys/prctl.h>
+
+enum {
+    SHORT_NS = 50 * 1000, /* looking for so long is cheaper than a sleep and a wake-up */
+    WINDOW_NS = 400 * 1000 /* and this is the most that one wait looks at predicted times */,
+    GUARD_NS = 10 * 1000,  /* a window is so much wider at either end than what it is made from */
+    SLEEP_NS = 200 * 1000, /* sleeps shorter than this don't pay */
+    LATE_NS = 50 * 1000,   /* how late a sleep ends, before anything is known of it */
+    MISSES = 4,            /* after so many in a row nothing is predicted until one comes true */
+};
+
+void strategy_init(struct strategy *strategy, enum wait_strategy kind, struct spinners *spinners) {
+    strategy->kind = kind;
+    strategy->spinners = spinners;
+    for (int i = 0; i < SLEEP_LENGTHS; i++)
+        strategy->late_ns[i] = LATE_NS;
+}
+
+static struct predictor *predictor_of(struct strategy *strategy, const struct waiting *waiting) {
+    return &strategy->predictors[(waiting->key * UINT64_C(0x9e3779b97f4a7c15)) >> 58];
+}
+
+bool strategy_begin(struct strategy *strategy, struct waiting *waiting, const struct waiter *waiter,
+                    uint64_t spin_ns) {
+    waiting->began = true;
+    waiting->start_ns = monotonic_ns();
+    return strategy->kind != WAIT_PARK && wait_spin(waiter, spin_ns);
+}
+
+/* May this thread look for a while? There must be a core left for those that work. A process that
+ * is killed while it looks stays counted, and its run is over. */
+static bool may_look(struct spinners *spinners) {
+    if (!spinners)
+        return true;
+    uint32_t now = atomic_load_explicit(&spinners->now, memory_order_relaxed);
+    while (now < spinners->allowed)
+        if (atomic_compare_exchange_weak_explicit(&spinners->now, &now, now + 1,
+                                                  memory_order_relaxed, memory_order_relaxed))
+            return true;
+    return false;
+}
+
+static void has_looked(struct spinners *spinners) {
+    if (spinners)
+        atomic_fetch_sub_explicit(&spinners->now, 1, memory_order_relaxed);
+}
+
+static uint32_t *lateness_of(struct strategy *strategy, uint64_t sleep_ns) {
+    int length = 63 - __builtin_clzll(sleep_ns | 1);
+    return &strategy->late_ns[length < SLEEP_LENGTHS ? length : SLEEP_LENGTHS - 1];
+}
+
+/* Sleeps until `wake_ns`, and learns how late that was. */
+static enum wait_result sleep_until(struct strategy *strategy, const struct waiter *waiter,
+                                    uint64_t wake_ns) {
+    uint32_t *late_ns = lateness_of(strategy, wake_ns - monotonic_ns());
+    /* The kernel may gather timers of up to 50 µs otherwise. */
+    int slack = prctl(PR_GET_TIMERSLACK);
+    prctl(PR_SET_TIMERSLACK, 1UL);
+    enum wait_result result = wait_until(waiter, 0, wake_ns);
+    prctl(PR_SET_TIMERSLACK, (unsigned long)slack);
+    uint64_t now = monotonic_ns();
+    if (now > wake_ns && result != WAIT_SIGNAL) {
+        int64_t error = (int64_t)(now - wake_ns < 1000000 ? now - wake_ns : 1000000) - *late_ns;
+        *late_ns = (uint32_t)((int64_t)*late_ns + (error > 0 ? error / 4 : error / 32));
+    }
+    if (result == WAIT_READY)
+        count_wait(now < wake_ns ? waiter->counts.early : waiter->counts.late);
+    return result;
+}
+
+/* The next window to look in; false when there is none, or none that is worth it. */
+static bool next_window(struct strategy *strategy, struct waiting *waiting, uint64_t now_ns,
+                        struct window *window) {
+    uint64_t elapsed_ns = now_ns - waiting->start_ns;
+    if (waiting->looked_ns + GUARD_NS > WINDOW_NS)
+        return false;
+    struct predictor *predictor = predictor_of(strategy, waiting);
+    bool found = predict_window(predictor, elapsed_ns, WINDOW_NS - waiting->looked_ns, window);
+    if (!waiting->predicts) {
+        waiting->predicts = true;
+        waiting->predicted = found;
+        waiting->expected = *window;
+    }
+    return found && predictor->misses < MISSES;
+}
+
+static uint64_t earlier(uint64_t a_ns, uint64_t b_ns) {
+    return a_ns < b_ns ? a_ns : b_ns;
+}
+
+/* Looks until `end_ns`. When too many others look already, only for a moment, in which one of them
+ * may leave: who has just sent something begins to wait before its receiver has seen it. */
+static bool look_until(struct strategy *strategy, struct waiting *waiting,
+                       const struct waiter *waiter, uint64_t end_ns) {
+    uint64_t began = monotonic_ns();
+    if (wait_look(waiter, earlier(began + SHORT_NS, end_ns)))
+        return true;
+    bool ready = false;
+    if (may_look(strategy->spinners)) {
+        ready = wait_look(waiter, end_ns);
+        has_looked(strategy->spinners);
+        waiting->looked_ns += monotonic_ns() - began;
+    } else {
+        waiting->looked_ns = WINDOW_NS;
+    }
+    return ready;
+}
+
+static enum wait_result wait_auto(struct strategy *strategy, struct waiting *waiting,
+                                  const struct waiter *waiter, uint64_t deadline_ns) {
+    struct window window = {0, 0};
+    if (!waiting->looked_first) {
+        waiting->looked_first = true;
+        if (predict_is_short(predictor_of(strategy, waiting)) &&
+            wait_look(waiter, earlier(waiting->start_ns + SHORT_NS, deadline_ns)))
+            return WAIT_READY;
+    }
+    uint64_t now = monotonic_ns();
+    while (next_window(strategy, waiting, now, &window)) {
+        uint64_t from_ns = waiting->start_ns + window.from_ns;
+        uint64_t end_ns = waiting->start_ns + window.to_ns + GUARD_NS;
+        uint64_t lead_ns = from_ns > now ? *lateness_of(strategy, from_ns - now) + GUARD_NS : 0;
+        if (from_ns > now + lead_ns + SLEEP_NS) {
+            uint64_t wake_ns = from_ns - lead_ns;
+            enum wait_result slept = sleep_until(strategy, waiter, earlier(wake_ns, deadline_ns));
+            if (slept != WAIT_TIMEOUT || deadline_ns <= wake_ns)
+                return slept;
+        }
+        if (look_until(strategy, waiting, waiter, earlier(end_ns, deadline_ns)))
+            return WAIT_READY;
+        now = monotonic_ns();
+        if (now >= deadline_ns)
+            return WAIT_TIMEOUT;
+    }
+    return wait_until(waiter, 0, deadline_ns);
+}
+
+enum wait_result strategy_wait(struct strategy *strategy, struct waiting *waiting,
+                               const struct waiter *waiter, uint64_t deadline_ns) {
+    uint64_t now = monotonic_ns();
+    uint64_t left_ns = deadline_ns > now ? deadline_ns - now : 0;
+    switch (strategy->kind) {
+    case WAIT_SPIN:
+        return wait_spin(waiter, left_ns) ? WAIT_READY : WAIT_TIMEOUT;
+    case WAIT_YIELD:
+        return wait_look(waiter, deadline_ns) ? WAIT_READY : WAIT_TIMEOUT;
+    case WAIT_PARK:
+        return wait_until(waiter, 0, deadline_ns);
+    default:
+        return wait_auto(strategy, waiting, waiter, deadline_ns);
+    }
+}
+
+void strategy_learn(struct strategy *strategy, const struct waiting *waiting,
+                    const struct waiter *waiter, uint64_t sent_ns) {
+    struct predictor *predictor = predictor_of(strategy, waiting);
+    uint64_t gap_ns = sent_ns > waiting->start_ns ? sent_ns - waiting->start_ns : 0;
+    predict_learn(predictor, gap_ns, gap_ns < SHORT_NS);
+    if (!waiting->predicted)
+        return;
+    if (gap_ns + GUARD_NS >= waiting->expected.from_ns &&
+        gap_ns <= waiting->expected.to_ns + GUARD_NS) {
+        predictor->misses = 0;
+    } else {
+        predictor->misses += predictor->misses < MISSES;
+        count_wait(waiter->counts.mispredicted);
+    }
+}

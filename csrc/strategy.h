@@ -1,0 +1,50 @@
+/* The way of waiting that the user has chosen, over the looks and sleeps of wait.h.
+ *
+ * `auto` sleeps until shortly before the message is due, looks for it while it is expected, and
+ * sleeps until the bell when it doesn't come: the latency of a spinner at the price of a sleeper.
+ * What is due at once is looked for at once. One thread at a time. */
+#ifndef MPSPMD_STRATEGY_H
+#define MPSPMD_STRATEGY_H
+
+#include "predict.h"
+#include "wait.h"
+
+enum wait_strategy { WAIT_AUTO, WAIT_SPIN, WAIT_YIELD, WAIT_PARK };
+
+enum {
+    PREDICTORS = 64,   /* keys that fall together disturb each other's predictions, nothing else */
+    SLEEP_LENGTHS = 40 /* powers of two of a nanosecond: up to nine minutes */
+};
+
+/* What one thread has learnt. Zero it before the first use, then strategy_init(). */
+struct strategy {
+    enum wait_strategy kind;
+    struct spinners *spinners;       /* of the whole run, or NULL: no limit */
+    uint32_t late_ns[SLEEP_LENGTHS]; /* how much longer than asked a sleep of that length takes */
+    struct predictor predictors[PREDICTORS];
+};
+
+/* One wait, from its first call to its last. Zero it, set the key. */
+struct waiting {
+    uint64_t key; /* what came before: waits with the same key are expected to take as long */
+    uint64_t start_ns;
+    uint64_t looked_ns; /* spent in windows so far */
+    bool began, looked_first, predicts, predicted;
+    struct window expected; /* if `predicted` */
+};
+
+void strategy_init(struct strategy *strategy, enum wait_strategy kind, struct spinners *spinners);
+
+/* The start of a wait: a first short look, without giving up the core. True when ready. */
+bool strategy_begin(struct strategy *strategy, struct waiting *waiting, const struct waiter *waiter,
+                    uint64_t spin_ns);
+
+/* The rest of it. Returns at the deadline and on signals; call it again to go on. */
+enum wait_result strategy_wait(struct strategy *strategy, struct waiting *waiting,
+                               const struct waiter *waiter, uint64_t deadline_ns);
+
+/* What was waited for was sent at `sent_ns`. */
+void strategy_learn(struct strategy *strategy, const struct waiting *waiting,
+                    const struct waiter *waiter, uint64_t sent_ns);
+
+#endif

@@ -1,0 +1,229 @@
+/* Predicting, and the strategies: what they decide, seen in what they count. */
+#include "strategy.h"
+
+#include <pthread.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "fixture.h"
+
+enum { US = 1000, MS = 1000000 };
+
+static void learn_all(struct predictor *predictor, const uint64_t *gaps_ns, int n) {
+    for (int i = 0; i < n; i++)
+        predict_learn(predictor, gaps_ns[i], false);
+}
+
+static bool is_in(struct window window, uint64_t gap_ns) {
+    return window.from_ns <= gap_ns && gap_ns <= window.to_ns;
+}
+
+static void little_knowledge_predicts_nothing(void) {
+    struct predictor predictor = {0};
+    struct window window;
+    for (int i = 0; i < PREDICT_ENOUGH; i++) {
+        CHECK(!predict_window(&predictor, 0, 100 * US, &window));
+        CHECK(predict_is_short(&predictor));
+        predict_learn(&predictor, 5 * MS, false);
+    }
+    CHECK(predict_window(&predictor, 0, 100 * US, &window));
+    CHECK(is_in(window, 5 * MS));
+    CHECK(!predict_is_short(&predictor));
+}
+
+static void a_rhythm_ten_times_as_slow_or_fast_is_learnt_within_20_messages(void) {
+    uint64_t rhythms[] = {5 * MS, 50 * MS, 500 * US};
+    struct predictor predictor = {0};
+    struct window window;
+    for (int i = 0; i < 3; i++) {
+        for (int k = 0; k < 20; k++)
+            predict_learn(&predictor, rhythms[i] + (uint64_t)k * US, false);
+        CHECK(predict_window(&predictor, 0, 100 * US, &window));
+        CHECK(is_in(window, rhythms[i] + 10 * US));
+    }
+}
+
+static void the_better_half_of_two_ways_comes_first_and_then_the_other(void) {
+    struct predictor predictor = {0};
+    struct window window;
+    for (int k = 0; k < PREDICT_SAMPLES; k++)
+        predict_learn(&predictor, (k % 2 ? 8 * MS : 1 * MS) + (uint64_t)k * US, false);
+    CHECK(predict_window(&predictor, 0, 100 * US, &window));
+    CHECK(is_in(window, 8 * MS + 7 * US) && !is_in(window, 1 * MS + 8 * US));
+    predict_learn(&predictor, 1 * MS, false);
+    CHECK(predict_window(&predictor, 0, 100 * US, &window));
+    CHECK(is_in(window, 1 * MS + 8 * US));
+    CHECK(predict_window(&predictor, 2 * MS, 100 * US, &window));
+    CHECK(is_in(window, 8 * MS + 7 * US));
+    CHECK(!predict_window(&predictor, 9 * MS, 100 * US, &window));
+}
+
+static void what_comes_at_any_time_is_not_predicted(void) {
+    uint64_t gaps_ns[] = {1 * MS, 9 * MS, 4 * MS, 30 * MS, 2 * MS, 15 * MS, 22 * MS, 6 * MS};
+    struct predictor predictor = {0};
+    struct window window;
+    learn_all(&predictor, gaps_ns, 8);
+    learn_all(&predictor, (uint64_t[]){11 * MS, 19 * MS, 3 * MS, 27 * MS}, 4);
+    CHECK(!predict_window(&predictor, 0, 400 * US, &window));
+}
+
+struct subject {
+    struct strategy strategy;
+    struct waiting waiting;
+    struct waiter waiter;
+    struct spinners *spinners;
+    _Atomic uint64_t counts[6];
+    bool (*ready)(struct subject *);
+    uint32_t looks, most_spinners;
+};
+
+static bool look(void *condition) {
+    struct subject *subject = condition;
+    subject->looks++;
+    uint32_t now = subject->spinners ? atomic_load(&subject->spinners->now) : 0;
+    if (now > subject->most_spinners)
+        subject->most_spinners = now;
+    return subject->ready && subject->ready(subject);
+}
+
+/* Somebody who waits for what nobody sends, and has learnt that it takes `gap_ns`. */
+static void make_subject(struct subject *subject, struct bell *bell, struct spinners *spinners,
+                         uint64_t gap_ns) {
+    *subject = (struct subject){.spinners = spinners};
+    _Atomic uint64_t *counts = subject->counts;
+    subject->waiter = (struct waiter){
+        .bell = bell,
+        .bit = 1,
+        .ready = look,
+        .condition = subject,
+        .counts = {counts, counts + 1, counts + 2, counts + 3, counts + 4, counts + 5},
+    };
+    strategy_init(&subject->strategy, WAIT_AUTO, spinners);
+    for (int i = 0; i < PREDICT_SAMPLES; i++) {
+        struct waiting past = {.start_ns = 1000};
+        strategy_learn(&subject->strategy, &past, &subject->waiter, 1000 + gap_ns + (uint64_t)i);
+    }
+}
+
+static enum wait_result wait_for(struct subject *subject, uint64_t ns) {
+    subject->waiting = (struct waiting){0};
+    CHECK(!strategy_begin(&subject->strategy, &subject->waiting, &subject->waiter, 0));
+    return strategy_wait(&subject->strategy, &subject->waiting, &subject->waiter,
+                         subject->waiting.start_ns + ns);
+}
+
+static void silence_is_slept_through_after_one_window(void) {
+    static struct bell bell;
+    static struct spinners spinners = {.allowed = 1};
+    struct subject subject;
+    make_subject(&subject, &bell, &spinners, 2 * MS);
+    CHECK_EQUAL(wait_for(&subject, 100 * MS), WAIT_TIMEOUT);
+    CHECK(subject.waiting.predicted);
+    CHECK_EQUAL(subject.counts[2], 2); /* until the window, and from there to the end */
+    CHECK(subject.waiting.looked_ns > 0);
+    CHECK_EQUAL(spinners.now, 0);
+}
+
+static void nobody_looks_at_a_time_that_four_predictions_have_missed(void) {
+    static struct bell bell;
+    struct subject subject;
+    make_subject(&subject, &bell, NULL, 2 * MS);
+    for (int i = 0; i < 4; i++) {
+        CHECK_EQUAL(wait_for(&subject, 3 * MS), WAIT_TIMEOUT);
+        strategy_learn(&subject.strategy, &subject.waiting, &subject.waiter,
+                       subject.waiting.start_ns + (uint64_t)(10 + 10 * i) * MS);
+    }
+    CHECK_EQUAL(subject.counts[5], 4);
+    CHECK_EQUAL(wait_for(&subject, 3 * MS), WAIT_TIMEOUT);
+    CHECK_EQUAL(subject.waiting.looked_ns, 0);
+    CHECK(subject.waiting.predicted);
+    strategy_learn(&subject.strategy, &subject.waiting, &subject.waiter,
+                   subject.waiting.start_ns + subject.waiting.expected.from_ns);
+    CHECK_EQUAL(wait_for(&subject, 3 * MS), WAIT_TIMEOUT);
+    CHECK(subject.waiting.looked_ns > 0);
+}
+
+static atomic_bool has_come;
+
+static bool comes(struct subject *subject) {
+    (void)subject;
+    return has_come;
+}
+
+static void *let_it_come(void *bell) {
+    usleep(20000);
+    has_come = true;
+    bell_ring(bell);
+    return NULL;
+}
+
+static void a_message_before_its_time_is_taken_from_the_sleep(void) {
+    static struct bell bell;
+    struct subject subject;
+    make_subject(&subject, &bell, NULL, 2000 * (uint64_t)MS);
+    subject.ready = comes;
+    pthread_t sender;
+    pthread_create(&sender, NULL, let_it_come, &bell);
+    CHECK_EQUAL(wait_for(&subject, UINT64_C(60000) * MS), WAIT_READY);
+    pthread_join(sender, NULL);
+    CHECK_EQUAL(subject.counts[3], 1);
+}
+
+static void *wait_three_times(void *argument) {
+    struct subject *subject = argument;
+    for (int i = 0; i < 3; i++) {
+        subject->strategy.predictors[0].misses = 0;
+        CHECK_EQUAL(wait_for(subject, 5 * MS), WAIT_TIMEOUT);
+    }
+    return NULL;
+}
+
+static void never_more_threads_look_than_are_allowed(void) {
+    static struct bell bell;
+    static struct spinners spinners = {.allowed = 2};
+    struct subject subjects[6];
+    pthread_t threads[6];
+    for (int i = 0; i < 6; i++) {
+        make_subject(&subjects[i], &bell, &spinners, 2 * MS);
+        pthread_create(&threads[i], NULL, wait_three_times, &subjects[i]);
+    }
+    uint32_t most = 0;
+    for (int i = 0; i < 6; i++) {
+        pthread_join(threads[i], NULL);
+        most = subjects[i].most_spinners > most ? subjects[i].most_spinners : most;
+    }
+    CHECK(most >= 1 && most <= 2);
+    CHECK_EQUAL(spinners.now, 0);
+}
+
+static void each_strategy_waits_in_its_own_way(void) {
+    enum wait_strategy kinds[] = {WAIT_SPIN, WAIT_YIELD, WAIT_PARK};
+    for (int i = 0; i < 3; i++) {
+        static struct bell bell;
+        struct subject subject;
+        make_subject(&subject, &bell, NULL, 2 * MS);
+        subject.strategy.kind = kinds[i];
+        CHECK_EQUAL(wait_for(&subject, 5 * MS), WAIT_TIMEOUT);
+        CHECK_EQUAL(subject.counts[2], kinds[i] == WAIT_PARK);
+        CHECK((subject.looks > 20) == (kinds[i] != WAIT_PARK));
+        subject.ready = comes;
+        has_come = false;
+        pthread_t sender;
+        pthread_create(&sender, NULL, let_it_come, &bell);
+        CHECK_EQUAL(wait_for(&subject, UINT64_C(60000) * MS), WAIT_READY);
+        pthread_join(sender, NULL);
+    }
+}
+
+const struct test strategy_tests[] = {
+    {TEST(little_knowledge_predicts_nothing)},
+    {TEST(a_rhythm_ten_times_as_slow_or_fast_is_learnt_within_20_messages)},
+    {TEST(the_better_half_of_two_ways_comes_first_and_then_the_other)},
+    {TEST(what_comes_at_any_time_is_not_predicted)},
+    {TEST(silence_is_slept_through_after_one_window)},
+    {TEST(nobody_looks_at_a_time_that_four_predictions_have_missed)},
+    {TEST(a_message_before_its_time_is_taken_from_the_sleep)},
+    {TEST(never_more_threads_look_than_are_allowed)},
+    {TEST(each_strategy_waits_in_its_own_way)},
+    {NULL, NULL},
+};
