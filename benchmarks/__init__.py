@@ -3,6 +3,7 @@
 One module a measurement, each run as `python -m benchmarks.<module>`:
 
     channel_latency    the round trip of one message, mpspmd beside other transports
+    step_overhead      a step of vLLM's executors, with workers that return at once
 
 `peers` has the transports, one module each; how to add one is said there.
 """

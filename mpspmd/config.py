@@ -45,7 +45,13 @@ class RuntimeConfig:
     digest_requests: bool = False
     """Each rank keeps a digest of all request bytes, `ctx.request_digest()`: proof of SPMD."""
 
+    answer_early: bool = True
+    """vLLM's `execute_model` is answered at once, and a step has one reply, that of `sample_tokens`."""
+
     def __post_init__(self) -> None:
+        for name in ("digest_requests", "answer_early"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise ConfigError(f"{name}={value!r}: must be True or False")
         for name in ("request_ring_bytes", "reply_ring_bytes"):
             value = getattr(self, name)
             # 64 KiB: a page on every platform; 2 GiB: record lengths are 32 bits.

@@ -20,6 +20,7 @@ __all__ = [
     "RankError",
     "SegmentError",
     "StartupError",
+    "StepRefused",
     "StepTimeout",
     "UnknownMethod",
     "WorkerNotPicklable",
@@ -76,6 +77,10 @@ class ChannelPoisoned(ChannelError):
 
 class EngineClosed(MpSpmdError):
     """The engine has been shut down; make a new one."""
+
+
+class StepRefused(MpSpmdError):
+    """A rank doesn't run a step that was sent before the engine knew that an earlier one had failed."""
 
 
 class StepTimeout(MpSpmdError, TimeoutError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mpspmd.request import ReplyRanks
@@ -16,11 +17,13 @@ class Call:
     """One request under way. Written by whichever thread reads replies, or by the supervisor."""
 
     __slots__ = (
+        "closes",
         "deadline",
         "done",
         "error",
         "future",
         "key",
+        "later",
         "method",
         "missing",
         "ranks",
@@ -48,6 +51,10 @@ class Call:
         self.error: BaseException | None = None
         self.done = False
         self.future: StepFuture | None = None
+        self.later: list[Call] = []
+        """Calls of the same step, which fail when this one does; see Engine.begin."""
+        self.closes: Call | None = None
+        """The call that began the step, if this is the step's last."""
 
     def finish(self, error: BaseException | None = None) -> None:
         """Once, by whoever has taken the call from the engine's table."""
@@ -82,16 +89,26 @@ class StepFuture(concurrent.futures.Future[Any]):
         self.set_running_or_notify_cancel()
         self._engine = engine
         self._call = call
+        self.on_raise: Callable[[], None] | None = None
+        """Called when somebody is told that the call has failed, each time."""
 
     def result(self, timeout: float | None = None) -> Any:
         """The outcome. TimeoutError after `timeout` seconds; StepTimeout after the call's own."""
         self._drive(timeout)
         # Done, or just about to be: another thread may be between the two.
-        return super().result()
+        try:
+            return super().result()
+        except Exception:
+            if self.on_raise is not None:
+                self.on_raise()
+            raise
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         self._drive(timeout)
-        return super().exception()
+        error = super().exception()
+        if error is not None and self.on_raise is not None:
+            self.on_raise()
+        return error
 
     def done(self) -> bool:
         if not super().done():

@@ -140,24 +140,48 @@ class Engine:
         reply_ranks: ReplyRanks = ALL,
         timeout: float | None = None,
         non_block: bool = False,
+        within: Call | None = None,
+        ends: Call | None = None,
     ) -> Any:
         """Sends one request to all ranks.
 
         `method` is a worker's method, or a callable that gets the worker as its first argument (sent by
         value: a lambda will do). `timeout` is in seconds from now, sending included; after it StepTimeout,
         and the engine stays usable. With `reply_ranks=None` nothing is waited for, and None is returned.
+        `within` is the step, made by begin(), that this call belongs to; `ends` the same for its last call.
 
         EngineClosed, RankError, RankDied, UnknownMethod, EncodeError, StepTimeout.
         """
         self._check_reply_ranks(reply_ranks)
         deadline = None if timeout is None else time.monotonic() + timeout
-        call = self._submit(method, args, kwargs or {}, reply_ranks, deadline, non_block)
+        call = self._submit(method, args, kwargs or {}, reply_ranks, deadline, non_block, ends)
+        if (first := ends or within) is not None:
+            self._replies.link(call, first)
         if reply_ranks is None:
             return None
         if non_block:
             return call.future
         self.wait_for(call)
         return call.outcome()
+
+    def begin(
+        self,
+        method: str | Callable[..., Any],
+        args: tuple[Any, ...] = (),
+        *,
+        reply_ranks: ReplyRanks = ALL,
+    ) -> Call:
+        """Begins a step of several calls, and doesn't wait.
+
+        On the ranks the method returns `LATER`, which isn't replied; a later call of the step is, whose
+        `ends` is what this returns. If the method raises on any rank, all calls of the step fail with that.
+        """
+        self._check_reply_ranks(reply_ranks)
+        return self._submit(method, args, {}, reply_ranks, None, False)
+
+    def forget(self, step: Call) -> None:
+        """Gives up a step made by begin(), which will have no last call."""
+        self._replies.finish(step)
 
     def on_failure(self, callback: Callable[[], None]) -> None:
         """Calls back once, from another thread, when the engine has failed; now, if it has already."""
@@ -211,6 +235,7 @@ class Engine:
         reply_ranks: ReplyRanks,
         deadline: float | None,
         with_future: bool,
+        ends: Call | None = None,
     ) -> Call:
         self._take_turn_to_send(deadline)
         try:
@@ -223,6 +248,7 @@ class Engine:
             large = isinstance(message, list)
             size_class = 0 if large else len(message).bit_length()
             call = Call(step, name, reply_ranks, self._world_size, deadline, size_class)
+            call.closes = ends
             if with_future:
                 call.future = StepFuture(self, call)
             # Before it is sent: the reply may be there before try_send() returns.

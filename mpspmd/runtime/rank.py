@@ -26,7 +26,7 @@ from mpspmd.runtime.fault import as_fault, describe
 from mpspmd.runtime.janitor import Janitor
 from mpspmd.runtime.leave import leave
 from mpspmd.runtime.replier import Replier, ThreadReplier
-from mpspmd.runtime.worker import RankContext
+from mpspmd.runtime.worker import LATER, RankContext
 from mpspmd.transport.channel import ChannelSegments, Kind, RankChannel
 
 logger = logging.getLogger(__name__)
@@ -169,7 +169,7 @@ class RankLoop:
             unknown = isinstance(request.method, str) and _is_missing(self._worker, request.method)
             self._fail(request, describe(error, name, unknown))
             return
-        if request.is_answered_by(self._rank):
+        if result is not LATER and request.is_answered_by(self._rank):
             self._line.enter(PHASE_REPLYING)
             self._replier.reply(request.step_id, name, result)
 

@@ -59,6 +59,13 @@ class Replies:
     def forget(self, call: Call) -> None:
         self._pending.pop(call.step, None)
 
+    def link(self, call: Call, first: Call) -> None:
+        """`call` fails when `first` does: now, if that has happened already."""
+        first.later.append(call)
+        # Looked at after the other end of the link is there: whoever fails it does this in turn.
+        if first.done and first.error is not None:
+            self.finish_now(call, first.error)
+
     def get(self, step: int) -> Call | None:
         return self._pending.get(step)
 
@@ -68,6 +75,15 @@ class Replies:
         if self._pending.pop(call.step, None) is not call:
             return False
         call.finish(error)
+        # The links between a step's calls go with them: a cycle would keep their replies.
+        if (first := call.closes) is not None:
+            call.closes = None
+            self.finish(first)
+        if later := call.later:
+            call.later = []
+            if error is not None:
+                for each in later:
+                    self.finish(each, error)
         if self._followers:
             with self._turn:
                 self._turn.notify_all()

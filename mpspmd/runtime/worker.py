@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     import torch
+
+LATER: Final = object()
+"""What a method returns that has no reply: a later call of the same step has. See Engine.begin."""
 
 
 @dataclass

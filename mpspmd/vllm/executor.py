@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from multiprocessing import util as multiprocessing_util
 from typing import Any
 
 from vllm import envs
-from vllm.distributed.ec_transfer.ec_connector.utils import ECOutputAggregator
-from vllm.distributed.kv_transfer.kv_connector.utils import KVOutputAggregator
 from vllm.logger import init_logger
 from vllm.utils import numa_utils
 from vllm.utils.network_utils import (
@@ -30,12 +27,12 @@ from vllm.v1.outputs import DraftTokenIds, ModelRunnerOutput
 
 from mpspmd.config import RuntimeConfig
 from mpspmd.errors import ConfigError
-from mpspmd.request import ALL
 from mpspmd.runtime.engine import Engine
 from mpspmd.vllm.cpu_binding import CoreBinding
 from mpspmd.vllm.engine_core import leave_quickly, leaving_at_signals
 from mpspmd.vllm.leftovers import leftovers, sweep
 from mpspmd.vllm.lock import RankLock
+from mpspmd.vllm.steps import Aggregators, Steps
 from mpspmd.vllm.worker import RankWorker
 
 logger = init_logger(__name__)
@@ -67,7 +64,6 @@ class MpSpmdExecutor(Executor):
             )
         # The first tensor-parallel rank of the last pipeline stage has the output.
         self.output_rank = parallel.world_size - tp * pcp
-        self._to_aggregate: deque[_AggregatedFuture] = deque()
         set_multiprocessing_worker_envs(
             parallel.local_world_size * max(1, parallel.data_parallel_size_local)
         )
@@ -75,6 +71,12 @@ class MpSpmdExecutor(Executor):
         self._has_stepped = False
         with leaving_at_signals():
             self._engine = self._start_engine()
+        self._steps = Steps(
+            self._engine,
+            self.vllm_config,
+            self.output_rank,
+            envs.VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS,
+        )
         # At exit, should nobody have called shutdown() by then.
         multiprocessing_util.Finalize(None, self.shutdown, exitpriority=90)
         # This process only schedules from now on.
@@ -132,18 +134,23 @@ class MpSpmdExecutor(Executor):
     def execute_model(
         self, scheduler_output: SchedulerOutput, non_block: bool = False
     ) -> ModelRunnerOutput | None | Future[ModelRunnerOutput | None]:
-        return self._step("execute_model", scheduler_output, non_block)
+        self._has_stepped = True
+        return self._steps.execute(scheduler_output, non_block, self._aggregators())
 
     def sample_tokens(
         self, grammar_output: GrammarOutput | None, non_block: bool = False
     ) -> ModelRunnerOutput | Future[ModelRunnerOutput]:
-        return self._step("sample_tokens", grammar_output, non_block)
+        return self._steps.sample(grammar_output, non_block, self._aggregators())
 
     def execute_dummy_batch(self) -> None:
-        self._from_output_rank("execute_dummy_batch")
+        self._engine.call(
+            "execute_dummy_batch",
+            reply_ranks=self.output_rank,
+            timeout=envs.VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS,
+        )
 
     def take_draft_token_ids(self) -> DraftTokenIds | None:
-        return self._from_output_rank("take_draft_token_ids")
+        return self._steps.take_draft_token_ids()
 
     def check_health(self) -> None:
         self.collective_rpc("check_health", timeout=10)
@@ -159,71 +166,8 @@ class MpSpmdExecutor(Executor):
     def supports_async_scheduling(cls) -> bool:
         return True
 
-    def _from_output_rank(self, method: str, *args: Any, non_block: bool = False) -> Any:
-        return self._engine.call(
-            method,
-            args,
-            reply_ranks=self.output_rank,
-            timeout=envs.VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS,
-            non_block=non_block,
-        )
-
-    def _step(self, method: str, argument: Any, non_block: bool) -> Any:
-        self._has_stepped = True
-        aggregators = [a for a in (self.kv_output_aggregator, self.ec_output_aggregator) if a]
-        if not aggregators:
-            return self._from_output_rank(method, argument, non_block=non_block)
-        # Every rank's output counts: each has its share of what a connector transfers.
-        outputs = self._engine.call(
-            method,
-            (argument,),
-            reply_ranks=ALL,
-            timeout=envs.VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS,
-            non_block=True,
-        )
-        future = _AggregatedFuture(outputs, aggregators, self.output_rank, self._to_aggregate)
-        return future if non_block else future.result()
-
-
-class _AggregatedFuture(Future[Any]):
-    """All ranks' outputs, merged once into the output rank's.
-
-    Aggregators count across steps, so that steps are merged in their order, whoever asks first.
-    """
-
-    def __init__(
-        self,
-        outputs: Future[list[Any]],
-        aggregators: list[KVOutputAggregator | ECOutputAggregator],
-        output_rank: int,
-        order: deque[_AggregatedFuture],
-    ) -> None:
-        super().__init__()
-        self._outputs = outputs
-        self._aggregators = aggregators
-        self._output_rank = output_rank
-        self._order = order
-        order.append(self)
-
-    def result(self, timeout: float | None = None) -> Any:
-        while not super().done():
-            self._order[0]._merge(timeout)
-        return super().result(0)
-
-    def _merge(self, timeout: float | None) -> None:
-        try:
-            outputs = self._outputs.result(timeout)
-            merged = outputs[self._output_rank]
-            for aggregator in self._aggregators:
-                merged = aggregator.aggregate(outputs, output_rank=self._output_rank)
-        except Exception as error:
-            if not self._outputs.done():
-                raise  # `timeout` has passed: the step goes on
-            self._order.popleft()
-            self.set_exception(error)
-            return
-        self._order.popleft()
-        self.set_result(merged)
+    def _aggregators(self) -> Aggregators:
+        return [each for each in (self.kv_output_aggregator, self.ec_output_aggregator) if each]
 
 
 def _config() -> RuntimeConfig:

@@ -22,6 +22,7 @@ from vllm.platforms import current_platform
 from vllm.tracing import maybe_init_worker_tracer
 from vllm.utils import numa_utils
 from vllm.utils.system_utils import decorate_logs, set_process_title
+from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
 from vllm.v1.executor.vllm_net_devices import set_worker_net_device
 from vllm.v1.outputs import AsyncModelRunnerOutput
 from vllm.v1.worker.worker_base import WorkerWrapperBase
@@ -29,6 +30,7 @@ from vllm.v1.worker.worker_base import WorkerWrapperBase
 from mpspmd.runtime.worker import RankContext
 from mpspmd.vllm.leftovers import hand_over_tracking, remove, sweep
 from mpspmd.vllm.lock import RankLock
+from mpspmd.vllm.step_slot import StepSlot
 
 
 class RankWorker(WorkerWrapperBase):
@@ -45,6 +47,7 @@ class RankWorker(WorkerWrapperBase):
         shared_worker_lock: RankLock,
     ) -> None:
         self._init_method = distributed_init_method
+        self._slot = StepSlot()
         self.reply_thread = bool(vllm_config.scheduler_config.async_scheduling)
         self._shared_memory = hand_over_tracking(ctx.remove_at_end)
         _prepare_process(vllm_config, ctx.rank, ctx.local_rank)
@@ -81,6 +84,16 @@ class RankWorker(WorkerWrapperBase):
             self.worker.elastic_ep_execute("load_model")
         else:
             self.worker.load_model()
+
+    def execute_model(self, scheduler_output: SchedulerOutput, epoch: int | None = None) -> Any:
+        """With an epoch: the first call of a step whose reply is that of `sample_step`."""
+        if epoch is None:
+            return super().execute_model(scheduler_output)
+        return self._slot.execute(super().execute_model, scheduler_output, epoch)
+
+    def sample_step(self, grammar_output: GrammarOutput | None) -> Any:
+        """The last call of such a step."""
+        return self._slot.sample(self.worker.sample_tokens, grammar_output)
 
     def start_reply_thread(self) -> None:
         """A thread has no device of its own: without this it would make a context on device 0."""

@@ -36,6 +36,7 @@ def test_a_config_cannot_be_changed() -> None:
         ("MPSPMD_DIGEST_REQUESTS", "1", True),
         ("MPSPMD_DIGEST_REQUESTS", "TRUE", True),
         ("MPSPMD_DIGEST_REQUESTS", "0", False),
+        ("MPSPMD_ANSWER_EARLY", "0", False),
     ],
 )
 def test_a_variable_sets_its_field_and_no_other(variable: str, text: str, value: Any) -> None:
@@ -107,6 +108,13 @@ def test_an_impossible_timeout_is_refused(field: str, value: Any) -> None:
     with pytest.raises(ConfigError, match="number of seconds above 0") as caught:
         RuntimeConfig(**{field: value})
     assert f"{field}={value!r}" in str(caught.value)
+
+
+@pytest.mark.parametrize("field", ["digest_requests", "answer_early"])
+@pytest.mark.parametrize("value", [0, 1, "1", None])
+def test_what_is_neither_true_nor_false_is_refused(field: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"{field}={value!r}: must be True or False"):
+        RuntimeConfig(**{field: value})
 
 
 def test_a_shutdown_always_ends() -> None:

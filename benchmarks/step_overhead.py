@@ -1,0 +1,271 @@
+"""What an executor adds to a step: vLLM's own `mp` beside `mp-spmd`, with workers that return at once.
+
+    python -m benchmarks.step_overhead --tp 1,2,4 --batch 1,64,256,1024 --json FILE
+
+The real executors are driven as EngineCore.step drives them, one step after the other. A step's time is
+from its `execute_model` until its output is there. What the scheduler sends is made beforehand, and
+differs from step to step as it does in decoding.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import math
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+from rich.console import Console
+from rich.table import Table
+from vllm.v1.core.sched.output import SchedulerOutput
+
+from benchmarks.errors import BenchmarkError
+from benchmarks.executors import BACKENDS, Backend
+from benchmarks.machine import Machine, this_machine
+from benchmarks.pause import pause, resume
+from benchmarks.progress import Progress
+from benchmarks.scenarios import SCENARIOS, Scenario
+from benchmarks.signals import (
+    Interrupted,
+    deaths_raise,
+    interruptible,
+    raise_if_interrupted,
+    uninterrupted,
+)
+from benchmarks.vllm_model import tiny_model
+from benchmarks.vllm_options import Parser, names, whole_number, whole_numbers
+
+_WARM_UP = 20  # uncounted steps at the beginning of a round
+_BYTE_STEPS = 32  # steps whose messages are measured
+_MEMORY_STEPS = 200_000  # requests in all steps that are made beforehand for a round
+
+
+class Row(TypedDict):
+    backend: str
+    version: str
+    tp: int
+    batch: int
+    scenario: str
+    p50_us: float  # medians over the rounds
+    p99_us: float
+    bytes: int  # a step's messages, to one rank and from it
+    rounds_p50_us: list[float]
+
+
+class Results(TypedDict):
+    benchmark: str
+    machine: Machine
+    rounds: int
+    steps_per_round: int
+    results: list[Row]
+
+
+@dataclass(frozen=True)
+class Options:
+    tp: list[int]
+    batch: list[int]
+    scenario: list[str]
+    steps: int
+    rounds: int
+    json: Path | None
+
+
+@dataclass(frozen=True)
+class Round:
+    p50_us: float
+    p99_us: float
+
+
+def parse(arguments: Sequence[str] | None = None) -> Options:
+    parser = Parser("step_overhead", "What an executor adds to a step.")
+    parser.add("--tp", whole_numbers, "1,2,4", "how many ranks")
+    parser.add("--batch", whole_numbers, "1,64,256,1024", "how many requests a step has")
+    parser.add("--scenario", names(*SCENARIOS), "steady", f"of {', '.join(SCENARIOS)}")
+    parser.add(
+        "--steps", whole_number, "1000", "how many are timed in a round, fewer with many requests"
+    )
+    return Options(**vars(parser.parse_args(arguments)))
+
+
+def main() -> int:
+    """The exit code: 0; 1 a backend failed; 2 a bad option; 128 + signal when interrupted."""
+    options = parse()
+    try:
+        with interruptible():
+            results = run(options)
+    except Interrupted as interrupted:
+        print("step_overhead: interrupted", file=sys.stderr)
+        return 128 + interrupted.signum
+    except BenchmarkError as error:
+        print(f"step_overhead: {error}", file=sys.stderr)
+        return 1
+    print_table(results)
+    if options.json is not None:
+        options.json.write_text(json.dumps(results, indent=2) + "\n")
+    return 0
+
+
+def run(options: Options) -> Results:
+    results: Results = {
+        "benchmark": "step_overhead",
+        "machine": this_machine(),
+        "rounds": options.rounds,
+        "steps_per_round": options.steps,
+        "results": [],
+    }
+    cases = [(batch, name) for name in options.scenario for batch in options.batch]
+    steps = len(options.tp) * len(BACKENDS) * (1 + len(cases) * (options.rounds + 1))
+    with tiny_model() as model, Progress(steps) as progress:
+        for tp in options.tp:
+            with _started(model, tp, progress) as backends:
+                for batch, name in cases:
+                    results["results"] += _measure(backends, tp, batch, name, options, progress)
+    return results
+
+
+@contextlib.contextmanager
+def _started(model: Path, tp: int, progress: Progress) -> Any:
+    """All backends with their ranks, which are stopped unless they are measured."""
+    backends: list[Backend] = []
+    try:
+        for backend_class in BACKENDS:
+            raise_if_interrupted()
+            with progress.step(f"TP {tp}: starting {backend_class.name}"):
+                backends.append(backend := backend_class(model, tp))
+                with _failures_named(backend):
+                    backend.start()
+                pause(backend.pids)
+        yield backends
+    finally:
+        with uninterrupted(), contextlib.ExitStack() as ends:
+            for backend in backends:
+                ends.callback(backend.close)
+                ends.callback(resume, backend.pids)
+
+
+def _measure(
+    backends: Sequence[Backend],
+    tp: int,
+    batch: int,
+    name: str,
+    options: Options,
+    progress: Progress,
+) -> list[Row]:
+    """One case: all backends in turn, in each round another one first."""
+    what = f"TP {tp}, {name}, batch {batch}"
+    scenarios = {backend.name: SCENARIOS[name](batch) for backend in backends}
+    rounds: dict[str, list[Round]] = {backend.name: [] for backend in backends}
+    sizes: dict[str, int] = {}
+    count = min(options.steps, max(_WARM_UP, _MEMORY_STEPS // batch))
+    for number in range(options.rounds):
+        first = number % len(backends)
+        for backend in [*backends[first:], *backends[:first]]:
+            raise_if_interrupted()
+            steps = _steps(scenarios[backend.name], count + _WARM_UP)
+            with progress.step(f"{what}: round {number + 1}, {backend.name}"), _running(backend):
+                rounds[backend.name].append(_time(backend, steps))
+    for backend in backends:
+        scenario = scenarios[backend.name]
+        with progress.step(f"{what}: sizes, {backend.name}"), _running(backend):
+            sizes[backend.name] = backend.bytes_a_step(_steps(scenario, _BYTE_STEPS))
+            backend.step(scenario.end())
+    return [
+        {
+            "backend": backend.name,
+            "version": backend.version,
+            "tp": tp,
+            "batch": batch,
+            "scenario": name,
+            "p50_us": round(statistics.median(one.p50_us for one in rounds[backend.name]), 2),
+            "p99_us": round(statistics.median(one.p99_us for one in rounds[backend.name]), 2),
+            "bytes": sizes[backend.name],
+            "rounds_p50_us": [round(one.p50_us, 2) for one in rounds[backend.name]],
+        }
+        for backend in backends
+    ]
+
+
+def _steps(scenario: Scenario, count: int) -> list[SchedulerOutput]:
+    return [scenario.next() for _ in range(count)]
+
+
+def _time(backend: Backend, steps: list[SchedulerOutput]) -> Round:
+    """The garbage collector doesn't run: it would look through the other backend's modules."""
+    clock = time.perf_counter_ns
+    step = backend.step
+    for scheduler_output in steps[:_WARM_UP]:
+        step(scheduler_output)
+    nanoseconds = []
+    gc.collect()
+    gc.disable()
+    try:
+        for scheduler_output in steps[_WARM_UP:]:
+            began = clock()
+            step(scheduler_output)
+            nanoseconds.append(clock() - began)
+    finally:
+        gc.enable()
+    nanoseconds.sort()
+    p99 = nanoseconds[math.ceil(len(nanoseconds) * 0.99) - 1]
+    return Round(statistics.median_low(nanoseconds) / 1e3, p99 / 1e3)
+
+
+@contextlib.contextmanager
+def _running(backend: Backend) -> Any:
+    """Within, its ranks run, and the death of one raises BenchmarkError."""
+    resume(backend.pids)
+    with _failures_named(backend), deaths_raise(backend.pids, backend.name):
+        yield
+    pause(backend.pids)
+
+
+@contextlib.contextmanager
+def _failures_named(backend: Backend) -> Any:
+    try:
+        yield
+    except BenchmarkError:
+        raise
+    except Exception as error:
+        reason = "; ".join(str(error).splitlines()[:1])
+        raise BenchmarkError(f"{backend.name} failed: {type(error).__name__}: {reason}") from error
+
+
+def print_table(results: Results) -> None:
+    """On stdout."""
+    table = Table(
+        title="A step with workers that return at once, µs",
+        caption=f"medians of {results['rounds']} rounds; ratios of the p50",
+    )
+    for heading in ("TP", "scenario", "batch", "backend", "version"):
+        table.add_column(heading)
+    for heading in ("p50", "p99", "bytes", "mp / this"):
+        table.add_column(heading, justify="right")
+    rows = results["results"]
+    reference = {_case(row): row["p50_us"] for row in rows if row["backend"] == "mp"}
+    for row in rows:
+        table.add_row(
+            str(row["tp"]),
+            row["scenario"],
+            f"{row['batch']:,}",
+            row["backend"],
+            row["version"],
+            f"{row['p50_us']:,.1f}",
+            f"{row['p99_us']:,.1f}",
+            f"{row['bytes']:,}",
+            f"{reference[_case(row)] / row['p50_us']:.1f}",
+        )
+    Console(highlight=False).print(table)
+
+
+def _case(row: Row) -> tuple[int, str, int]:
+    return row["tp"], row["scenario"], row["batch"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""Steps: a step's calls, `execute_model` and `sample_tokens`, and their one reply."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeAlias
+
+from vllm.config import VllmConfig
+from vllm.distributed.ec_transfer.ec_connector.utils import ECOutputAggregator
+from vllm.distributed.kv_transfer.kv_connector.utils import KVOutputAggregator
+from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
+
+from mpspmd.request import ALL
+from mpspmd.runtime.call import Call
+from mpspmd.runtime.engine import Engine
+
+Aggregators: TypeAlias = list[KVOutputAggregator | ECOutputAggregator]
+
+
+class Steps:
+    """EngineCore's thread.
+
+    Where `execute_model` can only answer "not sampled yet", its future is done at once: `sample_tokens` is
+    in the ring when the forward pass ends, and the ranks reply once. An exception of the forward pass is
+    the sampling's outcome.
+    """
+
+    def __init__(
+        self, engine: Engine, vllm_config: VllmConfig, output_rank: int, timeout_s: float
+    ) -> None:
+        """`timeout_s` is for each of the two calls; a reply for both may take twice as long."""
+        self._engine = engine
+        self._output_rank = output_rank
+        self._timeout_s = timeout_s
+        self._answers_early = engine.config.answer_early and _samples(vllm_config)
+        self._begun: Call | None = None
+        self._epoch = 0
+        self._to_aggregate: deque[AggregatedFuture] = deque()
+
+    def execute(
+        self, scheduler_output: SchedulerOutput, non_block: bool, aggregators: Aggregators
+    ) -> Any:
+        if self._begun is not None:
+            # Its sampling was never asked for: the engine has failed in between.
+            self._engine.forget(self._begun)
+            self._begun = None
+        early = (
+            self._answers_early and non_block and scheduler_output.total_num_scheduled_tokens > 0
+        )
+        if not early:
+            return self._call("execute_model", scheduler_output, non_block, aggregators)
+        self._begun = self._engine.begin(
+            "execute_model",
+            (scheduler_output, self._epoch),
+            reply_ranks=ALL if aggregators else self._output_rank,
+        )
+        return _NOT_SAMPLED_YET
+
+    def sample(
+        self, grammar_output: GrammarOutput | None, non_block: bool, aggregators: Aggregators
+    ) -> Any:
+        begun, self._begun = self._begun, None
+        if begun is None:
+            return self._call("sample_tokens", grammar_output, non_block, aggregators)
+        try:
+            return self._call("sample_step", grammar_output, non_block, aggregators, begun)
+        except Exception:
+            self._engine.forget(begun)
+            self._forgive()
+            raise
+
+    def take_draft_token_ids(self) -> Any:
+        """Also between a step's two calls; then it fails with the first."""
+        return self._engine.call(
+            "take_draft_token_ids",
+            reply_ranks=self._output_rank,
+            timeout=self._timeout_s,
+            within=self._begun,
+        )
+
+    def _call(
+        self,
+        method: str,
+        argument: Any,
+        non_block: bool,
+        aggregators: Aggregators,
+        ends: Call | None = None,
+    ) -> Any:
+        timeout_s = self._timeout_s if ends is None else 2 * self._timeout_s
+        # With aggregators every rank's output counts: each has its share of what a connector transfers.
+        outcome = self._engine.call(
+            method,
+            (argument,),
+            reply_ranks=ALL if aggregators else self._output_rank,
+            timeout=timeout_s,
+            non_block=non_block or bool(aggregators),
+            ends=ends,
+        )
+        if aggregators:
+            future = AggregatedFuture(outcome, aggregators, self._output_rank, self._to_aggregate)
+            if not non_block:
+                return future.result()
+            outcome = future
+        if non_block and ends is not None:
+            outcome.on_raise = self._forgive
+        return outcome
+
+    def _forgive(self) -> None:
+        """The caller knows of a failure: what it sends from now on doesn't count on the failed step."""
+        self._epoch += 1
+
+
+class AggregatedFuture(Future[Any]):
+    """All ranks' outputs, merged once into the output rank's.
+
+    Aggregators count across steps, so that steps are merged in their order, whoever asks first.
+    """
+
+    def __init__(
+        self,
+        outputs: Future[list[Any]],
+        aggregators: Aggregators,
+        output_rank: int,
+        order: deque[AggregatedFuture],
+    ) -> None:
+        super().__init__()
+        self._outputs = outputs
+        self._aggregators = aggregators
+        self._output_rank = output_rank
+        self._order = order
+        self.on_raise: Callable[[], None] | None = None
+        """As StepFuture's."""
+        order.append(self)
+
+    def result(self, timeout: float | None = None) -> Any:
+        while not super().done():
+            self._order[0]._merge(timeout)
+        try:
+            return super().result(0)
+        except Exception:
+            if self.on_raise is not None:
+                self.on_raise()
+            raise
+
+    def _merge(self, timeout: float | None) -> None:
+        try:
+            outputs = self._outputs.result(timeout)
+            merged = outputs[self._output_rank]
+            for aggregator in self._aggregators:
+                merged = aggregator.aggregate(outputs, output_rank=self._output_rank)
+        except Exception as error:
+            if not self._outputs.done():
+                raise  # `timeout` has passed: the step goes on
+            self._order.popleft()
+            self.set_exception(error)
+            return
+        self._order.popleft()
+        self.set_result(merged)
+
+
+def _samples(vllm_config: VllmConfig) -> bool:
+    """Whether this engine's steps end in `sample_tokens`, and not in `execute_model`."""
+    connector = vllm_config.ec_transfer_config
+    encodes_only = (
+        connector is not None and connector.is_ec_producer and not connector.is_ec_consumer
+    )
+    pools = vllm_config.model_config.runner_type == "pooling"
+    return not (pools or encodes_only or vllm_config.is_mm_encoder_only)
+
+
+_NOT_SAMPLED_YET: Future[None] = Future()
+_NOT_SAMPLED_YET.set_result(None)
