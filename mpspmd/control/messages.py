@@ -52,13 +52,20 @@ class Shutdown(Message, tag="shutdown", frozen=True):
     """Engine to rank: leave as soon as the current method returns."""
 
 
+class Leaving(Message, tag="leaving", frozen=True):
+    """Rank to engine: the process is about to end, though nobody has asked it to."""
+
+    rank: int
+    cause: str
+
+
 class Goodbye(Message, tag="goodbye", frozen=True):
     """Rank to engine: the worker has shut down, and the process leaves."""
 
     rank: int
 
 
-ToEngine: TypeAlias = Hello | Ready | Fault | Pong | Goodbye
+ToEngine: TypeAlias = Hello | Ready | Fault | Pong | Leaving | Goodbye
 ToRank: TypeAlias = Ping | Shutdown
 
 _encoder = msgspec.msgpack.Encoder()

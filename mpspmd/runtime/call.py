@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import concurrent.futures
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from mpspmd.request import ReplyRanks
 
 if TYPE_CHECKING:
     from mpspmd.runtime.engine import Engine
+
+
+NO_REPLY: Final = object()
+"""In the place of a reply that hasn't come."""
 
 
 class Call:
@@ -40,7 +44,7 @@ class Call:
         self.ranks = reply_ranks
         self.deadline = deadline
         self.missing = world_size if reply_ranks == "all" else 1
-        self.replies: list[Any] = [None] * world_size
+        self.replies: list[Any] = [NO_REPLY] * world_size
         self.error: BaseException | None = None
         self.done = False
         self.future: StepFuture | None = None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
+import os
 from dataclasses import dataclass
 
-from mpspmd._native import MAX_READERS, Inbox, Ring, StatusPage, Writer
+from mpspmd._native import MAX_READERS, Inbox, Life, Ring, StatusPage, Writer
 from mpspmd.config import RuntimeConfig
 from mpspmd.errors import ConfigError
 from mpspmd.transport.segment import Segment
@@ -18,6 +19,18 @@ class Kind(enum.IntEnum):
     REPLY = 2
     ERROR = 3
     OUT_OF_BAND = 0x8000  # buffers follow the pickle; see codec/objects.py
+
+
+class Poison(enum.IntEnum):
+    """Why the rings of a run have been poisoned."""
+
+    RANK_DIED = 1
+    ENGINE_DIED = 2
+    RANK_FAILED = 3
+
+
+GRACE_S = 1.5
+"""How long a rank may outlive the engine, to shut its worker down."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +88,28 @@ class EngineChannel:
         )
         self.requests = Writer(self.request_ring)
         self.replies = Inbox(self.reply_rings, 0)
+        self.deaths_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        """Readable when a rank has died, of which every wait on the rings knows by then."""
+        self._life = Life.of_engine(
+            self.status, (self.request_ring, *self.reply_rings), Poison.RANK_DIED, self.deaths_fd
+        )
+
+    def dead_ranks(self) -> list[int]:
+        """The ranks whose death has been noticed; the first to die comes first."""
+        dead = self._life.dead
+        _, code, first = self.request_ring.state
+        return sorted(dead, key=lambda rank: code != Poison.RANK_DIED or rank != first)
+
+    def expect_deaths(self) -> None:
+        """From now on a rank's end poisons nothing."""
+        self._life.stop_watching()
+
+    def release(self) -> None:
+        """When the ranks are gone: the end of this process concerns nobody any more."""
+        self._life.close()
+        if self.deaths_fd >= 0:
+            os.close(self.deaths_fd)
+            self.deaths_fd = -1
 
     def close(self) -> None:
         """Ranks finish what they have read, then leave their loops; later replies go nowhere."""
@@ -100,5 +135,8 @@ class RankChannel:
         status = StatusPage(segments.status.fd)
         self.line = status.line(rank)
         self.line.open()
-        self.requests = Inbox((Ring(segments.request.fd, space_bell=status),), rank, self.line)
-        self.replies = Writer(Ring(segments.replies[rank].fd, data_bell=status), self.line)
+        requests = Ring(segments.request.fd, space_bell=status)
+        replies = Ring(segments.replies[rank].fd, data_bell=status)
+        self._life = Life.of_rank(status, (requests, replies), Poison.ENGINE_DIED, rank, GRACE_S)
+        self.requests = Inbox((requests,), rank, self.line)
+        self.replies = Writer(replies, self.line)
