@@ -34,6 +34,9 @@ class RuntimeConfig:
     shutdown_timeout_s: float = 10.0
     """How long workers may take to shut down before they get SIGTERM, and 1 s later SIGKILL."""
 
+    stall_warn_s: float = 30.0
+    """After so long, and each time it has doubled, a step that isn't done is warned of with a report."""
+
     runtime_dir: str | None = None
     """Where the run's private folder for its control socket is made; None: the temp folder."""
 
@@ -48,7 +51,7 @@ class RuntimeConfig:
                 raise ConfigError(
                     f"{name}={value!r}: must be a power of two from {1 << 16} to {1 << 31} bytes"
                 )
-        for name in ("start_timeout_s", "shutdown_timeout_s"):
+        for name in ("start_timeout_s", "shutdown_timeout_s", "stall_warn_s"):
             value = getattr(self, name)
             if value is None and name == "start_timeout_s":
                 continue

@@ -7,6 +7,10 @@ All derive from `MpSpmdError`; where a built-in exception says the same, it is a
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mpspmd.runtime.stall import StallReport
 
 __all__ = [
     "ChannelClosed",
@@ -81,7 +85,14 @@ class EngineClosed(MpSpmdError):
 
 
 class StepTimeout(MpSpmdError, TimeoutError):
-    """A deadline passed before every awaited rank had replied. The engine stays usable."""
+    """A deadline passed before every awaited rank had replied. The engine stays usable.
+
+    `report` says what each rank is in, and whom the others wait for; None if the request was never sent.
+    """
+
+    def __init__(self, message: str, report: StallReport | None = None) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 class RankError(MpSpmdError):

@@ -20,6 +20,7 @@ class Call:
     """One request under way. Written by whichever thread reads replies, or by the supervisor."""
 
     __slots__ = (
+        "began",
         "deadline",
         "done",
         "error",
@@ -43,6 +44,7 @@ class Call:
         self.method = method
         self.ranks = reply_ranks
         self.deadline = deadline
+        self.began = time.monotonic()
         self.missing = world_size if reply_ranks == "all" else 1
         self.replies: list[Any] = [NO_REPLY] * world_size
         self.error: BaseException | None = None

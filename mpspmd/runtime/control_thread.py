@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from mpspmd.control.messages import Ping, Pong, Shutdown, ToEngine
+from mpspmd.control.messages import Dump, Ping, Pong, Shutdown, Stacks, ToEngine
 from mpspmd.control.plane import RankPlane
+from mpspmd.runtime.stacks import stacks_of_this_process
 
 _LOOK_S = 1.0
 
@@ -51,6 +52,8 @@ class ControlThread:
             match message:
                 case Ping(nonce=nonce):
                     self.send(Pong(self._rank, nonce))
+                case Dump(nonce=nonce):
+                    self.send(Stacks(self._rank, nonce, stacks_of_this_process()))
                 case Shutdown():
                     self._told_to_leave = True
                     if self._leave is not None:

@@ -18,6 +18,7 @@ from mpspmd.runtime.call import Call, StepFuture
 from mpspmd.runtime.failures import Failures
 from mpspmd.runtime.ranks import AroundStart, Ranks
 from mpspmd.runtime.replies import Replies
+from mpspmd.runtime.stall import StallWatch
 from mpspmd.runtime.supervisor import Supervisor
 from mpspmd.transport.channel import ChannelSegments, EngineChannel, Kind
 
@@ -81,6 +82,9 @@ class Engine:
             self._failures.add_error,
         )
         self._failures.attach(self._replies)
+        self._stalls = StallWatch(
+            self._config.stall_warn_s, self._channel, self._replies, ranks.stacks
+        )
         # At exit, before multiprocessing joins its children.
         self._finalizer = multiprocessing_util.Finalize(None, self.shutdown, exitpriority=100)
         try:
@@ -321,18 +325,14 @@ class Engine:
         return error or self._timeout(call, "not every awaited rank has replied")
 
     def _timeout(self, call: Call, what: str) -> StepTimeout:
-        lines = [self._channel.status.line(rank).snapshot() for rank in range(self._world_size)]
-        where = "; ".join(
-            f"rank {rank} {line['phase']} {line['method']} (step {line['step']})"
-            for rank, line in enumerate(lines)
+        report = self._stalls.report(call)
+        return StepTimeout(
+            f"{call.method} (step {call.step}) timed out: {what}. {report}", report=report
         )
-        return StepTimeout(f"{call.method} (step {call.step}) timed out: {what}. {where}")
 
     def _make_supervisor(self, plane: EnginePlane) -> Supervisor:
-        failures = self._failures
-        return Supervisor(
-            plane, self._channel, failures.on_fault, failures.on_death, [failures.tick]
-        )
+        failures, ticks = self._failures, [self._failures.tick, self._stalls.tick]
+        return Supervisor(plane, self._channel, failures.on_fault, failures.on_death, ticks)
 
 
 def _name_of(method: str | Callable[..., Any]) -> str:

@@ -29,8 +29,14 @@ class Progress:
     started: bool
     finished: bool
     replied: bool
+    awaited: bool
+    """Whether the call waits for its reply."""
     unread_bytes: int
     """What of the request ring it has not read yet."""
+
+    @property
+    def done(self) -> bool:
+        return self.replied if self.awaited else self.finished
 
     @property
     def place(self) -> str:
@@ -64,6 +70,7 @@ def _of_rank(call: Call, rank: int, channel: EngineChannel, unread: int) -> Prog
         read=beyond or here,
         started=beyond or (here and phase != "decoding"),
         finished=beyond or (here and phase in ("replying", "waiting")),
+        awaited=call.ranks in (ALL, rank),
         replied=call.ranks in (ALL, rank) and call.replies[rank] is not NO_REPLY,
         unread_bytes=max(0, unread),
     )

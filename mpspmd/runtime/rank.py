@@ -27,6 +27,7 @@ from mpspmd.runtime.janitor import Janitor
 from mpspmd.runtime.leash import Leash
 from mpspmd.runtime.leave import leave
 from mpspmd.runtime.replier import Replier, ThreadReplier
+from mpspmd.runtime.stacks import StackFile
 from mpspmd.runtime.worker import RankContext
 from mpspmd.transport.channel import ChannelSegments, Kind, RankChannel
 
@@ -56,6 +57,7 @@ class RankProcess:
     digest_requests: bool
     janitor: Janitor
     leash: Leash
+    stack_file: StackFile
 
     def __getstate__(self) -> dict[str, Any]:
         # Locks may only be pickled while a process is being spawned, with this pickler: now.
@@ -85,6 +87,7 @@ class RankProcess:
 
     def _run(self) -> int:
         began = time.monotonic()
+        self.stack_file.serve()
         control = ControlThread(control_address(self.run_dir), self.rank)
         control.send(Hello(self.rank, os.getpid()))
         channel = RankChannel(self.segments, self.rank)

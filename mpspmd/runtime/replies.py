@@ -65,6 +65,11 @@ class Replies:
     def get(self, step: int) -> Call | None:
         return self._pending.get(step)
 
+    def oldest(self) -> Call | None:
+        """The call that has been under way for longest. Any thread."""
+        # A dict keeps its order; in one step, because other threads change it meanwhile.
+        return next(iter(list(self._pending.values())), None)
+
     def finish(self, call: Call, error: BaseException | None = None) -> bool:
         """Ends a call, once: False if somebody else has. Its late replies will be dropped."""
         # Whoever takes it out of the table has it: a dict's pop is atomic.

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 
-from mpspmd.control.messages import Fault, Leaving, Ready, Shutdown, ToEngine
+from mpspmd.control.messages import Dump, Fault, Leaving, Ready, Shutdown, Stacks, ToEngine
 from mpspmd.control.plane import EnginePlane
 from mpspmd.errors import StartupError
 from mpspmd.runtime.spawn import PENDING, exit_reason
@@ -56,6 +56,8 @@ class Supervisor:
         self._failed: dict[int, str] = {}
         self._dead: set[int] = set()
         self._pending: set[int] = set()
+        self._dump = 0
+        self._stacks: dict[int, str] = {}
         self._starting = True
         self._deaths_expected = False
         self._closing = False
@@ -97,6 +99,16 @@ class Supervisor:
         """Any thread. Each rank leaves as soon as its current method returns."""
         for rank in ranks:
             self._plane.send(rank, Shutdown())
+
+    def ask_for_stacks(self, ranks: Sequence[int], timeout_s: float) -> dict[int, str]:
+        """Those of the ranks whose control threads answer in time. One thread at a time."""
+        self._stacks = {}
+        self._dump += 1
+        for rank in ranks:
+            self._plane.send(rank, Dump(self._dump))
+        with self._change:
+            self._change.wait_for(lambda: len(self._stacks) >= len(ranks), timeout_s)
+            return dict(self._stacks)
 
     def wake(self) -> None:
         """Something is due earlier than the last of `ticks` said. Any thread."""
@@ -149,6 +161,10 @@ class Supervisor:
                                  f"{message.traceback}")  # fmt: skip
             case Fault():
                 self._on_fault(message)
+            case Stacks(rank=rank, nonce=nonce, text=text) if nonce == self._dump:
+                with self._change:
+                    self._stacks[rank] = text
+                    self._change.notify_all()
             case Leaving(rank=rank, cause=cause) if not self._deaths_expected:
                 self._on_death(rank, cause)
             case _:

@@ -6,6 +6,7 @@ A scene prints one line of JSON with the pids when its engine is ready.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import json
 import os
 import signal
@@ -78,6 +79,41 @@ class Actor(mpspmd.Worker):
     def spin_in_python(self) -> None:
         while True:
             pass
+
+    def stall(self, rank: int, how: str, seconds: float) -> None:
+        """One rank takes long; the others don't, unless they meet it in a collective."""
+        if self.ctx.rank == rank:
+            getattr(self, f"stall_{how}")(seconds)
+        if how == "before_a_collective":
+            import torch
+            import torch.distributed as dist
+
+            dist.all_reduce(torch.ones(1))
+
+    def stall_asleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def stall_in_python(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            pass
+
+    def stall_in_c(self, seconds: float) -> None:
+        """One call of a C function that keeps the interpreter's lock."""
+        began = time.monotonic()
+        sum(itertools.repeat(0, 10**6))
+        per_million = time.monotonic() - began
+        sum(itertools.repeat(0, int(10**6 * seconds / per_million)))
+
+    def stall_stopped(self, seconds: float) -> None:
+        time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    def stall_before_a_collective(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def meet(self) -> None:
+        self.ctx.init_process_group()
 
     def threads_that_never_end(self) -> None:
         import threading
