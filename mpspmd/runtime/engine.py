@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from multiprocessing import util as multiprocessing_util
 from typing import Any
 
@@ -43,13 +43,17 @@ class Engine:
         config: RuntimeConfig | None = None,
         around_start: AroundStart | None = None,
         remove_at_end: Sequence[str] = (),
+        fatal_methods: Collection[str] = ("execute_model",),
+        on_cause: Callable[[BaseException], None] | None = None,
     ) -> None:
         """Returns when every rank's worker is made.
 
         `worker(ctx, *args, **kwargs)` makes the worker on each rank; it and its arguments are pickled.
         `around_start(rank)` is a context manager for the start of that rank's process, for example to
         set its environment. `remove_at_end` are files (paths or shell patterns) that are removed when the
-        last of the run's processes is gone, also if all of them are killed.
+        last of the run's processes is gone, also if all of them are killed. When one of `fatal_methods`
+        fails on any rank, the engine has failed: what the ranks hold may differ from then on. `on_cause`
+        is told why, before any caller is.
 
         ConfigError, SegmentError, WorkerNotPicklable, StartupError; then nothing is left behind.
         """
@@ -73,7 +77,12 @@ class Engine:
             raise
         ranks = self._ranks
         self._failures = Failures(
-            self._channel, lambda: ranks.pids, ranks.wake, ranks.end_survivors
+            self._channel,
+            lambda: ranks.pids,
+            ranks.wake,
+            ranks.end_survivors,
+            fatal_methods,
+            on_cause,
         )
         self._replies = Replies(
             self._channel.replies,
@@ -131,7 +140,7 @@ class Engine:
     ) -> Any:
         """Calls every worker's `execute_model(*args)`; the reply of one rank, or a future of it.
 
-        If it fails on any rank, the engine has failed: what the ranks hold may differ from then on.
+        If it fails on any rank, the engine has failed.
         """
         return self.call(
             "execute_model",
@@ -139,7 +148,6 @@ class Engine:
             reply_ranks=reply_rank,
             timeout=timeout,
             non_block=non_block,
-            fatal=True,
         )
 
     def collective_rpc(
@@ -163,21 +171,17 @@ class Engine:
         reply_ranks: ReplyRanks = ALL,
         timeout: float | None = None,
         non_block: bool = False,
-        fatal: bool = False,
     ) -> Any:
         """Sends one request to all ranks.
 
         `method` is a worker's method, or a callable that gets the worker as its first argument (sent by
         value: a lambda will do). `timeout` is in seconds from now, sending included; after it StepTimeout,
         and the engine stays usable. With `reply_ranks=None` nothing is waited for, and None is returned.
-        If a `fatal` method fails on any rank, now or when called again, the engine has failed.
 
         EngineClosed, RankError, RankDied, UnknownMethod, EncodeError, StepTimeout.
         """
         self._check_reply_ranks(reply_ranks)
         deadline = None if timeout is None else time.monotonic() + timeout
-        if fatal:
-            self._failures.expect_fatal(_name_of(method))
         call = self._submit(method, args, kwargs or {}, reply_ranks, deadline, non_block)
         if reply_ranks is None:
             return None
@@ -327,7 +331,7 @@ class Engine:
     def _timeout(self, call: Call, what: str) -> StepTimeout:
         report = self._stalls.report(call)
         return StepTimeout(
-            f"{call.method} (step {call.step}) timed out: {what}. {report}", report=report
+            f"{call.method} (step {call.step}) timed out: {what}\n{report}", report=report
         )
 
     def _make_supervisor(self, plane: EnginePlane) -> Supervisor:

@@ -7,7 +7,7 @@ import math
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -50,7 +50,8 @@ class Failures:
 
     `add_error`, `fail`, `raise_cause` and the callbacks: any thread; what the supervisor calls, in its
     own. `pids()` are the ranks' processes, `wake` makes the supervisor call `tick`, and `end_ranks` is
-    called in a thread of its own when the run has failed.
+    called in a thread of its own when the run has failed. The run fails when one of `fatal_methods` does;
+    `on_cause` is told of it before any caller is.
     """
 
     def __init__(
@@ -59,6 +60,8 @@ class Failures:
         pids: Callable[[], Sequence[int]],
         wake: Callable[[], None],
         end_ranks: Callable[[], None],
+        fatal_methods: Collection[str],
+        on_cause: Callable[[BaseException], None] | None,
     ) -> None:
         self._channel = channel
         self._pids = pids
@@ -70,17 +73,14 @@ class Failures:
         self._callbacks: list[Callable[[], None]] = []
         self._known = threading.Event()
         self._reaper: threading.Thread | None = None
-        self._fatal_methods: set[str] = set()
+        self._fatal_methods = frozenset(fatal_methods)
+        self._on_cause = on_cause
         self.cause: BaseException | None = None
         """Why the engine can't be used any more."""
 
     def attach(self, replies: Replies) -> None:
         """The calls under way. Once, before any call."""
         self._replies = replies
-
-    def expect_fatal(self, method: str) -> None:
-        """From now on an error of this method on any rank ends the run, whoever waits for it."""
-        self._fatal_methods.add(method)
 
     # Errors of calls.
 
@@ -166,6 +166,8 @@ class Failures:
             if first:
                 self.cause = error
             self._held.clear()
+        if first and poison is not None and self._on_cause is not None:
+            self._on_cause(error)
         # In this order: who registers a call after it was failed here finds the channel ended.
         if poison is None:
             self._channel.close()

@@ -21,12 +21,15 @@ _LOOK_S = 0.005
 
 
 def stacks_of_this_process() -> str:
-    """Each thread's name and stack, the main thread's first, the innermost call last."""
+    """Each thread's name and stack, the main thread's first, the innermost call last; without the
+    thread that asks."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     main = threading.main_thread().ident
     frames = sorted(sys._current_frames().items(), key=lambda item: item[0] != main)
     texts = []
     for ident, frame in frames:
+        if ident == threading.get_ident():
+            continue
         name = "MainThread" if ident == main else names.get(ident, f"thread {ident}")
         texts.append(f"{name}:\n{''.join(traceback.format_stack(frame))}")
     return "\n".join(texts)
