@@ -6,6 +6,7 @@
 #ifndef MPSPMD_LAYOUT_H
 #define MPSPMD_LAYOUT_H
 
+#include <linux/futex.h>
 #include <stdatomic.h>
 #include <stdint.h>
 
@@ -79,6 +80,14 @@ struct record_header {
     uint64_t tag;
 };
 
+/* That a process lives: a robust futex, held by a thread of that process for as long as it lives.
+ */
+struct life {
+    OWN_LINE _Atomic uint32_t word; /* the holder's thread id and FUTEX_WAITERS, or 0; the kernel
+                                       puts FUTEX_OWNER_DIED there when the holder ends */
+    struct robust_list node;        /* written by the holder: an address in its own memory */
+};
+
 /* One rank's line in the status page. Written by that rank alone, read by anybody. */
 struct status_line {
     OWN_LINE _Atomic uint32_t sequence; /* odd while step, phase, since and method change */
@@ -97,6 +106,8 @@ struct status_line {
     _Atomic uint64_t early; /* predicted waits: see strategy.h */
     _Atomic uint64_t late;
     _Atomic uint64_t mispredicted;
+    struct life rank_life;   /* held by the rank, watched by the engine */
+    struct life engine_life; /* held by the engine, watched by this rank: the kernel wakes one */
 };
 
 enum status_phase { PHASE_LOADING, PHASE_WAITING, PHASE_DECODING, PHASE_RUNNING, PHASE_REPLYING };

@@ -117,6 +117,7 @@ static int module_exec(PyObject *module) {
              add_type(module, &inbox_spec, &state->inbox_type) ||
              add_type(module, &page_spec, &state->page_type) ||
              add_type(module, &line_spec, &state->line_type) ||
+             add_type(module, &life_spec, &state->life_type) ||
              PyModule_AddIntConstant(module, "MAX_READERS", RING_MAX_READERS) ||
              PyModule_AddIntConstant(module, "WAIT_AUTO", WAIT_AUTO) ||
              PyModule_AddIntConstant(module, "WAIT_SPIN", WAIT_SPIN) ||
@@ -137,6 +138,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(state->inbox_type);
     Py_VISIT(state->page_type);
     Py_VISIT(state->line_type);
+    Py_VISIT(state->life_type);
     Py_VISIT(state->channel_closed);
     Py_VISIT(state->channel_poisoned);
     Py_VISIT(state->channel_corrupt);
@@ -151,6 +153,7 @@ static int module_clear(PyObject *module) {
     Py_CLEAR(state->inbox_type);
     Py_CLEAR(state->page_type);
     Py_CLEAR(state->line_type);
+    Py_CLEAR(state->life_type);
     Py_CLEAR(state->channel_closed);
     Py_CLEAR(state->channel_poisoned);
     Py_CLEAR(state->channel_corrupt);

@@ -20,7 +20,7 @@ enum {
 extern struct PyModuleDef native_module;
 
 struct module_state {
-    PyTypeObject *ring_type, *writer_type, *inbox_type, *page_type, *line_type;
+    PyTypeObject *ring_type, *writer_type, *inbox_type, *page_type, *line_type, *life_type;
     PyObject *channel_closed, *channel_poisoned, *channel_corrupt, *channel_error;
 };
 
@@ -30,7 +30,7 @@ struct module_state *module_state_of(PyObject *self);
 extern unsigned fork_generation;
 
 /* Both types add their methods here; the rest of a type is private to its file. */
-extern PyType_Spec ring_spec, writer_spec, inbox_spec, page_spec, line_spec;
+extern PyType_Spec ring_spec, writer_spec, inbox_spec, page_spec, line_spec, life_spec;
 
 struct ring_object {
     PyObject_HEAD struct ring ring;

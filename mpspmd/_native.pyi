@@ -60,6 +60,32 @@ class StatusLine:
     def replied(self) -> None: ...
     def snapshot(self) -> LineSnapshot: ...
 
+class Life:
+    """That this process lives, for others to notice when it doesn't, and the watch over the others.
+
+    Threads of C hold and watch; they need neither the interpreter nor its lock.
+    """
+
+    @classmethod
+    def of_engine(
+        cls, page: StatusPage, rings: tuple[Ring, ...], code: int, notice_fd: int, /
+    ) -> Life:
+        """Watches every rank: its death poisons `rings` with `code` and its rank, and adds 1 to
+        `notice_fd`, an eventfd. OSError: EBUSY when the page has an engine already."""
+    @classmethod
+    def of_rank(
+        cls, page: StatusPage, rings: tuple[Ring, ...], code: int, rank: int, grace_s: float, /
+    ) -> Life:
+        """Watches the engine: its death poisons `rings` with `code`, and ends this process `grace_s`
+        seconds later whatever it does. OSError: EBUSY when the rank is taken."""
+    @property
+    def dead(self) -> list[int]:
+        """The watched that have died: ranks, or -1 for the engine."""
+    def stop_watching(self) -> None:
+        """From now on the others may go: nothing is poisoned any more."""
+    def close(self) -> None:
+        """Stops watching, and holding: from now on this process's end is not noticed."""
+
 class Ring:
     """A mapping of a ring's segment. Any thread; not in a process forked after."""
 

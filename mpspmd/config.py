@@ -35,6 +35,9 @@ class RuntimeConfig:
     shutdown_timeout_s: float = 10.0
     """How long workers may take to shut down before they get SIGTERM, and 1 s later SIGKILL."""
 
+    stall_warn_s: float = 30.0
+    """After so long, and each time it has doubled, a step that isn't done is warned of with a report."""
+
     runtime_dir: str | None = None
     """Where the run's private folder for its control socket is made; None: the temp folder."""
 
@@ -61,7 +64,7 @@ class RuntimeConfig:
                 )
         if self.wait not in _STRATEGIES:
             raise ConfigError(f"wait={self.wait!r}: must be one of {', '.join(_STRATEGIES)}")
-        for name in ("start_timeout_s", "shutdown_timeout_s"):
+        for name in ("start_timeout_s", "shutdown_timeout_s", "stall_warn_s"):
             value = getattr(self, name)
             if value is None and name == "start_timeout_s":
                 continue

@@ -6,6 +6,12 @@ All derive from `MpSpmdError`; where a built-in exception says the same, it is a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mpspmd.runtime.stall import StallReport
+
 __all__ = [
     "ChannelClosed",
     "ChannelCorrupt",
@@ -84,19 +90,35 @@ class StepRefused(MpSpmdError):
 
 
 class StepTimeout(MpSpmdError, TimeoutError):
-    """A deadline passed before every awaited rank had replied. The engine stays usable."""
+    """A deadline passed before every awaited rank had replied. The engine stays usable.
+
+    `report` says what each rank is in, and whom the others wait for; None if the request was never sent.
+    """
+
+    def __init__(self, message: str, report: StallReport | None = None) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 class RankError(MpSpmdError):
     """A rank raised an exception.
 
-    `__cause__` is the original exception if it could be sent; `remote_traceback` is its text.
+    `__cause__` is the original exception if it could be sent; `remote_traceback` is its text;
+    `succeeded` are the ranks that had done the same call when it was reported.
     """
 
     def __init__(
-        self, rank: int, method: str, step: int, exception: str, message: str, remote_traceback: str
+        self,
+        rank: int,
+        method: str,
+        step: int,
+        exception: str,
+        message: str,
+        remote_traceback: str,
+        succeeded: tuple[int, ...] = (),
     ) -> None:
-        super().__init__(rank, method, step, exception, message, remote_traceback)
+        super().__init__(rank, method, step, exception, message, remote_traceback, succeeded)
+        self.succeeded = succeeded
         self.rank = rank
         self.method = method
         self.step = step
@@ -104,10 +126,15 @@ class RankError(MpSpmdError):
         self.message = message
         self.remote_traceback = remote_traceback
 
+    def name_those_that_succeeded(self, ranks: Iterable[int]) -> None:
+        self.succeeded = tuple(ranks)
+        self.args = (*self.args[:-1], self.succeeded)
+
     def __str__(self) -> str:
+        done = f"\nRanks that succeeded: {', '.join(map(str, self.succeeded)) or 'none'}"
         return (
             f"rank {self.rank} raised {self.exception} in {self.method} (step {self.step}): "
-            f"{self.message}\n\nTraceback on rank {self.rank}:\n{self.remote_traceback}"
+            f"{self.message}{done}\n\nTraceback on rank {self.rank}:\n{self.remote_traceback}"
         )
 
 

@@ -48,8 +48,27 @@ class Pong(Message, tag="pong", frozen=True):
     nonce: int
 
 
+class Dump(Message, tag="dump", frozen=True):
+    """Engine to rank: what are your threads executing?"""
+
+    nonce: int
+
+
+class Stacks(Message, tag="stacks", frozen=True):
+    rank: int
+    nonce: int
+    text: str
+
+
 class Shutdown(Message, tag="shutdown", frozen=True):
     """Engine to rank: leave as soon as the current method returns."""
+
+
+class Leaving(Message, tag="leaving", frozen=True):
+    """Rank to engine: the process is about to end, though nobody has asked it to."""
+
+    rank: int
+    cause: str
 
 
 class Goodbye(Message, tag="goodbye", frozen=True):
@@ -58,8 +77,8 @@ class Goodbye(Message, tag="goodbye", frozen=True):
     rank: int
 
 
-ToEngine: TypeAlias = Hello | Ready | Fault | Pong | Goodbye
-ToRank: TypeAlias = Ping | Shutdown
+ToEngine: TypeAlias = Hello | Ready | Fault | Pong | Stacks | Leaving | Goodbye
+ToRank: TypeAlias = Ping | Dump | Shutdown
 
 _encoder = msgspec.msgpack.Encoder()
 _to_engine: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)

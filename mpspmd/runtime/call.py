@@ -5,7 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from mpspmd.request import ReplyRanks
 
@@ -13,10 +13,15 @@ if TYPE_CHECKING:
     from mpspmd.runtime.engine import Engine
 
 
+NO_REPLY: Final = object()
+"""In the place of a reply that hasn't come."""
+
+
 class Call:
     """One request under way. Written by whichever thread reads replies, or by the supervisor."""
 
     __slots__ = (
+        "began",
         "closes",
         "deadline",
         "done",
@@ -46,8 +51,9 @@ class Call:
         self.method = method
         self.ranks = reply_ranks
         self.deadline = deadline
+        self.began = time.monotonic()
         self.missing = world_size if reply_ranks == "all" else 1
-        self.replies: list[Any] = [None] * world_size
+        self.replies: list[Any] = [NO_REPLY] * world_size
         self.error: BaseException | None = None
         self.done = False
         self.future: StepFuture | None = None

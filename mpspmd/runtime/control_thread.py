@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import threading
 from collections.abc import Callable
 
-from mpspmd.control.messages import Ping, Pong, Shutdown, ToEngine
+from mpspmd.control.messages import Dump, Ping, Pong, Shutdown, Stacks, ToEngine
 from mpspmd.control.plane import RankPlane
+from mpspmd.runtime.stacks import stacks_of_this_process
 
-_LOOK_S = 0.5  # how often the parent's pid is looked at, should its sentinel not tell
+_LOOK_S = 1.0
 
 
 class ControlThread:
-    """Owns the rank's DEALER, and notices the engine's death."""
+    """Owns the rank's DEALER."""
 
     def __init__(self, address: str, rank: int) -> None:
         self._rank = rank
@@ -22,11 +21,6 @@ class ControlThread:
         self._told_to_leave = False
         self._plane = RankPlane(address, rank)
         self._closing = threading.Event()
-        self._engine_pid = os.getppid()
-        parent = multiprocessing.parent_process()
-        self._sentinel = parent.sentinel if parent is not None else -1
-        if self._sentinel >= 0:
-            self._plane.watch(self._sentinel)
         self._thread = threading.Thread(target=self._run, name="mpspmd-control", daemon=True)
         self._thread.start()
 
@@ -53,14 +47,13 @@ class ControlThread:
         self._plane.close()
 
     def _look(self) -> None:
-        files, received = self._plane.poll(_LOOK_S if not self._closing.is_set() else 0)
-        if self._sentinel in files or os.getppid() != self._engine_pid:
-            # Nobody waits for this process any more, and its main thread may be anywhere.
-            os._exit(1)
+        _, received = self._plane.poll(_LOOK_S if not self._closing.is_set() else 0)
         for message in received:
             match message:
                 case Ping(nonce=nonce):
                     self.send(Pong(self._rank, nonce))
+                case Dump(nonce=nonce):
+                    self.send(Stacks(self._rank, nonce, stacks_of_this_process()))
                 case Shutdown():
                     self._told_to_leave = True
                     if self._leave is not None:

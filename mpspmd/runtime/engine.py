@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from multiprocessing import util as multiprocessing_util
-from typing import Any, NoReturn
+from typing import Any
 
 from mpspmd.codec.objects import ObjectEncoder
 from mpspmd.config import RuntimeConfig
-from mpspmd.control.messages import Fault
-from mpspmd.errors import ChannelError, ConfigError, EngineClosed, RankDied, StepTimeout
+from mpspmd.control.plane import EnginePlane
+from mpspmd.errors import ChannelError, ConfigError, EngineClosed, StepTimeout
 from mpspmd.request import ALL, ExecuteModelRequest, ReplyRanks
 from mpspmd.runtime.call import Call, StepFuture
-from mpspmd.runtime.fault import fault_as_error
+from mpspmd.runtime.failures import Failures
 from mpspmd.runtime.ranks import AroundStart, Ranks
 from mpspmd.runtime.replies import Replies
+from mpspmd.runtime.stall import StallWatch
+from mpspmd.runtime.supervisor import Supervisor
 from mpspmd.transport.channel import ChannelSegments, EngineChannel, Kind
 
-logger = logging.getLogger(__name__)
-
-_POISON_RANK_DIED = 1
 _REQUEST = int(Kind.REQUEST)
 _LARGE_REQUEST = _REQUEST | int(Kind.OUT_OF_BAND)
 
@@ -45,13 +43,17 @@ class Engine:
         config: RuntimeConfig | None = None,
         around_start: AroundStart | None = None,
         remove_at_end: Sequence[str] = (),
+        fatal_methods: Collection[str] = ("execute_model",),
+        on_cause: Callable[[BaseException], None] | None = None,
     ) -> None:
         """Returns when every rank's worker is made.
 
         `worker(ctx, *args, **kwargs)` makes the worker on each rank; it and its arguments are pickled.
         `around_start(rank)` is a context manager for the start of that rank's process, for example to
         set its environment. `remove_at_end` are files (paths or shell patterns) that are removed when the
-        last of the run's processes is gone, also if all of them are killed.
+        last of the run's processes is gone, also if all of them are killed. When one of `fatal_methods`
+        fails on any rank, the engine has failed: what the ranks hold may differ from then on. `on_cause`
+        is told why, before any caller is.
 
         ConfigError, SegmentError, WorkerNotPicklable, StartupError; then nothing is left behind.
         """
@@ -59,11 +61,9 @@ class Engine:
         if not isinstance(world_size, int):
             raise ConfigError(f"world_size={world_size!r}: must be a whole number of ranks")
         self._world_size = world_size
-        self._failure: BaseException | None = None
-        self._failure_callbacks: list[Callable[[], None]] = []
         self._closing = threading.Lock()
         self._closed = False
-        self._ranks = Ranks(world_size, self._config, self._on_fault, self._on_death)
+        self._ranks = Ranks(world_size, self._config)
         # Sending: one thread at a time has all of a message out before the next begins.
         self._sending = threading.Lock()
         self._encoder = ObjectEncoder()
@@ -75,12 +75,36 @@ class Engine:
         except BaseException:
             self._segments.close()
             raise
-        self._replies = Replies(self._channel.replies, self._let_sender_read, self._reply_timeout)
+        ranks = self._ranks
+        self._failures = Failures(
+            self._channel,
+            lambda: ranks.pids,
+            ranks.wake,
+            ranks.end_survivors,
+            fatal_methods,
+            on_cause,
+        )
+        self._replies = Replies(
+            self._channel.replies,
+            self._let_sender_read,
+            self._reply_timeout,
+            self._failures.add_error,
+        )
+        self._failures.attach(self._replies)
+        self._stalls = StallWatch(
+            self._config.stall_warn_s, self._channel, self._replies, ranks.stacks
+        )
         # At exit, before multiprocessing joins its children.
         self._finalizer = multiprocessing_util.Finalize(None, self.shutdown, exitpriority=100)
         try:
             self._ranks.start(
-                self._segments, worker, args, kwargs or {}, around_start, remove_at_end
+                self._segments,
+                self._make_supervisor,
+                worker,
+                args,
+                kwargs or {},
+                around_start,
+                remove_at_end,
             )
         except BaseException:
             self.shutdown()
@@ -114,9 +138,16 @@ class Engine:
     def execute_model(
         self, *args: Any, non_block: bool = False, timeout: float | None = None, reply_rank: int = 0
     ) -> Any:
-        """Calls every worker's `execute_model(*args)`; the reply of one rank, or a future of it."""
+        """Calls every worker's `execute_model(*args)`; the reply of one rank, or a future of it.
+
+        If it fails on any rank, the engine has failed.
+        """
         return self.call(
-            "execute_model", args, reply_ranks=reply_rank, timeout=timeout, non_block=non_block
+            "execute_model",
+            args,
+            reply_ranks=reply_rank,
+            timeout=timeout,
+            non_block=non_block,
         )
 
     def collective_rpc(
@@ -185,14 +216,12 @@ class Engine:
 
     def on_failure(self, callback: Callable[[], None]) -> None:
         """Calls back once, from another thread, when the engine has failed; now, if it has already."""
-        self._failure_callbacks.append(callback)
-        if self._failure is not None:
-            self._run_failure_callbacks()
+        self._failures.on_failure(callback)
 
     @property
     def failure(self) -> BaseException | None:
         """Why the engine can't be used any more, if it can't."""
-        return self._failure
+        return self._failures.cause
 
     def shutdown(self) -> None:
         """Lets every worker shut down, and ends the ranks. Any thread; more than once does nothing."""
@@ -200,14 +229,17 @@ class Engine:
             if self._closed:
                 return
             self._closed = True
-            died = isinstance(self._failure, RankDied)
+            failed = self._failures.cause is not None
             self._ranks.expect_end()
-            self._fail(EngineClosed("the engine has been shut down"), poison=False)
+            self._channel.expect_deaths()
+            self._failures.fail(EngineClosed("the engine has been shut down"), None)
+            self._failures.wait_for_reaper()
             # First: removing a folder takes a descriptor, and there may be none left.
             self._segments.close()
             try:
-                self._ranks.stop(after_a_death=died)
+                self._ranks.stop(after_a_death=failed)
             finally:
+                self._channel.release()
                 self._finalizer.cancel()
 
     def __enter__(self) -> Engine:
@@ -239,12 +271,12 @@ class Engine:
     ) -> Call:
         self._take_turn_to_send(deadline)
         try:
-            if self._failure is not None:
-                self._raise_failure()
+            if self._failures.cause is not None:
+                self._failures.raise_cause()
             named = isinstance(method, str)
             message = self._encoder.encode((method, args, kwargs, reply_ranks), by_value=not named)
             self._steps = step = self._steps + 1
-            name = method if isinstance(method, str) else _name_of(method)
+            name = _name_of(method)
             large = isinstance(message, list)
             size_class = 0 if large else len(message).bit_length()
             call = Call(step, name, reply_ranks, self._world_size, deadline, size_class)
@@ -262,7 +294,7 @@ class Engine:
                 self._replies.forget(call)
                 self._channel.requests.abandon()
                 if isinstance(error, ChannelError):
-                    self._raise_failure(error)
+                    self._failures.raise_cause(error)
                 raise
             return call
         finally:
@@ -301,7 +333,7 @@ class Engine:
             self._replies.wait_for(call, limit)
         except ChannelError as error:
             if not call.done:
-                self._raise_failure(error)
+                self._failures.raise_cause(error)
         except TimeoutError:
             raise TimeoutError(f"{call.method} (step {call.step}) is not done yet") from None
 
@@ -320,67 +352,20 @@ class Engine:
         if self._space_wanted:
             self._channel.requests.interrupt()
 
-    def _reply_timeout(self, call: Call) -> StepTimeout:
-        return self._timeout(call, "not every awaited rank has replied")
+    def _reply_timeout(self, call: Call) -> Exception:
+        error = self._failures.held_error(call)
+        return error or self._timeout(call, "not every awaited rank has replied")
 
     def _timeout(self, call: Call, what: str) -> StepTimeout:
-        lines = [self._channel.status.line(rank).snapshot() for rank in range(self._world_size)]
-        where = "; ".join(
-            f"rank {rank} {line['phase']} {line['method']} (step {line['step']})"
-            for rank, line in enumerate(lines)
+        report = self._stalls.report(call)
+        return StepTimeout(
+            f"{call.method} (step {call.step}) timed out: {what}\n{report}", report=report
         )
-        return StepTimeout(f"{call.method} (step {call.step}) timed out: {what}. {where}")
 
-    # Failing and ending.
-
-    def _on_fault(self, fault: Fault) -> None:
-        """Supervisor's thread: a rank that doesn't reply has raised."""
-        error = fault_as_error(fault)
-        call = self._replies.get(fault.step)
-        if call is None:
-            logger.error("%s", error)
-        else:
-            self._replies.finish_now(call, error)
-
-    def _on_death(self, rank: int, reason: str) -> None:
-        """Supervisor's thread: a rank's process is gone."""
-        if self._failure is not None:
-            return  # the survivors of a failed run leave: no news
-        line = self._channel.status.line(rank).snapshot()
-        method = line["method"] if line["phase"] != "waiting" else ""
-        error = RankDied(rank, self.pids[rank], method, line["step"], reason)
-        logger.error("%s", error)
-        self._channel.mark_dead(rank)
-        self._fail(error, poison=True, rank=rank)
-        self._run_failure_callbacks()
-
-    def _fail(self, error: BaseException, *, poison: bool, rank: int = -1) -> None:
-        """No call succeeds from now on. The first error stays."""
-        if self._failure is None:
-            self._failure = error
-        # In this order: who registers a call after it was failed here finds the channel ended.
-        if poison:
-            self._channel.poison(_POISON_RANK_DIED, rank)
-        else:
-            self._channel.close()
-        self._replies.end(self._failure)
-        self._channel.requests.interrupt()
-
-    def _run_failure_callbacks(self) -> None:
-        while self._failure_callbacks:
-            callback = self._failure_callbacks.pop()
-            try:
-                callback()
-            except Exception:
-                logger.exception("a failure callback has failed")
-
-    def _raise_failure(self, error: BaseException | None = None) -> NoReturn:
-        """The first cause, as a new exception: one object must not collect many tracebacks."""
-        cause = self._failure
-        if cause is None:
-            raise EngineClosed("the channel has ended") from error
-        raise type(cause)(*cause.args) from cause.__cause__
+    def _make_supervisor(self, plane: EnginePlane) -> Supervisor:
+        failures, ticks = self._failures, [self._failures.tick, self._stalls.tick]
+        return Supervisor(plane, self._channel, failures.on_fault, failures.on_death, ticks)
 
 
-def _name_of(method: Callable[..., Any]) -> str:
-    return ExecuteModelRequest(0, method).method_name
+def _name_of(method: str | Callable[..., Any]) -> str:
+    return method if isinstance(method, str) else ExecuteModelRequest(0, method).method_name

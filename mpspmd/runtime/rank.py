@@ -17,15 +17,17 @@ from typing import Any, cast
 
 from mpspmd._native import PHASE_DECODING, PHASE_REPLYING, PHASE_RUNNING, PHASE_WAITING
 from mpspmd.codec.objects import decode
-from mpspmd.control.messages import Fault, Goodbye, Hello, Ready
+from mpspmd.control.messages import Fault, Goodbye, Hello, Leaving, Ready
 from mpspmd.control.plane import control_address
 from mpspmd.errors import ChannelClosed, ChannelPoisoned
 from mpspmd.request import ExecuteModelRequest, RemoteException
 from mpspmd.runtime.control_thread import ControlThread
 from mpspmd.runtime.fault import as_fault, describe
 from mpspmd.runtime.janitor import Janitor
+from mpspmd.runtime.leash import Leash
 from mpspmd.runtime.leave import leave
 from mpspmd.runtime.replier import Replier, ThreadReplier
+from mpspmd.runtime.stacks import StackFile
 from mpspmd.runtime.worker import LATER, RankContext
 from mpspmd.transport.channel import ChannelSegments, Kind, RankChannel
 
@@ -54,6 +56,8 @@ class RankProcess:
     run_dir: Path
     digest_requests: bool
     janitor: Janitor
+    leash: Leash
+    stack_file: StackFile
 
     def __getstate__(self) -> dict[str, Any]:
         # Locks may only be pickled while a process is being spawned, with this pickler: now.
@@ -72,8 +76,8 @@ class RankProcess:
         except _Terminated:
             code = -signal.SIGTERM
         except SystemExit as end:
-            # The worker's own: as a script's.
-            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+            # The worker's own.
+            code = _exit_code(end)
         except BaseException:
             logger.exception("rank %d failed", self.rank)
         finally:
@@ -83,10 +87,12 @@ class RankProcess:
 
     def _run(self) -> int:
         began = time.monotonic()
+        self.stack_file.serve()
         control = ControlThread(control_address(self.run_dir), self.rank)
         control.send(Hello(self.rank, os.getpid()))
         channel = RankChannel(self.segments, self.rank)
         self.segments.close()
+        self.leash.slip()
         ctx = RankContext(
             self.rank, self.rank, self.world_size, str(self.run_dir), self.janitor.remove_at_end
         )
@@ -106,6 +112,13 @@ class RankProcess:
         control.send(Ready(self.rank, time.monotonic() - began))
         try:
             loop.run()
+        except SystemExit as end:
+            # The worker's shutdown may take its time; the engine is told before.
+            cause = "killed by SIGTERM"
+            if not isinstance(end, _Terminated):
+                cause = f"exit code {_exit_code(end)}"
+            control.send(Leaving(self.rank, cause))
+            raise
         finally:
             # A second SIGTERM must not cut the worker's shutdown short.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -222,6 +235,11 @@ def _is_missing(worker: Any, method: str) -> bool:
 
 class _Terminated(SystemExit):
     """SIGTERM has come."""
+
+
+def _exit_code(end: SystemExit) -> int:
+    """As a script's."""
+    return end.code if isinstance(end.code, int) else int(end.code is not None)
 
 
 def _take_signals() -> None:

@@ -8,21 +8,24 @@ import os
 import resource
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import psutil
 import zmq
 
 from mpspmd.config import RuntimeConfig
-from mpspmd.control.messages import Fault
 from mpspmd.control.plane import EnginePlane, control_address
 from mpspmd.errors import SegmentError
 from mpspmd.runtime.janitor import Janitor
+from mpspmd.runtime.leash import Leash
 from mpspmd.runtime.rank import RankProcess
 from mpspmd.runtime.spawn import start_ranks, stop_ranks
+from mpspmd.runtime.stacks import StackFile
 from mpspmd.runtime.supervisor import Supervisor
 from mpspmd.transport.channel import ChannelSegments
 
@@ -34,38 +37,61 @@ _FAILED_PATIENCE_S = 1.0
 """How long the survivors of a dead rank may take to leave: they may wait for it in a collective."""
 
 
+_STACKS_S = 0.2
+"""How long a rank's control thread may take to answer; a signal goes to those that don't."""
+
 _DESCRIPTORS = 24
-_DESCRIPTORS_A_RANK = 6
+_DESCRIPTORS_A_RANK = 9
 """What a run opens beyond its segments, generously: sockets, pipes, and a few while processes start."""
 
 
 class Ranks:
-    """`start()` once, `stop()` once, from the engine's thread; `on_fault(fault)` and
-    `on_death(rank, reason)` are called from the supervisor's in between."""
+    """`start()` once, `stop()` once, from the engine's thread; the rest from any."""
 
-    def __init__(
-        self,
-        world_size: int,
-        config: RuntimeConfig,
-        on_fault: Callable[[Fault], None],
-        on_death: Callable[[int, str], None],
-    ) -> None:
+    def __init__(self, world_size: int, config: RuntimeConfig) -> None:
         self._world_size = world_size
         self._config = config
-        self._on_fault = on_fault
-        self._on_death = on_death
         self._processes: list[BaseProcess] = []
         self._supervisor: Supervisor | None = None
         self._run_dir: Path | None = None
         self._janitor: Janitor | None = None
+        self._leashes: list[Leash] = []
+        self._stack_files: list[StackFile] = []
+        self._asking = threading.Lock()
 
     @property
     def pids(self) -> list[int]:
         return [process.pid or -1 for process in self._processes]
 
+    def wake(self) -> None:
+        """Makes the supervisor ask what is due."""
+        if self._supervisor is not None:
+            self._supervisor.wake()
+
+    def stacks(self, ranks: Sequence[int]) -> dict[int, str]:
+        """What the threads of these ranks execute, or why it isn't known. Within half a second."""
+        if self._supervisor is None:
+            return {}
+        with self._asking:
+            answers = self._supervisor.ask_for_stacks(ranks, _STACKS_S)
+            for rank in set(ranks) - answers.keys():
+                answers[rank] = self._stacks_by_signal(rank)
+            return answers
+
+    def _stacks_by_signal(self, rank: int) -> str:
+        """Of a rank whose control thread doesn't get the interpreter's lock."""
+        process = self._processes[rank]
+        if process.pid is None or not process.is_alive():
+            return "(no stack: its process is gone)"
+        state = psutil.Process(process.pid).status()
+        if state == psutil.STATUS_STOPPED:
+            return "(no stack: its process is stopped)"
+        return self._stack_files[rank].ask(process.pid) or f"(no stack: it doesn't answer; {state})"
+
     def start(
         self,
         segments: ChannelSegments,
+        make_supervisor: Callable[[EnginePlane], Supervisor],
         worker: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -84,7 +110,7 @@ class Ranks:
             raise SegmentError(
                 f"the control plane can't be opened: {error}; check the limit of open files (ulimit -n)"
             ) from error
-        self._supervisor = Supervisor(plane, self._on_fault, self._on_death)
+        self._supervisor = make_supervisor(plane)
         for name in (str(self._run_dir), *remove_at_end):
             self._janitor.remove_at_end(name)
         ranks = [
@@ -98,9 +124,13 @@ class Ranks:
                 run_dir=self._run_dir,
                 digest_requests=self._config.digest_requests,
                 janitor=self._janitor,
+                leash=Leash(),
+                stack_file=StackFile(),
             )
             for rank in range(self._world_size)
         ]
+        self._leashes = [rank.leash for rank in ranks]
+        self._stack_files = [rank.stack_file for rank in ranks]
         start_ranks(ranks, around_start or _nothing_around, self._processes)
         self._supervisor.watch(self._processes)
         self._supervisor.wait_until_ready(self._world_size, self._config.start_timeout_s)
@@ -115,15 +145,25 @@ class Ranks:
         self.expect_end()
         if self._supervisor is not None:
             self._supervisor.ask_to_leave(range(self._world_size))
-        killed = stop_ranks(self._processes, self._patience(after_a_death))
-        if killed and self._supervisor is not None and self._supervisor.all_ready(self._world_size):
-            logger.warning("ranks had to be killed: pids %s", killed)
+        self._end(self._patience(after_a_death))
         if self._supervisor is not None:
             self._supervisor.close()
+        for leash, stack_file in zip(self._leashes, self._stack_files, strict=True):
+            leash.close()
+            stack_file.close()
         if self._run_dir is not None:
             shutil.rmtree(self._run_dir, ignore_errors=True)
         if self._janitor is not None:
             self._janitor.close()
+
+    def end_survivors(self) -> None:
+        """Ends the ranks of a run that has failed: the rings tell them to leave; then it insists."""
+        self._end(self._patience(after_a_death=True))
+
+    def _end(self, patience_s: float) -> None:
+        killed = stop_ranks(self._processes, patience_s)
+        if killed and self._supervisor is not None and self._supervisor.all_ready(self._world_size):
+            logger.warning("ranks had to be killed: pids %s", killed)
 
     def _patience(self, after_a_death: bool) -> float:
         """How long ranks may take to leave by themselves."""

@@ -28,17 +28,20 @@ _ERROR = int(Kind.ERROR)
 
 class Replies:
     """Any thread. `on_handover` is called when a thread has stopped reading, `timed_out` makes the
-    error of a call whose deadline has passed."""
+    error of a call whose deadline has passed, and `on_error` is told which rank has replied an
+    exception: it sees to it that the call ends."""
 
     def __init__(
         self,
         inbox: Inbox,
         on_handover: Callable[[], None],
         timed_out: Callable[[Call], BaseException],
+        on_error: Callable[[Call, int, Exception], None],
     ) -> None:
         self._inbox = inbox
         self._on_handover = on_handover
         self._timed_out = timed_out
+        self._on_error = on_error
         self._pending: dict[int, Call] = {}
         self._lock = threading.Lock()
         self._turn = threading.Condition(self._lock)
@@ -68,6 +71,11 @@ class Replies:
 
     def get(self, step: int) -> Call | None:
         return self._pending.get(step)
+
+    def oldest(self) -> Call | None:
+        """The call that has been under way for longest. Any thread."""
+        # A dict keeps its order; in one step, because other threads change it meanwhile.
+        return next(iter(list(self._pending.values())), None)
 
     def finish(self, call: Call, error: BaseException | None = None) -> bool:
         """Ends a call, once: False if somebody else has. Its late replies will be dropped."""
@@ -220,7 +228,7 @@ class Replies:
             self.late += 1
             self._release(payload)
             return
-        error: BaseException | None = None
+        error: Exception | None = None
         try:
             value = decode(payload, kind & _OUT_OF_BAND != 0)
             if kind & _KIND_MASK == _ERROR:
@@ -232,8 +240,10 @@ class Replies:
             error = undecodable
         finally:
             self._release(payload)
-        if error is not None or call.missing == 0:
-            self.finish(call, error)
+        if error is not None:
+            self._on_error(call, rank, error)
+        elif call.missing == 0:
+            self.finish(call)
 
     def _release(self, payload: Any) -> None:
         """A memoryview shows a record in the ring; anything else is ours."""

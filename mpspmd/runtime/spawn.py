@@ -20,6 +20,10 @@ _TERM_GRACE_S = 1.0
 """How long a rank may take after SIGTERM before it gets SIGKILL."""
 
 
+PENDING = "pending: the kernel still frees its memory"
+"""The reason of a death whose exit status can't be had yet."""
+
+
 def start_ranks(
     ranks: Sequence[RankProcess],
     around_start: Callable[[int], AbstractContextManager[object]],
@@ -41,6 +45,8 @@ def start_ranks(
                 process.start()
                 # Within: a signal that comes now is taken only when the process is known.
                 started.append(process)
+                if process.pid is not None:
+                    rank.leash.tie(process.pid)
             except Exception as error:
                 if isinstance(error, OSError):
                     raise SegmentError(
@@ -101,19 +107,19 @@ def stop_ranks(processes: Sequence[BaseProcess], patience_s: float) -> list[int]
 
 def _join_all(processes: Sequence[BaseProcess], timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
-    waiting = [process for process in processes if process.is_alive()]
-    while waiting:
-        left = max(0.0, deadline - time.monotonic())
-        if not connection.wait([process.sentinel for process in waiting], left):
+    while waiting := [process for process in processes if process.is_alive()]:
+        left = deadline - time.monotonic()
+        if left <= 0:
             return
-        waiting = [process for process in waiting if process.is_alive()]
+        # In slices: a process that a rank has forked may keep its sentinel open.
+        connection.wait([process.sentinel for process in waiting], min(left, 0.1))
 
 
 def exit_reason(process: BaseProcess) -> str:
     """Why a process that is gone has ended, in words."""
     code = process.exitcode
     if code is None:
-        return "pending: the kernel still frees its memory"
+        return PENDING
     if code >= 0:
         return f"exit code {code}"
     try:

@@ -2,54 +2,72 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 
-from mpspmd.control.messages import Fault, Goodbye, Hello, Pong, Ready, Shutdown
+from mpspmd.control.messages import Dump, Fault, Leaving, Ready, Shutdown, Stacks, ToEngine
 from mpspmd.control.plane import EnginePlane
 from mpspmd.errors import StartupError
-from mpspmd.runtime.spawn import exit_reason
+from mpspmd.runtime.spawn import PENDING, exit_reason
+from mpspmd.transport.channel import EngineChannel
 
 logger = logging.getLogger(__name__)
 
 _SETTLE_S = 0.5
 """How long other ranks' faults may follow the first one at start: the cause may be among them."""
 
+_EXIT_STATUS_S = 0.04
+"""How long the exit status of a rank that is known to be dead is waited for before it is reported."""
+
 
 class Supervisor:
     """Owns the engine's ROUTER and watches the ranks' processes, in a thread of its own.
 
-    `on_fault` and `on_death` are called in that thread.
+    A death is first noticed by the channel's native threads, which have ended all waits by then; this
+    thread reports it. The processes' sentinels tell when they can be reaped.
+
+    In its thread it calls `on_fault`, when a rank has raised what it doesn't reply, `on_death(rank,
+    reason)`, when a rank has gone or is about to go unasked, and each of `ticks`, which do what is due
+    and return the seconds until there will be more.
     """
 
     def __init__(
         self,
         plane: EnginePlane,
+        channel: EngineChannel,
         on_fault: Callable[[Fault], None],
         on_death: Callable[[int, str], None],
+        ticks: Sequence[Callable[[], float]],
     ) -> None:
         self._plane = plane
+        self._channel = channel
         self._on_fault = on_fault
         self._on_death = on_death
-        self._processes: dict[int, tuple[int, BaseProcess]] = {}
+        self._ticks = ticks
+        self._processes: list[BaseProcess] = []
+        self._unreaped: dict[int, int] = {}  # the sentinel's descriptor, and its rank
         self._change = threading.Condition()
         self._ready: set[int] = set()
         self._failed: dict[int, str] = {}
+        self._dead: set[int] = set()
+        self._pending: set[int] = set()
+        self._dump = 0
+        self._stacks: dict[int, str] = {}
         self._starting = True
         self._deaths_expected = False
         self._closing = False
+        plane.watch(channel.deaths_fd)
         self._thread = threading.Thread(target=self._run, name="mpspmd-supervisor", daemon=True)
         self._thread.start()
 
     def watch(self, processes: Sequence[BaseProcess]) -> None:
         """These are the ranks, in order. Once."""
-        with self._change:
-            self._processes = {
-                process.sentinel: (rank, process) for rank, process in enumerate(processes)
-            }
+        self._processes = list(processes)
         self._plane.wake()
 
     def wait_until_ready(self, world_size: int, timeout_s: float | None) -> None:
@@ -82,6 +100,20 @@ class Supervisor:
         for rank in ranks:
             self._plane.send(rank, Shutdown())
 
+    def ask_for_stacks(self, ranks: Sequence[int], timeout_s: float) -> dict[int, str]:
+        """Those of the ranks whose control threads answer in time. One thread at a time."""
+        self._stacks = {}
+        self._dump += 1
+        for rank in ranks:
+            self._plane.send(rank, Dump(self._dump))
+        with self._change:
+            self._change.wait_for(lambda: len(self._stacks) >= len(ranks), timeout_s)
+            return dict(self._stacks)
+
+    def wake(self) -> None:
+        """Something is due earlier than the last of `ticks` said. Any thread."""
+        self._plane.wake()
+
     def close(self) -> None:
         """Ends the thread and closes the socket."""
         self._closing = True
@@ -94,20 +126,31 @@ class Supervisor:
         self._deaths_expected = True
 
     def _run(self) -> None:
-        watched: dict[int, tuple[int, BaseProcess]] = {}
         while not self._closing:
-            for sentinel in self._processes.keys() - watched.keys():
-                watched[sentinel] = self._processes[sentinel]
-                self._plane.watch(sentinel)
-            ended, received = self._plane.poll(1.0)
+            self._watch_processes()
+            due_s = min(tick() for tick in self._ticks)
+            ready, received = self._plane.poll(min(1.0, max(0.0, due_s)))
+            # What ranks have said comes before what has become of them.
             for message in received:
                 self._take(message)
-            for sentinel in ended & watched.keys():
+            if self._channel.deaths_fd in ready:
+                with contextlib.suppress(BlockingIOError):
+                    os.eventfd_read(self._channel.deaths_fd)
+                for rank in self._channel.dead_ranks():
+                    self._take_death(rank)
+            for sentinel in ready & self._unreaped.keys():
                 self._plane.unwatch(sentinel)
-                self._take_death(*watched[sentinel])
+                self._take_end(self._unreaped.pop(sentinel))
         self._plane.close()
 
-    def _take(self, message: Hello | Ready | Fault | Pong | Goodbye) -> None:
+    def _watch_processes(self) -> None:
+        if self._unreaped or not self._processes or self._dead:
+            return
+        for rank, process in enumerate(self._processes):
+            self._unreaped[process.sentinel] = rank
+            self._plane.watch(process.sentinel)
+
+    def _take(self, message: ToEngine) -> None:
         match message:
             case Ready(rank=rank):
                 with self._change:
@@ -118,17 +161,42 @@ class Supervisor:
                                  f"{message.traceback}")  # fmt: skip
             case Fault():
                 self._on_fault(message)
+            case Stacks(rank=rank, nonce=nonce, text=text) if nonce == self._dump:
+                with self._change:
+                    self._stacks[rank] = text
+                    self._change.notify_all()
+            case Leaving(rank=rank, cause=cause) if not self._deaths_expected:
+                self._on_death(rank, cause)
             case _:
                 logger.debug("control: %s", message)
 
-    def _take_death(self, rank: int, process: BaseProcess) -> None:
+    def _take_death(self, rank: int) -> None:
+        """Its life has ended; the process may not be reaped for a while yet."""
+        if rank in self._dead or rank >= len(self._processes):
+            return
+        self._dead.add(rank)
         if self._deaths_expected:
             return
-        process.join(timeout=0.1)
+        process = self._processes[rank]
+        process.join(timeout=_EXIT_STATUS_S)
+        reason = exit_reason(process)
+        if reason == PENDING:
+            self._pending.add(rank)
+        if self._starting and self._failed and process.exitcode == 0:
+            return  # it was ready, and left when another's end had poisoned the rings
         if self._starting:
-            self._fail_start(rank, f"its process ended before it was ready: {exit_reason(process)}")
+            self._fail_start(rank, f"its process ended before it was ready: {reason}")
         else:
-            self._on_death(rank, exit_reason(process))
+            self._on_death(rank, reason)
+
+    def _take_end(self, rank: int) -> None:
+        """Its process can be reaped."""
+        self._take_death(rank)
+        if rank in self._pending:
+            self._pending.discard(rank)
+            process = self._processes[rank]
+            process.join(timeout=1.0)
+            logger.error("rank %d (pid %s): %s", rank, process.pid, exit_reason(process))
 
     def _fail_start(self, rank: int, cause: str) -> None:
         with self._change:

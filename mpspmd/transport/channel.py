@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import enum
+import os
 from dataclasses import dataclass
 
 from mpspmd import _native
-from mpspmd._native import MAX_READERS, Inbox, Ring, StatusPage, Writer
+from mpspmd._native import MAX_READERS, Inbox, Life, Ring, StatusPage, Writer
 from mpspmd.config import RuntimeConfig
-from mpspmd.errors import ConfigError
+from mpspmd.errors import ConfigError, SegmentError
 from mpspmd.transport.segment import Segment
 
 
@@ -19,6 +20,18 @@ class Kind(enum.IntEnum):
     REPLY = 2
     ERROR = 3
     OUT_OF_BAND = 0x8000  # buffers follow the pickle; see codec/objects.py
+
+
+class Poison(enum.IntEnum):
+    """Why the rings of a run have been poisoned."""
+
+    RANK_DIED = 1
+    ENGINE_DIED = 2
+    RANK_FAILED = 3
+
+
+GRACE_S = 1.5
+"""How long a rank may outlive the engine, to shut its worker down."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +92,28 @@ class EngineChannel:
         )
         self.requests = Writer(self.request_ring, wait=segments.wait)
         self.replies = Inbox(self.reply_rings, 0, page=self.status, wait=segments.wait)
+        self.deaths_fd = _make_eventfd()
+        """Readable when a rank has died, of which every wait on the rings knows by then."""
+        self._life = Life.of_engine(
+            self.status, (self.request_ring, *self.reply_rings), Poison.RANK_DIED, self.deaths_fd
+        )
+
+    def dead_ranks(self) -> list[int]:
+        """The ranks whose death has been noticed; the first to die comes first."""
+        dead = self._life.dead
+        _, code, first = self.request_ring.state
+        return sorted(dead, key=lambda rank: code != Poison.RANK_DIED or rank != first)
+
+    def expect_deaths(self) -> None:
+        """From now on a rank's end poisons nothing."""
+        self._life.stop_watching()
+
+    def release(self) -> None:
+        """When the ranks are gone: the end of this process concerns nobody any more."""
+        self._life.close()
+        if self.deaths_fd >= 0:
+            os.close(self.deaths_fd)
+            self.deaths_fd = -1
 
     def close(self) -> None:
         """Ranks finish what they have read, then leave their loops; later replies go nowhere."""
@@ -97,6 +132,15 @@ class EngineChannel:
         self.request_ring.mark_dead(rank)
 
 
+def _make_eventfd() -> int:
+    try:
+        return os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+    except OSError as error:
+        raise SegmentError(
+            f"no file descriptor can be had: {error}; raise the limit of open files (ulimit -n 4096)"
+        ) from error
+
+
 class RankChannel:
     """A rank's ends: it reads all requests and writes its own replies."""
 
@@ -104,7 +148,8 @@ class RankChannel:
         status = StatusPage(segments.status.fd)
         self.line = status.line(rank)
         self.line.open()
-        request_ring = Ring(segments.request.fd, space_bell=status)
-        reply_ring = Ring(segments.replies[rank].fd, data_bell=status)
-        self.requests = Inbox((request_ring,), rank, self.line, status, segments.wait)
-        self.replies = Writer(reply_ring, self.line, segments.wait)
+        requests = Ring(segments.request.fd, space_bell=status)
+        replies = Ring(segments.replies[rank].fd, data_bell=status)
+        self._life = Life.of_rank(status, (requests, replies), Poison.ENGINE_DIED, rank, GRACE_S)
+        self.requests = Inbox((requests,), rank, self.line, status, segments.wait)
+        self.replies = Writer(replies, self.line, segments.wait)

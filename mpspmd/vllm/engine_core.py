@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
+from multiprocessing import connection
 from multiprocessing import util as multiprocessing_util
 from types import FrameType
 
 from mpspmd.runtime.leave import leave
+
+_PARENT_LOOK_S = 0.5
 
 
 def _is_engine_core() -> bool:
@@ -58,6 +62,26 @@ def _has_noted(handler: object) -> bool:
     return "shutdown_requested" in names and bool(
         cells[names.index("shutdown_requested")].cell_contents
     )
+
+
+def leave_with_parent() -> None:
+    """From now on EngineCore ends when its front end does, which it would survive by a minute.
+
+    It has nobody to answer to: its ranks notice, shut their workers down and leave, and the run's files go
+    with the last of them. Its own orderly end would take longer than all that.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None or not _is_engine_core():
+        return
+    pid, sentinel = os.getppid(), parent.sentinel
+
+    def watch() -> None:
+        # The pid as well: who forks in the front end keeps the sentinel's other end open.
+        while not connection.wait([sentinel], _PARENT_LOOK_S) and os.getppid() == pid:
+            pass
+        os._exit(1)
+
+    threading.Thread(target=watch, name="mpspmd-front-end", daemon=True).start()
 
 
 def leave_quickly() -> None:

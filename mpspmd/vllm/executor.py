@@ -29,13 +29,28 @@ from mpspmd.config import RuntimeConfig
 from mpspmd.errors import ConfigError
 from mpspmd.runtime.engine import Engine
 from mpspmd.vllm.cpu_binding import CoreBinding
-from mpspmd.vllm.engine_core import leave_quickly, leaving_at_signals
+from mpspmd.vllm.engine_core import leave_quickly, leave_with_parent, leaving_at_signals
+from mpspmd.vllm.faults import report
 from mpspmd.vllm.leftovers import leftovers, sweep
 from mpspmd.vllm.lock import RankLock
 from mpspmd.vllm.steps import Aggregators, Steps
 from mpspmd.vllm.worker import RankWorker
 
 logger = init_logger(__name__)
+
+_STEP_METHODS = frozenset(
+    {"execute_model", "sample_tokens", "execute_dummy_batch", "take_draft_token_ids"}
+)
+_START_METHODS = frozenset(
+    {
+        "determine_available_memory",
+        "get_kv_cache_spec",
+        "initialize_from_config",
+        "set_kv_cache_layout",
+        "compile_or_warm_up_model",
+    }
+)
+"""What leaves the ranks in different states when it fails on some of them."""
 
 
 class MpSpmdExecutor(Executor):
@@ -69,6 +84,7 @@ class MpSpmdExecutor(Executor):
         )
         self._init_method = _distributed_init_method()
         self._has_stepped = False
+        leave_with_parent()
         with leaving_at_signals():
             self._engine = self._start_engine()
         self._steps = Steps(
@@ -103,12 +119,21 @@ class MpSpmdExecutor(Executor):
                 config=_config(),
                 around_start=around_start,
                 remove_at_end=[*leftovers(self._init_method), lock.file],
+                fatal_methods=self._fatal_methods(),
+                on_cause=report,
             )
-        except BaseException:
+        except BaseException as error:
+            report(error)
             sweep(self._init_method)
             raise
         finally:
             lock.unlink()
+
+    def _fatal_methods(self) -> frozenset[str]:
+        # With fault tolerance vLLM resets the ranks itself, and uses the executor again.
+        if self.parallel_config.enable_fault_tolerance:
+            return _START_METHODS
+        return _START_METHODS | _STEP_METHODS
 
     @property
     def is_failed(self) -> bool:

@@ -39,9 +39,14 @@ def _wrap_get_class() -> None:
 
     @functools.wraps(original)
     def get_class(vllm_config: Any) -> Any:
-        if vllm_config.parallel_config.distributed_executor_backend == BACKEND:
+        backend = vllm_config.parallel_config.distributed_executor_backend
+        if backend in (BACKEND, CLASS_PATH):
+            from mpspmd.vllm import faults
             from mpspmd.vllm.executor import MpSpmdExecutor
 
+            # vLLM asks where it is about to start an engine.
+            faults.chain_causes()
+            faults.open_faults()
             return MpSpmdExecutor
         return original(vllm_config)
 

@@ -5,6 +5,8 @@ A scene prints one line of JSON with the pids when its engine is ready.
 
 from __future__ import annotations
 
+import ctypes
+import itertools
 import json
 import os
 import signal
@@ -40,6 +42,78 @@ class Actor(mpspmd.Worker):
         if self.ctx.rank == rank:
             os._exit(code)
         time.sleep(0.2)
+
+    def execute_model(self, rank: int, after_s: float = 0.0) -> None:
+        if self.ctx.rank == rank:
+            time.sleep(after_s)
+            raise ValueError("a failed step")
+
+    def fail_on(self, rank: int) -> None:
+        if self.ctx.rank == rank:
+            time.sleep(0.1)  # the others are done by then
+            raise ValueError("a failed call")
+
+    def fill_memory(self, rank: int, size: int) -> None:
+        if self.ctx.rank == rank:
+            self._memory = b"x" * size
+
+    def reduce_without(self, rank: int, how: str) -> None:
+        """A collective that one rank doesn't come to."""
+        import torch
+        import torch.distributed as dist
+
+        self.ctx.init_process_group()
+        if self.ctx.rank != rank:
+            dist.all_reduce(torch.ones(1))
+        time.sleep(0.2)  # the others wait by now
+        if how == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        # Its connections close first: the others have their error before this one has raised.
+        dist.destroy_process_group()
+        raise ValueError("the cause")
+
+    def hold_the_gil(self) -> None:
+        """For ever: PyDLL keeps the lock while the C function runs."""
+        ctypes.PyDLL(None).sleep(600)
+
+    def spin_in_python(self) -> None:
+        while True:
+            pass
+
+    def stall(self, rank: int, how: str, seconds: float) -> None:
+        """One rank takes long; the others don't, unless they meet it in a collective."""
+        if self.ctx.rank == rank:
+            getattr(self, f"stall_{how}")(seconds)
+        if how == "before_a_collective":
+            import torch
+            import torch.distributed as dist
+
+            dist.all_reduce(torch.ones(1))
+
+    def stall_asleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def stall_in_python(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            pass
+
+    def stall_in_c(self, seconds: float) -> None:
+        """One call of a C function that keeps the interpreter's lock."""
+        began = time.monotonic()
+        sum(itertools.repeat(0, 10**6))
+        per_million = time.monotonic() - began
+        sum(itertools.repeat(0, int(10**6 * seconds / per_million)))
+
+    def stall_stopped(self, seconds: float) -> None:
+        time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    def stall_before_a_collective(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def meet(self) -> None:
+        self.ctx.init_process_group()
 
     def threads_that_never_end(self) -> None:
         import threading
@@ -78,6 +152,11 @@ def scene_calls() -> None:
 def scene_long_call() -> None:
     with make_engine() as engine:
         engine.collective_rpc("sleep", args=(600,))
+
+
+def scene_busy(method: str) -> None:
+    with make_engine() as engine:
+        engine.collective_rpc(method, args=(600,) if method == "sleep" else ())
 
 
 def scene_slow_start() -> None:
@@ -124,11 +203,11 @@ def scene_fails_in_the_middle() -> None:
     raise SystemExit(5)
 
 
-def play(scene: str) -> None:
+def play(scene: str, *args: str) -> None:
     # Whoever started this may ignore Ctrl-C, and that is inherited.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    globals()[f"scene_{scene}"]()
+    globals()[f"scene_{scene}"](*args)
 
 
 if __name__ == "__main__":
-    play(sys.argv[1])
+    play(*sys.argv[1:])

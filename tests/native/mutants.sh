@@ -155,6 +155,15 @@ mutate all_may_look strategy.c 's/now < spinners->allowed/true/'
 mutate lookers_stay_counted strategy.c 's/if \(spinners\)$/if (false)/'
 mutate misses_change_nothing strategy.c 's/return found && .*/return found;/'
 mutate silence_is_looked_through strategy.c 's/^( *)waiting->looked_ns \+= .*/\1;/'
+# Lives.
+mutate life_without_a_robust_list life.c 's/syscall\(SYS_set_robust_list, .*\) != 0/false/'
+mutate life_not_in_the_list life.c '/head.list.next = &life->node;/d'
+mutate life_watched_without_the_waiters_bit life.c 's/wait_on\(word, seen \| FUTEX_WAITERS/wait_on(word, seen/; s/, seen \| FUTEX_WAITERS\)/, seen)/'
+mutate life_begins_and_forgets_its_watcher life.c 's/thread_id \| \(word & FUTEX_WAITERS\)/thread_id/'
+mutate life_futex_private_to_the_process life.c 's/word, FUTEX_WAIT, seen/word, FUTEX_WAIT | 128, seen/'
+mutate life_of_the_dead_taken_over life.c 's/if \(word & ~\(uint32_t\)FUTEX_WAITERS\)/if (false)/'
+mutate life_released_as_if_it_were_over life.c 's/atomic_fetch_and\(&holder->lives\[i\]->word, FUTEX_WAITERS\)/atomic_store(\&holder->lives[i]->word, FUTEX_OWNER_DIED)/'
+mutate life_watched_by_a_thread_that_does_not_stop life.c 's/while \(!atomic_load\(&watcher->stop\)\)/for (;;)/'
 
 # Memory order. On x86 a release store lets the look at `parked` pass it; ThreadSanitizer sees the rest.
 mutate tail_stored_with_release ring.c '/shared->tail, writer->tail, memory/s/seq_cst/release/' 8

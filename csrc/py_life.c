@@ -1,0 +1,249 @@
+/* Life: holds this process's lives and watches those of the others; see _native.pyi. */
+#include "module.h"
+
+#include <errno.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "life.h"
+
+struct life_object {
+    PyObject_HEAD PyObject *page;
+    PyObject *ring_objects;
+    size_t n_rings;
+    struct ring *rings[1 + RING_MAX_READERS]; /* poisoned when somebody has died */
+    uint16_t code;
+    int notice_fd;  /* the engine's: an eventfd that counts deaths */
+    double grace_s; /* a rank's: how long its main thread may outlive the engine */
+    bool held;
+    unsigned generation;
+    struct life_holder holder;
+    size_t n_watched;
+    struct watched {
+        struct life_object *owner;
+        int rank; /* to blame for this life's end, or -1 for the engine */
+        struct life_watcher watcher;
+    } watched[LIFE_MAX_HELD];
+};
+
+static void poison_all(const struct watched *watched) {
+    const struct life_object *self = watched->owner;
+    for (size_t i = 0; i < self->n_rings; i++)
+        ring_poison(self->rings[i], self->code, watched->rank);
+}
+
+static void rank_has_died(void *context) {
+    const struct watched *watched = context;
+    uint64_t one = 1;
+    poison_all(watched);
+    while (write(watched->owner->notice_fd, &one, sizeof one) < 0 && errno == EINTR)
+        ;
+}
+
+/* Whatever this process is doing, in C or with the interpreter's lock held, it ends. */
+static void engine_has_died(void *context) {
+    const struct watched *watched = context;
+    double grace_s = watched->owner->grace_s;
+    struct timespec grace = {.tv_sec = (time_t)grace_s,
+                             .tv_nsec = (long)((grace_s - (double)(time_t)grace_s) * 1e9)};
+    poison_all(watched);
+    while (nanosleep(&grace, &grace) != 0)
+        ;
+    _exit(1);
+}
+
+/* Without the interpreter's lock: a watcher may be busy for a while. */
+static void stop_watching(struct life_object *self) {
+    size_t n_watched = self->n_watched;
+    self->n_watched = 0;
+    if (self->generation != fork_generation)
+        return;
+    Py_BEGIN_ALLOW_THREADS for (size_t i = 0; i < n_watched; i++)
+        life_unwatch(&self->watched[i].watcher);
+    Py_END_ALLOW_THREADS
+}
+
+static void close_life(struct life_object *self) {
+    bool held = self->held;
+    stop_watching(self);
+    self->held = false;
+    if (!held || self->generation != fork_generation)
+        return;
+    Py_BEGIN_ALLOW_THREADS life_release(&self->holder);
+    Py_END_ALLOW_THREADS
+}
+
+static bool watch_life(struct life_object *self, struct life *life, int rank,
+                       void (*died)(void *)) {
+    struct watched *watched = &self->watched[self->n_watched];
+    *watched = (struct watched){.owner = self, .rank = rank};
+    int error = life_watch(&watched->watcher, life, died, watched);
+    if (error) {
+        errno = error;
+        PyErr_SetFromErrno(PyExc_OSError);
+        return false;
+    }
+    self->n_watched++;
+    return true;
+}
+
+static bool hold_lives(struct life_object *self, struct life *const *lives, size_t n_lives) {
+    int error;
+    Py_BEGIN_ALLOW_THREADS error = life_hold(&self->holder, lives, n_lives);
+    Py_END_ALLOW_THREADS if (error) {
+        errno = error;
+        PyErr_SetFromErrno(PyExc_OSError);
+    }
+    self->held = error == 0;
+    return self->held;
+}
+
+static bool keep_rings(struct life_object *self, struct module_state *state, PyObject *rings) {
+    Py_ssize_t n = PyTuple_Check(rings) ? PyTuple_Size(rings) : 0;
+    if (n < 1 || n > 1 + RING_MAX_READERS) {
+        PyErr_SetString(PyExc_TypeError, "the rings of a run are wanted, as a tuple");
+        return false;
+    }
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *item = PyTuple_GetItem(rings, i);
+        if (!PyObject_TypeCheck(item, state->ring_type)) {
+            PyErr_SetString(PyExc_TypeError, "a tuple of rings is wanted");
+            return false;
+        }
+        if (!check_generation(((struct ring_object *)item)->generation))
+            return false;
+        self->rings[i] = &((struct ring_object *)item)->ring;
+    }
+    self->n_rings = (size_t)n;
+    self->ring_objects = Py_NewRef(rings);
+    return true;
+}
+
+static struct life_object *new_life(PyTypeObject *type, PyObject *page, PyObject *rings, int code) {
+    struct module_state *state = PyType_GetModuleState(type);
+    if (!PyObject_TypeCheck(page, state->page_type)) {
+        PyErr_SetString(PyExc_TypeError, "a StatusPage is wanted");
+        return NULL;
+    }
+    if (!check_generation(((struct page_object *)page)->generation))
+        return NULL;
+    struct life_object *self = (struct life_object *)PyType_GenericAlloc(type, 0);
+    if (!self)
+        return NULL;
+    self->page = Py_NewRef(page);
+    self->code = (uint16_t)code;
+    self->notice_fd = -1;
+    self->generation = fork_generation;
+    if (!keep_rings(self, state, rings))
+        Py_CLEAR(self);
+    return self;
+}
+
+static PyObject *life_of_engine(PyTypeObject *type, PyObject *args) {
+    PyObject *page_object, *rings;
+    int code, notice_fd;
+    if (!PyArg_ParseTuple(args, "OOii:of_engine", &page_object, &rings, &code, &notice_fd))
+        return NULL;
+    struct life_object *self = new_life(type, page_object, rings, code);
+    if (!self)
+        return NULL;
+    struct status_page *page = ((struct page_object *)page_object)->page;
+    struct life *lives[LIFE_MAX_HELD];
+    self->notice_fd = notice_fd;
+    for (uint32_t rank = 0; rank < page->about.n_ranks; rank++)
+        lives[rank] = &page->ranks[rank].engine_life;
+    bool done = hold_lives(self, lives, page->about.n_ranks);
+    for (uint32_t rank = 0; done && rank < page->about.n_ranks; rank++)
+        done = watch_life(self, &page->ranks[rank].rank_life, (int)rank, rank_has_died);
+    if (!done)
+        Py_CLEAR(self);
+    return (PyObject *)self;
+}
+
+static PyObject *life_of_rank(PyTypeObject *type, PyObject *args) {
+    PyObject *page_object, *rings;
+    int code;
+    unsigned rank;
+    double grace_s;
+    if (!PyArg_ParseTuple(args, "OOiId:of_rank", &page_object, &rings, &code, &rank, &grace_s))
+        return NULL;
+    struct life_object *self = new_life(type, page_object, rings, code);
+    if (!self)
+        return NULL;
+    struct status_page *page = ((struct page_object *)page_object)->page;
+    if (rank >= page->about.n_ranks || !(grace_s >= 0 && grace_s < 1e9)) {
+        PyErr_Format(PyExc_ValueError, "rank %u of %u, or the grace, is out of range", rank,
+                     page->about.n_ranks);
+        Py_DECREF(self);
+        return NULL;
+    }
+    self->grace_s = grace_s;
+    struct life *own = &page->ranks[rank].rank_life;
+    if (!hold_lives(self, &own, 1) ||
+        !watch_life(self, &page->ranks[rank].engine_life, -1, engine_has_died))
+        Py_CLEAR(self);
+    return (PyObject *)self;
+}
+
+static PyObject *life_stop_watching(struct life_object *self, PyObject *Py_UNUSED(none)) {
+    stop_watching(self);
+    Py_RETURN_NONE;
+}
+
+static PyObject *life_close(struct life_object *self, PyObject *Py_UNUSED(none)) {
+    close_life(self);
+    Py_RETURN_NONE;
+}
+
+static PyObject *get_dead(struct life_object *self, void *Py_UNUSED(closure)) {
+    if (!check_generation(self->generation))
+        return NULL;
+    PyObject *dead = PyList_New(0);
+    for (size_t i = 0; dead && i < self->n_watched; i++) {
+        if (!life_is_over(self->watched[i].watcher.life))
+            continue;
+        PyObject *rank = PyLong_FromLong(self->watched[i].rank);
+        if (!rank || PyList_Append(dead, rank) != 0)
+            Py_CLEAR(dead);
+        Py_XDECREF(rank);
+    }
+    return dead;
+}
+
+static void life_dealloc(PyObject *object) {
+    struct life_object *self = (struct life_object *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    close_life(self);
+    Py_XDECREF(self->page);
+    Py_XDECREF(self->ring_objects);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
+    Py_DECREF(type);
+}
+
+static PyMethodDef life_methods[] = {
+    {"of_engine", (PyCFunction)life_of_engine, METH_VARARGS | METH_CLASS, NULL},
+    {"of_rank", (PyCFunction)life_of_rank, METH_VARARGS | METH_CLASS, NULL},
+    {"stop_watching", (PyCFunction)life_stop_watching, METH_NOARGS, NULL},
+    {"close", (PyCFunction)life_close, METH_NOARGS, NULL},
+    {0},
+};
+
+static PyGetSetDef life_properties[] = {
+    {"dead", (getter)get_dead, NULL, NULL, NULL},
+    {0},
+};
+
+static PyType_Slot life_slots[] = {
+    {Py_tp_doc, "That this process lives, and whether others do; see _native.pyi."},
+    {Py_tp_dealloc, life_dealloc},
+    {Py_tp_methods, life_methods},
+    {Py_tp_getset, life_properties},
+    {0, NULL},
+};
+
+PyType_Spec life_spec = {
+    .name = "mpspmd._native.Life",
+    .basicsize = sizeof(struct life_object),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = life_slots,
+};

@@ -1,0 +1,83 @@
+"""Stacks: what the threads of another process are executing."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import fcntl
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from multiprocessing import reduction
+from typing import Any
+
+_SIGNAL = signal.SIGRTMIN + 7
+_MAX_BYTES = 64 * 1024
+_ANSWER_S = 0.2
+_LOOK_S = 0.005
+
+
+def stacks_of_this_process() -> str:
+    """Each thread's name and stack, the main thread's first, the innermost call last; without the
+    thread that asks."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    main = threading.main_thread().ident
+    frames = sorted(sys._current_frames().items(), key=lambda item: item[0] != main)
+    texts = []
+    for ident, frame in frames:
+        if ident == threading.get_ident():
+            continue
+        name = "MainThread" if ident == main else names.get(ident, f"thread {ident}")
+        texts.append(f"{name}:\n{''.join(traceback.format_stack(frame))}")
+    return "\n".join(texts)
+
+
+class StackFile:
+    """Where a rank's stacks are written that can't be had otherwise: its main thread holds the
+    interpreter's lock in C. The engine makes it, the rank gets it with its process.
+
+    It is memory without a name. The rank's part is a signal handler of the standard library's
+    faulthandler, which needs no lock and writes the innermost call first.
+    """
+
+    def __init__(self) -> None:
+        self._fd = os.memfd_create("mpspmd-stacks", os.MFD_CLOEXEC)
+        # The rank's descriptor shares the position; when the file has been emptied, it starts again.
+        flags = fcntl.fcntl(self._fd, fcntl.F_GETFL)
+        fcntl.fcntl(self._fd, fcntl.F_SETFL, flags | os.O_APPEND)
+
+    def serve(self) -> None:
+        """In the rank: from now on the signal is answered."""
+        faulthandler.register(_SIGNAL, file=self._fd, all_threads=True, chain=False)
+
+    def ask(self, pid: int) -> str:
+        """The stacks of `pid`, which serves this file and is a child of this process; "" if none come."""
+        os.ftruncate(self._fd, 0)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, _SIGNAL)
+        end = time.monotonic() + _ANSWER_S
+        text, size = b"", -1
+        # Written in pieces: it is complete when it has stopped growing.
+        while time.monotonic() < end and not 0 < size == len(text):
+            size = len(text)
+            time.sleep(_LOOK_S)
+            text = os.pread(self._fd, _MAX_BYTES, 0)
+        return text.decode(errors="replace").replace("Current thread", "MainThread,")
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _receive, (reduction.DupFd(self._fd),)
+
+
+def _receive(duplicate: Any) -> StackFile:
+    file = StackFile.__new__(StackFile)
+    file._fd = duplicate.detach()
+    os.set_inheritable(file._fd, False)
+    return file

@@ -1,0 +1,103 @@
+"""Faults: the cause of a failure finds its way from EngineCore to the caller of `LLM(...)` or `generate`.
+
+vLLM drops it there: its errors say "see root cause above". So the front end opens a piece of memory, which
+needs no name and no removal, EngineCore writes the cause into it, and the front end chains it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from typing import Any
+
+import msgspec
+
+from mpspmd import errors
+
+_VARIABLE = "_MPSPMD_FAULTS"
+"""Where EngineCore finds it: inherited, and not one of the user's MPSPMD_* settings."""
+
+
+class _Record(msgspec.Struct, frozen=True):
+    kind: str
+    args: list[Any]
+
+
+_decoder = msgspec.msgpack.Decoder(_Record)
+_seen = 0  # bytes of earlier engines' faults
+
+
+def open_faults() -> None:
+    """In the front end, before each engine is started."""
+    global _seen
+    if _VARIABLE not in os.environ:
+        fd = os.memfd_create("mpspmd-faults", os.MFD_CLOEXEC)
+        os.environ[_VARIABLE] = f"/proc/{os.getpid()}/fd/{fd}"
+    _seen = len(_read())
+
+
+def report(error: BaseException) -> None:
+    """In EngineCore: the front end's errors will have this as their cause."""
+    path = os.environ.get(_VARIABLE)
+    if path is None:
+        return
+    known = isinstance(error, errors.MpSpmdError)
+    kind = type(error).__name__ if known else "MpSpmdError"
+    args = list(error.args) if known else [f"{type(error).__name__}: {error}"]
+    # The front end may be gone.
+    with contextlib.suppress(OSError, TypeError), open(path, "ab", buffering=0) as file:
+        data = msgspec.msgpack.encode(_Record(kind, args))
+        file.write(len(data).to_bytes(4, "little") + data)
+
+
+def last() -> errors.MpSpmdError | None:
+    """In the front end: what the engine that was started last has failed of, if it has told."""
+    data, latest = _read()[_seen:], b""
+    while len(data) >= 4:
+        size = int.from_bytes(data[:4], "little")
+        latest, data = data[4 : 4 + size], data[4 + size :]
+    if not latest:
+        return None
+    try:
+        record = _decoder.decode(latest)
+        error: errors.MpSpmdError = getattr(errors, record.kind)(*record.args)
+    except (msgspec.DecodeError, AttributeError, TypeError):
+        return None
+    return error
+
+
+def _read() -> bytes:
+    with contextlib.suppress(OSError), open(os.environ.get(_VARIABLE, ""), "rb") as file:
+        return file.read()
+    return b""
+
+
+def chain_causes() -> None:
+    """Once in the front end: makes vLLM's errors name their cause."""
+    from vllm.v1.engine import exceptions, utils
+
+    died = exceptions.EngineDeadError
+    start = utils.wait_for_engine_startup
+    if hasattr(start, _MARK):
+        return
+    make = died.__init__
+
+    @functools.wraps(make)
+    def make_with_cause(self: Any, *args: Any, **kwargs: Any) -> None:
+        make(self, *args, **kwargs)
+        self.__cause__ = last()
+
+    @functools.wraps(start)
+    def start_with_cause(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return start(*args, **kwargs)
+        except RuntimeError as error:
+            raise error from (error.__cause__ or last())
+
+    setattr(start_with_cause, _MARK, True)
+    died.__init__ = make_with_cause
+    utils.wait_for_engine_startup = start_with_cause
+
+
+_MARK = "_mpspmd_wrapped"
