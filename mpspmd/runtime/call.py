@@ -20,21 +20,14 @@ NO_REPLY: Final = object()
 class Call:
     """One request under way. Written by whichever thread reads replies, or by the supervisor."""
 
-    __slots__ = (
-        "began",
-        "closes",
-        "deadline",
-        "done",
-        "error",
-        "future",
-        "key",
-        "later",
-        "method",
-        "missing",
-        "ranks",
-        "replies",
-        "step",
-    )
+    # Of the class until they change: most calls need none of them.
+    done = False
+    error: BaseException | None = None
+    future: StepFuture | None = None
+    later: list[Call] | None = None
+    """Calls of the same step, which fail when this one does; see Engine.begin."""
+    closes: Call | None = None
+    """The call that began the step, if this is the step's last."""
 
     def __init__(
         self,
@@ -54,13 +47,6 @@ class Call:
         self.began = time.monotonic()
         self.missing = world_size if reply_ranks == "all" else 1
         self.replies: list[Any] = [NO_REPLY] * world_size
-        self.error: BaseException | None = None
-        self.done = False
-        self.future: StepFuture | None = None
-        self.later: list[Call] = []
-        """Calls of the same step, which fail when this one does; see Engine.begin."""
-        self.closes: Call | None = None
-        """The call that began the step, if this is the step's last."""
 
     def finish(self, error: BaseException | None = None) -> None:
         """Once, by whoever has taken the call from the engine's table."""
