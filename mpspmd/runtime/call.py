@@ -50,7 +50,8 @@ class Call:
 
     def finish(self, error: BaseException | None = None) -> None:
         """Once, by whoever has taken the call from the engine's table."""
-        self.error = error
+        if error is not None:
+            self.error = error
         self.done = True
         if self.future is not None:
             if error is None:
@@ -87,9 +88,9 @@ class StepFuture(concurrent.futures.Future[Any]):
     def result(self, timeout: float | None = None) -> Any:
         """The outcome. TimeoutError after `timeout` seconds; StepTimeout after the call's own."""
         self._drive(timeout)
-        # Done, or just about to be: another thread may be between the two.
+        # The call has it before the future: no lock is needed.
         try:
-            return super().result()
+            return self._call.outcome()
         except Exception:
             if self.on_raise is not None:
                 self.on_raise()
@@ -97,7 +98,7 @@ class StepFuture(concurrent.futures.Future[Any]):
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         self._drive(timeout)
-        error = super().exception()
+        error = self._call.error
         if error is not None and self.on_raise is not None:
             self.on_raise()
         return error
@@ -114,5 +115,5 @@ class StepFuture(concurrent.futures.Future[Any]):
             self._engine.start_reader()
 
     def _drive(self, timeout: float | None) -> None:
-        if not self._call.done and not super().done():
+        if not self._call.done:
             self._engine.wait_for(self._call, timeout)
