@@ -179,12 +179,12 @@ class RankLoop:
         shown = self._shown_names.get(name) or self._show(name)
         self._line.enter(PHASE_RUNNING, request.step_id, shown)
         try:
-            if name is method:
-                result = getattr(self._worker, name)(*request.args, **request.kwargs)
+            if isinstance(method, str):
+                result = getattr(self._worker, method)(*request.args, **request.kwargs)
             else:
                 result = method(self._worker, *request.args, **request.kwargs)
         except Exception as error:
-            unknown = name is method and _is_missing(self._worker, name)
+            unknown = isinstance(method, str) and _is_missing(self._worker, method)
             self._fail(request, describe(error, name, unknown))
             return
         if result is not LATER and request.is_answered_by(self._rank):
