@@ -168,6 +168,7 @@ struct PyModuleDef native_module = {
     .m_name = "mpspmd._native",
     .m_doc = "The lock-free ring in shared memory, its waiting, and the status page.",
     .m_size = sizeof(struct module_state),
+    .m_methods = pack_methods,
     .m_slots = module_slots,
     .m_traverse = module_traverse,
     .m_clear = module_clear,

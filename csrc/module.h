@@ -32,6 +32,8 @@ extern unsigned fork_generation;
 /* Both types add their methods here; the rest of a type is private to its file. */
 extern PyType_Spec ring_spec, writer_spec, inbox_spec, page_spec, line_spec, life_spec;
 
+extern PyMethodDef pack_methods[];
+
 struct ring_object {
     PyObject_HEAD struct ring ring;
     PyObject *bells; /* keeps the pages of shared bells alive */

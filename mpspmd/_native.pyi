@@ -1,6 +1,6 @@
 """The ring, its waiting and the status page, in C. See csrc/README.md."""
 
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from typing_extensions import Buffer
 
@@ -14,6 +14,12 @@ PHASE_WAITING: int
 PHASE_DECODING: int
 PHASE_RUNNING: int
 PHASE_REPLYING: int
+
+def pack(value: object, /) -> bytes | None:
+    """None, bool, int, float, str, bytes, tuples of these and {} as bytes; None for anything else."""
+
+def unpack(message: Buffer, /) -> Any:
+    """What pack() was given; NotImplemented when it hasn't made this. ValueError when it is damaged."""
 
 class StatusPage:
     """A mapped status page. Any thread of any process."""

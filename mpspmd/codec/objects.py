@@ -1,6 +1,7 @@
 """Objects as messages: pickle 5, with large buffers beside the pickle instead of in it.
 
-A message is the pickle alone, or, when buffers go out of band (kind flag OUT_OF_BAND):
+A message of plain values, as most replies and many requests are, isn't a pickle: csrc/py_pack.c makes
+it. Else it is the pickle alone, or, when buffers go out of band (kind flag OUT_OF_BAND):
 
     u32 number of buffers, u32 0, u64 pickle's length, u64 length of each buffer,
     the pickle, each buffer; every one of them padded to 16 bytes
@@ -18,6 +19,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from mpspmd._native import pack, unpack
 from mpspmd.codec.tensors import reduce_tensor
 from mpspmd.errors import DecodeError, EncodeError
 
@@ -73,6 +75,8 @@ class ObjectEncoder:
         `by_value` sends functions and classes themselves and not just their names; the same is tried
         when an object can't be pickled otherwise. EncodeError.
         """
+        if not by_value and (packed := pack(obj)) is not None:
+            return packed
         try:
             if by_value:
                 return self._encode_by_value(obj)
@@ -121,7 +125,11 @@ class ObjectEncoder:
 def decode(payload: Payload, out_of_band: bool) -> Any:
     """The object in a message. What it holds is the caller's own. DecodeError."""
     if not out_of_band:
-        return _load(payload, ())
+        try:
+            value = unpack(payload)
+        except ValueError as error:
+            raise DecodeError(f"a message of {len(payload)} bytes: {error}") from error
+        return _load(payload, ()) if value is NotImplemented else value
     owned = isinstance(payload, bytearray)
     with memoryview(payload) as view:
         pickled, spans = _layout(view)

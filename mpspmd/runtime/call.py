@@ -20,21 +20,14 @@ NO_REPLY: Final = object()
 class Call:
     """One request under way. Written by whichever thread reads replies, or by the supervisor."""
 
-    __slots__ = (
-        "began",
-        "closes",
-        "deadline",
-        "done",
-        "error",
-        "future",
-        "key",
-        "later",
-        "method",
-        "missing",
-        "ranks",
-        "replies",
-        "step",
-    )
+    # Of the class until they change: most calls need none of them.
+    done = False
+    error: BaseException | None = None
+    future: StepFuture | None = None
+    later: list[Call] | None = None
+    """Calls of the same step, which fail when this one does; see Engine.begin."""
+    closes: Call | None = None
+    """The call that began the step, if this is the step's last."""
 
     def __init__(
         self,
@@ -54,17 +47,11 @@ class Call:
         self.began = time.monotonic()
         self.missing = world_size if reply_ranks == "all" else 1
         self.replies: list[Any] = [NO_REPLY] * world_size
-        self.error: BaseException | None = None
-        self.done = False
-        self.future: StepFuture | None = None
-        self.later: list[Call] = []
-        """Calls of the same step, which fail when this one does; see Engine.begin."""
-        self.closes: Call | None = None
-        """The call that began the step, if this is the step's last."""
 
     def finish(self, error: BaseException | None = None) -> None:
         """Once, by whoever has taken the call from the engine's table."""
-        self.error = error
+        if error is not None:
+            self.error = error
         self.done = True
         if self.future is not None:
             if error is None:
@@ -101,9 +88,9 @@ class StepFuture(concurrent.futures.Future[Any]):
     def result(self, timeout: float | None = None) -> Any:
         """The outcome. TimeoutError after `timeout` seconds; StepTimeout after the call's own."""
         self._drive(timeout)
-        # Done, or just about to be: another thread may be between the two.
+        # The call has it before the future: no lock is needed.
         try:
-            return super().result()
+            return self._call.outcome()
         except Exception:
             if self.on_raise is not None:
                 self.on_raise()
@@ -111,7 +98,7 @@ class StepFuture(concurrent.futures.Future[Any]):
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         self._drive(timeout)
-        error = super().exception()
+        error = self._call.error
         if error is not None and self.on_raise is not None:
             self.on_raise()
         return error
@@ -128,5 +115,5 @@ class StepFuture(concurrent.futures.Future[Any]):
             self._engine.start_reader()
 
     def _drive(self, timeout: float | None) -> None:
-        if not self._call.done and not super().done():
+        if not self._call.done:
             self._engine.wait_for(self._call, timeout)

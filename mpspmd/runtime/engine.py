@@ -68,7 +68,6 @@ class Engine:
         self._sending = threading.Lock()
         self._encoder = ObjectEncoder()
         self._steps = 0
-        self._space_wanted = False
         self._segments = ChannelSegments.create(world_size, self._config)
         try:
             self._channel = EngineChannel(self._segments)
@@ -183,7 +182,8 @@ class Engine:
 
         EngineClosed, RankError, RankDied, UnknownMethod, EncodeError, StepTimeout.
         """
-        self._check_reply_ranks(reply_ranks)
+        if reply_ranks != ALL:
+            self._check_reply_ranks(reply_ranks)
         deadline = None if timeout is None else time.monotonic() + timeout
         call = self._submit(method, args, kwargs or {}, reply_ranks, deadline, non_block, ends)
         if (first := ends or within) is not None:
@@ -192,7 +192,8 @@ class Engine:
             return None
         if non_block:
             return call.future
-        self.wait_for(call)
+        if not call.done:
+            self.wait_for(call)
         return call.outcome()
 
     def begin(
@@ -269,7 +270,8 @@ class Engine:
         with_future: bool,
         ends: Call | None = None,
     ) -> Call:
-        self._take_turn_to_send(deadline)
+        if not self._sending.acquire(False):
+            self._wait_to_send(deadline)
         try:
             if self._failures.cause is not None:
                 self._failures.raise_cause()
@@ -280,7 +282,8 @@ class Engine:
             large = isinstance(message, list)
             size_class = 0 if large else len(message).bit_length()
             call = Call(step, name, reply_ranks, self._world_size, deadline, size_class)
-            call.closes = ends
+            if ends is not None:
+                call.closes = ends
             if with_future:
                 call.future = StepFuture(self, call)
             # Before it is sent: the reply may be there before try_send() returns.
@@ -300,7 +303,7 @@ class Engine:
         finally:
             self._sending.release()
 
-    def _take_turn_to_send(self, deadline: float | None) -> None:
+    def _wait_to_send(self, deadline: float | None) -> None:
         if deadline is None:
             self._sending.acquire()
         elif not self._sending.acquire(timeout=max(0.0, deadline - time.monotonic())):
@@ -309,7 +312,7 @@ class Engine:
     def _send_slowly(self, call: Call) -> None:
         """There is no space. Ranks may themselves be waiting for space: take their replies."""
         requests = self._channel.requests
-        self._space_wanted = True
+        self._replies.sender_waits = True
         try:
             while not requests.resume():
                 with self._replies.leading() as leads:
@@ -319,7 +322,7 @@ class Engine:
                     if not requests.wait(watched, call.seconds_left()):
                         raise self._timeout(call, "there was no space for the request")
         finally:
-            self._space_wanted = False
+            self._replies.sender_waits = False
 
     # Reading.
 
@@ -349,8 +352,7 @@ class Engine:
 
     def _let_sender_read(self) -> None:
         """Somebody waits for space, and counted on the thread that has just stopped reading."""
-        if self._space_wanted:
-            self._channel.requests.interrupt()
+        self._channel.requests.interrupt()
 
     def _reply_timeout(self, call: Call) -> Exception:
         error = self._failures.held_error(call)

@@ -146,6 +146,7 @@ class RankLoop:
         self._line = channel.line
         self._report = report
         self._leaving = False
+        self._keeps_digest = ctx.request_digest() is not None
         self._shown_names: dict[str, bytes] = {}
         self._came_before = 0  # what the next request's time is predicted from
         make_replier = ThreadReplier if getattr(worker, "reply_thread", False) else Replier
@@ -172,14 +173,18 @@ class RankLoop:
         request = self._receive()
         if request is None:
             return
-        name = request.method_name
+        method = request.method
+        name = method if isinstance(method, str) else request.method_name
         self._came_before = hash(name)
         shown = self._shown_names.get(name) or self._show(name)
         self._line.enter(PHASE_RUNNING, request.step_id, shown)
         try:
-            result = self._call(request)
+            if isinstance(method, str):
+                result = getattr(self._worker, method)(*request.args, **request.kwargs)
+            else:
+                result = method(self._worker, *request.args, **request.kwargs)
         except Exception as error:
-            unknown = isinstance(request.method, str) and _is_missing(self._worker, request.method)
+            unknown = isinstance(method, str) and _is_missing(self._worker, method)
             self._fail(request, describe(error, name, unknown))
             return
         if result is not LATER and request.is_answered_by(self._rank):
@@ -200,7 +205,8 @@ class RankLoop:
         _, kind, step, payload = message
         if type(payload) is not bytes:  # a small one is decoded before anybody could look
             self._line.enter(PHASE_DECODING, step, b"")
-        self._ctx.add_to_digest(payload)
+        if self._keeps_digest:
+            self._ctx.add_to_digest(payload)
         try:
             request = ExecuteModelRequest(step, *decode(payload, kind & _OUT_OF_BAND != 0))
         except Exception as error:
@@ -213,11 +219,6 @@ class RankLoop:
                 payload.release()
                 self._requests.release()
         return request
-
-    def _call(self, request: ExecuteModelRequest) -> Any:
-        if isinstance(request.method, str):
-            return getattr(self._worker, request.method)(*request.args, **request.kwargs)
-        return request.method(self._worker, *request.args, **request.kwargs)
 
     def _fail(self, request: ExecuteModelRequest, remote: RemoteException) -> None:
         if request.is_answered_by(self._rank):

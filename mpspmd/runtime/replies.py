@@ -27,9 +27,9 @@ _ERROR = int(Kind.ERROR)
 
 
 class Replies:
-    """Any thread. `on_handover` is called when a thread has stopped reading, `timed_out` makes the
-    error of a call whose deadline has passed, and `on_error` is told which rank has replied an
-    exception: it sees to it that the call ends."""
+    """Any thread. `on_handover` is called when a thread has stopped reading while `sender_waits`,
+    `timed_out` makes the error of a call whose deadline has passed, and `on_error` is told which rank
+    has replied an exception: it sees to it that the call ends."""
 
     def __init__(
         self,
@@ -50,6 +50,8 @@ class Replies:
         self._reader: threading.Thread | None = None
         self._reader_has_work = threading.Event()
         self._ended = False
+        self.sender_waits = False
+        """A thread that sends waits for space, and counts on whoever reads."""
         self.late = 0
         """Replies that came after their call had timed out or failed, and were dropped."""
 
@@ -64,6 +66,8 @@ class Replies:
 
     def link(self, call: Call, first: Call) -> None:
         """`call` fails when `first` does: now, if that has happened already."""
+        if first.later is None:
+            first.later = []
         first.later.append(call)
         # Looked at after the other end of the link is there: whoever fails it does this in turn.
         if first.done and first.error is not None:
@@ -88,7 +92,7 @@ class Replies:
             call.closes = None
             self.finish(first)
         if later := call.later:
-            call.later = []
+            call.later = None
             if error is not None:
                 for each in later:
                     self.finish(each, error)
@@ -116,8 +120,8 @@ class Replies:
         TimeoutError at `limit` of time.monotonic(); ChannelError when the run has ended.
         """
         until = call.deadline
-        if limit is not None:
-            until = limit if until is None else min(limit, until)
+        if limit is not None and (until is None or limit < until):
+            until = limit
         try:
             while not call.done:
                 if self._leader == threading.get_ident():
@@ -128,7 +132,8 @@ class Replies:
                         self._read_until(call, until)
                     finally:
                         self._hand_over()
-                        self._on_handover()
+                        if self.sender_waits:
+                            self._on_handover()
         except TimeoutError:
             self.expire()
             if not call.done:
@@ -146,7 +151,7 @@ class Replies:
         with self.leading() as leads:
             if leads:
                 self.drain()
-        if leads:
+        if leads and self.sender_waits:
             self._on_handover()
         self.expire()
 
@@ -215,18 +220,20 @@ class Replies:
                 self._turn.notify_all()
 
     def _read_until(self, call: Call, limit: float | None) -> None:
+        recv, take = self._inbox.recv, self._take
         while not call.done:
             left = None if limit is None else max(0.0, limit - time.monotonic())
             # The last of several replies comes soon after the others.
-            message = self._inbox.recv(left, call.key + call.missing)
+            message = recv(left, call.key + call.missing)
             if message is not None:
-                self._take(*message)
+                take(*message)
 
     def _take(self, rank: int, kind: int, step: int, payload: Any) -> None:
         call = self._pending.get(step)
         if call is None:
             self.late += 1
-            self._release(payload)
+            if type(payload) is not bytes:
+                self._release(payload)
             return
         error: Exception | None = None
         try:
@@ -239,7 +246,8 @@ class Replies:
         except Exception as undecodable:
             error = undecodable
         finally:
-            self._release(payload)
+            if type(payload) is not bytes:
+                self._release(payload)
         if error is not None:
             self._on_error(call, rank, error)
         elif call.missing == 0:

@@ -39,7 +39,13 @@ from mpspmd.vllm.worker import RankWorker
 logger = init_logger(__name__)
 
 _STEP_METHODS = frozenset(
-    {"execute_model", "sample_tokens", "execute_dummy_batch", "take_draft_token_ids"}
+    {
+        "execute_model",
+        "sample_tokens",
+        "sample_step",
+        "execute_dummy_batch",
+        "take_draft_token_ids",
+    }
 )
 _START_METHODS = frozenset(
     {

@@ -23,6 +23,8 @@ def start(model: Path, *, asynchronous: bool) -> Any:
         str(model), tensor_parallel_size=2, distributed_executor_backend="mp", max_model_len=512
     ).create_engine_config()
     config.parallel_config.worker_cls = "scripted_worker.ScriptedWorker"
+    # Otherwise the first failed step ends the run.
+    config.parallel_config.enable_fault_tolerance = True
     # vLLM's own check would turn it off on a CPU.
     config.scheduler_config.async_scheduling = asynchronous
     return MpSpmdExecutor(config)
