@@ -18,7 +18,7 @@ from mpspmd.transport.channel import EngineChannel
 
 logger = logging.getLogger(__name__)
 
-_SETTLE_S = 0.5
+_SETTLE_S = 0.25
 """How long other ranks' faults may follow the first one at start: the cause may be among them."""
 
 _EXIT_STATUS_S = 0.04
