@@ -69,9 +69,9 @@ class RankProcess:
 
     def __call__(self) -> None:
         """The process's main function. Doesn't return."""
-        _take_signals()
         code = 1
         try:
+            _take_signals()
             code = self._run()
         except _Terminated:
             code = -signal.SIGTERM

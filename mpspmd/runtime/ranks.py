@@ -6,13 +6,10 @@ import contextlib
 import logging
 import os
 import resource
-import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -24,6 +21,7 @@ from mpspmd.errors import SegmentError
 from mpspmd.runtime.janitor import Janitor
 from mpspmd.runtime.leash import Leash
 from mpspmd.runtime.rank import RankProcess
+from mpspmd.runtime.run_dir import RunDir
 from mpspmd.runtime.spawn import start_ranks, stop_ranks
 from mpspmd.runtime.stacks import StackFile
 from mpspmd.runtime.supervisor import Supervisor
@@ -53,7 +51,7 @@ class Ranks:
         self._config = config
         self._processes: list[BaseProcess] = []
         self._supervisor: Supervisor | None = None
-        self._run_dir: Path | None = None
+        self._run_dir: RunDir | None = None
         self._janitor: Janitor | None = None
         self._leashes: list[Leash] = []
         self._stack_files: list[StackFile] = []
@@ -100,10 +98,11 @@ class Ranks:
     ) -> None:
         """Returns when every worker is made. Whatever it raises, `stop()` undoes."""
         _check_descriptors(_DESCRIPTORS + _DESCRIPTORS_A_RANK * self._world_size)
-        self._run_dir = _make_run_dir(self._config)
+        self._run_dir = RunDir(self._config.runtime_dir)
+        folder = self._run_dir.path
         try:
             self._janitor = Janitor()
-            plane = EnginePlane(control_address(self._run_dir))
+            plane = EnginePlane(control_address(folder))
         except (OSError, zmq.ZMQError) as error:
             if isinstance(error, SegmentError):
                 raise
@@ -111,7 +110,7 @@ class Ranks:
                 f"the control plane can't be opened: {error}; check the limit of open files (ulimit -n)"
             ) from error
         self._supervisor = make_supervisor(plane)
-        for name in (str(self._run_dir), *remove_at_end):
+        for name in (str(folder), *remove_at_end):
             self._janitor.remove_at_end(name)
         ranks = [
             RankProcess(
@@ -121,7 +120,7 @@ class Ranks:
                 args=args,
                 kwargs=kwargs,
                 segments=segments,
-                run_dir=self._run_dir,
+                run_dir=folder,
                 digest_requests=self._config.digest_requests,
                 janitor=self._janitor,
                 leash=Leash(),
@@ -152,7 +151,7 @@ class Ranks:
             leash.close()
             stack_file.close()
         if self._run_dir is not None:
-            shutil.rmtree(self._run_dir, ignore_errors=True)
+            self._run_dir.remove()
         if self._janitor is not None:
             self._janitor.close()
 
@@ -193,15 +192,3 @@ def _check_descriptors(count: int) -> None:
     finally:
         for fd in spare:
             os.close(fd)
-
-
-def _make_run_dir(config: RuntimeConfig) -> Path:
-    """A new folder that only this user can enter."""
-    try:
-        return Path(tempfile.mkdtemp(prefix="mpspmd-", dir=config.runtime_dir))
-    except OSError as error:
-        parent = config.runtime_dir or tempfile.gettempdir()
-        raise SegmentError(
-            f"no folder for the control socket can be made in {parent}: {error.strerror}; choose "
-            "another with MPSPMD_RUNTIME_DIR"
-        ) from error

@@ -20,7 +20,7 @@ _TERM_GRACE_S = 1.0
 """How long a rank may take after SIGTERM before it gets SIGKILL."""
 
 
-PENDING = "pending: the kernel still frees its memory"
+PENDING = "exit status pending: the kernel still frees its memory"
 """The reason of a death whose exit status can't be had yet."""
 
 
@@ -119,6 +119,8 @@ def exit_reason(process: BaseProcess) -> str:
     """Why a process that is gone has ended, in words."""
     code = process.exitcode
     if code is None:
+        code = _early_exit_code(process.pid)
+    if code is None:
         return PENDING
     if code >= 0:
         return f"exit code {code}"
@@ -126,3 +128,14 @@ def exit_reason(process: BaseProcess) -> str:
         return f"killed by {signal.Signals(-code).name}"
     except ValueError:
         return f"killed by signal {-code}"
+
+
+def _early_exit_code(pid: int | None) -> int | None:
+    """Of a process that is ending: the kernel shows it long before it can be waited for, which is
+    when its memory has been freed. None where it doesn't, or when the code is 0."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
+            status = int(stat.read().rsplit(None, 1)[-1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return os.waitstatus_to_exitcode(status) if status else None

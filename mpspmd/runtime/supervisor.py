@@ -18,7 +18,7 @@ from mpspmd.transport.channel import EngineChannel
 
 logger = logging.getLogger(__name__)
 
-_SETTLE_S = 0.5
+_SETTLE_S = 0.25
 """How long other ranks' faults may follow the first one at start: the cause may be among them."""
 
 _EXIT_STATUS_S = 0.04
@@ -120,6 +120,8 @@ class Supervisor:
         self._plane.wake()
         if threading.current_thread() is not self._thread:  # a failure callback may shut down
             self._thread.join(timeout=5)
+        for rank in list(self._pending):
+            self._complete_reason(rank)
 
     def expect_deaths(self) -> None:
         """From now on a rank's end is no failure."""
@@ -178,8 +180,10 @@ class Supervisor:
         if self._deaths_expected:
             return
         process = self._processes[rank]
-        process.join(timeout=_EXIT_STATUS_S)
         reason = exit_reason(process)
+        if reason == PENDING:
+            process.join(timeout=_EXIT_STATUS_S)
+            reason = exit_reason(process)
         if reason == PENDING:
             self._pending.add(rank)
         if self._starting and self._failed and process.exitcode == 0:
@@ -192,6 +196,10 @@ class Supervisor:
     def _take_end(self, rank: int) -> None:
         """Its process can be reaped."""
         self._take_death(rank)
+        self._complete_reason(rank)
+
+    def _complete_reason(self, rank: int) -> None:
+        """Logs what a death that was reported as pending was of."""
         if rank in self._pending:
             self._pending.discard(rank)
             process = self._processes[rank]

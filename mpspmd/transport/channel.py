@@ -92,11 +92,23 @@ class EngineChannel:
         )
         self.requests = Writer(self.request_ring, wait=segments.wait)
         self.replies = Inbox(self.reply_rings, 0, page=self.status, wait=segments.wait)
-        self.deaths_fd = _make_eventfd()
+        self.deaths_fd = -1
         """Readable when a rank has died, of which every wait on the rings knows by then."""
-        self._life = Life.of_engine(
-            self.status, (self.request_ring, *self.reply_rings), Poison.RANK_DIED, self.deaths_fd
-        )
+        try:
+            self.deaths_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            self._life = Life.of_engine(
+                self.status,
+                (self.request_ring, *self.reply_rings),
+                Poison.RANK_DIED,
+                self.deaths_fd,
+            )
+        except OSError as error:
+            if self.deaths_fd >= 0:
+                os.close(self.deaths_fd)
+            raise SegmentError(
+                f"ranks can't be watched: {error}; check the limits of open files (ulimit -n) and of "
+                "processes (ulimit -u)"
+            ) from error
 
     def dead_ranks(self) -> list[int]:
         """The ranks whose death has been noticed; the first to die comes first."""
@@ -130,15 +142,6 @@ class EngineChannel:
     def mark_dead(self, rank: int) -> None:
         """The writer no longer waits for this rank, whose process must be known to be gone."""
         self.request_ring.mark_dead(rank)
-
-
-def _make_eventfd() -> int:
-    try:
-        return os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-    except OSError as error:
-        raise SegmentError(
-            f"no file descriptor can be had: {error}; raise the limit of open files (ulimit -n 4096)"
-        ) from error
 
 
 class RankChannel:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 from multiprocessing import reduction
 from typing import Any
 
-import posix_ipc
-
 from mpspmd.errors import SegmentError
+
+_FOLDER = "/dev/shm"
 
 
 class Segment:
-    """POSIX shared memory, held by file descriptor alone.
+    """Shared memory, held by file descriptor alone.
 
-    Its pages are allocated at once, so that a full /dev/shm is an error here and no SIGBUS later. Its
-    name is gone before anything else happens: a process killed at any moment leaves nothing behind.
+    Its pages are allocated at once, so that a full /dev/shm is an error here and no SIGBUS later. It
+    never has a name: a process killed at any moment leaves nothing behind, not even one that is killed
+    between shm_open() and shm_unlink().
     May be an argument of a spawned process, which then holds a descriptor of its own.
     """
 
@@ -28,29 +28,26 @@ class Segment:
     @classmethod
     def create(cls, size: int) -> Segment:
         """A new segment of `size` bytes, all zero. SegmentError when there isn't the memory."""
-        name = f"/mpspmd-{secrets.token_hex(16)}"
         try:
-            memory = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600)
-        except (OSError, posix_ipc.Error) as error:
+            fd = os.open(_FOLDER, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC | os.O_EXCL, 0o600)
+        except OSError as error:
             raise SegmentError(
                 f"can't create shared memory: {error}; check that /dev/shm is mounted and writable, "
                 "and the limit of open files (ulimit -n)"
             ) from error
-        posix_ipc.unlink_shared_memory(name)
-        os.set_inheritable(memory.fd, False)
-        free = _free_bytes(memory.fd)
+        free = _free_bytes(fd)
         try:
             if size > free:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.posix_fallocate(memory.fd, 0, size)
+            os.posix_fallocate(fd, 0, size)
         except OSError as error:
-            os.close(memory.fd)
+            os.close(fd)
             raise SegmentError(
                 f"a segment of {size} bytes doesn't fit into /dev/shm, where {free} bytes can be had "
                 f"({error.strerror}); enlarge it (docker run --shm-size=1g), or make the rings smaller "
                 "(MPSPMD_REQUEST_RING_BYTES, MPSPMD_REPLY_RING_BYTES)"
             ) from error
-        return cls(memory.fd)
+        return cls(fd)
 
     @property
     def size(self) -> int:

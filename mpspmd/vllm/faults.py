@@ -18,6 +18,8 @@ from mpspmd import errors
 _VARIABLE = "_MPSPMD_FAULTS"
 """Where EngineCore finds it: inherited, and not one of the user's MPSPMD_* settings."""
 
+_MARK = "_mpspmd_wrapped"
+
 
 class _Record(msgspec.Struct, frozen=True):
     kind: str
@@ -74,30 +76,50 @@ def _read() -> bytes:
 
 
 def chain_causes() -> None:
-    """Once in the front end: makes vLLM's errors name their cause."""
-    from vllm.v1.engine import exceptions, utils
+    """In the front end: makes vLLM's errors name their cause. May be called any number of times."""
+    from vllm.v1.engine import core_client, exceptions, utils
 
-    died = exceptions.EngineDeadError
-    start = utils.wait_for_engine_startup
-    if hasattr(start, _MARK):
+    if hasattr(utils.wait_for_engine_startup, _MARK):
         return
-    make = died.__init__
+    dead: type[Exception] = exceptions.EngineDeadError
+    make = dead.__init__
 
     @functools.wraps(make)
     def make_with_cause(self: Any, *args: Any, **kwargs: Any) -> None:
         make(self, *args, **kwargs)
         self.__cause__ = last()
 
-    @functools.wraps(start)
-    def start_with_cause(*args: Any, **kwargs: Any) -> Any:
+    dead.__init__ = make_with_cause  # type: ignore[method-assign]
+    _chain(utils, "wait_for_engine_startup", RuntimeError)
+    # These raise `from None`.
+    _chain(core_client.SyncMPClient, "get_output", dead)
+    _chain_async(core_client.AsyncMPClient, "get_output_async", dead)
+
+
+def _chain(owner: Any, name: str, kind: type[Exception]) -> None:
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    def call(*args: Any, **kwargs: Any) -> Any:
         try:
-            return start(*args, **kwargs)
-        except RuntimeError as error:
-            raise error from (error.__cause__ or last())
+            return original(*args, **kwargs)
+        except kind as error:
+            error.__cause__ = error.__cause__ or last()
+            raise
 
-    setattr(start_with_cause, _MARK, True)
-    died.__init__ = make_with_cause
-    utils.wait_for_engine_startup = start_with_cause
+    setattr(call, _MARK, True)
+    setattr(owner, name, call)
 
 
-_MARK = "_mpspmd_wrapped"
+def _chain_async(owner: Any, name: str, kind: type[Exception]) -> None:
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return await original(*args, **kwargs)
+        except kind as error:
+            error.__cause__ = error.__cause__ or last()
+            raise
+
+    setattr(owner, name, call)

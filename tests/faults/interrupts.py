@@ -1,0 +1,109 @@
+"""Ctrl-C at a random moment of a run, again and again: SIGINT to its whole process group.
+
+`python interrupts.py TIMES SEED` prints a line of JSON for each time. The imports, which take seconds, are
+done once: each engine is a fork of this process, which ends as a script would.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from multiprocessing import util as multiprocessing_util
+from pathlib import Path
+from typing import Any, NoReturn
+
+import scenes
+import trials
+
+MOMENTS = {"start": 0.8, "load": 0.2, "shutdown": 0.03}
+"""And how long each of them may last, in seconds."""
+
+
+def act(moment: str, folder: str, report: int) -> NoReturn:
+    os.setsid()
+    tempfile.tempdir = folder
+    os.environ["SCENE_FOLDER"] = folder
+    errors = os.open(f"{folder}.err", os.O_WRONLY | os.O_CREAT, 0o600)
+    os.dup2(errors, 1)
+    os.dup2(errors, 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    code = 0
+    try:
+        with scenes.make_engine() as engine:
+            trials.send(report, {})
+            if moment == "load":
+                scenes.call_for_ever(engine)
+    except KeyboardInterrupt:
+        code = 130  # the user's own
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        multiprocessing_util._exit_function()  # type: ignore[attr-defined]
+        os._exit(code)
+
+
+def play(moment: str, delay_s: float, folder: str) -> dict[str, Any]:
+    os.mkdir(folder)
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(read)
+        act(moment, folder, write)
+    os.close(write)
+    if moment == "start":
+        while os.getpgid(pid) != pid:
+            time.sleep(0.001)
+    else:
+        os.read(read, 100)
+    time.sleep(delay_s)
+    interrupted = time.monotonic()
+    try:
+        os.killpg(pid, signal.SIGINT)
+        hit = True
+    except ProcessLookupError:
+        hit = False
+    _, status = os.waitpid(pid, 0)
+    seconds = time.monotonic() - interrupted
+    os.close(read)
+    errors = Path(f"{folder}.err")
+    said = [line for line in errors.read_text().splitlines() if not line.startswith("[")]
+    return {
+        "moment": moment,
+        "hit": hit,
+        "exit_code": os.waitstatus_to_exitcode(status),
+        "seconds": seconds,
+        "said": said,
+        "left": _left(pid, folder),
+    }
+
+
+def _left(session: int, folder: str) -> list[str]:
+    deadline = time.monotonic() + 10
+    # A worker's own marks of its shutdown stay.
+    while left := trials.processes(session) + [
+        name for name in os.listdir(folder) if not name.startswith("shutdown-")
+    ]:
+        if time.monotonic() > deadline:
+            return left
+        time.sleep(0.01)
+    return []
+
+
+def main(times: int, seed: int) -> None:
+    import torch.multiprocessing  # noqa: F401
+
+    import mpspmd.runtime.engine  # noqa: F401
+
+    moments = random.Random(seed)
+    for number in range(times):
+        moment = list(MOMENTS)[number % len(MOMENTS)]
+        folder = str(Path(os.environ["SCENE_FOLDER"], str(number)))
+        print(json.dumps(play(moment, moments.uniform(0, MOMENTS[moment]), folder)), flush=True)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,41 @@
+"""Ctrl-C at any moment: a quick end, no traceback but the user's own, nothing left."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+Play = Callable[..., Any]
+
+
+@pytest.mark.timeout(120)
+def test_ctrl_c_at_a_random_moment_ends_a_run_quietly(play: Play) -> None:
+    _check(play, times=6)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_ctrl_c_at_50_random_moments_ends_each_run_quietly(play: Play) -> None:
+    _check(play, times=50)
+
+
+def _check(play: Play, times: int) -> None:
+    # A seed of its own each time: print it, so that a failure can be had again.
+    seed = int.from_bytes(os.urandom(4), "big")
+    print(f"seed {seed}")
+    scene = play(str(times), str(seed), script="interrupts.py")
+    played = list(scene.lines())
+    assert scene.end() == 0, scene.errors()
+    assert len(played) == times
+    for each in played:
+        assert each["left"] == [], each
+        assert each["said"] == [], each
+        # 0 when it came after the end of the run.
+        assert each["exit_code"] in ((130,) if each["moment"] == "load" else (130, 0)), each
+        # Promised are 2 s beyond the worker's own shutdown, which takes none here.
+        assert each["seconds"] < 20, each
+    assert sum(each["hit"] for each in played) >= times // 2
+    print(f"ended after at most {max(each['seconds'] for each in played):.2f} s")

@@ -1,0 +1,76 @@
+"""Any one process of a run is killed at a random moment: the others say which, and nothing is left."""
+
+from __future__ import annotations
+
+import os
+import re
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import trials
+
+Play = Callable[..., Any]
+
+
+@pytest.mark.timeout(180)
+def test_after_a_kill_at_a_random_moment_survivors_name_it_and_nothing_is_left(play: Play) -> None:
+    _check(play, times=12)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_after_300_kills_survivors_name_each_and_nothing_is_left(play: Play) -> None:
+    _check(play, times=300)
+
+
+def _check(play: Play, times: int) -> None:
+    # A seed of its own each time: print it, so that a failure can be had again.
+    seed = int.from_bytes(os.urandom(4), "big")
+    print(f"seed {seed}")
+    scene = play(str(times), str(seed), script="trials.py")
+    played = list(scene.lines())
+    assert scene.end() == 0, scene.errors()
+    assert len(played) == times
+    wrong = [(problem, trial) for trial in played if (problem := _what_is_wrong(trial))]
+    assert wrong == []
+    _print_figures(played)
+
+
+def _what_is_wrong(trial: dict[str, Any]) -> str:
+    if trial["left"]:
+        return "something is left"
+    if not trial["hit"] or trial["moment"] == "shutdown":
+        return ""
+    # Promised are 3 s and 1 s; the bounds are for a machine that does other things, too.
+    if trial["gone_s"] > 12:
+        return "processes were there for long"
+    if trial["victim"] < 0:
+        return ""
+    if trial["moment"] == "start" and trial["was_ready"] and not trial["told"]:
+        return ""  # hit when the run was being shut down already
+    expected = trial["in_flight"] if trial["moment"] == "load" else 1
+    if len(trial["told"]) != expected:
+        return f"{expected} callers were to be told"
+    if trial["notice_s"] > 5:
+        return "it was noticed late"
+    reason = re.escape(trials.ENDS[trial["end"]])
+    patterns = [rf"RankDied: rank {trial['victim']} .*{reason}"]
+    if trial["moment"] == "start":
+        # A starting rank has no life yet; it may also have been killed just when all were ready.
+        patterns.append(rf"(?s)StartupError: .*rank {trial['victim']}: .*{reason}")
+    if any(not any(re.match(p, told) for p in patterns) for told in trial["told"]):
+        return "the wrong rank or reason was named"
+    return ""
+
+
+def _print_figures(played: list[dict[str, Any]]) -> None:
+    noticed = sorted(trial["notice_s"] for trial in played if trial["notice_s"] is not None)
+    gone = [t["gone_s"] for t in played if t["hit"] and t["moment"] != "shutdown"]
+    print(f"{len(played)} trials, {sum(trial['hit'] for trial in played)} hits")
+    if noticed and gone:
+        print(
+            f"noticed: median {1000 * statistics.median(noticed):.1f} ms, max {noticed[-1]:.3f} s"
+        )
+        print(f"gone: median {statistics.median(gone):.2f} s, max {max(gone):.2f} s")

@@ -1,0 +1,136 @@
+"""Folders of dead runs are removed by the next one, those of living ones never; nobody else gets in."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import scenes
+
+from mpspmd import Engine, RuntimeConfig
+from mpspmd.runtime.run_dir import RunDir
+
+pytestmark = pytest.mark.timeout(60)
+
+_MAKE_ONE_AND_WAIT = """
+import sys, time
+from mpspmd.runtime.run_dir import RunDir
+print(RunDir(sys.argv[1]).path, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def dead_folder(tmp_path: Path) -> Path:
+    """What a process has left that was killed with whoever would have cleaned up after it."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _MAKE_ONE_AND_WAIT, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    path = Path(process.stdout.readline().strip())
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    (path / "control").touch()
+    return path
+
+
+def test_the_folder_of_a_dead_run_is_removed_by_the_next(dead_folder: Path) -> None:
+    assert dead_folder.exists()
+    RunDir(str(dead_folder.parent)).remove()
+    assert not dead_folder.exists()
+    assert not list(dead_folder.parent.iterdir())
+
+
+def test_the_folder_of_a_living_run_is_never_removed(dead_folder: Path) -> None:
+    living = [RunDir(str(dead_folder.parent)) for _ in range(3)]
+    assert all(run.path.exists() for run in living)
+    for run in living:
+        run.remove()
+    assert not list(dead_folder.parent.iterdir())
+
+
+def test_a_folder_that_is_just_being_made_is_not_removed(tmp_path: Path) -> None:
+    young, old = tmp_path / "mpspmd-young", tmp_path / "mpspmd-old"
+    young.mkdir()
+    old.mkdir()
+    an_hour_ago = time.time() - 3600
+    os.utime(old, (an_hour_ago, an_hour_ago))
+    RunDir(str(tmp_path)).remove()
+    assert young.exists()
+    assert not old.exists()
+
+
+def test_what_only_looks_like_a_runs_folder_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mpspmd-file").touch()
+    precious = tmp_path / "elsewhere"
+    precious.mkdir()
+    (precious / "lock").touch()
+    (tmp_path / "mpspmd-link").symlink_to(precious)
+    RunDir(str(tmp_path)).remove()
+    assert (tmp_path / "mpspmd-file").exists()
+    assert (precious / "lock").exists()
+
+
+def _as_nobody(attempt: Callable[[], Any]) -> str:
+    """What comes of it in a process of another user: "" or the exception's name."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        outcome = ""
+        try:
+            os.setgroups([])
+            os.setresgid(65534, 65534, 65534)
+            os.setresuid(65534, 65534, 65534)
+            attempt()
+        except BaseException as error:
+            outcome = type(error).__name__
+        os.write(write, outcome.encode())
+        os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    with os.fdopen(read) as file:
+        return file.read()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_another_user_can_neither_open_the_segments_nor_connect(tmp_path: Path) -> None:
+    # The way to the folder is open: what keeps others out must be the folder itself.
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    config = RuntimeConfig(runtime_dir=str(tmp_path), shutdown_timeout_s=2)
+    with Engine(scenes.Actor, world_size=1, config=config) as engine:
+        (run_dir,) = tmp_path.glob("mpspmd-*")
+        assert stat.S_IMODE(run_dir.stat().st_mode) == 0o700
+        address = str(run_dir / "control")
+
+        def connect() -> None:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+                client.connect(address)
+
+        connect()  # this user can
+        assert _as_nobody(connect) == "PermissionError"
+        segments = _descriptors("/dev/shm/#")
+        assert len(segments) == 3  # requests, replies, the status page
+        for segment in segments:
+            assert stat.S_IMODE(os.stat(segment).st_mode) == 0o600
+            assert _as_nobody(lambda path=segment: os.open(path, os.O_RDONLY)) == "PermissionError"
+        # The ranks have closed theirs, and map them.
+        maps = f"/proc/{engine.pids[0]}/map_files"
+        assert _as_nobody(lambda: os.listdir(maps)) == "PermissionError"
+
+
+def _descriptors(name: str) -> list[str]:
+    """This process's, as anybody sees them."""
+    folder = f"/proc/{os.getpid()}/fd"
+    paths = [f"{folder}/{fd}" for fd in os.listdir(folder)]
+    return [path for path in paths if os.path.islink(path) and name in os.readlink(path)]

@@ -1,0 +1,223 @@
+"""Kills one process of a run at a random moment, again and again, and tells what the others made of it.
+
+`python trials.py TIMES SEED` prints a line of JSON for each trial. The imports, which take seconds, are
+done once: each trial's engine is a fork of this process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import psutil
+import scenes
+
+import mpspmd
+from mpspmd.errors import MpSpmdError, RankDied
+
+WORLD_SIZE = 2
+MOMENTS = ("start", "idle", "load", "shutdown")
+ENDS = {
+    "SIGKILL": "killed by SIGKILL",
+    "SIGSEGV": "killed by SIGSEGV",
+    "SIGTERM": "killed by SIGTERM",
+    "exit": "exit code 3",
+}
+_EXIT = signal.SIGUSR1
+_LONGEST_S = 30.0
+
+
+class Mortal(scenes.Actor):
+    """Ends by itself when told by a signal."""
+
+    def __init__(self, ctx: mpspmd.RankContext) -> None:
+        super().__init__(ctx)
+        signal.signal(_EXIT, lambda *_: os._exit(3))
+
+
+@dataclass
+class Trial:
+    """What is played, and what came of it."""
+
+    moment: str
+    victim: int
+    """A rank, or -1 for the engine."""
+    end: str
+    delay_s: float
+    in_flight: int
+    hit: bool = False
+    """Whether the victim was there to be killed."""
+    was_ready: bool = False
+    told: list[str] = field(default_factory=list)
+    """What the engine's callers got: exceptions, in words."""
+    notice_s: float | None = None
+    """From the kill to the first of them."""
+    gone_s: float | None = None
+    """From the kill to the end of the last process."""
+    left: list[str] = field(default_factory=list)
+    """Processes and files that are still there after that."""
+
+
+def act(trial: Trial, folder: str, report: int) -> NoReturn:
+    """The engine's process."""
+    os.setsid()
+    tempfile.tempdir = folder
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    told: list[tuple[float, str]] = []
+
+    def tell(error: BaseException) -> None:
+        told.append((time.monotonic(), describe(error)))
+
+    try:
+        config = mpspmd.RuntimeConfig(shutdown_timeout_s=2)
+        engine = mpspmd.Engine(Mortal, world_size=WORLD_SIZE, config=config)
+        send(report, {"pids": engine.pids})
+        if trial.moment == "load":
+            call_until_it_fails(engine, trial.in_flight, tell)
+        elif trial.moment == "idle":
+            wait_until_it_fails(engine, tell)
+        engine.shutdown()
+    except MpSpmdError as error:
+        tell(error)
+    send(report, {"told": told, "children": rank_processes(os.getpid())})
+    os._exit(0)
+
+
+def describe(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".partition("\n\nTraceback")[0]
+
+
+def call_until_it_fails(engine: mpspmd.Engine, in_flight: int, tell: Any) -> None:
+    value = os.urandom(2000)
+
+    def call() -> None:
+        try:
+            while True:
+                assert engine.collective_rpc("echo", (value,)) == [value] * WORLD_SIZE
+        except MpSpmdError as error:
+            tell(error)
+
+    threads = [threading.Thread(target=call) for _ in range(in_flight)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def wait_until_it_fails(engine: mpspmd.Engine, tell: Any) -> None:
+    failed = threading.Event()
+    engine.on_failure(failed.set)
+    if failed.wait(_LONGEST_S) and isinstance(engine.failure, RankDied):
+        tell(engine.failure)
+
+
+def send(report: int, message: dict[str, Any]) -> None:
+    os.write(report, json.dumps(message).encode() + b"\n")
+
+
+def play(trial: Trial, folder: str) -> None:
+    os.mkdir(folder)
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(read)
+        act(trial, folder, write)
+    os.close(write)
+    with os.fdopen(read) as report:
+        ranks: list[int] = []
+        if trial.moment != "start":
+            ranks = json.loads(report.readline())["pids"]
+        time.sleep(trial.delay_s)
+        killed = kill(trial, pid, ranks)
+        messages = [json.loads(line) for line in report]
+    trial.was_ready = bool(ranks) or any("pids" in message for message in messages)
+    for message in messages:
+        for when, text in message.get("told", []):
+            trial.told.append(text)
+            trial.notice_s = min(when - killed, trial.notice_s or when - killed)
+        trial.left += [f"child {child}" for child in message.get("children", [])]
+    os.waitpid(pid, 0)
+    look_what_is_left(trial, pid, folder, killed)
+
+
+def kill(trial: Trial, engine: int, ranks: list[int]) -> float:
+    """Returns when."""
+    victim = engine
+    if trial.victim >= 0:
+        ranks = ranks or rank_processes(engine)
+        victim = ranks[trial.victim] if trial.victim < len(ranks) else -1
+    number = _EXIT if trial.end == "exit" else signal.Signals[trial.end]
+    now = time.monotonic()
+    with contextlib.suppress(ProcessLookupError, psutil.Error):
+        if victim > 0:
+            # Only who lives can be hit; a zombie takes signals, too.
+            trial.hit = psutil.Process(victim).status() != psutil.STATUS_ZOMBIE
+            os.kill(victim, number)
+    return now
+
+
+def rank_processes(engine: int) -> list[int]:
+    """Those that are there, zombies too, in rank order: all children but multiprocessing's tracker."""
+    with contextlib.suppress(psutil.Error):
+        children = psutil.Process(engine).children()
+        return sorted(p.pid for p in children if "resource_tracker" not in " ".join(p.cmdline()))
+    return []
+
+
+def look_what_is_left(trial: Trial, session: int, folder: str, killed: float) -> None:
+    deadline = time.monotonic() + 10
+    while (left := processes(session)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    trial.gone_s = time.monotonic() - killed
+    while (files := os.listdir(folder)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    trial.left += left + files
+
+
+def processes(session: int) -> list[str]:
+    found = []
+    for pid in psutil.pids():
+        with contextlib.suppress(ProcessLookupError, psutil.Error):
+            if os.getsid(pid) == session:
+                process = psutil.Process(pid)
+                found.append(f"{pid} {process.status()} {' '.join(process.cmdline())[-60:]}")
+    return found
+
+
+def draw(trials: random.Random, number: int) -> Trial:
+    moment = MOMENTS[number % len(MOMENTS)]
+    ends = list(ENDS)
+    victim = trials.randrange(-1, WORLD_SIZE)
+    if moment == "start" or victim < 0:
+        ends.remove("exit")  # nobody is there yet who would do it
+    longest = {"start": 0.8, "idle": 0.2, "load": 0.2, "shutdown": 0.02}[moment]
+    return Trial(
+        moment, victim, trials.choice(ends), trials.uniform(0, longest), trials.randint(1, 4)
+    )
+
+
+def main(times: int, seed: int) -> None:
+    import torch.multiprocessing  # noqa: F401
+
+    import mpspmd.runtime.engine  # noqa: F401
+
+    trials = random.Random(seed)
+    for number in range(times):
+        trial = draw(trials, number)
+        play(trial, str(Path(os.environ["SCENE_FOLDER"], str(number))))
+        print(json.dumps(asdict(trial)), flush=True)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))
