@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from mpspmd.codec.steps import ReplyContext
 from mpspmd.request import ReplyRanks
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ class Call:
     """One request under way. Written by whichever thread reads replies, or by the supervisor."""
 
     __slots__ = (
+        "asked",
         "began",
         "closes",
         "deadline",
@@ -33,6 +35,7 @@ class Call:
         "missing",
         "ranks",
         "replies",
+        "reply_context",
         "step",
     )
 
@@ -52,7 +55,7 @@ class Call:
         self.ranks = reply_ranks
         self.deadline = deadline
         self.began = time.monotonic()
-        self.missing = world_size if reply_ranks == "all" else 1
+        self.asked = self.missing = world_size if reply_ranks == "all" else 1
         self.replies: list[Any] = [NO_REPLY] * world_size
         self.error: BaseException | None = None
         self.done = False
@@ -61,6 +64,7 @@ class Call:
         """Calls of the same step, which fail when this one does; see Engine.begin."""
         self.closes: Call | None = None
         """The call that began the step, if this is the step's last."""
+        self.reply_context: ReplyContext | None = None
 
     def finish(self, error: BaseException | None = None) -> None:
         """Once, by whoever has taken the call from the engine's table."""
