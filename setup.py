@@ -11,7 +11,14 @@ setup(
             sources=sorted(glob("csrc/*.c")),
             depends=sorted(glob("csrc/*.h")),
             define_macros=[("Py_LIMITED_API", "0x030B0000"), ("_GNU_SOURCE", None)],
-            extra_compile_args=["-std=c11", "-O2", "-fvisibility=hidden", "-Wall", "-Wextra"],
+            extra_compile_args=[
+                "-std=c11",
+                "-O2",
+                "-fvisibility=hidden",
+                "-fno-plt",
+                "-Wall",
+                "-Wextra",
+            ],
             py_limited_api=True,
         )
     ],

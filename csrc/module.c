@@ -1,5 +1,5 @@
 /* mpspmd._native: the ring, its waiting and the status page, for Python. */
-#include "module.h"
+#include "delta.h"
 
 #include <errno.h>
 #include <math.h>
@@ -101,6 +101,23 @@ static int find_error(PyObject *errors, const char *name, PyObject **error) {
     return *error ? 0 : -1;
 }
 
+static int add_field_kinds(PyObject *module) {
+    static const char *const names[N_FIELD_KINDS] = {
+        [FIELD_PLAIN] = "FIELD_PLAIN",       [FIELD_RECORD] = "FIELD_RECORD",
+        [FIELD_KEYS] = "FIELD_KEYS",         [FIELD_COUNTS] = "FIELD_COUNTS",
+        [FIELD_PROGRESS] = "FIELD_PROGRESS", [FIELD_TREND] = "FIELD_TREND",
+        [FIELD_SUM] = "FIELD_SUM",           [FIELD_GROUPS] = "FIELD_GROUPS",
+        [FIELD_LISTS] = "FIELD_LISTS",       [FIELD_TAILS] = "FIELD_TAILS",
+        [FIELD_TOKENS] = "FIELD_TOKENS",     [FIELD_KEYSET] = "FIELD_KEYSET",
+        [FIELD_FINISHED] = "FIELD_FINISHED", [FIELD_ORDER] = "FIELD_ORDER",
+        [FIELD_INDEX] = "FIELD_INDEX",
+    };
+    int failed = 0;
+    for (int kind = 0; kind < N_FIELD_KINDS && !failed; kind++)
+        failed = PyModule_AddIntConstant(module, names[kind], kind);
+    return failed;
+}
+
 static int module_exec(PyObject *module) {
     struct module_state *state = PyModule_GetState(module);
     pthread_atfork(NULL, NULL, count_fork);
@@ -110,7 +127,8 @@ static int module_exec(PyObject *module) {
     int failed = find_error(errors, "ChannelClosed", &state->channel_closed) ||
                  find_error(errors, "ChannelPoisoned", &state->channel_poisoned) ||
                  find_error(errors, "ChannelCorrupt", &state->channel_corrupt) ||
-                 find_error(errors, "ChannelError", &state->channel_error);
+                 find_error(errors, "ChannelError", &state->channel_error) ||
+                 find_error(errors, "CodecDesync", &state->codec_desync);
     Py_DECREF(errors);
     failed = failed || add_type(module, &ring_spec, &state->ring_type) ||
              add_type(module, &writer_spec, &state->writer_type) ||
@@ -118,6 +136,9 @@ static int module_exec(PyObject *module) {
              add_type(module, &page_spec, &state->page_type) ||
              add_type(module, &line_spec, &state->line_type) ||
              add_type(module, &life_spec, &state->life_type) ||
+             add_type(module, &plan_spec, &state->plan_type) ||
+             add_type(module, &encoder_spec, &state->encoder_type) ||
+             add_type(module, &decoder_spec, &state->decoder_type) || add_field_kinds(module) ||
              PyModule_AddIntConstant(module, "MAX_READERS", RING_MAX_READERS) ||
              PyModule_AddIntConstant(module, "WAIT_AUTO", WAIT_AUTO) ||
              PyModule_AddIntConstant(module, "WAIT_SPIN", WAIT_SPIN) ||
@@ -139,6 +160,10 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(state->page_type);
     Py_VISIT(state->line_type);
     Py_VISIT(state->life_type);
+    Py_VISIT(state->plan_type);
+    Py_VISIT(state->encoder_type);
+    Py_VISIT(state->decoder_type);
+    Py_VISIT(state->codec_desync);
     Py_VISIT(state->channel_closed);
     Py_VISIT(state->channel_poisoned);
     Py_VISIT(state->channel_corrupt);
@@ -154,6 +179,11 @@ static int module_clear(PyObject *module) {
     Py_CLEAR(state->page_type);
     Py_CLEAR(state->line_type);
     Py_CLEAR(state->life_type);
+    Py_CLEAR(state->plan_type);
+    Py_CLEAR(state->encoder_type);
+    Py_CLEAR(state->decoder_type);
+    Py_CLEAR(state->codec_desync);
+    free_shared_ints(state);
     Py_CLEAR(state->channel_closed);
     Py_CLEAR(state->channel_poisoned);
     Py_CLEAR(state->channel_corrupt);
@@ -166,7 +196,7 @@ static PyModuleDef_Slot module_slots[] = {{Py_mod_exec, module_exec}, {0, NULL}}
 struct PyModuleDef native_module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "mpspmd._native",
-    .m_doc = "The lock-free ring in shared memory, its waiting, and the status page.",
+    .m_doc = "The lock-free ring in shared memory, its waiting, the status page; the delta codec.",
     .m_size = sizeof(struct module_state),
     .m_methods = pack_methods,
     .m_slots = module_slots,

@@ -21,7 +21,9 @@ extern struct PyModuleDef native_module;
 
 struct module_state {
     PyTypeObject *ring_type, *writer_type, *inbox_type, *page_type, *line_type, *life_type;
-    PyObject *channel_closed, *channel_poisoned, *channel_corrupt, *channel_error;
+    PyTypeObject *plan_type, *encoder_type, *decoder_type;
+    PyObject *channel_closed, *channel_poisoned, *channel_corrupt, *channel_error, *codec_desync;
+    PyObject **ints; /* int objects from 0 on, made when they are first used */
 };
 
 struct module_state *module_state_of(PyObject *self);
@@ -31,6 +33,15 @@ extern unsigned fork_generation;
 
 /* Both types add their methods here; the rest of a type is private to its file. */
 extern PyType_Spec ring_spec, writer_spec, inbox_spec, page_spec, line_spec, life_spec;
+extern PyType_Spec plan_spec, encoder_spec, decoder_spec;
+
+void free_shared_ints(struct module_state *module);
+
+static inline void replace_object(PyObject **place, PyObject *object) {
+    PyObject *old = *place;
+    *place = object;
+    Py_XDECREF(old);
+}
 
 extern PyMethodDef pack_methods[];
 

@@ -1,5 +1,6 @@
 """The ring, its waiting and the status page, in C. See csrc/README.md."""
 
+from collections.abc import Callable
 from typing import Any, TypedDict
 
 from typing_extensions import Buffer
@@ -178,3 +179,71 @@ class Inbox:
         """Ends the recv() of another thread, or the next one, with None. Any thread."""
     @property
     def wait_counts(self) -> WaitCounts: ...
+
+FIELD_PLAIN: int
+FIELD_RECORD: int
+FIELD_KEYS: int
+FIELD_COUNTS: int
+FIELD_PROGRESS: int
+FIELD_TREND: int
+FIELD_SUM: int
+FIELD_GROUPS: int
+FIELD_LISTS: int
+FIELD_TAILS: int
+FIELD_TOKENS: int
+FIELD_KEYSET: int
+FIELD_FINISHED: int
+FIELD_ORDER: int
+FIELD_INDEX: int
+
+_ReplyOrder = tuple[list[str], dict[str, int], int]
+_ReplyBase = tuple[int, list[str], _ReplyOrder | None]
+_Dumps = Callable[[Any], bytes | list[Any]]
+_Loads = Callable[[Any, bool, int], Any]
+
+class Plan:
+    """How the fields of a dataclass are sent: see codec/delta.py. Any thread."""
+
+    def __init__(
+        self,
+        cls: type,
+        fields: tuple[tuple[str, int, Plan | None], ...],
+        blank: dict[str, None],
+        known: frozenset[str],
+        has_dict: bool,
+    ) -> None: ...
+    def encode_reply(
+        self, record: Any, base: _ReplyBase, dumps: _Dumps, /
+    ) -> tuple[bytes | list[Any], _ReplyOrder | None]: ...
+    def decode_reply(
+        self, payload: Buffer, base: _ReplyBase, loads: _Loads, /
+    ) -> tuple[Any, _ReplyOrder | None]: ...
+
+class DeltaEncoder:
+    """One end of a delta codec. One thread at a time; RuntimeError when it is at work already."""
+
+    def __init__(self, plan: Plan) -> None: ...
+    def __len__(self) -> int: ...
+    def encode(
+        self, record: Any, note: int, label: bytes, extra: Any, dumps: _Dumps, /
+    ) -> bytes | list[Any]:
+        """`dumps` gets the list of all values that have no compact form."""
+    def sent(self) -> None:
+        """The last message is on its way. Without this the next one is a key frame in its place."""
+    def reset(self) -> None: ...
+    @property
+    def check(self) -> int: ...
+    @property
+    def scheduled(self) -> list[str]:
+        """The keys of the last message's counts. Not to be changed."""
+
+class DeltaDecoder:
+    """The other end."""
+
+    def __init__(self, plan: Plan) -> None: ...
+    def __len__(self) -> int: ...
+    def decode(self, payload: Buffer, loads: _Loads, /) -> tuple[Any, int, bytes, Any]: ...
+    @property
+    def check(self) -> int: ...
+    @property
+    def scheduled(self) -> list[str]: ...

@@ -51,8 +51,11 @@ class RuntimeConfig:
     answer_early: bool = True
     """vLLM's `execute_model` is answered at once, and a step has one reply, that of `sample_tokens`."""
 
+    step_deltas: bool = True
+    """Steps go as deltas against what the ranks hold, if the engine has a codec for them; else whole."""
+
     def __post_init__(self) -> None:
-        for name in ("digest_requests", "answer_early"):
+        for name in ("digest_requests", "answer_early", "step_deltas"):
             if not isinstance(value := getattr(self, name), bool):
                 raise ConfigError(f"{name}={value!r}: must be True or False")
         for name in ("request_ring_bytes", "reply_ring_bytes"):

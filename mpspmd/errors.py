@@ -17,6 +17,7 @@ __all__ = [
     "ChannelCorrupt",
     "ChannelError",
     "ChannelPoisoned",
+    "CodecDesync",
     "ConfigError",
     "DecodeError",
     "EncodeError",
@@ -51,6 +52,11 @@ class EncodeError(MpSpmdError, TypeError):
 
 class DecodeError(MpSpmdError):
     """What another process sent can't be rebuilt in this one."""
+
+
+class CodecDesync(DecodeError):
+    """A message of the delta codec isn't what the state of this end calls for: lost, repeated, changed
+    on its way, or the ends have drifted apart. Nothing of it was decoded; only a key frame helps."""
 
 
 class WorkerNotPicklable(EncodeError):

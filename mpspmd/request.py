@@ -25,6 +25,8 @@ class ExecuteModelRequest:
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
     reply_ranks: ReplyRanks = ALL
+    reply_base: Any = None
+    """What the step codec encodes replies to this request against."""
 
     @property
     def method_name(self) -> str:

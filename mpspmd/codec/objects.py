@@ -122,20 +122,23 @@ class ObjectEncoder:
         return parts
 
 
-def decode(payload: Payload, out_of_band: bool) -> Any:
-    """The object in a message. What it holds is the caller's own. DecodeError."""
+def decode(payload: Payload, out_of_band: bool, at: int = 0) -> Any:
+    """The object in a message that begins at `at`. What it holds is the caller's own. DecodeError."""
     if not out_of_band:
+        if at:
+            with memoryview(payload)[at:] as stream:
+                return decode(stream, False)
         try:
             value = unpack(payload)
         except ValueError as error:
             raise DecodeError(f"a message of {len(payload)} bytes: {error}") from error
         return _load(payload, ()) if value is NotImplemented else value
     owned = isinstance(payload, bytearray)
-    with memoryview(payload) as view:
+    with memoryview(payload)[at:] as view:
         pickled, spans = _layout(view)
         buffers: list[Any] = [
             # A slice of memory that is ours already, or a copy of what lies in the ring.
-            memoryview(payload)[start:end] if owned else bytearray(view[start:end])
+            memoryview(payload)[at + start : at + end] if owned else bytearray(view[start:end])
             for start, end in spans
         ]
         with view[slice(*pickled)] as stream:

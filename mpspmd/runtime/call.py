@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from mpspmd.codec.steps import ReplyContext
 from mpspmd.request import ReplyRanks
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Call:
     """Calls of the same step, which fail when this one does; see Engine.begin."""
     closes: Call | None = None
     """The call that began the step, if this is the step's last."""
+    reply_context: ReplyContext | None = None
 
     def __init__(
         self,
@@ -45,7 +47,7 @@ class Call:
         self.ranks = reply_ranks
         self.deadline = deadline
         self.began = time.monotonic()
-        self.missing = world_size if reply_ranks == "all" else 1
+        self.asked = self.missing = world_size if reply_ranks == "all" else 1
         self.replies: list[Any] = [NO_REPLY] * world_size
 
     def finish(self, error: BaseException | None = None) -> None:

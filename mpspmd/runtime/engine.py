@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from multiprocessing import util as multiprocessing_util
 from typing import Any
 
-from mpspmd.codec.objects import ObjectEncoder
+from mpspmd.codec.steps import StepCodec
 from mpspmd.config import RuntimeConfig
 from mpspmd.control.plane import EnginePlane
 from mpspmd.errors import ChannelError, ConfigError, EngineClosed, StepTimeout
@@ -18,12 +18,10 @@ from mpspmd.runtime.call import Call, StepFuture
 from mpspmd.runtime.failures import Failures
 from mpspmd.runtime.ranks import AroundStart, Ranks
 from mpspmd.runtime.replies import Replies
+from mpspmd.runtime.requests import RequestEncoder
 from mpspmd.runtime.stall import StallWatch
 from mpspmd.runtime.supervisor import Supervisor
-from mpspmd.transport.channel import ChannelSegments, EngineChannel, Kind
-
-_REQUEST = int(Kind.REQUEST)
-_LARGE_REQUEST = _REQUEST | int(Kind.OUT_OF_BAND)
+from mpspmd.transport.channel import ChannelSegments, EngineChannel
 
 
 class Engine:
@@ -45,6 +43,7 @@ class Engine:
         remove_at_end: Sequence[str] = (),
         fatal_methods: Collection[str] = ("execute_model",),
         on_cause: Callable[[BaseException], None] | None = None,
+        step_codec: StepCodec | None = None,
     ) -> None:
         """Returns when every rank's worker is made.
 
@@ -53,7 +52,8 @@ class Engine:
         set its environment. `remove_at_end` are files (paths or shell patterns) that are removed when the
         last of the run's processes is gone, also if all of them are killed. When one of `fatal_methods`
         fails on any rank, the engine has failed: what the ranks hold may differ from then on. `on_cause`
-        is told why, before any caller is.
+        is told why, before any caller is. `step_codec` sends the requests and replies that it knows as
+        deltas, unless `config.step_deltas` is off.
 
         ConfigError, SegmentError, WorkerNotPicklable, StartupError; then nothing is left behind.
         """
@@ -66,7 +66,9 @@ class Engine:
         self._ranks = Ranks(world_size, self._config)
         # Sending: one thread at a time has all of a message out before the next begins.
         self._sending = threading.Lock()
-        self._encoder = ObjectEncoder()
+        step_codec = step_codec if self._config.step_deltas else None
+        step_end = step_codec.engine_end() if step_codec else None
+        self._encoder = RequestEncoder(step_end)
         self._steps = 0
         self._segments = ChannelSegments.create(world_size, self._config)
         try:
@@ -88,6 +90,7 @@ class Engine:
             self._let_sender_read,
             self._reply_timeout,
             self._failures.add_error,
+            step_end,
         )
         self._failures.attach(self._replies)
         self._stalls = StallWatch(
@@ -104,6 +107,7 @@ class Engine:
                 kwargs or {},
                 around_start,
                 remove_at_end,
+                step_codec,
             )
         except BaseException:
             self.shutdown()
@@ -275,21 +279,22 @@ class Engine:
         try:
             if self._failures.cause is not None:
                 self._failures.raise_cause()
-            named = isinstance(method, str)
-            message = self._encoder.encode((method, args, kwargs, reply_ranks), by_value=not named)
-            self._steps = step = self._steps + 1
+            step = self._steps + 1
+            kind, message = self._encoder.encode(step, method, args, kwargs, reply_ranks)
+            self._steps = step
             name = _name_of(method)
             large = isinstance(message, list)
             size_class = 0 if large else len(message).bit_length()
             call = Call(step, name, reply_ranks, self._world_size, deadline, size_class)
             if ends is not None:
                 call.closes = ends
+            if (context := self._encoder.reply_context()) is not None:
+                call.reply_context = context
             if with_future:
                 call.future = StepFuture(self, call)
             # Before it is sent: the reply may be there before try_send() returns.
             if reply_ranks is not None:
                 self._replies.expect(call)
-            kind = _LARGE_REQUEST if large else _REQUEST
             try:
                 if not self._channel.requests.try_send(kind, step, message):
                     self._send_slowly(call)
@@ -299,6 +304,7 @@ class Engine:
                 if isinstance(error, ChannelError):
                     self._failures.raise_cause(error)
                 raise
+            self._encoder.sent(kind)
             return call
         finally:
             self._sending.release()

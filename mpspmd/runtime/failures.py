@@ -14,7 +14,7 @@ from typing import NoReturn
 from mpspmd.control.messages import Fault
 from mpspmd.errors import ChannelPoisoned, EngineClosed, RankDied, RankError
 from mpspmd.runtime.call import Call
-from mpspmd.runtime.fault import fault_as_error
+from mpspmd.runtime.fault import fault_as_error, is_desync
 from mpspmd.runtime.progress import progress_of
 from mpspmd.runtime.replies import Replies
 from mpspmd.runtime.spawn import PENDING
@@ -111,7 +111,7 @@ class Failures:
             logger.debug("after the failure: %s", error)
         else:
             logger.error("%s", error)
-            if fault.method in self._fatal_methods:
+            if fault.method in self._fatal_methods or is_desync(error):
                 self.fail(error, Poison.RANK_FAILED, fault.rank)
 
     def on_death(self, rank: int, reason: str) -> None:
@@ -147,7 +147,9 @@ class Failures:
                 for state in progress_of(held.call, self._channel)
                 if state.rank not in failed and (state.replied or state.finished)
             )
-        if held.call.method in self._fatal_methods and self.cause is None:
+        # A rank that can't decode requests is lost: the others have run them, and no key frame helps.
+        is_fatal = held.call.method in self._fatal_methods or is_desync(error)
+        if is_fatal and self.cause is None:
             self.fail(error, Poison.RANK_FAILED, rank)
         else:
             self._replies.finish_now(held.call, error)

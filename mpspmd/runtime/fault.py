@@ -6,7 +6,7 @@ import pickle
 import traceback
 
 from mpspmd.control.messages import Fault
-from mpspmd.errors import RankError, UnknownMethod
+from mpspmd.errors import CodecDesync, RankError, UnknownMethod
 from mpspmd.request import RemoteException
 
 
@@ -52,6 +52,11 @@ def fault_as_error(fault: Fault) -> RankError:
     return kind(
         fault.rank, fault.method, fault.step, fault.exception, fault.message, fault.traceback
     )
+
+
+def is_desync(error: BaseException) -> bool:
+    """Whether a rank has said that it has lost track of the step codec's state."""
+    return isinstance(error, RankError) and error.exception == CodecDesync.__qualname__
 
 
 def _text(error: BaseException) -> str:

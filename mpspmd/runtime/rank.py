@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from mpspmd._native import PHASE_DECODING, PHASE_REPLYING, PHASE_RUNNING, PHASE_WAITING
-from mpspmd.codec.objects import decode
+from mpspmd.codec.objects import Payload, decode
+from mpspmd.codec.steps import RankEnd, StepCodec
 from mpspmd.control.messages import Fault, Goodbye, Hello, Leaving, Ready
 from mpspmd.control.plane import control_address
 from mpspmd.errors import ChannelClosed, ChannelPoisoned
@@ -33,7 +34,7 @@ from mpspmd.transport.channel import ChannelSegments, Kind, RankChannel
 
 logger = logging.getLogger(__name__)
 
-_OUT_OF_BAND = int(Kind.OUT_OF_BAND)  # an enum's operators are slow
+_OUT_OF_BAND, _STEP = int(Kind.OUT_OF_BAND), int(Kind.STEP)  # an enum's operators are slow
 
 START_METHOD = "__init__"
 """What a fault names as its method when a worker can't be made."""
@@ -58,6 +59,7 @@ class RankProcess:
     janitor: Janitor
     leash: Leash
     stack_file: StackFile
+    step_codec: StepCodec | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # Locks may only be pickled while a process is being spawned, with this pickler: now.
@@ -107,7 +109,8 @@ class RankProcess:
             return 1
         # Drop what came with the process: a worker may be done with it.
         self.args, self.kwargs = (), {}
-        loop = RankLoop(self.rank, ctx, worker, channel, control.send)
+        steps = self.step_codec.rank_end() if self.step_codec is not None else None
+        loop = RankLoop(self.rank, ctx, worker, channel, control.send, steps)
         control.on_shutdown(loop.leave)
         control.send(Ready(self.rank, time.monotonic() - began))
         try:
@@ -138,6 +141,7 @@ class RankLoop:
         worker: Any,
         channel: RankChannel,
         report: Callable[[Fault], None],
+        step_codec: RankEnd | None = None,
     ) -> None:
         self._rank = rank
         self._ctx = ctx
@@ -150,7 +154,10 @@ class RankLoop:
         self._shown_names: dict[str, bytes] = {}
         self._came_before = 0  # what the next request's time is predicted from
         make_replier = ThreadReplier if getattr(worker, "reply_thread", False) else Replier
-        self._replier = make_replier(rank, worker, channel.replies, channel.line, report)
+        self._replier = make_replier(
+            rank, worker, channel.replies, channel.line, report, step_codec
+        )
+        self._step_codec = step_codec
 
     def leave(self) -> None:
         """Ends run() as soon as the current method returns. Any thread."""
@@ -189,7 +196,7 @@ class RankLoop:
             return
         if result is not LATER and request.is_answered_by(self._rank):
             self._line.enter(PHASE_REPLYING)
-            self._replier.reply(request.step_id, name, result)
+            self._replier.reply(request.step_id, name, result, request.reply_base)
 
     def _show(self, name: str) -> bytes:
         """A method's name for the status page; few names make up all steps."""
@@ -208,7 +215,7 @@ class RankLoop:
         if self._keeps_digest:
             self._ctx.add_to_digest(payload)
         try:
-            request = ExecuteModelRequest(step, *decode(payload, kind & _OUT_OF_BAND != 0))
+            request = self._decode(step, kind, payload)
         except Exception as error:
             request = ExecuteModelRequest(step, "(decoding the request)")
             self._fail(request, describe(error, request.method_name))
@@ -218,6 +225,16 @@ class RankLoop:
             if isinstance(payload, memoryview):
                 payload.release()
                 self._requests.release()
+        return request
+
+    def _decode(self, step: int, kind: int, payload: Payload) -> ExecuteModelRequest:
+        codec = self._step_codec
+        if kind & _STEP and codec is not None:
+            request = ExecuteModelRequest(step, *codec.decode(step, payload))
+        else:
+            request = ExecuteModelRequest(step, *decode(payload, kind & _OUT_OF_BAND != 0))
+        if codec is not None:
+            request.reply_base = codec.reply_base
         return request
 
     def _fail(self, request: ExecuteModelRequest, remote: RemoteException) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import zmq
 
+from mpspmd.codec.steps import StepCodec
 from mpspmd.config import RuntimeConfig
 from mpspmd.control.plane import EnginePlane, control_address
 from mpspmd.errors import SegmentError
@@ -95,6 +96,7 @@ class Ranks:
         kwargs: dict[str, Any],
         around_start: AroundStart | None,
         remove_at_end: Sequence[str],
+        step_codec: StepCodec | None = None,
     ) -> None:
         """Returns when every worker is made. Whatever it raises, `stop()` undoes."""
         _check_descriptors(_DESCRIPTORS + _DESCRIPTORS_A_RANK * self._world_size)
@@ -125,6 +127,7 @@ class Ranks:
                 janitor=self._janitor,
                 leash=Leash(),
                 stack_file=StackFile(),
+                step_codec=step_codec,
             )
             for rank in range(self._world_size)
         ]

@@ -9,6 +9,7 @@ from typing import Any
 
 from mpspmd._native import StatusLine, Writer
 from mpspmd.codec.objects import Message, ObjectEncoder
+from mpspmd.codec.steps import RankEnd
 from mpspmd.control.messages import Fault
 from mpspmd.errors import ChannelError
 from mpspmd.request import RemoteException
@@ -17,6 +18,7 @@ from mpspmd.runtime.worker import Worker
 from mpspmd.transport.channel import Kind
 
 _REPLY, _ERROR, _OUT_OF_BAND = int(Kind.REPLY), int(Kind.ERROR), int(Kind.OUT_OF_BAND)
+_STEP_REPLY = _REPLY | int(Kind.STEP)
 
 
 class Replier:
@@ -29,6 +31,7 @@ class Replier:
         writer: Writer,
         line: StatusLine,
         report: Callable[[Fault], None],
+        step_codec: RankEnd | None = None,
     ) -> None:
         self._rank = rank
         self._worker = worker
@@ -40,17 +43,26 @@ class Replier:
         self._line = line
         self._report = report
         self._encoder = ObjectEncoder()
+        self._step_codec = step_codec
 
-    def reply(self, step: int, method: str, result: Any) -> None:
+    def reply(self, step: int, method: str, result: Any, base: Any = None) -> None:
         """Waits for space; ChannelClosed and ChannelPoisoned when the run has ended."""
         try:
             if self._finish is not None:
                 result = self._finish(result)
-            message = self._encoder.encode(result)
+            kind, message = self._encode(step, result, base)
         except Exception as error:
             self.fail(step, describe(error, method))
             return
-        self._send(_REPLY, step, message)
+        self._send(kind, step, message)
+
+    def _encode(self, step: int, result: Any, base: Any) -> tuple[int, Message]:
+        if self._step_codec is not None:
+            message = self._step_codec.encode_reply(step, result, base)
+            if message is not None:
+                return _STEP_REPLY, message
+        message = self._encoder.encode(result)
+        return _REPLY | _OUT_OF_BAND if isinstance(message, list) else _REPLY, message
 
     def fail(self, step: int, remote: RemoteException) -> None:
         """Replies that the method has raised."""
@@ -60,11 +72,9 @@ class Replier:
             # The original exception doesn't cross; its description does.
             self._report(as_fault(remote, self._rank, step))
             return
-        self._send(_ERROR, step, message)
+        self._send(_ERROR | _OUT_OF_BAND if isinstance(message, list) else _ERROR, step, message)
 
     def _send(self, kind: int, step: int, message: Message) -> None:
-        if isinstance(message, list):
-            kind |= _OUT_OF_BAND
         self._writer.send(kind, step, message)
         self._line.replied()
 
@@ -91,14 +101,14 @@ class ThreadReplier(Replier):
         else:
             self._queue.put(lambda: super(ThreadReplier, self).fail(step, remote))
 
-    def reply(self, step: int, method: str, result: Any) -> None:
-        self._queue.put(lambda: self._reply_now(step, method, result))
+    def reply(self, step: int, method: str, result: Any, base: Any = None) -> None:
+        self._queue.put(lambda: self._reply_now(step, method, result, base))
 
-    def _reply_now(self, step: int, method: str, result: Any) -> None:
+    def _reply_now(self, step: int, method: str, result: Any, base: Any) -> None:
         if self._trouble is not None:
             super().fail(step, describe(self._trouble, method))
         else:
-            super().reply(step, method, result)
+            super().reply(step, method, result, base)
 
     def _run(self) -> None:
         start = getattr(self._worker, "start_reply_thread", None)

@@ -15,6 +15,7 @@ from typing import Any
 
 from mpspmd._native import Inbox
 from mpspmd.codec.objects import decode
+from mpspmd.codec.steps import EngineEnd
 from mpspmd.errors import ChannelError
 from mpspmd.runtime.call import Call
 from mpspmd.runtime.fault import as_error
@@ -22,7 +23,8 @@ from mpspmd.transport.channel import Kind
 
 # Plain numbers: an enum's operators cost as much as the rest of _take().
 _OUT_OF_BAND = int(Kind.OUT_OF_BAND)
-_KIND_MASK = ~_OUT_OF_BAND
+_STEP = int(Kind.STEP)
+_KIND_MASK = ~(_OUT_OF_BAND | _STEP)
 _ERROR = int(Kind.ERROR)
 
 
@@ -37,11 +39,13 @@ class Replies:
         on_handover: Callable[[], None],
         timed_out: Callable[[Call], BaseException],
         on_error: Callable[[Call, int, Exception], None],
+        step_codec: EngineEnd | None = None,
     ) -> None:
         self._inbox = inbox
         self._on_handover = on_handover
         self._timed_out = timed_out
         self._on_error = on_error
+        self._step_codec = step_codec
         self._pending: dict[int, Call] = {}
         self._lock = threading.Lock()
         self._turn = threading.Condition(self._lock)
@@ -237,7 +241,12 @@ class Replies:
             return
         error: Exception | None = None
         try:
-            value = decode(payload, kind & _OUT_OF_BAND != 0)
+            if kind & _STEP and self._step_codec is not None and call.reply_context is not None:
+                value = self._step_codec.decode_reply(
+                    call.reply_context, step, rank, payload, call.asked
+                )
+            else:
+                value = decode(payload, kind & _OUT_OF_BAND != 0)
             if kind & _KIND_MASK == _ERROR:
                 error = as_error(value, rank, step)
             else:

@@ -33,6 +33,7 @@ from mpspmd.vllm.engine_core import leave_quickly, leave_with_parent, leaving_at
 from mpspmd.vllm.faults import report
 from mpspmd.vllm.leftovers import leftovers, sweep
 from mpspmd.vllm.lock import RankLock
+from mpspmd.vllm.step_codec import step_codec
 from mpspmd.vllm.steps import Aggregators, Steps
 from mpspmd.vllm.worker import RankWorker
 
@@ -127,6 +128,7 @@ class MpSpmdExecutor(Executor):
                 remove_at_end=[*leftovers(self._init_method), lock.file],
                 fatal_methods=self._fatal_methods(),
                 on_cause=report,
+                step_codec=step_codec(),
             )
         except BaseException as error:
             report(error)

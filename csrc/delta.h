@@ -1,0 +1,219 @@
+/* What the files of the delta codec share: the rows that both ends keep, and a message under way.
+ *
+ * A message is   u64 check, u32 end of the hot part, u32 sequence, u8 flags,
+ *                varint note, varint label's length, label, the record's fields,
+ *                padding to 16, the cold part
+ * Of each field there is a code, and what the code says. Cold is what has no compact form: one
+ * message of the object codec, of all such values in a list. */
+#ifndef MPSPMD_DELTA_H
+#define MPSPMD_DELTA_H
+
+#include "module.h"
+
+#include "digest.h"
+#include "intlist.h"
+
+/* How a field is sent; `_native` has the same names as constants. */
+enum field_kind {
+    FIELD_PLAIN,    /* a code for None, a bool, a small int, an empty container; else cold */
+    FIELD_RECORD,   /* a dataclass with a plan of its own */
+    FIELD_KEYS,     /* list of row keys: edits of an order that both ends remember */
+    FIELD_COUNTS,   /* dict from row key to int: predicted to stay */
+    FIELD_PROGRESS, /* list of ints along KEYS: predicted to grow by the row's last count */
+    FIELD_TREND,    /* list of ints along KEYS: predicted to grow as it did last time */
+    FIELD_SUM,      /* int: predicted to be the sum of COUNTS */
+    FIELD_GROUPS,   /* list along KEYS of None, or a tuple of lists of ints: mostly None */
+    FIELD_LISTS,    /* list of lists of ints */
+    FIELD_TAILS,    /* dict from row key to a list of ints that grows at its end */
+    FIELD_TOKENS,   /* dict from row key to list of ints */
+    FIELD_KEYSET,   /* set of keys */
+    FIELD_FINISHED, /* set of keys whose rows end; before all other fields with keys */
+    FIELD_ORDER,    /* a reply's list of keys: edits of an earlier reply's */
+    FIELD_INDEX,    /* a reply's dict from key to its place in ORDER */
+    N_FIELD_KINDS,
+};
+
+enum { N_ORDERS = 4 }; /* as many batches may take turns before orders are sent anew */
+
+enum column { COLUMN_COUNT, COLUMN_PROGRESS, COLUMN_TREND, COLUMN_TREND_STEP, N_COLUMNS };
+
+/* An order of rows that was scheduled; with what was decoded for it, to be copied. */
+struct order {
+    struct slots slots;
+    PyObject *keys;   /* list, never handed out; NULL: to be made when it is needed */
+    PyObject *counts; /* the same for the decoder's dict */
+    uint64_t
+        epoch;     /* counts, total and digest are right while no count has changed since; 0: not */
+    int64_t total; /* of all counts, */
+    uint64_t digest; /* and of them and their slots */
+};
+
+struct tokens {
+    int32_t *at;
+    size_t n, capacity;
+};
+
+/* The requests that both ends know. A row's slot stays its own until the row ends. */
+struct rows {
+    PyObject *slot_of; /* dict: key -> slot */
+    PyObject **keys;   /* by slot; NULL: free */
+    int64_t *columns[N_COLUMNS];
+    struct tokens *tokens;
+    size_t n_slots, capacity;
+    struct slots free;
+    struct order *orders[N_ORDERS]; /* the newest first */
+    uint64_t epoch;                 /* how many messages have changed any count */
+};
+
+bool rows_open(struct rows *rows);
+void rows_close(struct rows *rows);
+bool rows_reset(struct rows *rows);
+/* A row's slot, -1 if there is none, -2 with an exception set. */
+int64_t rows_find(const struct rows *rows, PyObject *key);
+/* -1 with an exception set. */
+int64_t rows_add(struct rows *rows, PyObject *key);
+bool rows_end(struct rows *rows, uint32_t slot);
+bool rows_alive(const struct rows *rows, const struct slots *slots);
+PyObject *rows_keys(const struct rows *rows, const struct slots *slots); /* a new list */
+/* The order becomes the newest; `keep` is its place among the others, or -1 for a new one. */
+struct order *rows_remember(struct rows *rows, const struct slots *slots, int place);
+
+struct ints {
+    int64_t *at;
+    size_t capacity;
+};
+
+bool ints_reserve(struct ints *ints, size_t n); /* false with an exception set */
+/* A row's part in the digest of the state: sums of these, so that no one waits for another. */
+static inline uint64_t digest_cell(uint32_t slot, int64_t value) {
+    return (uint64_t)value * (2 * (uint64_t)slot + 1);
+}
+
+struct plan_object {
+    PyObject_HEAD PyTypeObject *type;
+    newfunc make;
+    PyObject *nothing; /* () */
+    PyObject *blank;   /* dict: every field's name -> None, in order */
+    PyObject *known;   /* frozenset: names of attributes that are fields, or follow from fields */
+    bool has_dict;     /* its instances do */
+    Py_ssize_t n_fields;
+    struct field {
+        PyObject *name;
+        enum field_kind kind;
+        struct plan_object *record;
+    } *fields;
+};
+
+/* What an earlier reply said about its order, as Python keeps it: (keys, index, digest). */
+struct reply_base {
+    PyObject *scheduled; /* list: keys of the request that is answered */
+    PyObject *order;     /* that tuple, or None */
+    PyObject *keys, *index;
+    PyObject *place_of;                 /* dict: key -> place in `scheduled`, once it is needed */
+    PyObject *new_keys, *new_index;     /* what this reply says */
+    bool has_order, has_index, changed; /* which of them are there, and other than the base's */
+};
+
+/* One message being written or read. */
+struct step {
+    struct module_state *module;
+    struct rows *rows;        /* NULL in a reply, */
+    struct reply_base *reply; /* NULL in a request */
+    struct packer out;
+    struct unpacker in;
+    PyObject *cold; /* list; when reading, NULL if it couldn't be rebuilt */
+    Py_ssize_t next_cold;
+    struct slots keys; /* of KEYS, */
+    int keys_place;    /* their place among the remembered orders, or -1 */
+    struct slots counted;
+    bool has_counts;
+    int64_t total;
+    uint64_t digest; /* of what this message has made of the rows */
+    struct ints actual, predicted;
+};
+
+void step_free(struct step *step);
+
+/* What the counted rows' counts were. */
+void last_counts(const struct step *step, int64_t *values);
+/* A column's new values, from step->actual: as predicted, or not. */
+void advance(struct step *step, enum column column);
+void take_changes(struct step *step, enum column column);
+/* COUNTS' keys are edits of KEYS, or if there are none, of the newest order. */
+const struct slots *counts_base(const struct step *step);
+/* COUNTS are in step->counted and step->actual. `same`: their keys are the base's. `changed`: not
+ * all of them are what they were. */
+struct order *finish_counts(struct step *step, bool same, bool changed);
+
+enum fit {
+    FITS,
+    UNFIT, /* nothing was changed: send it some other way */
+    FAILED /* an exception is set */
+};
+
+typedef enum fit put_function(struct step *step, PyObject *value);
+/* NULL: with an exception set, or with step->in.bad. */
+typedef PyObject *get_function(struct step *step);
+
+extern put_function *const put_functions[N_FIELD_KINDS];
+extern get_function *const get_functions[N_FIELD_KINDS];
+
+put_function put_order, put_index, put_lists, put_tails, put_tokens;
+get_function get_order, get_index, get_lists, get_tails, get_tokens;
+
+enum { N_SHARED_INTS = 1 << 15 };
+
+/* An int object. Small ones are made once and shared: the same ones are needed in each step. */
+PyObject *make_shared_int(struct module_state *module, int64_t value);
+static inline PyObject *int_object(struct module_state *module, int64_t value) {
+    if ((uint64_t)value >= N_SHARED_INTS)
+        return PyLong_FromLongLong(value);
+    PyObject *shared = module->ints ? module->ints[value] : NULL;
+    return shared ? Py_NewRef(shared) : make_shared_int(module, value);
+}
+
+/* After PyLong_AsSsize_t() has returned -1: false for a number of more than 64 bits. */
+static inline bool is_minus_one(void) {
+    if (!PyErr_Occurred())
+        return true;
+    PyErr_Clear();
+    return false;
+}
+
+/* An exact int of up to 64 bits; bools and numpy's ints are other types. */
+static inline bool int_of(PyObject *object, int64_t *value) {
+    if (!PyLong_CheckExact(object))
+        return false;
+    *value = PyLong_AsSsize_t(object);
+    return *value != -1 || is_minus_one();
+}
+
+PyObject *int_list(struct module_state *module, const int64_t *values, size_t n);
+enum fit out_of_memory(void);
+
+bool put_record(struct step *step, const struct plan_object *plan, PyObject *record);
+PyObject *get_record(struct step *step, const struct plan_object *plan);
+
+/* Whole messages: the head, the cold part and the check around the fields. */
+enum message_flags { MESSAGE_KEY = 1, MESSAGE_COLD = 2, MESSAGE_BUFFERS = 4, MESSAGE_EXTRA = 8 };
+enum { HEAD_BYTES = 17, HEAD_CHECKED = 8 };
+
+void put_head(struct step *step);
+/* bytes, or a list of parts; `check` gets what the next message builds on. Steals nothing. */
+PyObject *put_end(struct step *step, uint32_t sequence, uint8_t flags, PyObject *dumps,
+                  uint64_t seed, uint64_t *check);
+
+struct head {
+    uint64_t check;
+    uint32_t hot_end, sequence;
+    uint8_t flags;
+};
+
+/* False with CodecDesync set when the message isn't one. */
+bool get_head(struct step *step, const Py_buffer *message, struct head *head);
+uint64_t check_of(const Py_buffer *message, uint64_t seed);
+/* The cold values into step->cold. False with `loads`'s exception set. */
+bool get_cold(struct step *step, PyObject *payload, const struct head *head, PyObject *loads);
+bool raise_desync(struct module_state *module, const char *format, ...);
+
+#endif

@@ -1,0 +1,276 @@
+/* Plan: how the fields of a dataclass are sent. And the fields of a record, one by one. */
+#include "delta.h"
+
+#include <string.h>
+
+enum code {
+    CODE_NONE,
+    CODE_FALSE,
+    CODE_TRUE,
+    CODE_INT,
+    CODE_LIST, /* these four are empty */
+    CODE_DICT,
+    CODE_SET,
+    CODE_TUPLE,
+    CODE_COLD,
+    CODE_KIND, /* as the field's kind says */
+};
+
+static bool add_field(struct plan_object *self, PyTypeObject *plan_type, PyObject *item) {
+    PyObject *name, *record;
+    int kind;
+    if (!PyArg_ParseTuple(item, "UiO:field", &name, &kind, &record))
+        return false;
+    bool has_record = PyObject_TypeCheck(record, plan_type);
+    if (kind < 0 || kind >= N_FIELD_KINDS || has_record != (kind == FIELD_RECORD)) {
+        PyErr_SetString(PyExc_ValueError, "a field is (name, kind, Plan if the kind is RECORD)");
+        return false;
+    }
+    struct field *field = &self->fields[self->n_fields++];
+    Py_INCREF(name);
+    PyUnicode_InternInPlace(&name);
+    *field = (struct field){.name = name, .kind = (enum field_kind)kind};
+    if (has_record)
+        field->record = (struct plan_object *)Py_NewRef(record);
+    return true;
+}
+
+static PyObject *plan_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"cls", "fields", "blank", "known", "has_dict", NULL};
+    PyObject *cls, *fields, *blank, *known;
+    int has_dict;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O!O!p:Plan", names, &PyType_Type, &cls,
+                                     &PyTuple_Type, &fields, &PyDict_Type, &blank,
+                                     &PyFrozenSet_Type, &known, &has_dict))
+        return NULL;
+    struct plan_object *self = (struct plan_object *)PyType_GenericAlloc(type, 0);
+    if (!self)
+        return NULL;
+    self->type = (PyTypeObject *)Py_NewRef(cls);
+    self->make = (newfunc)PyType_GetSlot((PyTypeObject *)cls, Py_tp_new);
+    self->nothing = PyTuple_New(0);
+    self->blank = PyDict_Copy(blank);
+    self->known = Py_NewRef(known);
+    self->has_dict = has_dict;
+    self->fields = PyMem_Calloc((size_t)PyTuple_Size(fields) + 1, sizeof *self->fields);
+    bool made = self->nothing && self->blank && (self->fields || PyErr_NoMemory());
+    for (Py_ssize_t i = 0; made && i < PyTuple_Size(fields); i++)
+        made = add_field(self, type, PyTuple_GetItem(fields, i));
+    if (!made)
+        Py_CLEAR(self);
+    return (PyObject *)self;
+}
+
+static void plan_dealloc(PyObject *object) {
+    struct plan_object *self = (struct plan_object *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    for (Py_ssize_t i = 0; i < self->n_fields; i++) {
+        Py_DECREF(self->fields[i].name);
+        Py_XDECREF((PyObject *)self->fields[i].record);
+    }
+    PyMem_Free(self->fields);
+    Py_XDECREF((PyObject *)self->type);
+    Py_XDECREF(self->nothing);
+    Py_XDECREF(self->blank);
+    Py_XDECREF(self->known);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
+    Py_DECREF(type);
+}
+
+/* The code of a value that needs no more than that, or CODE_INT, or CODE_COLD. */
+static enum code code_of(PyObject *value) {
+    if (value == Py_None)
+        return CODE_NONE;
+    if (PyBool_Check(value))
+        return value == Py_True ? CODE_TRUE : CODE_FALSE;
+    if (PyLong_CheckExact(value))
+        return CODE_INT;
+    if (PyList_CheckExact(value) && PyList_Size(value) == 0)
+        return CODE_LIST;
+    if (PyDict_CheckExact(value) && PyDict_Size(value) == 0)
+        return CODE_DICT;
+    if (Py_IS_TYPE(value, &PySet_Type) && PySet_Size(value) == 0)
+        return CODE_SET;
+    if (PyTuple_CheckExact(value) && PyTuple_Size(value) == 0)
+        return CODE_TUPLE;
+    return CODE_COLD;
+}
+
+static bool put_cold(struct step *step, PyObject *value) {
+    if (!step->cold && !(step->cold = PyList_New(0)))
+        return false;
+    pack_byte(&step->out, CODE_COLD);
+    return PyList_Append(step->cold, value) == 0;
+}
+
+static bool put_plain(struct step *step, PyObject *value) {
+    enum code code = code_of(value);
+    int64_t number = 0;
+    if (code == CODE_COLD || (code == CODE_INT && !int_of(value, &number)))
+        return put_cold(step, value);
+    pack_byte(&step->out, (uint8_t)code);
+    if (code == CODE_INT)
+        pack_signed(&step->out, number);
+    return true;
+}
+
+static bool put_field(struct step *step, const struct field *field, PyObject *value) {
+    size_t mark = step->out.length;
+    if (field->kind == FIELD_RECORD && Py_IS_TYPE(value, field->record->type)) {
+        pack_byte(&step->out, CODE_KIND);
+        return put_record(step, field->record, value);
+    }
+    if (put_functions[field->kind]) {
+        pack_byte(&step->out, CODE_KIND);
+        enum fit fit = put_functions[field->kind](step, value);
+        if (fit != UNFIT)
+            return fit == FITS;
+        step->out.length = mark;
+    }
+    return put_plain(step, value);
+}
+
+/* Attributes that somebody has added: a dict, or NULL without an exception when there are none. */
+static PyObject *find_extras(const struct plan_object *plan, PyObject *attributes) {
+    PyObject *extras = NULL, *name, *value;
+    Py_ssize_t position = 0;
+    while (PyDict_Next(attributes, &position, &name, &value)) {
+        int known = PySet_Contains(plan->known, name);
+        if (known == 0 && !extras && !(extras = PyDict_New()))
+            return NULL;
+        if (known < 0 || (known == 0 && PyDict_SetItem(extras, name, value) != 0)) {
+            Py_XDECREF(extras);
+            return NULL;
+        }
+    }
+    return extras;
+}
+
+static bool put_extras(struct step *step, const struct plan_object *plan, PyObject *record) {
+    if (!plan->has_dict)
+        return put_plain(step, Py_None);
+    PyObject *attributes = PyObject_GenericGetDict(record, NULL), *extras = NULL;
+    if (!attributes)
+        return false;
+    if (PyDict_Size(attributes) != plan->n_fields)
+        extras = find_extras(plan, attributes);
+    Py_DECREF(attributes);
+    if (PyErr_Occurred())
+        return false;
+    bool put = extras ? put_cold(step, extras) : put_plain(step, Py_None);
+    Py_XDECREF(extras);
+    return put;
+}
+
+bool put_record(struct step *step, const struct plan_object *plan, PyObject *record) {
+    for (Py_ssize_t i = 0; i < plan->n_fields; i++) {
+        PyObject *value = PyObject_GetAttr(record, plan->fields[i].name);
+        bool put = value && put_field(step, &plan->fields[i], value);
+        Py_XDECREF(value);
+        if (!put)
+            return false;
+    }
+    return put_extras(step, plan, record);
+}
+
+/* When the cold part couldn't be rebuilt, None stands for all of it, and the message is dropped. */
+static PyObject *get_next_cold(struct step *step) {
+    if (!step->cold)
+        return Py_NewRef(Py_None);
+    PyObject *value = PyList_GetItem(step->cold, step->next_cold++);
+    return value ? Py_NewRef(value) : NULL;
+}
+
+static PyObject *get_coded(struct step *step, uint8_t code, const struct field *field) {
+    switch (code) {
+    case CODE_NONE:
+        return Py_NewRef(Py_None);
+    case CODE_FALSE:
+        return Py_NewRef(Py_False);
+    case CODE_TRUE:
+        return Py_NewRef(Py_True);
+    case CODE_INT:
+        return int_object(step->module, unpack_signed(&step->in));
+    case CODE_LIST:
+        return PyList_New(0);
+    case CODE_DICT:
+        return PyDict_New();
+    case CODE_SET:
+        return PySet_New(NULL);
+    case CODE_TUPLE:
+        return PyTuple_New(0);
+    case CODE_COLD:
+        return get_next_cold(step);
+    case CODE_KIND:
+        if (field && field->kind == FIELD_RECORD)
+            return get_record(step, field->record);
+        if (field && get_functions[field->kind])
+            return get_functions[field->kind](step);
+    }
+    step->in.bad = true;
+    return NULL;
+}
+
+/* Sets the attribute `name`, or merges extras. Steals the value. */
+static bool set_value(PyObject *attributes, PyObject *name, PyObject *value) {
+    int failed = value ? 0 : -1;
+    if (value && name)
+        failed = PyDict_SetItem(attributes, name, value);
+    else if (value && PyDict_Check(value))
+        failed = PyDict_Update(attributes, value);
+    Py_XDECREF(value);
+    return failed == 0;
+}
+
+/* As pickle does it: no constructor is called, and a frozen dataclass isn't asked. */
+static PyObject *make_record(const struct plan_object *plan, PyObject *attributes) {
+    PyObject *record = plan->make(plan->type, plan->nothing, NULL);
+    int failed = record ? 0 : -1;
+    if (record && plan->has_dict)
+        failed = PyObject_GenericSetDict(record, attributes, NULL);
+    for (Py_ssize_t i = 0; !failed && !plan->has_dict && i < plan->n_fields; i++) {
+        PyObject *name = plan->fields[i].name;
+        failed = PyObject_GenericSetAttr(record, name, PyDict_GetItemWithError(attributes, name));
+    }
+    if (failed)
+        Py_CLEAR(record);
+    return record;
+}
+
+PyObject *get_record(struct step *step, const struct plan_object *plan) {
+    PyObject *attributes = PyDict_Copy(plan->blank), *record = NULL;
+    bool got = attributes != NULL;
+    for (Py_ssize_t i = 0; got && i <= plan->n_fields; i++) {
+        const struct field *field = i < plan->n_fields ? &plan->fields[i] : NULL;
+        PyObject *value = get_coded(step, unpack_byte(&step->in), field);
+        got = set_value(attributes, field ? field->name : NULL, value);
+    }
+    if (got && !step->in.bad)
+        record = make_record(plan, attributes);
+    Py_XDECREF(attributes);
+    return record;
+}
+
+PyObject *plan_encode(PyObject *self, PyObject *const *args, Py_ssize_t n_args);
+PyObject *plan_decode(PyObject *self, PyObject *const *args, Py_ssize_t n_args);
+
+static PyMethodDef plan_methods[] = {
+    {"encode_reply", (PyCFunction)(void (*)(void))plan_encode, METH_FASTCALL, NULL},
+    {"decode_reply", (PyCFunction)(void (*)(void))plan_decode, METH_FASTCALL, NULL},
+    {0},
+};
+
+static PyType_Slot plan_slots[] = {
+    {Py_tp_doc, "How the fields of a dataclass are sent; see _native.pyi."},
+    {Py_tp_new, plan_new},
+    {Py_tp_dealloc, plan_dealloc},
+    {Py_tp_methods, plan_methods},
+    {0, NULL},
+};
+
+PyType_Spec plan_spec = {
+    .name = "mpspmd._native.Plan",
+    .basicsize = sizeof(struct plan_object),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = plan_slots,
+};

@@ -1,0 +1,353 @@
+/* Writing the fields of a request: each against what both ends know of its rows. A value of another
+ * shape or of other types than expected is left to the plain way: nothing is changed by then. */
+#include "delta.h"
+
+#include <string.h>
+
+static bool ints_of(PyObject *list, int64_t *values, Py_ssize_t n) {
+    for (Py_ssize_t i = 0; i < n; i++)
+        if (!int_of(PyList_GetItem(list, i), &values[i]))
+            return false;
+    return true;
+}
+
+static bool can_be_sent(PyObject *key, const char **text, Py_ssize_t *length) {
+    *text = PyUnicode_AsUTF8AndSize(key, length);
+    if (!*text)
+        PyErr_Clear(); /* lone surrogates: let pickle have it */
+    return *text != NULL;
+}
+
+/* The slots of keys. Unknown ones get rows, and are written first: their lengths + 1, then a 0. */
+static enum fit put_unknown(struct step *step, PyObject *list, struct slots *slots) {
+    Py_ssize_t n = PyList_Size(list), length;
+    const char *text;
+    if (!slots_resize(slots, (size_t)n))
+        return out_of_memory();
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *key = PyList_GetItem(list, i);
+        if (!PyUnicode_CheckExact(key))
+            return UNFIT;
+        int64_t slot = rows_find(step->rows, key);
+        if (slot == -2)
+            return FAILED;
+        if (slot == -1 && !can_be_sent(key, &text, &length))
+            return UNFIT;
+        slots->at[i] = slot < 0 ? UINT32_MAX : (uint32_t)slot;
+    }
+    for (Py_ssize_t i = 0; i < n; i++) {
+        if (slots->at[i] != UINT32_MAX)
+            continue;
+        PyObject *key = PyList_GetItem(list, i);
+        int64_t slot = rows_find(step->rows, key); /* it may have come twice */
+        if (slot == -1) {
+            slot = rows_add(step->rows, key);
+            can_be_sent(key, &text, &length);
+            pack_varint(&step->out, (uint64_t)length + 1);
+            pack_bytes(&step->out, text, (size_t)length);
+        }
+        if (slot < 0)
+            return FAILED;
+        slots->at[i] = (uint32_t)slot;
+    }
+    pack_byte(&step->out, 0);
+    return FITS;
+}
+
+static int nearest_order(const struct rows *rows, const struct slots *slots) {
+    int nearest = 0;
+    size_t least = SIZE_MAX;
+    for (int i = 0; i < N_ORDERS; i++) {
+        size_t cost = edit_cost(&rows->orders[i]->slots, slots);
+        if (cost < least) {
+            least = cost;
+            nearest = i;
+        }
+    }
+    return nearest;
+}
+
+/* The same keys as in one of the last steps: step->keys_place says which one. Comparing lists of
+ * the same objects costs a fraction of looking at them one by one. */
+static enum fit find_order(struct step *step, PyObject *list) {
+    for (int place = 0; place < N_ORDERS; place++) {
+        const struct order *order = step->rows->orders[place];
+        int same = order->keys ? PyObject_RichCompareBool(list, order->keys, Py_EQ) : 0;
+        if (same < 0)
+            return FAILED;
+        step->keys_place = place;
+        if (same)
+            return slots_copy(&step->keys, &order->slots) ? FITS : out_of_memory();
+    }
+    return UNFIT;
+}
+
+static enum fit put_keys(struct step *step, PyObject *value) {
+    if (!PyList_CheckExact(value) || PyList_Size(value) == 0)
+        return UNFIT;
+    struct rows *rows = step->rows;
+    enum fit found = find_order(step, value);
+    if (found == FITS) {
+        pack_byte(&step->out, 0); /* no new keys */
+    } else if (found == UNFIT) {
+        found = put_unknown(step, value, &step->keys);
+        step->keys_place = nearest_order(rows, &step->keys);
+    }
+    if (found != FITS) {
+        step->keys.n = 0;
+        return found;
+    }
+    pack_varint(&step->out, (uint64_t)step->keys_place);
+    if (!pack_edits(&step->out, &rows->orders[step->keys_place]->slots, &step->keys))
+        step->keys_place = -1;
+    return FITS;
+}
+
+/* A column's values into step->actual, and what they were predicted to be. `changed`: they differ.
+ * This is the encoder's innermost loop: what it needs lies in locals, which calls can't change. */
+static bool read_column(struct step *step, PyObject *list, const int64_t *last,
+                        const int64_t *steps, uint64_t *changed) {
+    const uint32_t *slots = step->keys.at;
+    int64_t *actual = step->actual.at, *predicted = step->predicted.at;
+    Py_ssize_t n = (Py_ssize_t)step->keys.n;
+    uint64_t differences = 0;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *item = PyList_GetItem(list, i);
+        if (!PyLong_CheckExact(item))
+            return false;
+        int64_t number = PyLong_AsSsize_t(item);
+        if (number == -1 && !is_minus_one())
+            return false;
+        uint32_t slot = slots[i];
+        int64_t expected = (int64_t)((uint64_t)last[slot] + (uint64_t)steps[slot]);
+        predicted[i] = expected;
+        actual[i] = number;
+        differences |= (uint64_t)(expected ^ number);
+    }
+    *changed = differences;
+    return true;
+}
+
+static enum fit put_column(struct step *step, PyObject *value, enum column column,
+                           enum column step_column) {
+    size_t n = step->keys.n;
+    if (!PyList_CheckExact(value) || (size_t)PyList_Size(value) != n || n == 0)
+        return UNFIT;
+    if (!ints_reserve(&step->actual, n) || !ints_reserve(&step->predicted, n))
+        return FAILED;
+    uint64_t changed;
+    if (!read_column(step, value, step->rows->columns[column], step->rows->columns[step_column],
+                     &changed))
+        return UNFIT;
+    if (changed) {
+        pack_changes(&step->out, step->predicted.at, step->actual.at, n);
+        take_changes(step, column);
+    } else {
+        pack_byte(&step->out, 0);
+        advance(step, column);
+    }
+    return FITS;
+}
+
+static enum fit put_progress(struct step *step, PyObject *value) {
+    return put_column(step, value, COLUMN_PROGRESS, COLUMN_COUNT);
+}
+
+static enum fit put_trend(struct step *step, PyObject *value) {
+    return put_column(step, value, COLUMN_TREND, COLUMN_TREND_STEP);
+}
+
+/* The counts into step->actual. How many of them, from the first on, have the keys of `base`;
+ * `changed` says whether their counts differ from what they were. -1: not all are ints. */
+static Py_ssize_t read_counts(struct step *step, PyObject *dict, const struct slots *base,
+                              uint64_t *changed) {
+    PyObject *key, *count, *last = NULL, *const *keys = step->rows->keys;
+    const int64_t *counts = step->rows->columns[COLUMN_COUNT];
+    int64_t value = 0, *actual = step->actual.at;
+    const uint32_t *slots = base->at;
+    size_t i = 0, n_base = base->n, n_same = 0;
+    uint64_t differences = 0;
+    for (Py_ssize_t position = 0; PyDict_Next(dict, &position, &key, &count); i++) {
+        /* Most are the same object: the int 1. */
+        if (count != last && !int_of(count, &value))
+            return -1;
+        last = count;
+        actual[i] = value;
+        if (n_same == i && i < n_base && key == keys[slots[i]]) {
+            n_same++;
+            differences |= (uint64_t)(counts[slots[i]] ^ value);
+        }
+    }
+    *changed = differences;
+    return (Py_ssize_t)n_same;
+}
+
+static enum fit put_counted_keys(struct step *step, PyObject *dict, const struct slots *base,
+                                 bool same) {
+    if (same) {
+        pack_byte(&step->out, 0);
+        return slots_copy(&step->counted, base) ? FITS : out_of_memory();
+    }
+    PyObject *keys = PyDict_Keys(dict);
+    if (!keys)
+        return FAILED;
+    enum fit fit = put_unknown(step, keys, &step->counted);
+    Py_DECREF(keys);
+    return fit;
+}
+
+static enum fit put_counts(struct step *step, PyObject *value) {
+    if (!PyDict_CheckExact(value) || PyDict_Size(value) == 0)
+        return UNFIT;
+    Py_ssize_t n = PyDict_Size(value);
+    if (!ints_reserve(&step->actual, (size_t)n) || !ints_reserve(&step->predicted, (size_t)n))
+        return FAILED;
+    const struct slots *base = counts_base(step);
+    uint64_t changed;
+    Py_ssize_t n_same = read_counts(step, value, base, &changed);
+    bool same = n_same == n && (size_t)n == base->n;
+    enum fit fit = n_same < 0 ? UNFIT : put_counted_keys(step, value, base, same);
+    if (fit != FITS) {
+        step->counted.n = 0;
+        return fit;
+    }
+    /* Other objects may be equal keys. */
+    same = pack_edits(&step->out, base, &step->counted);
+    if (n_same == n && !changed) {
+        pack_byte(&step->out, 0);
+    } else {
+        last_counts(step, step->predicted.at);
+        changed =
+            pack_changes(&step->out, step->predicted.at, step->actual.at, step->counted.n) > 0;
+    }
+    return finish_counts(step, same, changed) ? FITS : FAILED;
+}
+
+static enum fit put_sum(struct step *step, PyObject *value) {
+    int64_t sum;
+    if (!int_of(value, &sum))
+        return UNFIT;
+    pack_signed(&step->out, (int64_t)((uint64_t)sum - (uint64_t)step->total));
+    return FITS;
+}
+
+static enum fit put_group(struct packer *out, PyObject *lists, int64_t *last) {
+    if (!PyTuple_CheckExact(lists))
+        return UNFIT;
+    Py_ssize_t n_lists = PyTuple_Size(lists);
+    pack_varint(out, (uint64_t)n_lists);
+    for (Py_ssize_t i = 0; i < n_lists; i++) {
+        PyObject *list = PyTuple_GetItem(lists, i);
+        if (!PyList_CheckExact(list))
+            return UNFIT;
+        Py_ssize_t n = PyList_Size(list);
+        pack_varint(out, (uint64_t)n);
+        for (Py_ssize_t j = 0; j < n; j++) {
+            int64_t id;
+            if (!int_of(PyList_GetItem(list, j), &id))
+                return UNFIT;
+            /* Blocks that are handed out together tend to be neighbours. */
+            pack_signed(out, (int64_t)((uint64_t)id - (uint64_t)*last));
+            *last = id;
+        }
+    }
+    return FITS;
+}
+
+static enum fit put_groups(struct step *step, PyObject *value) {
+    if (!PyList_CheckExact(value) || PyList_Size(value) == 0)
+        return UNFIT;
+    PyObject *const none = Py_None;
+    Py_ssize_t n = PyList_Size(value), next = 0;
+    int64_t last = 0;
+    pack_varint(&step->out, (uint64_t)n);
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *lists = PyList_GetItem(value, i);
+        if (lists == none)
+            continue;
+        pack_varint(&step->out, (uint64_t)(i - next) + 1); /* 0 ends them */
+        if (put_group(&step->out, lists, &last) != FITS)
+            return UNFIT;
+        next = i + 1;
+    }
+    pack_byte(&step->out, 0);
+    return FITS;
+}
+
+enum fit put_lists(struct step *step, PyObject *value) {
+    if (!PyList_CheckExact(value) || PyList_Size(value) == 0)
+        return UNFIT;
+    Py_ssize_t n = PyList_Size(value);
+    size_t total = 0;
+    if (!ints_reserve(&step->predicted, (size_t)n) || !ints_reserve(&step->actual, (size_t)n))
+        return FAILED;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *list = PyList_GetItem(value, i);
+        if (!PyList_CheckExact(list))
+            return UNFIT;
+        Py_ssize_t length = PyList_Size(list);
+        if (!ints_reserve(&step->actual, total + (size_t)length))
+            return FAILED;
+        if (!ints_of(list, step->actual.at + total, length))
+            return UNFIT;
+        step->predicted.at[i] = length;
+        total += (size_t)length;
+    }
+    pack_varint(&step->out, (uint64_t)n);
+    pack_ints(&step->out, step->predicted.at, (size_t)n);
+    pack_ints(&step->out, step->actual.at, total);
+    return FITS;
+}
+
+static enum fit put_key_set(struct step *step, PyObject *value, struct slots *known) {
+    if (!Py_IS_TYPE(value, &PySet_Type) || PySet_Size(value) == 0)
+        return UNFIT;
+    PyObject *iterator = PyObject_GetIter(value), *key;
+    enum fit fit = iterator ? FITS : FAILED;
+    pack_varint(&step->out, (uint64_t)PySet_Size(value));
+    while (fit == FITS && (key = PyIter_Next(iterator))) {
+        const char *text = NULL;
+        Py_ssize_t length;
+        int64_t slot = PyUnicode_CheckExact(key) ? rows_find(step->rows, key) : -3;
+        if (slot == -2 || (slot >= 0 && !slots_resize(known, known->n + 1))) {
+            fit = slot == -2 ? FAILED : out_of_memory();
+        } else if (slot >= 0) {
+            pack_varint(&step->out, (uint64_t)slot + 1);
+            known->at[known->n - 1] = (uint32_t)slot;
+        } else if (slot == -1 && can_be_sent(key, &text, &length)) {
+            pack_byte(&step->out, 0);
+            pack_varint(&step->out, (uint64_t)length);
+            pack_bytes(&step->out, text, (size_t)length);
+        } else {
+            fit = UNFIT;
+        }
+        Py_DECREF(key);
+    }
+    Py_XDECREF(iterator);
+    return PyErr_Occurred() ? FAILED : fit;
+}
+
+static enum fit put_keyset(struct step *step, PyObject *value) {
+    struct slots known = {0};
+    enum fit fit = put_key_set(step, value, &known);
+    slots_free(&known);
+    return fit;
+}
+
+static enum fit put_finished(struct step *step, PyObject *value) {
+    struct slots known = {0};
+    enum fit fit = put_key_set(step, value, &known);
+    for (size_t i = 0; fit == FITS && i < known.n; i++)
+        if (!rows_end(step->rows, known.at[i]))
+            fit = FAILED;
+    slots_free(&known);
+    return fit;
+}
+
+put_function *const put_functions[N_FIELD_KINDS] = {
+    [FIELD_KEYS] = put_keys,         [FIELD_COUNTS] = put_counts, [FIELD_PROGRESS] = put_progress,
+    [FIELD_TREND] = put_trend,       [FIELD_SUM] = put_sum,       [FIELD_GROUPS] = put_groups,
+    [FIELD_LISTS] = put_lists,       [FIELD_TAILS] = put_tails,   [FIELD_TOKENS] = put_tokens,
+    [FIELD_KEYSET] = put_keyset,     [FIELD_ORDER] = put_order,   [FIELD_INDEX] = put_index,
+    [FIELD_FINISHED] = put_finished,
+};

@@ -1,0 +1,164 @@
+"""Dataclasses as deltas against what both ends hold: the Python side of `csrc/py_delta.c`.
+
+Two ends that decode the same messages in the same order hold the same rows, one for each key that was
+named and hasn't been finished. Each message carries its number and a check of its bytes and of the
+state that it builds on; whatever doesn't match is `CodecDesync`, before anything of it is decoded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, TypeAlias
+
+from mpspmd import _native
+from mpspmd.codec.objects import Message, ObjectEncoder, Payload, decode
+
+ReplyOrder: TypeAlias = tuple[list[str], dict[str, int], int]
+"""What a reply has said about the order of its keys; private to the codec, never changed."""
+
+ReplyBase: TypeAlias = tuple[int, list[str], ReplyOrder | None]
+"""What both ends know of a request when it is answered: check, scheduled keys, an earlier order."""
+
+
+class Kind(enum.IntEnum):
+    """How a field is sent. A value of another shape than its kind's goes as a pickle."""
+
+    PLAIN = _native.FIELD_PLAIN
+    """None, a bool, an int or an empty container: a byte or two. Anything else: a pickle."""
+    RECORD = _native.FIELD_RECORD
+    """A dataclass with a plan of its own."""
+    KEYS = _native.FIELD_KEYS
+    """list[str]: the rows of this message. Edits of one of the last orders."""
+    COUNTS = _native.FIELD_COUNTS
+    """dict[str, int]: predicted to stay as they are."""
+    PROGRESS = _native.FIELD_PROGRESS
+    """list[int] along KEYS: predicted to grow by the row's last count."""
+    TREND = _native.FIELD_TREND
+    """list[int] along KEYS: predicted to grow as it did last time."""
+    SUM = _native.FIELD_SUM
+    """int: predicted to be the sum of COUNTS."""
+    GROUPS = _native.FIELD_GROUPS
+    """list[tuple[list[int], ...] | None]: mostly None."""
+    LISTS = _native.FIELD_LISTS
+    """list[list[int]], packed."""
+    TAILS = _native.FIELD_TAILS
+    """dict[str, list[int]]: lists that grow at their ends; both ends hold what was sent."""
+    TOKENS = _native.FIELD_TOKENS
+    """dict[str, list[int]], packed."""
+    KEYSET = _native.FIELD_KEYSET
+    """set[str]"""
+    FINISHED = _native.FIELD_FINISHED
+    """set[str]: rows that end with this message."""
+    ORDER = _native.FIELD_ORDER
+    """list[str] in a reply: edits of an earlier reply's."""
+    INDEX = _native.FIELD_INDEX
+    """dict[str, int] in a reply: each key's place in ORDER."""
+
+
+# A field is written after those that its own kind builds on.
+_TURN = {Kind.FINISHED: 0, Kind.RECORD: 1, Kind.KEYS: 1, Kind.COUNTS: 3, Kind.INDEX: 3}
+_LAST = 4
+
+
+def plan(cls: type, hot: Mapping[str, Kind | _native.Plan]) -> _native.Plan:
+    """How to send instances of a dataclass: fields named in `hot` as said, all others plainly."""
+    names = [field.name for field in dataclasses.fields(cls)]
+    fields = []
+    for name in names:
+        how = hot.get(name, Kind.PLAIN)
+        record = how if isinstance(how, _native.Plan) else None
+        kind = Kind.RECORD if isinstance(how, _native.Plan) else how
+        fields.append((name, int(kind), record))
+    fields.sort(key=lambda field: _turn(Kind(field[1])))
+    derived = {
+        name
+        for base in cls.__mro__
+        for name, attribute in vars(base).items()
+        if isinstance(attribute, cached_property)
+    }
+    known = frozenset(names) | derived
+    has_dict = cls.__dictoffset__ != 0
+    return _native.Plan(cls, tuple(fields), dict.fromkeys(names), known, has_dict)
+
+
+def _turn(kind: Kind) -> int:
+    if kind in (Kind.PROGRESS, Kind.TREND, Kind.GROUPS, Kind.LISTS, Kind.ORDER):
+        return 2
+    return _TURN.get(kind, _LAST)
+
+
+def _loads(payload: Payload, out_of_band: bool, at: int) -> Any:
+    return decode(payload, out_of_band, at)
+
+
+class DeltaEncoder:
+    """The writing end. One thread at a time."""
+
+    def __init__(self, request_plan: _native.Plan) -> None:
+        self._native = _native.DeltaEncoder(request_plan)
+        self._dumps = ObjectEncoder().encode
+
+    def __len__(self) -> int:
+        """How many rows are held."""
+        return len(self._native)
+
+    def encode(
+        self, record: Any, note: int = 0, label: bytes = b"", extra: object = None
+    ) -> Message:
+        """A message of a record of the plan's class, and of what goes with it.
+
+        EncodeError, AttributeError when a field isn't there; then the next message is a key frame.
+        """
+        return self._native.encode(record, note, label, extra, self._dumps)
+
+    def sent(self) -> None:
+        """The last message is on its way. Without this the next one is a key frame in its place."""
+        self._native.sent()
+
+    def reset(self) -> None:
+        """Makes the next message a key frame, which needs nothing of what came before."""
+        self._native.reset()
+
+    def reply_base(self, order: ReplyOrder | None) -> ReplyBase:
+        """What replies to the last message are encoded against."""
+        return self._native.check, self._native.scheduled, order
+
+
+class DeltaDecoder:
+    """The reading end. One thread at a time."""
+
+    def __init__(self, request_plan: _native.Plan) -> None:
+        self._native = _native.DeltaDecoder(request_plan)
+
+    def __len__(self) -> int:
+        return len(self._native)
+
+    def decode(self, payload: Payload) -> tuple[Any, int, bytes, Any]:
+        """(record, note, label, extra): new objects, which the caller may change.
+
+        CodecDesync, also for all that follows until a key frame. DecodeError when a pickle within
+        can't be rebuilt; what follows can be decoded.
+        """
+        return self._native.decode(payload, _loads)
+
+    def reply_base(self, order: ReplyOrder | None) -> ReplyBase:
+        return self._native.check, self._native.scheduled, order
+
+
+class ReplyCodec:
+    """Replies against their request: it keeps nothing, so that any of them may be lost."""
+
+    def __init__(self, reply_plan: _native.Plan) -> None:
+        self._plan = reply_plan
+        self._dumps = ObjectEncoder().encode
+
+    def encode(self, record: Any, base: ReplyBase) -> tuple[Message, ReplyOrder | None]:
+        """A message, and the order that later replies may be against. One thread at a time."""
+        return self._plan.encode_reply(record, base, self._dumps)
+
+    def decode(self, payload: Payload, base: ReplyBase) -> tuple[Any, ReplyOrder | None]:
+        """A new object, and the same order. CodecDesync, DecodeError."""
+        return self._plan.decode_reply(payload, base, _loads)

@@ -1,0 +1,183 @@
+"""StepCodec: the delta codec between an engine and its ranks, for one class of requests and one of replies.
+
+A request is encoded once and decoded by every rank, in order. A reply is encoded against the request
+that it answers, and against the newest of the same rank's earlier replies that the engine has said, in
+that request, to have got from every rank that was asked. So replies may be dropped, and may come while
+the rank has decoded later requests already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import msgspec
+
+from mpspmd._native import Plan
+from mpspmd.codec.delta import DeltaDecoder, DeltaEncoder, ReplyBase, ReplyCodec, ReplyOrder
+from mpspmd.codec.objects import Message, Payload
+from mpspmd.request import ReplyRanks
+
+Orders: TypeAlias = Mapping[int, ReplyOrder | None]
+"""What each rank has replied to one step."""
+
+_Base: TypeAlias = tuple[int, list[str], Orders]
+"""What replies to a request are against: check, scheduled keys, earlier orders."""
+
+_MAX_ORDERS = 64
+"""How many replies a rank remembers that the engine hasn't said to have got."""
+
+_MAX_LABELS = 1000
+
+_Label: TypeAlias = tuple[str, int | str | None, tuple[int, ...]]
+"""What goes beside a record: method, reply_ranks, further arguments that are numbers."""
+
+_label = msgspec.msgpack.Encoder()
+_read_label = msgspec.msgpack.Decoder(_Label)
+
+
+@dataclass(frozen=True)
+class StepCodec:
+    """Picklable. The engine and each rank make their ends of it.
+
+    `request_class` is what a step's first argument must be an instance of, and `reply_class` a result,
+    to be sent as deltas; their plans are made by functions that can be imported in every process.
+    """
+
+    request_class: type
+    request_plan: Callable[[], Plan]
+    reply_class: type
+    reply_plan: Callable[[], Plan]
+
+    def engine_end(self) -> EngineEnd:
+        return EngineEnd(self)
+
+    def rank_end(self) -> RankEnd:
+        return RankEnd(self)
+
+
+class ReplyContext:
+    """What the replies to one request are decoded against, and what they have said."""
+
+    __slots__ = ("check", "orders", "received", "scheduled")
+
+    def __init__(self, check: int, scheduled: list[str], orders: Orders) -> None:
+        self.check = check
+        self.scheduled = scheduled
+        self.orders = orders
+        self.received: dict[int, ReplyOrder | None] = {}
+
+
+class EngineEnd:
+    """Encodes requests, in the sending thread; decodes replies, in whichever thread reads them."""
+
+    def __init__(self, codec: StepCodec) -> None:
+        self._class = codec.request_class
+        self._encoder = DeltaEncoder(codec.request_plan())
+        self._replies = ReplyCodec(codec.reply_plan())
+        self._labels: dict[_Label, bytes] = {}
+        self._sent: _Base = (0, [], {})
+        self._current: _Base = self._sent
+        self._newest: tuple[int, Orders] = (0, {})
+
+    def __len__(self) -> int:
+        """How many requests the ranks are known to hold."""
+        return len(self._encoder)
+
+    def encode(
+        self,
+        step: int,
+        method: str | Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        reply_ranks: ReplyRanks,
+    ) -> Message | None:
+        """A message, or None if this isn't a request that goes as a delta. EncodeError."""
+        self._current = self._sent
+        if not args or type(args[0]) is not self._class or not isinstance(method, str):
+            return None
+        numbers, extra = args[1:], None
+        if kwargs or any(type(n) is not int or n.bit_length() > 62 for n in numbers):
+            numbers, extra = (), (args[1:], kwargs)
+        replied, orders = self._newest
+        message = self._encoder.encode(
+            args[0],
+            step - replied if replied else 0,
+            self._label_of((method, reply_ranks, numbers)),
+            extra,
+        )
+        check, scheduled, _ = self._encoder.reply_base(None)
+        self._current = (check, scheduled, orders)
+        return message
+
+    def _label_of(self, said: _Label) -> bytes:
+        label = self._labels.get(said)
+        if label is None:
+            label = _label.encode(said)
+            if len(self._labels) >= _MAX_LABELS:
+                self._labels.clear()
+            self._labels[said] = label
+        return label
+
+    def reply_context(self) -> ReplyContext:
+        """For the request that was given to encode() last, whether or not it goes as a delta."""
+        return ReplyContext(*self._current)
+
+    def sent(self) -> None:
+        """The message is on its way. If this isn't called, the ranks have never seen it."""
+        self._sent = self._current
+        self._encoder.sent()
+
+    def decode_reply(
+        self, context: ReplyContext, step: int, rank: int, payload: Payload, n_asked: int
+    ) -> Any:
+        """A new object. `n_asked`: how many ranks reply to the request. CodecDesync, DecodeError."""
+        base = (context.check, context.scheduled, context.orders.get(rank))
+        value, context.received[rank] = self._replies.decode(payload, base)
+        if len(context.received) == n_asked and step > self._newest[0]:
+            self._newest = (step, context.received)
+        return value
+
+
+class RankEnd:
+    """Decodes requests, in the rank's loop; encodes replies, in one thread, that one or another."""
+
+    def __init__(self, codec: StepCodec) -> None:
+        self._class = codec.reply_class
+        self._decoder = DeltaDecoder(codec.request_plan())
+        self._replies = ReplyCodec(codec.reply_plan())
+        self._orders: dict[int, ReplyOrder | None] = {}
+        self.reply_base: ReplyBase | None = None
+        """Of the request that was decoded last."""
+
+    def __len__(self) -> int:
+        return len(self._decoder)
+
+    def decode(
+        self, step: int, payload: Payload
+    ) -> tuple[str, tuple[Any, ...], dict[str, Any], ReplyRanks]:
+        """(method, args, kwargs, reply_ranks). CodecDesync, DecodeError."""
+        self.reply_base = None
+        record, behind, label, extra = self._decoder.decode(payload)
+        order = self._acknowledged(step - behind) if behind else None
+        self.reply_base = self._decoder.reply_base(order)
+        method, reply_ranks, numbers = _read_label.decode(label)
+        more, kwargs = (numbers, {}) if extra is None else extra
+        return method, (record, *more), kwargs, reply_ranks
+
+    def _acknowledged(self, step: int) -> ReplyOrder | None:
+        """What this rank replied to a step; None if it wasn't asked."""
+        for older in [other for other in list(self._orders) if other < step]:
+            del self._orders[older]
+        return self._orders.get(step)
+
+    def encode_reply(self, step: int, value: Any, base: ReplyBase | None) -> Message | None:
+        """A message, or None if this isn't a reply that goes as a delta. EncodeError."""
+        if base is None or type(value) is not self._class:
+            return None
+        message, order = self._replies.encode(value, base)
+        self._orders[step] = order
+        if len(self._orders) > _MAX_ORDERS:
+            del self._orders[next(iter(self._orders))]
+        return message

@@ -1,0 +1,49 @@
+"""RequestEncoder: requests as messages, by the step codec or by the object codec."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mpspmd.codec.objects import Message, ObjectEncoder
+from mpspmd.codec.steps import EngineEnd, ReplyContext
+from mpspmd.request import ReplyRanks
+from mpspmd.transport.channel import Kind
+
+_REQUEST = int(Kind.REQUEST)
+_LARGE_REQUEST = _REQUEST | int(Kind.OUT_OF_BAND)
+_STEP_REQUEST = _REQUEST | int(Kind.STEP)
+
+
+class RequestEncoder:
+    """The sending thread's: each message is sent before the next is encoded, or never."""
+
+    def __init__(self, step_end: EngineEnd | None) -> None:
+        self._encoder = ObjectEncoder()
+        self._step_end = step_end
+
+    def encode(
+        self,
+        step: int,
+        method: str | Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        reply_ranks: ReplyRanks,
+    ) -> tuple[int, Message]:
+        """The record's kind and what is in it. EncodeError."""
+        if self._step_end is not None:
+            message = self._step_end.encode(step, method, args, kwargs, reply_ranks)
+            if message is not None:
+                return _STEP_REQUEST, message
+        by_value = not isinstance(method, str)
+        message = self._encoder.encode((method, args, kwargs, reply_ranks), by_value=by_value)
+        return _LARGE_REQUEST if isinstance(message, list) else _REQUEST, message
+
+    def reply_context(self) -> ReplyContext | None:
+        """What replies to the last message are decoded with."""
+        return self._step_end.reply_context() if self._step_end is not None else None
+
+    def sent(self, kind: int) -> None:
+        """All of the last message is out. Without this the ranks are taken not to have seen it."""
+        if kind == _STEP_REQUEST and self._step_end is not None:
+            self._step_end.sent()

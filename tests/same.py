@@ -1,0 +1,37 @@
+"""assert_same: equal in every field, of the same types, in the same order; and nothing in common."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+_SHARED = (str, int, float, bool, bytes, type(None), type)
+
+
+def assert_same(sent: Any, got: Any, where: str = "it") -> None:
+    assert type(sent) is type(got), f"{where}: {type(sent)} became {type(got)}"
+    if isinstance(sent, _SHARED):
+        assert sent == got or sent != sent, f"{where}: {sent!r} became {got!r}"
+        return
+    if sent is not got or sent not in ((), frozenset()):
+        assert sent is not got, f"{where} is the very same object"
+    if dataclasses.is_dataclass(sent):
+        for field in dataclasses.fields(sent):
+            mine, yours = getattr(sent, field.name), getattr(got, field.name)
+            assert_same(mine, yours, f"{where}.{field.name}")
+    elif isinstance(sent, dict):
+        assert list(sent) == list(got), f"{where}: the keys or their order"
+        for key in sent:
+            assert_same(sent[key], got[key], f"{where}[{key!r}]")
+    elif isinstance(sent, list | tuple):
+        assert len(sent) == len(got), f"{where}: {len(sent)} became {len(got)}"
+        for i, (mine, yours) in enumerate(zip(sent, got, strict=True)):
+            assert_same(mine, yours, f"{where}[{i}]")
+    elif hasattr(sent, "tobytes"):  # a numpy array
+        assert (sent.dtype, sent.shape) == (got.dtype, got.shape), where
+        assert sent.tobytes() == got.tobytes(), where
+    elif hasattr(sent, "equal"):  # a tensor
+        assert sent.dtype == got.dtype, where
+        assert sent.equal(got), where
+    else:
+        assert sent == got, f"{where}: {sent!r} became {got!r}"

@@ -1,0 +1,97 @@
+"""Batch and Outcome: dataclasses with a field of each kind that the delta codec knows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from mpspmd import Worker
+from mpspmd._native import Plan
+from mpspmd.codec.delta import Kind, plan
+from mpspmd.codec.steps import StepCodec
+
+
+@dataclass
+class Rows:
+    keys: Any = field(default_factory=list)
+    progress: Any = field(default_factory=list)
+    trend: Any = field(default_factory=list)
+    groups: Any = field(default_factory=list)
+    lists: Any = field(default_factory=list)
+    tails: Any = field(default_factory=dict)
+    again: Any = field(default_factory=set)
+
+    @cached_property
+    def n_keys(self) -> int:
+        return len(self.keys)
+
+
+@dataclass
+class Batch:
+    counts: Any = field(default_factory=dict)
+    total: Any = 0
+    rows: Any = field(default_factory=Rows)
+    drafts: Any = field(default_factory=dict)
+    finished: Any = field(default_factory=set)
+    paused: Any = None
+    anything: Any = None
+    flag: Any = False
+
+
+@dataclass
+class Outcome:
+    keys: Any = field(default_factory=list)
+    index: Any = field(default_factory=dict)
+    tokens: Any = field(default_factory=list)
+    anything: Any = None
+
+
+def batch_plan(batch: type = Batch) -> Plan:
+    rows = plan(
+        Rows,
+        {
+            "keys": Kind.KEYS,
+            "progress": Kind.PROGRESS,
+            "trend": Kind.TREND,
+            "groups": Kind.GROUPS,
+            "lists": Kind.LISTS,
+            "tails": Kind.TAILS,
+            "again": Kind.KEYSET,
+        },
+    )
+    hot: dict[str, Any] = {
+        "counts": Kind.COUNTS,
+        "total": Kind.SUM,
+        "rows": rows,
+        "drafts": Kind.TOKENS,
+        "finished": Kind.FINISHED,
+        "paused": Kind.KEYSET,
+    }
+    return plan(batch, hot)
+
+
+def outcome_plan() -> Plan:
+    return plan(Outcome, {"keys": Kind.ORDER, "index": Kind.INDEX, "tokens": Kind.LISTS})
+
+
+CODEC = StepCodec(Batch, batch_plan, Outcome, outcome_plan)
+
+
+def joined(message: Any) -> bytes:
+    """A message as it lies in the ring."""
+    return b"".join(map(bytes, message)) if isinstance(message, list) else bytes(message)
+
+
+class Sampler(Worker):
+    """Answers a batch with an outcome: its keys in reverse, and their counts."""
+
+    def execute_model(self, batch: Batch, *more: Any, **named: Any) -> Any:
+        if batch.flag:
+            raise ValueError("as asked")
+        keys = list(batch.counts)[::-1]
+        index = {key: i for i, key in enumerate(keys)}
+        return Outcome(keys, index, [[batch.counts[key], -1] for key in keys], (more, named))
+
+    def echo(self, value: Any) -> Any:
+        return value
