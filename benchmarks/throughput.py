@@ -58,57 +58,58 @@ def run(options: Options) -> Results:
     settings = {"window": options.window}
     results = new_results("throughput", options.rounds, options.messages, settings)
     missing = results["missing"]
-    kinds = [
-        (window, [n_bytes for n_bytes in options.size if (n_bytes < _TENSOR_BYTES) == small])
-        for window, small in ((options.window, True), (1, False))
-    ]
-    kinds = [(window, some) for window, some in kinds if some]
+    tasks = [_task(n_bytes, options) for n_bytes in options.size]
     n_peers = len(options.transports)
-    n_steps = sum(steps(n_peers, len(some), options.rounds) for _, some in kinds)
-    with Progress(n_peers + len(options.ranks) * n_steps) as progress:
+    n_steps = n_peers + len(options.ranks) * steps(n_peers, len(tasks), options.rounds)
+    with Progress(n_steps) as progress:
         peers = load_peers(options.transports, missing, progress)
         for ranks in options.ranks:
-            for window, some in kinds:
-                setup = Setup(ranks, every=window)
-                tasks = [_task(n_bytes, window, options) for n_bytes in some]
-                for found in run_rounds(peers, setup, tasks, options.rounds, progress, missing):
-                    key = {
-                        "transport": found.peer.name,
-                        "version": found.peer.version,
-                        "ranks": ranks,
-                        "size_bytes": some[found.task],
-                        "kind": _kind(some[found.task]),
-                        "window": window,
-                    }
-                    results["results"].append(key | _figures(some[found.task], found.rounds))
-                    rounds = [asdict(rate) for rate in found.rounds]
-                    results["per_round"].append(key | {"rounds": rounds})
+            setup = Setup(ranks, every=options.window)
+            for found in run_rounds(peers, setup, tasks, options.rounds, progress, missing):
+                n_bytes = options.size[found.task]
+                key = {
+                    "transport": found.peer.name,
+                    "version": found.peer.version,
+                    "ranks": ranks,
+                    "size_bytes": n_bytes,
+                    "kind": _kind(n_bytes),
+                    "window": _window(n_bytes, options),
+                }
+                results["results"].append(key | _figures(n_bytes, found.rounds))
+                rounds = [asdict(rate) for rate in found.rounds]
+                results["per_round"].append(key | {"rounds": rounds})
     return results
 
 
-def _task(n_bytes: int, window: int, options: Options) -> Task[Rate]:
+def _task(n_bytes: int, options: Options) -> Task[Rate]:
+    window = _window(n_bytes, options)
+
     def task(peer: Peer, number: int) -> Rate:
         request = _request(n_bytes)
-        peer_window(peer, request, window)  # uncounted: ranks have just been woken
+        # Uncounted: the ranks have just been woken. A few bytes of a large tensor wake as well.
+        _send_window(peer, _request(min(n_bytes, _TENSOR_BYTES)), window)
         with no_garbage_collection():
-            began = time.perf_counter()
-            end = began + options.round_s
+            began = now = time.perf_counter()
             sent = 0
-            while sent < options.messages and (now := time.perf_counter()) < end:
-                peer_window(peer, request, window)
+            while sent < options.messages and now - began < options.round_s:
+                _send_window(peer, request, window)
                 sent += window
-            now = time.perf_counter()
+                now = time.perf_counter()
         return Rate(sent / (now - began), sent)
 
     return Task(f"{n_bytes:,} bytes", task)
 
 
-def peer_window(peer: Peer, request: object, window: int) -> None:
+def _send_window(peer: Peer, request: object, window: int) -> None:
     """So many messages in a row, and the ranks' replies to the last one."""
     send = peer.send
     for _ in range(window):
         send(request)
     peer.receive()
+
+
+def _window(n_bytes: int, options: Options) -> int:
+    return options.window if _kind(n_bytes) == "bytes" else 1
 
 
 def _kind(n_bytes: int) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def _compiler_version() -> str:
 
 
 class CPingPong(Peer):
-    """Bytes only, no pickle, no Python between messages, and both sides spin."""
+    """Bytes only, no pickle, no Python between messages; both sides spin, each on a core of its own."""
 
     name = "c-pingpong"
     version = _compiler_version()
@@ -82,14 +83,15 @@ class CPingPong(Peer):
 
     def _round_trips(self, payload: bytes, size: int, messages: int, limit_ns: int) -> list[int]:
         taken = (ctypes.c_int64 * messages)()
-        made = self._loop(
-            ctypes.c_void_p(self._shared.address),
-            payload,
-            ctypes.c_int64(size),
-            ctypes.c_int64(messages),
-            ctypes.c_int64(limit_ns),
-            taken,
-        )
+        with _on_core(0):
+            made = self._loop(
+                ctypes.c_void_p(self._shared.address),
+                payload,
+                ctypes.c_int64(size),
+                ctypes.c_int64(messages),
+                ctypes.c_int64(limit_ns),
+                taken,
+            )
         if made < 0:
             raise BenchmarkError(f"no answer from the rank of {self.name}")
         return taken[:made]
@@ -109,4 +111,16 @@ def _serve(rank: int, link: Connection, segment: Segment, library: str) -> None:
     copy = ctypes.create_string_buffer(_MAX_BYTES)
     loop = ctypes.CDLL(library).rank_loop
     link.send(None)
-    loop(ctypes.c_void_p(shared.address), copy)
+    with _on_core(-1):
+        loop(ctypes.c_void_p(shared.address), copy)
+
+
+@contextlib.contextmanager
+def _on_core(index: int) -> Iterator[None]:
+    """This thread on one of the usable cores: on the same one, each would wait for the other."""
+    usable = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {sorted(usable)[index]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, usable)

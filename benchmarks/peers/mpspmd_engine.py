@@ -55,8 +55,8 @@ class MpspmdEngine(Peer):
         return () if self._engine is None else self._engine.pids
 
     def send(self, request: object) -> None:
-        self._sent += 1
-        if self._sent % self._setup.every:
+        self._sent += isinstance(request, bytes)
+        if isinstance(request, bytes) and self._sent % self._setup.every:
             self._call("take", (request,), reply_ranks=None)
         else:
             self._future = self._call(

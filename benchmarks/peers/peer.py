@@ -33,7 +33,7 @@ class Setup:
     answer: object = None
     """What a rank replies to any request."""
     every: int = 1
-    """Ranks reply only to each so-many-th request."""
+    """Ranks reply only to each so-many-th request that is bytes, and to each of any other type."""
     timed: bool = False
     """A request is a list of seconds, one for each rank, that it works (sleeps) before it replies;
     its reply is time.perf_counter_ns() after that. All processes of a machine share that clock."""
@@ -69,6 +69,8 @@ class _Counting:
         self._requests = 0
 
     def __call__(self, request: object) -> object:
+        if not isinstance(request, bytes):
+            return self._answer
         self._requests += 1
         return SILENT if self._requests % self._every else self._answer
 
