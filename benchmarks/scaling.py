@@ -95,7 +95,7 @@ def _measure(ranks: int, options: Options, progress: Progress) -> tuple[list[Cos
             raise_if_interrupted()
             with (
                 progress.step(f"ranks {ranks}: round {number + 1} of {options.rounds}"),
-                deaths_raise(broadcast.pids, "mpspmd", 0.5),
+                deaths_raise(broadcast.pids, "mpspmd"),
                 no_garbage_collection(),
             ):
                 rounds.append(_round(broadcast, payload, options))

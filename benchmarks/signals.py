@@ -64,7 +64,7 @@ def raise_if_interrupted() -> None:
 
 
 @contextlib.contextmanager
-def deaths_raise(pids: Sequence[int], name: str, look_s: float) -> Iterator[None]:
+def deaths_raise(pids: Sequence[int], name: str, look_s: float = 0.5) -> Iterator[None]:
     """Within, the end of one of these children raises BenchmarkError in the main thread, up
     to `look_s` later.
 
