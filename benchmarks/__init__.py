@@ -8,5 +8,6 @@ One module a measurement, each run as `python -m benchmarks.<module>`:
     scaling            what a broadcast costs as the number of ranks grows
     step_overhead      a step of vLLM's executors, with workers that return at once
 
-`suite` runs the first four and writes docs/benchmarks.md. `peers` has the transports, one module each; how to add one is said there.
+`suite` runs the first four and writes docs/benchmarks.md. `peers` has the transports, one module
+each; how to add one is said there.
 """

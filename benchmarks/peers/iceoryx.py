@@ -36,6 +36,9 @@ class Iceoryx(Peer):
         self._setup = setup
         self._processes = RankProcesses(self.name)
         self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._ends: _Ends | None = None
+        self._out: Any = None
+        self._in: Any = None
 
     def start(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="benchmark-iceoryx2-")
@@ -61,8 +64,8 @@ class Iceoryx(Peer):
     def close(self) -> None:
         self._processes.stop(lambda: self.send(LEAVE))
         if self._folder is not None:
+            self._out = self._in = self._ends = None
             # Ranks that were killed leave their files.
-            self._out = self._in = self._ends = None  # type: ignore[assignment]
             for file in Path("/dev/shm").glob(f"{self._prefix}*"):
                 with contextlib.suppress(OSError):
                     file.unlink()
