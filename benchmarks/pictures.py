@@ -92,6 +92,7 @@ def _draw_scaling(results: Results, path: Path) -> None:
     for key, name in (
         ("writer_us", "writer, all awake"),
         ("writer_asleep_us", "writer, all asleep"),
+        ("writer_cpu_us", "its CPU time"),
         ("first_reader_us", "first reader"),
         ("last_reader_us", "last reader"),
     ):
@@ -101,7 +102,8 @@ def _draw_scaling(results: Results, path: Path) -> None:
     _label(memory, "shared memory", "ranks", "MiB")
     for one in (time, memory):
         one.set_xscale("log", base=2)
-        one.set_yscale("log")
+        one.set_xticks(ranks, [str(n) for n in ranks])
+    time.set_yscale("log")
     time.legend(fontsize="small")
     figure.savefig(path, dpi=_DPI)
 

@@ -5,8 +5,9 @@
 Of mpspmd's channels, with messages of --size raw bytes. `writer_us` is what the writer takes for one
 message when nobody sleeps: it looks at each reader's cursor only when the ring has filled. Then one
 process a rank; before each message all of them sleep on the bell. `writer_asleep_us` is the same
-with the FUTEX_WAKE that wakes all; `first_reader_us` and `last_reader_us` are from before the send
-until the first and the last rank has the message. `fits` says how each grows.
+with the FUTEX_WAKE that wakes all, and `writer_cpu_us` the part of it in which the writer's core
+worked for it, and not for ranks that had woken; `first_reader_us` and `last_reader_us` are from
+before the send until the first and the last rank has the message. `fits` says how each grows.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class Cost:
 
     writer_us: float
     writer_asleep_us: float
+    writer_cpu_us: float
     first_reader_us: float
     last_reader_us: float
     last_reader_p99_us: float
@@ -106,18 +108,21 @@ def _measure(ranks: int, options: Options, progress: Progress) -> tuple[list[Cos
 
 
 def _round(broadcast: Broadcast, payload: bytes, options: Options) -> Cost:
-    writer, first, last = [], [], []
+    writer, work, first, last = [], [], [], []
     for _ in range(options.messages):
         time.sleep(options.gap_ms / 1e3)  # all fall asleep
+        worked = time.thread_time_ns()
         began = time.perf_counter_ns()
         broadcast.send(payload)
         writer.append(time.perf_counter_ns() - began)
+        work.append(time.thread_time_ns() - worked)
         arrivals = [moment - began for moment in broadcast.arrivals()]
         first.append(min(arrivals))
         last.append(max(arrivals))
     return Cost(
         _awake_writer_us(len(broadcast.pids), payload, options.messages),
         statistics.fmean(writer) / 1e3,
+        statistics.fmean(work) / 1e3,
         statistics.fmean(first) / 1e3,
         statistics.fmean(last) / 1e3,
         sorted(last)[-1 - len(last) // 100] / 1e3,
@@ -162,6 +167,7 @@ def columns(results: Results) -> list[Column]:
         text("version", "version"),
         figure("writer, all awake", "writer_us", 2),
         figure("writer, all asleep", "writer_asleep_us"),
+        figure("its CPU time", "writer_cpu_us"),
         figure("first reader", "first_reader_us"),
         figure("last reader", "last_reader_us"),
         figure("its p99", "last_reader_p99_us"),

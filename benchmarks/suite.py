@@ -109,8 +109,9 @@ RUNS = {
         "Scaling",
         "One broadcast of 64 bytes to ranks that all sleep, on whatever cores there are. `writer` is "
         "what sending takes: with everybody awake no system call is made; with all asleep it is one "
-        "FUTEX_WAKE, in which the kernel makes every sleeper runnable. `last reader` is from before "
-        "the send until the last rank has the message: with more ranks than cores they take turns.",
+        "FUTEX_WAKE, in which the kernel makes every sleeper runnable, and woken ranks may take the "
+        "writer's core before it is through: its CPU time is what it did itself. `last reader` is from "
+        "before the send until the last rank has the message: with more ranks than cores they take turns.",
     ),
 }
 
