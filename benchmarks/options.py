@@ -1,114 +1,118 @@
-"""Options of channel_latency."""
+"""Options that the tools share, and what each kind of option takes."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from benchmarks.peers import CLASSES
-from benchmarks.peers.peer import Repliers
+from benchmarks.peers.peer import MAX_RANKS
 
-_MAX_RANKS = 64  # mpspmd's limit
 _MAX_SIZE = 1 << 28
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True)
-class Options:
-    ranks: list[int]
-    size: int  # bytes
-    rounds: int
-    messages: int  # in each round
-    reply: Repliers
-    transports: list[str]
-    json: Path | None
+class Parser(argparse.ArgumentParser):
+    """Of one tool, with the options that each has: --ranks --rounds --transports --json --plot."""
 
+    def __init__(
+        self,
+        tool: str,
+        description: str,
+        *,
+        ranks: str,
+        rounds: int,
+        transports: Sequence[str] = (),
+        known: Sequence[str] = tuple(CLASSES),
+    ) -> None:
+        """Without --transports when there are none."""
+        super().__init__(
+            prog=tool,
+            description=description,
+            epilog="Transports: " + ", ".join(known) + "." if transports else None,
+            allow_abbrev=False,
+        )
+        self.add("--ranks", whole_numbers(1, MAX_RANKS), ranks, "N,N", "how many ranks")
+        self.add("--rounds", count, str(rounds), "N", "results are medians over them")
+        if transports:
+            take = names(known, "transport")
+            self.add("--transports", take, ",".join(transports), "NAME,NAME", "what to measure")
+        self.add_argument(
+            "--json", type=_file, metavar="FILE", help="where to write the results as well"
+        )
+        self.add_argument(
+            "--plot", type=_file, metavar="FILE", help="where to draw them (.png, .svg)"
+        )
 
-class _Parser(argparse.ArgumentParser):
+    def add(
+        self, name: str, kind: Callable[[str], object], default: str, metavar: str, text: str
+    ) -> None:
+        self.add_argument(
+            name, type=kind, default=default, metavar=metavar, help=f"{text} (default: %(default)s)"
+        )
+
     def error(self, message: str) -> NoReturn:
         """One line, exit code 2."""
         self.exit(2, f"{self.prog}: {message}\n")
 
 
-def parse(arguments: Sequence[str] | None = None) -> Options:
-    """SystemExit when an option is wrong, or when help was asked for."""
-    parser = _Parser(
-        prog="channel_latency",
-        description="The round trip of one message, engine -> ranks -> engine, one at a time.",
-        epilog="Transports: " + ", ".join(CLASSES) + ".",
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--ranks", type=_ranks, default="1,2,4", metavar="N,N", help="default: %(default)s"
-    )
-    parser.add_argument(
-        "--size",
-        type=_size,
-        default="64",
-        metavar="BYTES",
-        help="payload of a request (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--rounds",
-        type=_count,
-        default="5",
-        metavar="N",
-        help="results are medians over them (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--messages",
-        type=_count,
-        default="5000",
-        metavar="N",
-        help="how many are timed in each round (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--reply",
-        choices=("all", "rank0"),
-        default="all",
-        help="who replies; every rank gets each request (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--transports",
-        type=_transports,
-        default=",".join(CLASSES),
-        metavar="NAME,NAME",
-        help="default: all",
-    )
-    parser.add_argument(
-        "--json", type=_file, metavar="FILE", help="where to write the results as well"
-    )
-    return Options(**vars(parser.parse_args(arguments)))
+def count(text: str) -> int:
+    return _number(text, 1, 10**9)
 
 
-def _ranks(text: str) -> list[int]:
-    return _unique([_number(part, 1, _MAX_RANKS) for part in text.split(",")], text)
+def sizes(text: str) -> list[int]:
+    """Bytes; K and M stand for KiB and MiB."""
+    return _unique([_size(part) for part in text.split(",")], text)
+
+
+def whole_numbers(low: int, high: int) -> Callable[[str], list[int]]:
+    return lambda text: _unique([_number(part, low, high) for part in text.split(",")], text)
+
+
+def numbers(low: float, high: float) -> Callable[[str], list[float]]:
+    take = number(low, high)
+    return lambda text: _unique([take(part) for part in text.split(",")], text)
+
+
+def number(low: float, high: float) -> Callable[[str], float]:
+    def take(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if low <= value <= high:
+            return value
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low:g} to {high:g}")
+
+    return take
+
+
+def names(known: Sequence[str], what: str) -> Callable[[str], list[str]]:
+    def take(text: str) -> list[str]:
+        for name in (given := text.split(",")):
+            if name not in known:
+                raise argparse.ArgumentTypeError(
+                    f"there is no {what} {name!r}; there are {', '.join(known)}"
+                )
+        return _unique(given, text)
+
+    return take
 
 
 def _size(text: str) -> int:
-    return _number(text, 0, _MAX_SIZE)
-
-
-def _count(text: str) -> int:
-    return _number(text, 1, 10**9)
+    units = {"K": 1 << 10, "M": 1 << 20}
+    digits, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1)
+    if digits.strip().isdecimal() and 0 <= (size := int(digits) * unit) <= _MAX_SIZE:
+        return size
+    raise argparse.ArgumentTypeError(f"{text!r} is not a size from 0 to {_MAX_SIZE >> 20}M")
 
 
 def _number(text: str, low: int, high: int) -> int:
     if text.strip().isdecimal() and low <= int(text) <= high:
         return int(text)
     raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
-
-
-def _transports(text: str) -> list[str]:
-    for name in (names := text.split(",")):
-        if name not in CLASSES:
-            raise argparse.ArgumentTypeError(
-                f"there is no transport {name!r}; there are {', '.join(CLASSES)}"
-            )
-    return _unique(names, text)
 
 
 def _unique(values: list[_T], text: str) -> list[_T]:

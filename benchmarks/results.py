@@ -1,40 +1,24 @@
-"""Results: what a run of channel_latency has found, as in its JSON file."""
+"""Results: what a run of a tool has found, as in its JSON file."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Any, NotRequired, TypeAlias, TypedDict
 
-from benchmarks.latency import Latency, median
-from benchmarks.machine import Machine
-from benchmarks.peers.peer import Peer, Repliers
+from benchmarks.growth import Growth
+from benchmarks.machine import Machine, this_machine
+from benchmarks.peers import load
+from benchmarks.peers.peer import Peer
+from benchmarks.progress import Progress
+from benchmarks.signals import uninterrupted
 
-
-class Row(TypedDict):
-    """One transport with one number of ranks. Times are medians over the rounds, in µs."""
-
-    transport: str
-    version: str
-    ranks: int
-    reply: Repliers
-    size_bytes: int
-    mean_us: float
-    p50_us: float
-    p99_us: float
-    messages: int  # counted ones, in all rounds together
-
-
-class Rounds(TypedDict):
-    """What a row's figures are the medians of, in the order of the rounds."""
-
-    transport: str
-    ranks: int
-    rounds: list[dict[str, float]]
+Row: TypeAlias = dict[str, Any]
+"""One transport in one configuration: `transport`, `version`, `ranks`, and the tool's own keys.
+Figures are medians over the rounds."""
 
 
 class Missing(TypedDict):
-    """A transport that was asked for and couldn't be measured."""
+    """A transport that was asked for and couldn't be measured, or not with so many ranks."""
 
     name: str
     why: str
@@ -45,37 +29,39 @@ class Results(TypedDict):
     machine: Machine
     rounds: int
     messages_per_round: int
+    settings: dict[str, Any]  # the options of the run
     results: list[Row]
-    per_round: list[Rounds]
+    per_round: list[Row]  # what a row's figures are the medians of, in the order of the rounds
     missing: list[Missing]
+    fits: NotRequired[dict[str, Growth]]  # of each figure over the number of ranks; scaling
 
 
-def row(
-    peer: type[Peer],
-    ranks: int,
-    reply: Repliers,
-    size_bytes: int,
-    rounds: Sequence[Latency],
-    messages: int,
-) -> Row:
-    """The medians of `rounds`, with `messages` in each."""
-    figures = median(rounds)
+def new_results(benchmark: str, rounds: int, messages: int, settings: dict[str, Any]) -> Results:
     return {
-        "transport": peer.name,
-        "version": peer.version,
-        "ranks": ranks,
-        "reply": reply,
-        "size_bytes": size_bytes,
-        "mean_us": round(figures.mean_us, 3),
-        "p50_us": round(figures.p50_us, 3),
-        "p99_us": round(figures.p99_us, 3),
-        "messages": len(rounds) * messages,
+        "benchmark": benchmark,
+        "machine": this_machine(),
+        "rounds": rounds,
+        "messages_per_round": messages,
+        "settings": settings,
+        "results": [],
+        "per_round": [],
+        "missing": [],
     }
 
 
-def per_round(peer: type[Peer], ranks: int, rounds: Sequence[Latency]) -> Rounds:
-    return {
-        "transport": peer.name,
-        "ranks": ranks,
-        "rounds": [dataclasses.asdict(latency) for latency in rounds],
-    }
+def load_peers(
+    names: Sequence[str], missing: list[Missing], progress: Progress
+) -> list[type[Peer]]:
+    """Those that can be imported; the others are added to `missing`."""
+    peers = []
+    for name in names:
+        with progress.step(f"importing {name}"):
+            try:
+                # An exception from outside in the middle of its import can abort the process.
+                with uninterrupted():
+                    peers.append(load(name))
+            except ModuleNotFoundError as error:
+                missing.append({"name": name, "why": f"not installed: {error}"})
+            except Exception as error:
+                missing.append({"name": name, "why": f"{type(error).__name__}: {error}"})
+    return peers

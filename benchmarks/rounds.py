@@ -3,79 +3,108 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Generic, NamedTuple, TypeVar
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.latency import Latency, measure
 from benchmarks.pause import pause, resume
 from benchmarks.peers.peer import Peer, Setup
 from benchmarks.progress import Progress
+from benchmarks.results import Missing
 from benchmarks.signals import deaths_raise, raise_if_interrupted, uninterrupted
 
+T = TypeVar("T")
 
-def steps(n_peers: int, rounds: int) -> int:
-    """How many steps of progress run_rounds() makes."""
-    return n_peers * (1 + rounds)
+
+class Task(NamedTuple, Generic[T]):
+    """Something to measure of each peer in each round."""
+
+    name: str  # shown while it runs
+    measure: Callable[[Peer, int], T]  # gets the number of the round
+    look_s: float = 0.5  # how often the engine is disturbed to see whether all ranks live
+
+
+class Finding(NamedTuple, Generic[T]):
+    """What the rounds of one task of one peer have found, in their order."""
+
+    peer: type[Peer]
+    task: int
+    rounds: list[T]
+
+
+def steps(n_peers: int, n_tasks: int, rounds: int) -> int:
+    """How many steps of progress run_rounds() makes at most."""
+    return n_peers * (1 + n_tasks * rounds)
 
 
 def run_rounds(
     classes: Sequence[type[Peer]],
     setup: Setup,
-    request: object,
+    tasks: Sequence[Task[T]],
     rounds: int,
-    messages: int,
     progress: Progress,
-) -> dict[str, list[Latency]]:
-    """Each peer's latency in each round. No process of theirs is left when it returns or raises.
+    missing: list[Missing],
+) -> list[Finding[T]]:
+    """All tasks of all peers that can have so many ranks, by task and then by peer.
 
-    Only one peer's processes run at any time; those of all others are stopped. BenchmarkError.
+    Only one peer's processes run at any time; those of all others are stopped. None of them is left
+    when it returns or raises. A peer that can't be started is added to `missing`; one that fails
+    later raises BenchmarkError.
     """
-    latencies: dict[str, list[Latency]] = {peer.name: [] for peer in classes}
+    classes = [peer for peer in classes if peer.max_ranks >= setup.ranks]
+    findings: dict[tuple[str, int], Finding[T]] = {
+        (peer.name, number): Finding(peer, number, [])
+        for number in range(len(tasks))
+        for peer in classes
+    }
     peers: list[Peer] = []
     try:
         for peer_class in classes:
             raise_if_interrupted()
             with progress.step(f"ranks {setup.ranks}: starting {peer_class.name}"):
                 peers.append(peer := peer_class(setup))
-                _start(peer, setup)
+                try:
+                    peer.start()
+                except Exception as error:
+                    with uninterrupted():
+                        peers.remove(peer)
+                        peer.close()
+                    missing.append({"name": peer.name, "why": _why_not_started(setup, error)})
+                    continue
                 pause(peer.pids)
         for number in range(rounds):
             # Another one goes first in each round.
-            first = number % len(peers)
+            first = number % max(1, len(peers))
             for peer in peers[first:] + peers[:first]:
-                raise_if_interrupted()
-                with progress.step(
-                    f"ranks {setup.ranks}: round {number + 1} of {rounds}, {peer.name}"
-                ):
-                    latencies[peer.name].append(_measure(peer, request, messages))
+                resume(peer.pids)
+                for index, task in enumerate(tasks):
+                    raise_if_interrupted()
+                    with progress.step(
+                        f"ranks {setup.ranks}: round {number + 1} of {rounds}, "
+                        f"{peer.name}, {task.name}"
+                    ):
+                        findings[peer.name, index].rounds.append(_measure(peer, task, number))
+                pause(peer.pids)
     finally:
         with uninterrupted(), contextlib.ExitStack() as ends:
             for peer in peers:
                 ends.callback(_end, peer)
-    return latencies
+    return [finding for finding in findings.values() if finding.rounds]
 
 
-def _start(peer: Peer, setup: Setup) -> None:
+def _why_not_started(setup: Setup, error: Exception) -> str:
+    reason = "; ".join(str(error).splitlines())
+    return f"failed to start with {setup.ranks} ranks: {type(error).__name__}: {reason}"
+
+
+def _measure(peer: Peer, task: Task[T], number: int) -> T:
     try:
-        peer.start()
-    except Exception as error:
-        reason = "; ".join(str(error).splitlines())
-        raise BenchmarkError(
-            f"{peer.name} can't be started with {setup.ranks} ranks: {reason}"
-        ) from error
-
-
-def _measure(peer: Peer, request: object, messages: int) -> Latency:
-    resume(peer.pids)
-    try:
-        with deaths_raise(peer.pids, peer.name):
-            latency = measure(peer, request, messages)
+        with deaths_raise(peer.pids, peer.name, task.look_s):
+            return task.measure(peer, number)
     except BenchmarkError:
         raise
     except Exception as error:
         raise BenchmarkError(f"{peer.name} failed: {type(error).__name__}: {error}") from error
-    pause(peer.pids)
-    return latency
 
 
 def _end(peer: Peer) -> None:

@@ -9,8 +9,6 @@ from collections.abc import Iterator, Sequence
 
 from benchmarks.errors import BenchmarkError
 
-_LOOK_S = 0.5
-
 
 class Interrupted(BaseException):
     """SIGINT or SIGTERM has come."""
@@ -66,8 +64,9 @@ def raise_if_interrupted() -> None:
 
 
 @contextlib.contextmanager
-def deaths_raise(pids: Sequence[int], name: str) -> Iterator[None]:
-    """Within, the end of one of these children raises BenchmarkError in the main thread.
+def deaths_raise(pids: Sequence[int], name: str, look_s: float = 0.5) -> Iterator[None]:
+    """Within, the end of one of these children raises BenchmarkError in the main thread, up
+    to `look_s` later.
 
     So waits for a reply need no timeout in what is measured. A timer's signal does it, and not
     SIGCHLD: a signal that comes just before the process goes to sleep in C doesn't wake it, and is
@@ -83,7 +82,7 @@ def deaths_raise(pids: Sequence[int], name: str) -> Iterator[None]:
                 raise BenchmarkError(f"a rank of {name} (pid {pid}) ended: {ending}")
 
     old = signal.signal(signal.SIGALRM, look)
-    signal.setitimer(signal.ITIMER_REAL, _LOOK_S, _LOOK_S)
+    signal.setitimer(signal.ITIMER_REAL, look_s, look_s)
     try:
         yield
     finally:

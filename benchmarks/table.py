@@ -1,56 +1,99 @@
-"""The table of results, for a terminal."""
+"""The table of results: on the terminal, and for a document."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from itertools import groupby
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.results import Results, Row
+from benchmarks.machine import describe
+from benchmarks.results import Missing, Results, Row
 
-_REFERENCE = "mpspmd"
-_REPLIES = {"all": "every rank replies", "rank0": "rank 0 replies"}
+_FILE_WIDTH = 160  # where nobody says how wide a line may be
 
 
-def print_table(results: Results, size_bytes: int, reply: str) -> None:
-    """On stdout."""
-    console = Console(highlight=False)
-    machine = results["machine"]
-    console.print(
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB, "
-        f"{machine['kernel']}, Python {machine['python']}, load {machine['load_average'][0]}"
-    )
-    table = Table(
-        title=f"Round trip of {size_bytes:,} bytes, µs; {_REPLIES[reply]}",
-        caption=f"medians of {results['rounds']} rounds of {results['messages_per_round']:,}; "
-        "ratios of the p50",
-    )
-    for heading in ("ranks", "transport", "version"):
-        table.add_column(heading)
-    for heading in ("mean", "p50", "p99", f"vs {_REFERENCE}"):
-        table.add_column(heading, justify="right")
-    reference = {
-        row["ranks"]: row["p50_us"] for row in results["results"] if row["transport"] == _REFERENCE
+class Column(NamedTuple):
+    heading: str
+    cell: Callable[[Row], str]
+    right: bool = True
+
+
+def text(heading: str, key: str) -> Column:
+    return Column(heading, lambda row: str(row[key]), right=False)
+
+
+def figure(heading: str, key: str, digits: int = 1) -> Column:
+    """A dash where a row has no such figure."""
+
+    def cell(row: Row) -> str:
+        value = row.get(key)
+        return "–" if value is None else f"{value:,.{digits}f}"  # noqa: RUF001
+
+    return Column(heading, cell)
+
+
+def size(heading: str, key: str) -> Column:
+    return Column(heading, lambda row: size_text(row[key]))
+
+
+def mebibytes(heading: str, key: str) -> Column:
+    return Column(heading, lambda row: f"{row[key] / 2**20:,.1f}")
+
+
+def size_text(n_bytes: int) -> str:
+    for unit, name in ((1 << 20, "MiB"), (1 << 10, "KiB")):
+        if n_bytes >= unit and n_bytes % unit == 0:
+            return f"{n_bytes // unit:,} {name}"
+    return f"{n_bytes:,} B"
+
+
+def ratio(rows: Sequence[Row], key: str, reference: str, same: Sequence[str]) -> Column:
+    """How many times the figure of the `reference` transport, in the row with the same keys."""
+    base = {
+        tuple(row[name] for name in same): row[key] for row in rows if row["transport"] == reference
     }
-    for _, rows in groupby(results["results"], key=lambda row: row["ranks"]):
+
+    def cell(row: Row) -> str:
+        value = base.get(tuple(row[name] for name in same))
+        return f"{row[key] / value:.1f}×" if value else ""  # noqa: RUF001
+
+    return Column(f"vs {reference}", cell)
+
+
+def print_table(
+    results: Results, columns: Sequence[Column], title: str, caption: str, group: Sequence[str]
+) -> None:
+    """On stdout. A line divides rows that differ in the `group` keys."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _FILE_WIDTH
+    console.print(describe(results["machine"]))
+    table = Table(title=title, caption=caption)
+    for column in columns:
+        table.add_column(column.heading, justify="right" if column.right else "left")
+    for _, rows in groupby(results["results"], key=lambda row: [row[name] for name in group]):
         for row in rows:
-            table.add_row(*_cells(row, reference))
+            table.add_row(*(column.cell(row) for column in columns))
         table.add_section()
     for missing in results["missing"]:
-        table.add_row("", missing["name"], "missing", "–", "–", "–", "–")  # noqa: RUF001
+        table.add_row(*(_missing_cell(column, missing) for column in columns))
     console.print(table)
     for missing in results["missing"]:
         console.print(f"{missing['name']} was not measured: {missing['why']}", markup=False)
 
 
-def _cells(row: Row, reference: Mapping[int, float]) -> tuple[str, ...]:
-    base = reference.get(row["ranks"])
-    return (
-        str(row["ranks"]),
-        row["transport"],
-        row["version"],
-        *(f"{value:,.1f}" for value in (row["mean_us"], row["p50_us"], row["p99_us"])),
-        "" if base is None else f"{row['p50_us'] / base:.1f}×",  # noqa: RUF001
-    )
+def _missing_cell(column: Column, missing: Missing) -> str:
+    words = {"transport": missing["name"], "version": missing["why"].partition(":")[0]}
+    return words.get(column.heading, "–")  # noqa: RUF001
+
+
+def markdown(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+    lines = [
+        [column.heading for column in columns],
+        ["---:" if column.right else "---" for column in columns],
+        *([column.cell(row) for column in columns] for row in rows),
+    ]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)

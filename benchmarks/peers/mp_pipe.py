@@ -7,11 +7,11 @@ import platform
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 
-from benchmarks.peers.peer import Setup
+from benchmarks.peers.peer import SILENT, Peer, Setup
 from benchmarks.rank_processes import LEAVE, RankProcesses
 
 
-class MpPipe:
+class MpPipe(Peer):
     """The request goes to each rank in turn, then the replies are read in turn."""
 
     name = "mp-pipe"
@@ -39,11 +39,12 @@ class MpPipe:
     def pids(self) -> Sequence[int]:
         return self._processes.pids
 
-    def round_trip(self, request: object) -> None:
+    def send(self, request: object) -> None:
         for pipe in self._pipes:
             pipe.send(request)
-        for pipe in self._repliers:
-            pipe.recv()
+
+    def receive(self) -> list[object]:
+        return [pipe.recv() for pipe in self._repliers]
 
     def close(self) -> None:
         self._processes.stop(self._ask_to_leave)
@@ -56,8 +57,8 @@ class MpPipe:
 
 
 def _serve(rank: int, link: Connection, setup: Setup, pipe: Connection) -> None:
-    replies = rank in setup.repliers
+    respond = setup.responder(rank)
     link.send(None)
-    while pipe.recv() is not LEAVE:
-        if replies:
-            pipe.send(setup.answer)
+    while (request := pipe.recv()) is not LEAVE:
+        if (reply := respond(request)) is not SILENT:
+            pipe.send(reply)

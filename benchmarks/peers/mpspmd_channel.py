@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
+from typing import Any, ClassVar
 
 import mpspmd
-from benchmarks.peers.peer import Setup
+from benchmarks.peers.peer import SILENT, Peer, Setup
 from benchmarks.rank_processes import LEAVE, RankProcesses
 from mpspmd._native import Inbox, Writer
 from mpspmd.codec.objects import ObjectEncoder, decode
@@ -19,11 +20,13 @@ _OUT_OF_BAND = int(Kind.OUT_OF_BAND)
 _LEAVE_TIMEOUT_S = 1.0
 
 
-class MpspmdChannel:
+class MpspmdChannel(Peer):
     """One ring of requests that all ranks read, one ring of replies from each."""
 
     name = "mpspmd"
     version = mpspmd.__version__
+    settings: ClassVar[dict[str, Any]] = {}
+    """Of RuntimeConfig, over the MPSPMD_* variables."""
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
@@ -34,7 +37,8 @@ class MpspmdChannel:
         self._step = 0
 
     def start(self) -> None:
-        self._segments = ChannelSegments.create(self._setup.ranks, RuntimeConfig.from_env())
+        config = RuntimeConfig.from_env(**self.settings)
+        self._segments = ChannelSegments.create(self._setup.ranks, config)
         self._channel = EngineChannel(self._segments)
         self._processes.start(_serve, [(self._setup, self._segments)] * self._setup.ranks)
         self._processes.reports()
@@ -43,11 +47,13 @@ class MpspmdChannel:
     def pids(self) -> Sequence[int]:
         return self._processes.pids
 
-    def round_trip(self, request: object) -> None:
+    def send(self, request: object) -> None:
         self._step += 1
         _send(self._channel.requests, self._encoder, _REQUEST, self._step, request)
-        for _ in range(self._n_replies):
-            _receive(self._channel.replies)
+
+    def receive(self) -> list[object]:
+        replies = self._channel.replies
+        return [_receive(replies)[1] for _ in range(self._n_replies)]
 
     def close(self) -> None:
         self._processes.stop(self._ask_to_leave)
@@ -58,18 +64,33 @@ class MpspmdChannel:
         self._channel.requests.send(_REQUEST, 0, ObjectEncoder().encode(LEAVE), _LEAVE_TIMEOUT_S)
 
 
+class MpspmdSpin(MpspmdChannel):
+    name = "mpspmd-spin"
+    settings: ClassVar[dict[str, Any]] = {"wait": "spin"}
+
+
+class MpspmdYield(MpspmdChannel):
+    name = "mpspmd-yield"
+    settings: ClassVar[dict[str, Any]] = {"wait": "yield"}
+
+
+class MpspmdPark(MpspmdChannel):
+    name = "mpspmd-park"
+    settings: ClassVar[dict[str, Any]] = {"wait": "park"}
+
+
 def _serve(rank: int, link: Connection, setup: Setup, segments: ChannelSegments) -> None:
     channel = RankChannel(segments, rank)
     segments.close()
     encoder = ObjectEncoder()
-    replies = rank in setup.repliers
+    respond = setup.responder(rank)
     link.send(None)
     while True:
         step, request = _receive(channel.requests)
         if request is LEAVE:
             return
-        if replies:
-            _send(channel.replies, encoder, _REPLY, step, setup.answer)
+        if (reply := respond(request)) is not SILENT:
+            _send(channel.replies, encoder, _REPLY, step, reply)
 
 
 def _send(writer: Writer, encoder: ObjectEncoder, kind: int, step: int, obj: object) -> None:

@@ -8,23 +8,26 @@ import torch.multiprocessing  # noqa: F401 - takes seconds: now, not while Engin
 
 import mpspmd
 from benchmarks.parent import die_with_parent
-from benchmarks.peers.peer import Setup
+from benchmarks.peers.peer import Peer, Setup
 from mpspmd.request import ReplyRanks
+from mpspmd.runtime.call import StepFuture
 
 
 class Answering(mpspmd.Worker):
     """Takes a request, does nothing with it and returns the answer."""
 
-    def __init__(self, ctx: mpspmd.RankContext, answer: object) -> None:
+    def __init__(self, ctx: mpspmd.RankContext, setup: Setup) -> None:
         die_with_parent()
         super().__init__(ctx)
-        self._answer = answer
+        # Who replies to which request is for the engine to say.
+        everyone = Setup(setup.ranks, answer=setup.answer, timed=setup.timed)
+        self._respond = everyone.responder(ctx.rank)
 
     def take(self, request: object) -> object:
-        return self._answer
+        return self._respond(request)
 
 
-class MpspmdEngine:
+class MpspmdEngine(Peer):
     """Engine.call: the request is an argument of a method, the answer what the method returns.
 
     So a message also carries the method's name and who replies, and it goes through everything that
@@ -37,21 +40,39 @@ class MpspmdEngine:
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
         self._engine: mpspmd.Engine | None = None
+        self._reply_ranks: ReplyRanks = "all" if setup.reply == "all" else 0
+        self._sent = 0
+        self._future: StepFuture | None = None
 
     def start(self) -> None:
         self._engine = engine = mpspmd.Engine(
-            Answering, world_size=self._setup.ranks, args=(self._setup.answer,)
+            Answering, world_size=self._setup.ranks, args=(self._setup,)
         )
         self._call = engine.call
-        self._reply_ranks: ReplyRanks = "all" if self._setup.reply == "all" else 0
 
     @property
     def pids(self) -> Sequence[int]:
         return () if self._engine is None else self._engine.pids
 
-    def round_trip(self, request: object) -> None:
-        self._call("take", (request,), reply_ranks=self._reply_ranks)
+    def send(self, request: object) -> None:
+        self._sent += isinstance(request, bytes)
+        if isinstance(request, bytes) and self._sent % self._setup.every:
+            self._call("take", (request,), reply_ranks=None)
+        else:
+            self._future = self._call(
+                "take", (request,), reply_ranks=self._reply_ranks, non_block=True
+            )
+
+    def receive(self) -> list[object]:
+        assert self._future is not None
+        return self._replies(self._future.result())
+
+    def round_trip(self, request: object) -> list[object]:
+        return self._replies(self._call("take", (request,), reply_ranks=self._reply_ranks))
 
     def close(self) -> None:
         if self._engine is not None:
             self._engine.shutdown()
+
+    def _replies(self, outcome: object) -> list[object]:
+        return outcome if isinstance(outcome, list) else [outcome]

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, TypeAlias
+from typing import ClassVar, Final, Literal, TypeAlias
 
 Repliers: TypeAlias = Literal["all", "rank0"]
+
+MAX_RANKS: Final = 64  # mpspmd's limit
+
+
+class _Silent:
+    """The type of SILENT."""
+
+
+SILENT: Final = _Silent()
+"""What a responder returns when its rank doesn't reply. Compared with `is`."""
+
+Responder: TypeAlias = Callable[[object], object]
+"""A rank's answer to a request, or SILENT."""
 
 
 @dataclass(frozen=True)
@@ -14,17 +29,53 @@ class Setup:
     """What a transport is to do; known to the engine and to every rank before the first message."""
 
     ranks: int
-    reply: Repliers
+    reply: Repliers = "all"
     answer: object = None
     """What a rank replies to any request."""
+    every: int = 1
+    """Ranks reply only to each so-many-th request that is bytes, and to each of any other type."""
+    timed: bool = False
+    """A request is a list of seconds, one for each rank, that it works (sleeps) before it replies;
+    its reply is time.perf_counter_ns() after that. All processes of a machine share that clock."""
 
     @property
     def repliers(self) -> range:
         """The ranks that reply. The others get and decode the requests too."""
         return range(self.ranks if self.reply == "all" else 1)
 
+    def responder(self, rank: int) -> Responder:
+        """For a rank's loop, which calls it with each request but LEAVE."""
+        answer = self.answer
+        if rank not in self.repliers:
+            return lambda request: SILENT
+        if self.timed:
+            return lambda request: _work(request, rank)
+        if self.every == 1:
+            return lambda request: answer
+        return _Counting(answer, self.every)
 
-class Peer(Protocol):
+
+def _work(request: object, rank: int) -> int:
+    assert isinstance(request, list)
+    if (seconds := request[rank]) > 0:
+        time.sleep(seconds)
+    return time.perf_counter_ns()
+
+
+class _Counting:
+    def __init__(self, answer: object, every: int) -> None:
+        self._answer = answer
+        self._every = every
+        self._requests = 0
+
+    def __call__(self, request: object) -> object:
+        if not isinstance(request, bytes):
+            return self._answer
+        self._requests += 1
+        return SILENT if self._requests % self._every else self._answer
+
+
+class Peer(ABC):
     """A transport from this process, the engine, to `setup.ranks` others, the ranks, and back.
 
     Main thread of the engine's process. An object is made, started once and closed once; close() is
@@ -33,19 +84,51 @@ class Peer(Protocol):
 
     name: ClassVar[str]
     version: ClassVar[str]
+    max_ranks: ClassVar[int] = MAX_RANKS
 
+    @abstractmethod
     def __init__(self, setup: Setup) -> None:
         """Holds no process and no other resource yet."""
 
+    @abstractmethod
     def start(self) -> None:
         """Returns when every rank can be sent to."""
 
     @property
+    @abstractmethod
     def pids(self) -> Sequence[int]:
-        """All processes besides the engine's that work, or wait, for messages."""
+        """The ranks' processes in rank order, then others that only this transport needs."""
 
-    def round_trip(self, request: object) -> None:
-        """Sends `request`, pickled, to every rank; returns when all that reply have, unpickled."""
+    @abstractmethod
+    def send(self, request: object) -> None:
+        """Sends `request`, pickled, to every rank."""
 
+    @abstractmethod
+    def receive(self) -> list[object]:
+        """Returns when all ranks that reply have: their replies, unpickled, in any order."""
+
+    @abstractmethod
     def close(self) -> None:
         """Ends the processes, which aren't stopped by a signal now, and frees what start() took."""
+
+    def round_trip(self, request: object) -> list[object]:
+        """Sends a request that is replied to, and waits for the replies."""
+        self.send(request)
+        return self.receive()
+
+    def time_round_trips(self, request: object, messages: int, limit_ns: int) -> list[int]:
+        """How many nanoseconds each of `messages` round trips took, one after the other; fewer when
+        they take longer than `limit_ns` together. The clock and the loop are in each: about 0.1 µs.
+        """
+        round_trip = self.round_trip
+        clock = time.perf_counter_ns
+        taken: list[int] = []
+        end = clock() + limit_ns
+        for _ in range(messages):
+            began = clock()
+            round_trip(request)
+            ended = clock()
+            taken.append(ended - began)
+            if ended > end:
+                break
+        return taken

@@ -14,14 +14,14 @@ from vllm import envs
 from vllm.distributed.device_communicators.shm_broadcast import Handle, MessageQueue
 
 from benchmarks.machine import installed_version
-from benchmarks.peers.peer import Setup
+from benchmarks.peers.peer import SILENT, Peer, Setup
 from benchmarks.rank_processes import LEAVE, RankProcesses
 from benchmarks.signals import uninterrupted
 
 _LEAVE_TIMEOUT_S = 1.0
 
 
-class VllmMessageQueue:
+class VllmMessageQueue(Peer):
     """One queue that all ranks read for requests, one queue from each rank for its replies.
 
     Sizes and the order of the handshakes are those of vllm/v1/executor/multiproc_executor.py.
@@ -60,10 +60,11 @@ class VllmMessageQueue:
     def pids(self) -> Sequence[int]:
         return self._processes.pids
 
-    def round_trip(self, request: object) -> None:
+    def send(self, request: object) -> None:
         self._requests.enqueue(request)
-        for queue in self._replies:
-            queue.dequeue()
+
+    def receive(self) -> list[object]:
+        return [queue.dequeue() for queue in self._replies]
 
     def close(self) -> None:
         self._processes.stop(lambda: self._requests.enqueue(LEAVE, timeout=_LEAVE_TIMEOUT_S))
@@ -80,7 +81,7 @@ def _serve(rank: int, link: Connection, setup: Setup, handle: Handle) -> None:
     link.send(replies.export_handle())
     requests.wait_until_ready()
     replies.wait_until_ready()
-    answers = rank in setup.repliers
-    while requests.dequeue(indefinite=True) is not LEAVE:
-        if answers:
-            replies.enqueue(setup.answer)
+    respond = setup.responder(rank)
+    while (request := requests.dequeue(indefinite=True)) is not LEAVE:
+        if (reply := respond(request)) is not SILENT:
+            replies.enqueue(reply)

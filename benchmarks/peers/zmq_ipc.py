@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 
 import zmq
 
-from benchmarks.peers.peer import Setup
+from benchmarks.peers.peer import SILENT, Peer, Setup
 from benchmarks.rank_processes import LEAVE, RankProcesses
 from benchmarks.signals import uninterrupted
 
@@ -16,7 +16,7 @@ _PICKLE = 5
 _LEAVE_TIMEOUT_MS = 1000
 
 
-class ZmqIpc:
+class ZmqIpc(Peer):
     """The request goes to each rank in turn, then the replies are read in turn."""
 
     name = "zmq-ipc"
@@ -49,11 +49,12 @@ class ZmqIpc:
     def pids(self) -> Sequence[int]:
         return self._processes.pids
 
-    def round_trip(self, request: object) -> None:
+    def send(self, request: object) -> None:
         for socket in self._sockets:
             socket.send_pyobj(request, protocol=_PICKLE)
-        for socket in self._repliers:
-            socket.recv_pyobj()
+
+    def receive(self) -> list[object]:
+        return [socket.recv_pyobj() for socket in self._repliers]
 
     def close(self) -> None:
         self._processes.stop(self._ask_to_leave)
@@ -69,9 +70,9 @@ class ZmqIpc:
 def _serve(rank: int, link: Connection, setup: Setup, address: str) -> None:
     with zmq.Context() as context, context.socket(zmq.PAIR) as socket:
         socket.connect(address)
-        replies = rank in setup.repliers
+        respond = setup.responder(rank)
         socket.send_pyobj(None)
         link.send(None)
-        while socket.recv_pyobj() is not LEAVE:
-            if replies:
-                socket.send_pyobj(setup.answer, protocol=_PICKLE)
+        while (request := socket.recv_pyobj()) is not LEAVE:
+            if (reply := respond(request)) is not SILENT:
+                socket.send_pyobj(reply, protocol=_PICKLE)

@@ -184,10 +184,12 @@ publish:
         fi
 #endif
     od;
+#ifndef POISON /* a writer that has nothing more to send, and readers that wait for it */
     atomic { WRITER_FENCE -> if :: state == OPEN -> state = CLOSED :: else fi };
 #ifndef CLOSE_WITHOUT_RINGING
     ring_data_bell();
     ring_space_bell()
+#endif
 #endif
 }
 
@@ -259,7 +261,9 @@ next:   skip
 /* The engine's supervisor: reader 1 may be killed at any moment, and is marked dead afterwards. */
 active proctype killer() {
     if
+#ifndef POISON
     :: skip
+#endif
 #ifdef KILL
     :: killed = true;
         dead[1] = true;

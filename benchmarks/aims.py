@@ -1,0 +1,133 @@
+"""Aims: what the project wants of the figures, and whether a run of the suite has reached it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from benchmarks.results import Results, Row
+from benchmarks.table import Column, text
+
+COLUMNS: list[Column] = [
+    text("aim", "aim"),
+    text("wanted", "wanted"),
+    text("found", "found"),
+    text("", "reached"),
+]
+
+_Runs = Mapping[str, Results]
+
+
+class _NotMeasured(Exception):
+    """A row that an aim needs isn't there."""
+
+
+def reached(runs: _Runs) -> list[Row]:
+    """A row for each aim whose figures were measured."""
+    rows = []
+    for aim in _AIMS:
+        try:
+            rows.append(aim(runs))
+        except _NotMeasured:
+            continue
+    return rows
+
+
+def _figure(runs: _Runs, run: str, key: str, transport: str, **where: Any) -> float:
+    where["transport"] = transport
+    for row in runs[run]["results"] if run in runs else ():
+        if all(row.get(name) == value for name, value in where.items()):
+            return float(row[key])
+    raise _NotMeasured
+
+
+def _row(aim: str, wanted: str, found: str, met: bool) -> Row:
+    return {"aim": aim, "wanted": wanted, "found": found, "reached": "yes" if met else "**no**"}
+
+
+def _faster(
+    run: str, key: str, peer: str, factor: float, what: str, **where: Any
+) -> Callable[[_Runs], Row]:
+    """The peer's figure is so many times ours."""
+
+    def aim(runs: _Runs) -> Row:
+        ours, its = (_figure(runs, run, key, name, **where) for name in ("mpspmd", peer))
+        ratio = its / ours if key != "gb_per_s" else ours / its
+        unit = "GB/s" if key == "gb_per_s" else "µs"
+        return _row(
+            f"{what}, n={where['ranks']}, against `{peer}`",
+            f"{factor:g}×",  # noqa: RUF001
+            f"{ratio:.1f}× ({ours:,.1f} and {its:,.1f} {unit})",  # noqa: RUF001
+            ratio >= factor,
+        )
+
+    return aim
+
+
+def _above_the_limit(transport: str, limit_us: float) -> Callable[[_Runs], Row]:
+    def aim(runs: _Runs) -> Row:
+        ours, least = (
+            _figure(runs, "round-trips", "mean_us", name, ranks=1, size_bytes=64)
+            for name in (transport, "c-pingpong")
+        )
+        return _row(
+            f"mean round trip of `{transport}` above the C ping-pong's, n=1",
+            f"at most {limit_us:g} µs",
+            f"{ours - least:.2f} µs ({ours:.2f} and {least:.2f})",
+            ours - least <= limit_us,
+        )
+
+    return aim
+
+
+def _at_most(
+    run: str, key: str, limit: float, unit: str, what: str, **where: Any
+) -> Callable[[_Runs], Row]:
+    def aim(runs: _Runs) -> Row:
+        found = _figure(runs, run, key, "mpspmd", **where)
+        return _row(what, f"at most {limit:g} {unit}", f"{found:.2f} {unit}", found <= limit)
+
+    return aim
+
+
+def _linear(runs: _Runs) -> Row:
+    two, eight = (
+        _figure(runs, "round-trips", "mean_us", "mpspmd", ranks=n, size_bytes=64) for n in (2, 8)
+    )
+    p99 = _figure(runs, "round-trips", "p99_us", "mpspmd", ranks=8, size_bytes=64)
+    return _row(
+        "mean round trip with 8 ranks, against 4 times that with 2",
+        "at most 3×",  # noqa: RUF001
+        f"{eight / (4 * two):.1f}× ({eight:,.0f} and {two:,.1f} µs; p99 {p99:,.0f} µs)",  # noqa: RUF001
+        eight <= 12 * two,
+    )
+
+
+_TRIP = "mean round trip of 64 bytes"
+_PACED = "a message every 5 ms, p50"
+_MQ = "vllm-messagequeue"
+
+_AIMS: tuple[Callable[[_Runs], Row], ...] = (
+    *(
+        _faster("round-trips", "mean_us", _MQ, factor, _TRIP, ranks=n, size_bytes=64)
+        for n, factor in ((1, 10), (2, 8), (4, 8))
+    ),
+    *(
+        _faster("round-trips", "mean_us", "ray-graph", 5, _TRIP, ranks=n, size_bytes=64)
+        for n in (1, 2, 4)
+    ),
+    _faster("round-trips", "mean_us", "iceoryx2", 1, _TRIP, ranks=1, size_bytes=64),
+    _above_the_limit("mpspmd-raw", 1.2),
+    _above_the_limit("mpspmd", 3),
+    _faster("paced", "p50_us", _MQ, 3, _PACED, ranks=2, interval_ms=5),
+    _at_most("paced", "rank_cpu_pct", 15, "%", "a rank's CPU at 5 ms, n=2", ranks=2, interval_ms=5),
+    _at_most(
+        "paced", "rank_cpu_pct", 12, "%", "a rank's CPU at 20 ms, n=2", ranks=2, interval_ms=20
+    ),
+    _at_most("idle", "engine_cpu_pct", 0.2, "%", "the engine's CPU in 10 s of silence", ranks=2),
+    _at_most("idle", "rank_cpu_pct", 0.2, "%", "a rank's CPU in 10 s of silence", ranks=2),
+    _at_most("idle", "engine_switches_per_s", 5, "/s", "the engine's context switches", ranks=2),
+    _at_most("idle", "rank_switches_per_s", 5, "/s", "a rank's context switches", ranks=2),
+    _linear,
+    _faster("tensors", "gb_per_s", _MQ, 3, "64 MiB tensors", ranks=4, size_bytes=64 << 20),
+)

@@ -1,0 +1,78 @@
+"""mpspmd's channels with bytes as they are, and no pickle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+
+import mpspmd
+from benchmarks.peers.peer import Peer, Setup
+from benchmarks.rank_processes import RankProcesses
+from mpspmd._native import Inbox
+from mpspmd.config import RuntimeConfig
+from mpspmd.transport.channel import ChannelSegments, EngineChannel, Kind, RankChannel
+
+_REQUEST = int(Kind.REQUEST)
+_REPLY = int(Kind.REPLY)
+_LAST = 0  # the tag of the message that ends a rank's loop
+_LEAVE_TIMEOUT_S = 1.0
+
+
+class MpspmdRaw(Peer):
+    """A reply is one byte. Who gets a message that lies in the ring looks at it there."""
+
+    name = "mpspmd-raw"
+    version = mpspmd.__version__
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self._processes = RankProcesses(self.name)
+        self._n_replies = len(setup.repliers)
+        self._segments: ChannelSegments | None = None
+
+    def start(self) -> None:
+        self._segments = ChannelSegments.create(self._setup.ranks, RuntimeConfig.from_env())
+        self._channel = EngineChannel(self._segments)
+        self._processes.start(_serve, [(self._setup, self._segments)] * self._setup.ranks)
+        self._processes.reports()
+
+    @property
+    def pids(self) -> Sequence[int]:
+        return self._processes.pids
+
+    def send(self, request: object) -> None:
+        assert isinstance(request, bytes)
+        self._channel.requests.send(_REQUEST, 1, request)
+
+    def receive(self) -> list[object]:
+        replies = self._channel.replies
+        return [_receive(replies) for _ in range(self._n_replies)]
+
+    def close(self) -> None:
+        self._processes.stop(self._ask_to_leave)
+        if self._segments is not None:
+            self._segments.close()
+
+    def _ask_to_leave(self) -> None:
+        self._channel.requests.send(_REQUEST, _LAST, b"", _LEAVE_TIMEOUT_S)
+
+
+def _serve(rank: int, link: Connection, setup: Setup, segments: ChannelSegments) -> None:
+    channel = RankChannel(segments, rank)
+    segments.close()
+    replies = rank in setup.repliers
+    link.send(None)
+    while _receive(channel.requests) != _LAST:
+        if replies:
+            channel.replies.send(_REPLY, 1, b"\0")
+
+
+def _receive(inbox: Inbox) -> int:
+    """The tag."""
+    message = inbox.recv()
+    if message is None:
+        raise InterruptedError("the wait for a message was interrupted")
+    if isinstance(payload := message[3], memoryview):
+        payload.release()
+        inbox.release()
+    return message[2]

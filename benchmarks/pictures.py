@@ -1,0 +1,163 @@
+"""Pictures of results, with matplotlib: one function for each benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from benchmarks.results import Results, Row
+from benchmarks.table import size_text
+
+_WIDTH_IN = 11.0
+_HEIGHT_IN = 4.5
+_DPI = 100
+
+
+def draw(results: Results, path: Path) -> None:
+    """Writes a picture, in the format that the name's ending says."""
+    if results["results"]:
+        _DRAW[_kind(results)](results, path)
+    else:
+        _draw_nothing(path)
+
+
+def _kind(results: Results) -> str:
+    if results["settings"].get("idle_s"):
+        return "idle"
+    return results["benchmark"]
+
+
+def _draw_latency(results: Results, path: Path) -> None:
+    """The mean by number of ranks for the smallest size, and by size for the fewest ranks."""
+    rows = results["results"]
+    smallest = min(row["size_bytes"] for row in rows)
+    fewest = min(row["ranks"] for row in rows)
+    figure = Figure(figsize=(_WIDTH_IN, _HEIGHT_IN), layout="constrained")
+    by_ranks, by_size = figure.subplots(1, 2, sharey=True)
+    small = [row for row in rows if row["size_bytes"] == smallest]
+    _lines(by_ranks, small, "ranks", "mean_us")
+    _label(by_ranks, f"{size_text(smallest)}, every transport", "ranks", "mean round trip, µs")
+    _lines(by_size, [row for row in rows if row["ranks"] == fewest], "size_bytes", "mean_us")
+    _label(by_size, f"ranks: {fewest}", "bytes", "")
+    _save(figure, by_ranks, path)
+
+
+def _draw_paced(results: Results, path: Path) -> None:
+    """The p50 and the busiest rank's CPU, for each pattern, interval and number of ranks."""
+    rows = results["results"]
+    figure = Figure(figsize=(_WIDTH_IN, _HEIGHT_IN), layout="constrained")
+    latency, cpu = figure.subplots(1, 2)
+    cases = list(dict.fromkeys(_case(row) for row in rows))
+    _bars(latency, rows, cases, "p50_us")
+    _label(latency, "round trip", "ranks, pattern, interval", "p50, µs")
+    latency.set_yscale("log")
+    _bars(cpu, rows, cases, "rank_cpu_pct")
+    _label(cpu, "the busiest rank", "ranks, pattern, interval", "CPU, % of a core")
+    _save(figure, latency, path)
+
+
+def _draw_idle(results: Results, path: Path) -> None:
+    rows = results["results"]
+    figure = Figure(figsize=(_WIDTH_IN, _HEIGHT_IN), layout="constrained")
+    axes: Sequence[Axes] = figure.subplots(1, 2)
+    for one, who in zip(axes, ("engine", "rank"), strict=True):
+        names = [f"{row['transport']}\nn={row['ranks']}" for row in rows]
+        one.bar(names, [max(row[f"{who}_cpu_pct"], 1e-3) for row in rows])
+        one.set_yscale("log")
+        one.tick_params(axis="x", labelrotation=60)
+        _label(one, f"waiting in vain: {who}", "", "CPU, % of a core")
+    figure.savefig(path, dpi=_DPI)
+
+
+def _draw_throughput(results: Results, path: Path) -> None:
+    """Bytes a second that each rank gets, by size and by number of ranks."""
+    rows = results["results"]
+    ranks = sorted({row["ranks"] for row in rows})
+    figure = Figure(figsize=(_WIDTH_IN, _HEIGHT_IN), layout="constrained")
+    axes: Sequence[Axes] = figure.subplots(1, len(ranks), sharey=True, squeeze=False)[0]
+    for one, n in zip(axes, ranks, strict=True):
+        _lines(one, [row for row in rows if row["ranks"] == n], "size_bytes", "gb_per_s")
+        _label(one, f"ranks: {n}", "bytes", "GB/s to each rank" if n == ranks[0] else "")
+    _save(figure, axes[0], path)
+
+
+def _draw_scaling(results: Results, path: Path) -> None:
+    rows = results["results"]
+    figure = Figure(figsize=(_WIDTH_IN, _HEIGHT_IN), layout="constrained")
+    time, memory = figure.subplots(1, 2)
+    ranks = [row["ranks"] for row in rows]
+    for key, name in (
+        ("writer_us", "writer, all awake"),
+        ("writer_asleep_us", "writer, all asleep"),
+        ("writer_cpu_us", "its CPU time"),
+        ("first_reader_us", "first reader"),
+        ("last_reader_us", "last reader"),
+    ):
+        time.plot(ranks, [row[key] for row in rows], marker="o", label=name)
+    _label(time, "one broadcast", "ranks", "µs")
+    memory.plot(ranks, [row["shared_bytes"] / 2**20 for row in rows], marker="o", label="shared")
+    _label(memory, "shared memory", "ranks", "MiB")
+    for one in (time, memory):
+        one.set_xscale("log", base=2)
+        one.set_xticks(ranks, [str(n) for n in ranks])
+    time.set_yscale("log")
+    time.legend(fontsize="small")
+    figure.savefig(path, dpi=_DPI)
+
+
+def _draw_nothing(path: Path) -> None:
+    figure = Figure(figsize=(_WIDTH_IN, _HEIGHT_IN))
+    figure.text(0.5, 0.5, "nothing was measured", ha="center")
+    figure.savefig(path, dpi=_DPI)
+
+
+def _lines(axes: Axes, rows: Sequence[Row], x: str, y: str) -> None:
+    """One for each transport, on logarithmic axes."""
+    for name in dict.fromkeys(row["transport"] for row in rows):
+        points = sorted((row[x], row[y]) for row in rows if row["transport"] == name)
+        style = "-" if name.startswith("mpspmd") else "--"
+        axes.plot(*zip(*points, strict=True), style, marker="o", markersize=4, label=name)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+
+
+def _bars(axes: Axes, rows: Sequence[Row], cases: Sequence[str], y: str) -> None:
+    """A group for each case, in it a bar for each transport."""
+    names = list(dict.fromkeys(row["transport"] for row in rows))
+    width = 0.8 / len(names)
+    for index, name in enumerate(names):
+        values = {_case(row): row[y] for row in rows if row["transport"] == name}
+        places = [number + index * width for number, case in enumerate(cases) if case in values]
+        axes.bar(places, [values[case] for case in cases if case in values], width, label=name)
+    axes.set_xticks([number + 0.4 - width / 2 for number in range(len(cases))], cases)
+    axes.tick_params(axis="x", labelrotation=60, labelsize="small")
+
+
+def _case(row: Row) -> str:
+    return f"n={row['ranks']} {row['pattern']} {row['interval_ms']:g} ms"
+
+
+def _label(axes: Axes, title: str, x: str, y: str) -> None:
+    axes.set_title(title)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.grid(visible=True, alpha=0.3)
+
+
+def _save(figure: Figure, legend_of: Axes, path: Path) -> None:
+    """With one legend for all axes, to their right."""
+    handles, names = legend_of.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right upper", fontsize="small")
+    figure.savefig(path, dpi=_DPI)
+
+
+_DRAW: dict[str, Callable[[Results, Path], None]] = {
+    "channel_latency": _draw_latency,
+    "paced_latency": _draw_paced,
+    "idle": _draw_idle,
+    "throughput": _draw_throughput,
+    "scaling": _draw_scaling,
+}

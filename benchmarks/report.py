@@ -1,0 +1,73 @@
+"""Report: the document of what the benchmarks found, with tables and pictures."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks import aims
+from benchmarks.machine import describe
+from benchmarks.pictures import draw
+from benchmarks.results import Results
+from benchmarks.table import markdown
+
+_INTRODUCTION = """# Benchmarks
+
+`make bench` writes this file; the figures are those of one run of each command below, on one machine.
+Latencies are in microseconds. In each round every transport is measured in turn, while the processes
+of all others are stopped; figures are medians over the rounds. Compare within a table, not between
+machines: what else runs on a machine, and where the kernel puts two processes, changes every figure.
+"""
+
+
+class Section(NamedTuple):
+    title: str
+    meaning: str
+    command: str
+    results: Results
+
+
+def write(document: Path, sections: Mapping[str, Section]) -> None:
+    """Pictures go to a folder beside the document, of the same name."""
+    pictures = document.with_suffix("")
+    pictures.mkdir(parents=True, exist_ok=True)
+    parts = [_INTRODUCTION, *_where(sections)]
+    found = aims.reached({name: section.results for name, section in sections.items()})
+    if found:
+        parts += ["## What was aimed at\n", markdown(aims.COLUMNS, found) + "\n"]
+    for name, section in sections.items():
+        picture = pictures / f"{name}.png"
+        draw(section.results, picture)
+        parts += _section(section, f"{pictures.name}/{picture.name}")
+    document.write_text("\n".join(parts))
+
+
+def _where(sections: Mapping[str, Section]) -> list[str]:
+    """The machine and the versions, once."""
+    for section in sections.values():
+        machine = section.results["machine"]
+        versions = ", ".join(
+            f"{name} {version or 'not installed'}" for name, version in machine["versions"].items()
+        )
+        return [f"{describe(machine)}.\n", f"{versions}.\n"]
+    return []
+
+
+def _section(section: Section, picture: str) -> list[str]:
+    results = section.results
+    tool = importlib.import_module(f"benchmarks.{results['benchmark']}")
+    machine = results["machine"]
+    lines = [
+        f"## {section.title}\n",
+        f"{section.meaning}\n",
+        f"`{section.command}`, {machine['date']}, load {machine['load_average'][0]} before; "
+        f"{results['rounds']} rounds.\n",
+        f"![{section.title}]({picture})\n",
+        markdown(tool.columns(results), results["results"]) + "\n",
+    ]
+    if "fits" in results:
+        lines += [*(f"- `{line}`" for line in tool.growth_lines(results)), ""]
+    lines += [f"- `{one['name']}` was not measured: {one['why']}" for one in results["missing"]]
+    return [*lines, ""] if results["missing"] else lines

@@ -1,0 +1,53 @@
+"""Tool: what the main function of each benchmark does with its results."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from benchmarks.errors import BenchmarkError
+from benchmarks.results import Results
+from benchmarks.signals import Interrupted, interruptible
+
+
+class Output(Protocol):
+    """The options that say where results go, besides the terminal."""
+
+    @property
+    def json(self) -> Path | None: ...
+    @property
+    def plot(self) -> Path | None: ...
+
+
+_Options = TypeVar("_Options", bound=Output)
+
+
+def run_tool(
+    name: str,
+    options: _Options,
+    run: Callable[[_Options], Results],
+    show: Callable[[Results], None],
+) -> int:
+    """The exit code: 0; 1 a transport failed; 128 + signal when interrupted. A bad option has ended
+    the process with 2 before.
+    """
+    try:
+        with interruptible():
+            results = run(options)
+    except Interrupted as interrupted:
+        print(f"{name}: interrupted", file=sys.stderr)
+        return 128 + interrupted.signum
+    except BenchmarkError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
+    show(results)
+    if options.json is not None:
+        options.json.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+    if options.plot is not None:
+        from benchmarks.pictures import draw  # takes a second, which only those who want one pay
+
+        draw(results, options.plot)
+    return int(any("failed" in missing["why"] for missing in results["missing"]))
