@@ -24,14 +24,12 @@ from mpspmd.errors import SegmentError
 from mpspmd.runtime.janitor import Janitor
 from mpspmd.runtime.leash import Leash
 from mpspmd.runtime.rank import RankProcess
-from mpspmd.runtime.spawn import start_ranks, stop_ranks
+from mpspmd.runtime.spawn import AroundStart, StartRanks, stop_ranks
 from mpspmd.runtime.stacks import StackFile
 from mpspmd.runtime.supervisor import Supervisor
 from mpspmd.transport.channel import ChannelSegments
 
 logger = logging.getLogger(__name__)
-
-AroundStart = Callable[[int], AbstractContextManager[object]]
 
 _FAILED_PATIENCE_S = 1.0
 """How long the survivors of a dead rank may take to leave: they may wait for it in a collective."""
@@ -97,10 +95,11 @@ class Ranks:
         kwargs: dict[str, Any],
         around_start: AroundStart | None,
         remove_at_end: Sequence[str],
+        start_ranks: StartRanks,
     ) -> None:
         """Returns when every worker is made. Whatever it raises, `stop()` undoes."""
-        _check_descriptors(_DESCRIPTORS + _DESCRIPTORS_A_RANK * self._world_size)
-        self._run_dir = _make_run_dir(self._config)
+        _check_descriptors(descriptors_for(self._world_size))
+        self._run_dir = make_private_folder("mpspmd-", self._config)
         try:
             self._janitor = Janitor()
             plane = EnginePlane(control_address(self._run_dir))
@@ -178,6 +177,11 @@ def _nothing_around(rank: int) -> AbstractContextManager[object]:
     return contextlib.nullcontext()
 
 
+def descriptors_for(world_size: int) -> int:
+    """What an engine opens beside its segments."""
+    return _DESCRIPTORS + _DESCRIPTORS_A_RANK * world_size
+
+
 def _check_descriptors(count: int) -> None:
     """SegmentError unless so many can be had: without them libzmq would abort this process."""
     spare: list[int] = []
@@ -195,13 +199,13 @@ def _check_descriptors(count: int) -> None:
             os.close(fd)
 
 
-def _make_run_dir(config: RuntimeConfig) -> Path:
-    """A new folder that only this user can enter."""
+def make_private_folder(prefix: str, config: RuntimeConfig) -> Path:
+    """A new folder that only this user can enter. SegmentError."""
     try:
-        return Path(tempfile.mkdtemp(prefix="mpspmd-", dir=config.runtime_dir))
+        return Path(tempfile.mkdtemp(prefix=prefix, dir=config.runtime_dir))
     except OSError as error:
         parent = config.runtime_dir or tempfile.gettempdir()
         raise SegmentError(
-            f"no folder for the control socket can be made in {parent}: {error.strerror}; choose "
+            f"no folder for sockets can be made in {parent}: {error.strerror}; choose "
             "another with MPSPMD_RUNTIME_DIR"
         ) from error
