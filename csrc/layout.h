@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 enum {
-    LAYOUT_VERSION = 2,
+    LAYOUT_VERSION = 3,
     LAYOUT_LINE = 128,
     RING_MAX_READERS = 64, /* one bit each in bell.parked */
     RECORD_ALIGN = 8,
@@ -106,8 +106,9 @@ struct status_line {
     _Atomic uint64_t early; /* predicted waits: see strategy.h */
     _Atomic uint64_t late;
     _Atomic uint64_t mispredicted;
-    struct life rank_life;   /* held by the rank, watched by the engine */
-    struct life engine_life; /* held by the engine, watched by this rank: the kernel wakes one */
+    _Atomic uint64_t idle_ns; /* in PHASE_WAITING, without the wait that goes on */
+    struct life rank_life;    /* held by the rank, watched by the engine */
+    struct life engine_life;  /* held by the engine, watched by this rank: the kernel wakes one */
 };
 
 enum status_phase { PHASE_LOADING, PHASE_WAITING, PHASE_DECODING, PHASE_RUNNING, PHASE_REPLYING };
@@ -124,6 +125,7 @@ struct status_page {
         uint32_t version;
         uint32_t n_ranks;
         _Atomic uint32_t engine_pid;
+        _Atomic uint64_t steps; /* requests sent: written by the engine's sending thread */
     } about;
     struct bell engine_bell; /* replies, and space for requests: all that the engine waits for */
     struct spinners spinners;

@@ -53,6 +53,7 @@ struct ring_object {
 
 struct page_object {
     PyObject_HEAD struct status_page *page;
+    bool writable;
     unsigned generation;
 };
 

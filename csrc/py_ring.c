@@ -21,6 +21,10 @@ static bool bell_of(struct module_state *state, PyObject *page, struct bell **be
         PyErr_SetString(PyExc_TypeError, "a bell is a StatusPage or None");
         return false;
     }
+    if (!((struct page_object *)page)->writable) {
+        PyErr_SetString(PyExc_ValueError, "a bell must be writable");
+        return false;
+    }
     *bell = &((struct page_object *)page)->page->engine_bell;
     return check_generation(((struct page_object *)page)->generation);
 }
@@ -151,7 +155,31 @@ static PyObject *get_state(struct ring_object *self, void *Py_UNUSED(closure)) {
                          (int)STATE_RANK(word));
 }
 
+/* look(fd) -> (capacity, tail, heads). Read, not mapped: the descriptor may be read-only. */
+static PyObject *ring_look_method(PyObject *Py_UNUSED(type), PyObject *fd_object) {
+    uint64_t capacity, tail, heads[RING_MAX_READERS];
+    uint32_t n_readers;
+    long fd = PyLong_AsLong(fd_object);
+    if (PyErr_Occurred())
+        return NULL;
+    int error = ring_look((int)fd, &capacity, &n_readers, &tail, heads);
+    if (error)
+        return raise_errno(error, (int)fd);
+    PyObject *tuple = PyTuple_New(n_readers);
+    for (uint32_t slot = 0; tuple && slot < n_readers; slot++) {
+        PyObject *head = PyLong_FromUnsignedLongLong(heads[slot]);
+        if (head)
+            PyTuple_SetItem(tuple, slot, head);
+        else
+            Py_CLEAR(tuple);
+    }
+    return tuple ? Py_BuildValue("(KKN)", (unsigned long long)capacity, (unsigned long long)tail,
+                                 tuple)
+                 : NULL;
+}
+
 static PyMethodDef ring_methods[] = {
+    {"look", (PyCFunction)ring_look_method, METH_O | METH_STATIC, NULL},
     {"format", (PyCFunction)ring_format_segment, METH_VARARGS | METH_STATIC, NULL},
     {"segment_bytes", (PyCFunction)ring_segment_size, METH_VARARGS | METH_STATIC, NULL},
     {"close", (PyCFunction)ring_close_method, METH_NOARGS, NULL},

@@ -5,6 +5,15 @@
 #include <string.h>
 #include <unistd.h>
 
+/* False, with an exception set, where writing would be a segmentation fault. */
+static bool check_writable(struct page_object *page) {
+    if (!check_generation(page->generation))
+        return false;
+    if (!page->writable)
+        PyErr_SetString(PyExc_ValueError, "this status page is mapped read-only");
+    return page->writable;
+}
+
 static PyObject *page_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"fd", NULL};
     int fd;
@@ -14,7 +23,7 @@ static PyObject *page_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
     if (!self)
         return NULL;
     self->generation = fork_generation;
-    self->page = status_map(fd);
+    self->page = status_map(fd, &self->writable);
     if (self->page)
         return (PyObject *)self;
     if (errno == EPROTO)
@@ -83,6 +92,26 @@ static PyObject *page_spinners(struct page_object *self, void *Py_UNUSED(closure
                          (unsigned)self->page->spinners.allowed);
 }
 
+static PyObject *page_n_ranks(struct page_object *self, void *Py_UNUSED(closure)) {
+    if (!check_generation(self->generation))
+        return NULL;
+    return PyLong_FromUnsignedLong(self->page->about.n_ranks);
+}
+
+static PyObject *page_steps(struct page_object *self, void *Py_UNUSED(closure)) {
+    if (!check_generation(self->generation))
+        return NULL;
+    return PyLong_FromUnsignedLongLong(atomic_load(&self->page->about.steps));
+}
+
+static PyObject *page_sent(struct page_object *self, PyObject *step_object) {
+    unsigned long long step = PyLong_AsUnsignedLongLong(step_object);
+    if (PyErr_Occurred() || !check_writable(self))
+        return NULL;
+    atomic_store_explicit(&self->page->about.steps, step, memory_order_relaxed);
+    Py_RETURN_NONE;
+}
+
 static void line_dealloc(PyObject *object) {
     struct line_object *self = (struct line_object *)object;
     PyTypeObject *type = Py_TYPE(object);
@@ -101,7 +130,7 @@ static PyObject *line_enter(struct line_object *self, PyObject *const *args, Py_
     unsigned long long step = n_args == 3 ? PyLong_AsUnsignedLongLong(args[1]) : 0;
     char *method = NULL;
     Py_ssize_t method_bytes = 0;
-    if (PyErr_Occurred() || !check_generation(self->owner->generation) ||
+    if (PyErr_Occurred() || !check_writable(self->owner) ||
         (n_args == 3 && PyBytes_AsStringAndSize(args[2], &method, &method_bytes) != 0))
         return NULL;
     status_enter(self->line, (enum status_phase)phase, step, method, (size_t)method_bytes);
@@ -109,7 +138,7 @@ static PyObject *line_enter(struct line_object *self, PyObject *const *args, Py_
 }
 
 static PyObject *line_open(struct line_object *self, PyObject *Py_UNUSED(none)) {
-    if (!check_generation(self->owner->generation))
+    if (!check_writable(self->owner))
         return NULL;
     atomic_store(&self->line->pid, (uint32_t)getpid());
     status_enter(self->line, PHASE_LOADING, 0, "", 0);
@@ -117,7 +146,7 @@ static PyObject *line_open(struct line_object *self, PyObject *Py_UNUSED(none)) 
 }
 
 static PyObject *line_replied(struct line_object *self, PyObject *Py_UNUSED(none)) {
-    if (!check_generation(self->owner->generation))
+    if (!check_writable(self->owner))
         return NULL;
     status_add(&self->line->replies, 1);
     Py_RETURN_NONE;
@@ -135,7 +164,7 @@ static PyObject *line_snapshot(struct line_object *self, PyObject *Py_UNUSED(non
     if (!method)
         return NULL;
     return Py_BuildValue(
-        "{s:s,s:I,s:K,s:d,s:N,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "phase",
+        "{s:s,s:I,s:K,s:d,s:N,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "phase",
         now.phase <= PHASE_REPLYING ? phases[now.phase] : "unknown", "pid", (unsigned)now.pid,
         "step", (unsigned long long)now.step, "since", (double)now.since_ns / 1e9, "method", method,
         "requests", (unsigned long long)line->requests, "replies",
@@ -143,19 +172,23 @@ static PyObject *line_snapshot(struct line_object *self, PyObject *Py_UNUSED(non
         "bytes_out", (unsigned long long)line->bytes_out, "spins", (unsigned long long)line->spins,
         "yields", (unsigned long long)line->yields, "parks", (unsigned long long)line->parks,
         "early", (unsigned long long)line->early, "late", (unsigned long long)line->late,
-        "mispredicted", (unsigned long long)line->mispredicted);
+        "mispredicted", (unsigned long long)line->mispredicted, "idle_ns",
+        (unsigned long long)line->idle_ns);
 }
 
 static PyMethodDef page_methods[] = {
     {"format", (PyCFunction)page_format, METH_VARARGS | METH_STATIC, NULL},
     {"segment_bytes", (PyCFunction)page_segment_bytes, METH_O | METH_STATIC, NULL},
     {"line", (PyCFunction)page_line, METH_O, NULL},
+    {"sent", (PyCFunction)page_sent, METH_O, NULL},
     {0},
 };
 
 static PyGetSetDef page_properties[] = {
     {"engine_pid", (getter)page_engine_pid, NULL, NULL, NULL},
     {"spinners", (getter)page_spinners, NULL, NULL, NULL},
+    {"n_ranks", (getter)page_n_ranks, NULL, NULL, NULL},
+    {"steps", (getter)page_steps, NULL, NULL, NULL},
     {0},
 };
 

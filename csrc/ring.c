@@ -115,6 +115,19 @@ void ring_unmap(struct ring *ring) {
     ring->shared = NULL;
 }
 
+int ring_look(int fd, uint64_t *capacity, uint32_t *n_readers, uint64_t *tail, uint64_t *heads) {
+    int error = read_about(fd, capacity, n_readers);
+    /* The tail first: a head that is read later may only be nearer to it, or beyond. */
+    if (!error && pread(fd, tail, sizeof *tail, offsetof(struct ring_header, tail)) != sizeof *tail)
+        error = EPROTO;
+    for (uint32_t slot = 0; !error && slot < *n_readers; slot++) {
+        off_t offset = (off_t)offsetof(struct ring_header, readers[slot].head);
+        if (pread(fd, &heads[slot], sizeof *heads, offset) != sizeof *heads)
+            error = EPROTO;
+    }
+    return error;
+}
+
 uint64_t ring_state_word(const struct ring *ring) {
     return atomic_load_explicit(&ring->shared->state, memory_order_seq_cst);
 }

@@ -49,6 +49,10 @@ int ring_format(int fd, uint64_t capacity, uint32_t n_readers);
 int ring_map(struct ring *ring, int fd, struct bell *data_bell, struct bell *space_bell);
 void ring_unmap(struct ring *ring);
 
+/* The cursors of a ring that somebody else uses, without mapping it. `heads` has room for
+ * RING_MAX_READERS. 0, or an errno value: EPROTO when the segment isn't a ring of this version. */
+int ring_look(int fd, uint64_t *capacity, uint32_t *n_readers, uint64_t *tail, uint64_t *heads);
+
 /* No more records: readers drain what is there, then get RING_CLOSED. Any process may call. */
 void ring_close(struct ring *ring);
 

@@ -1,6 +1,7 @@
 #include "status.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -38,7 +39,7 @@ int status_format(int fd, uint32_t n_ranks, uint32_t engine_pid) {
     return 0;
 }
 
-struct status_page *status_map(int fd) {
+struct status_page *status_map(int fd, bool *writable) {
     struct status_page head;
     struct stat segment;
     if (fstat(fd, &segment) != 0)
@@ -51,7 +52,9 @@ struct status_page *status_map(int fd) {
         return NULL;
     }
     size_t bytes = status_segment_bytes(head.about.n_ranks);
-    struct status_page *page = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    *writable = (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDWR;
+    int access = PROT_READ | (*writable ? PROT_WRITE : 0);
+    struct status_page *page = mmap(NULL, bytes, access, MAP_SHARED, fd, 0);
     if (page == MAP_FAILED)
         return NULL;
     madvise(page, bytes, MADV_DONTFORK);
@@ -65,11 +68,15 @@ void status_unmap(struct status_page *page) {
 void status_enter(struct status_line *line, enum status_phase phase, uint64_t step,
                   const char *method, size_t method_bytes) {
     uint32_t sequence = atomic_load_explicit(&line->sequence, memory_order_relaxed);
+    uint64_t now = monotonic_ns();
+    if (atomic_load_explicit(&line->phase, memory_order_relaxed) == PHASE_WAITING)
+        status_add(&line->idle_ns,
+                   now - atomic_load_explicit(&line->since_ns, memory_order_relaxed));
     /* Odd until done. Each store below is a release, so that a reader that sees any of them also
      * sees the odd number, and looks again. */
     atomic_store_explicit(&line->sequence, sequence + 1, memory_order_relaxed);
     atomic_store_explicit(&line->phase, phase, memory_order_release);
-    atomic_store_explicit(&line->since_ns, monotonic_ns(), memory_order_release);
+    atomic_store_explicit(&line->since_ns, now, memory_order_release);
     if (method) {
         uint64_t words[METHOD_BYTES / 8] = {0};
         memcpy(words, method, method_bytes < METHOD_BYTES ? method_bytes : METHOD_BYTES - 1);

@@ -4,6 +4,7 @@
 #ifndef MPSPMD_STATUS_H
 #define MPSPMD_STATUS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "layout.h"
@@ -13,8 +14,9 @@ size_t status_segment_bytes(uint32_t n_ranks);
 /* Writes the header into a segment of zeros. 0, or an errno value. */
 int status_format(int fd, uint32_t n_ranks, uint32_t engine_pid);
 
-/* NULL with errno set: EPROTO when the segment isn't a status page of this version. */
-struct status_page *status_map(int fd);
+/* Read-only when the descriptor is. NULL with errno set: EPROTO when the segment isn't a status
+ * page of this version. */
+struct status_page *status_map(int fd, bool *writable);
 void status_unmap(struct status_page *page);
 
 /* A change of phase. `method` of up to METHOD_BYTES - 1 bytes, or NULL to leave it and `step`. */

@@ -11,19 +11,34 @@ if TYPE_CHECKING:
     from mpspmd.config import RuntimeConfig
     from mpspmd.request import ExecuteModelRequest, Reply
     from mpspmd.runtime.engine import Engine
+    from mpspmd.runtime.run import run
+    from mpspmd.runtime.stats import EngineStats, RankStats
     from mpspmd.runtime.worker import RankContext, Worker
 
 __version__ = "0.1.0"
 
-__all__ = ["Engine", "ExecuteModelRequest", "RankContext", "Reply", "RuntimeConfig", "Worker"]
+__all__ = [
+    "Engine",
+    "EngineStats",
+    "ExecuteModelRequest",
+    "RankContext",
+    "RankStats",
+    "Reply",
+    "RuntimeConfig",
+    "Worker",
+    "run",
+]
 
 _HOMES = {
     "Engine": "mpspmd.runtime.engine",
+    "EngineStats": "mpspmd.runtime.stats",
     "ExecuteModelRequest": "mpspmd.request",
     "RankContext": "mpspmd.runtime.worker",
+    "RankStats": "mpspmd.runtime.stats",
     "Reply": "mpspmd.request",
     "RuntimeConfig": "mpspmd.config",
     "Worker": "mpspmd.runtime.worker",
+    "run": "mpspmd.runtime.run",
 }
 
 

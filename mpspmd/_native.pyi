@@ -25,18 +25,26 @@ def unpack(message: Buffer, /) -> Any:
 class StatusPage:
     """A mapped status page. Any thread of any process."""
 
-    def __init__(self, fd: int) -> None: ...
+    def __init__(self, fd: int) -> None:
+        """Read-only when `fd` is: what would write raises ValueError."""
     @staticmethod
     def format(fd: int, n_ranks: int) -> None:
         """Writes the header into a new segment, with this process as the engine."""
     @staticmethod
     def segment_bytes(n_ranks: int) -> int: ...
     def line(self, rank: int) -> StatusLine: ...
+    def sent(self, step: int, /) -> None:
+        """The engine has sent a request. Its sending thread."""
     @property
     def engine_pid(self) -> int: ...
     @property
     def spinners(self) -> tuple[int, int]:
         """Threads of the run that look for messages for longer than a moment: now, and at most."""
+    @property
+    def n_ranks(self) -> int: ...
+    @property
+    def steps(self) -> int:
+        """Requests sent."""
 
 class WaitCounts(TypedDict):
     spins: int  # waits that ended while spinning,
@@ -56,6 +64,7 @@ class LineSnapshot(WaitCounts):
     replies: int
     bytes_in: int
     bytes_out: int
+    idle_ns: int  # in phase waiting, without the wait that goes on
 
 class StatusLine:
     """One rank's line. Written by one thread of that rank, read by anybody."""
@@ -104,6 +113,9 @@ class Ring:
     def format(fd: int, capacity: int, n_readers: int) -> None: ...
     @staticmethod
     def segment_bytes(capacity: int, n_readers: int) -> int: ...
+    @staticmethod
+    def look(fd: int, /) -> tuple[int, int, tuple[int, ...]]:
+        """(capacity, tail, heads) of a ring in use by others; `fd` may be read-only. ValueError."""
     def close(self) -> None:
         """No more records; readers drain, then get ChannelClosed."""
     def poison(self, code: int, rank: int) -> None:

@@ -12,6 +12,8 @@ from mpspmd.errors import ConfigError
 
 _PREFIX = "MPSPMD_"
 _STRATEGIES = ("auto", "spin", "yield", "park")
+LAUNCH_VARIABLE = "MPSPMD_LAUNCH"
+"""Not a setting: see runtime/launch.py."""
 _MIB = 1 << 20
 
 
@@ -82,7 +84,7 @@ class RuntimeConfig:
         fields = {field.name: field for field in dataclasses.fields(cls)}
         settings: dict[str, Any] = {}
         for variable, text in environ.items():
-            if not variable.startswith(_PREFIX):
+            if not variable.startswith(_PREFIX) or variable == LAUNCH_VARIABLE:
                 continue
             name = variable.removeprefix(_PREFIX).lower()
             if name not in fields:

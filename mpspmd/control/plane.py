@@ -28,12 +28,17 @@ _MAX_IPC_PATH = 107  # bytes of sun_path in struct sockaddr_un, without its fina
 def control_address(run_dir: Path) -> str:
     """The socket's address; SegmentError when the folder's name is too long for one."""
     path = run_dir / "control"
+    check_socket_path(path)
+    return f"ipc://{path}"
+
+
+def check_socket_path(path: Path) -> None:
+    """SegmentError when it is too long for a socket's address."""
     if len(os.fsencode(path)) > _MAX_IPC_PATH:
         raise SegmentError(
             f"the socket's path {path} has {len(os.fsencode(path))} bytes, and {_MAX_IPC_PATH} are "
             "allowed: choose a shorter folder with MPSPMD_RUNTIME_DIR"
         )
-    return f"ipc://{path}"
 
 
 class _Mailbox:

@@ -14,17 +14,20 @@ from mpspmd.config import RuntimeConfig
 from mpspmd.control.plane import EnginePlane
 from mpspmd.errors import ChannelError, ConfigError, EngineClosed, StepTimeout
 from mpspmd.request import ALL, ExecuteModelRequest, ReplyRanks
+from mpspmd.runtime.awaiting import AwaitedCalls
 from mpspmd.runtime.call import Call, StepFuture
 from mpspmd.runtime.failures import Failures
-from mpspmd.runtime.ranks import AroundStart, Ranks
+from mpspmd.runtime.ranks import Ranks
 from mpspmd.runtime.replies import Replies
 from mpspmd.runtime.requests import RequestEncoder
+from mpspmd.runtime.spawn import AroundStart, StartRanks, start_ranks
 from mpspmd.runtime.stall import StallWatch
+from mpspmd.runtime.stats import EngineStats, RankStats, read_stats
 from mpspmd.runtime.supervisor import Supervisor
 from mpspmd.transport.channel import ChannelSegments, EngineChannel
 
 
-class Engine:
+class Engine(AwaitedCalls):
     """Starts N ranks, sends each request to all of them, and collects their replies.
 
     Any thread of the process that made it may call it; requests reach every rank in the same order.
@@ -44,6 +47,7 @@ class Engine:
         fatal_methods: Collection[str] = ("execute_model",),
         on_cause: Callable[[BaseException], None] | None = None,
         step_codec: StepCodec | None = None,
+        start: StartRanks = start_ranks,
     ) -> None:
         """Returns when every rank's worker is made.
 
@@ -53,10 +57,12 @@ class Engine:
         last of the run's processes is gone, also if all of them are killed. When one of `fatal_methods`
         fails on any rank, the engine has failed: what the ranks hold may differ from then on. `on_cause`
         is told why, before any caller is. `step_codec` sends the requests and replies that it knows as
-        deltas, unless `config.step_deltas` is off.
+        deltas, unless `config.step_deltas` is off. `start` starts the ranks' processes; they are spawned,
+        unless told otherwise.
 
         ConfigError, SegmentError, WorkerNotPicklable, StartupError; then nothing is left behind.
         """
+        super().__init__()
         self._config = config or RuntimeConfig.from_env()
         if not isinstance(world_size, int):
             raise ConfigError(f"world_size={world_size!r}: must be a whole number of ranks")
@@ -107,6 +113,7 @@ class Engine:
                 kwargs or {},
                 around_start,
                 remove_at_end,
+                start,
                 step_codec,
             )
         except BaseException:
@@ -219,6 +226,16 @@ class Engine:
         """Gives up a step made by begin(), which will have no last call."""
         self._replies.finish(step)
 
+    def stats(self) -> EngineStats:
+        """What engine and ranks are doing, and what they have counted. Any thread; asks nobody."""
+        ring = self._channel.request_ring
+        return read_stats(self._channel.status, ring.capacity, ring.tail, ring.heads)
+
+    @property
+    def ranks(self) -> tuple[RankStats, ...]:
+        """What each rank is doing, in rank order: `stats().ranks`."""
+        return self.stats().ranks
+
     def on_failure(self, callback: Callable[[], None]) -> None:
         """Calls back once, from another thread, when the engine has failed; now, if it has already."""
         self._failures.on_failure(callback)
@@ -245,6 +262,7 @@ class Engine:
                 self._ranks.stop(after_a_death=failed)
             finally:
                 self._channel.release()
+                self._send_no_more()
                 self._finalizer.cancel()
 
     def __enter__(self) -> Engine:
@@ -298,6 +316,7 @@ class Engine:
             try:
                 if not self._channel.requests.try_send(kind, step, message):
                     self._send_slowly(call)
+                self._channel.status.sent(step)
             except BaseException as error:
                 self._replies.forget(call)
                 self._channel.requests.abandon()

@@ -60,6 +60,8 @@ class RankProcess:
     leash: Leash
     stack_file: StackFile
     step_codec: StepCodec | None = None
+    report_start_failure: Callable[[BaseException], None] | None = None
+    """Called when the worker can't be made, beside telling the engine."""
 
     def __getstate__(self) -> dict[str, Any]:
         # Locks may only be pickled while a process is being spawned, with this pickler: now.
@@ -104,6 +106,8 @@ class RankProcess:
             self._unpack()
             worker = self.worker(ctx, *self.args, **self.kwargs)
         except Exception as error:
+            if self.report_start_failure is not None:
+                self.report_start_failure(error)
             control.send(as_fault(describe(error, START_METHOD), self.rank, 0))
             control.close()
             return 1

@@ -23,14 +23,12 @@ from mpspmd.runtime.janitor import Janitor
 from mpspmd.runtime.leash import Leash
 from mpspmd.runtime.rank import RankProcess
 from mpspmd.runtime.run_dir import RunDir
-from mpspmd.runtime.spawn import start_ranks, stop_ranks
+from mpspmd.runtime.spawn import AroundStart, StartRanks, stop_ranks
 from mpspmd.runtime.stacks import StackFile
 from mpspmd.runtime.supervisor import Supervisor
 from mpspmd.transport.channel import ChannelSegments
 
 logger = logging.getLogger(__name__)
-
-AroundStart = Callable[[int], AbstractContextManager[object]]
 
 _FAILED_PATIENCE_S = 1.0
 """How long the survivors of a dead rank may take to leave: they may wait for it in a collective."""
@@ -96,10 +94,11 @@ class Ranks:
         kwargs: dict[str, Any],
         around_start: AroundStart | None,
         remove_at_end: Sequence[str],
+        start_ranks: StartRanks,
         step_codec: StepCodec | None = None,
     ) -> None:
         """Returns when every worker is made. Whatever it raises, `stop()` undoes."""
-        _check_descriptors(_DESCRIPTORS + _DESCRIPTORS_A_RANK * self._world_size)
+        _check_descriptors(descriptors_for(self._world_size))
         self._run_dir = RunDir(self._config.runtime_dir)
         folder = self._run_dir.path
         try:
@@ -178,6 +177,11 @@ class Ranks:
 
 def _nothing_around(rank: int) -> AbstractContextManager[object]:
     return contextlib.nullcontext()
+
+
+def descriptors_for(world_size: int) -> int:
+    """What an engine opens beside its segments."""
+    return _DESCRIPTORS + _DESCRIPTORS_A_RANK * world_size
 
 
 def _check_descriptors(count: int) -> None:

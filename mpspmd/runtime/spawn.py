@@ -24,9 +24,13 @@ PENDING = "exit status pending: the kernel still frees its memory"
 """The reason of a death whose exit status can't be had yet."""
 
 
+AroundStart = Callable[[int], AbstractContextManager[object]]
+StartRanks = Callable[[Sequence[RankProcess], AroundStart, list[BaseProcess]], None]
+
+
 def start_ranks(
     ranks: Sequence[RankProcess],
-    around_start: Callable[[int], AbstractContextManager[object]],
+    around_start: AroundStart,
     started: list[BaseProcess],
 ) -> None:
     """Spawns a process for each rank, and appends each to `started`.

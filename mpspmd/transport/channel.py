@@ -68,6 +68,13 @@ class ChannelSegments:
         wait = getattr(_native, f"WAIT_{config.wait.upper()}")
         return cls(request, tuple(made[1:-1]), made[-1], wait)
 
+    @staticmethod
+    def bytes_for(world_size: int, config: RuntimeConfig) -> int:
+        """What `create` would take."""
+        request = Ring.segment_bytes(config.request_ring_bytes, world_size)
+        reply = Ring.segment_bytes(config.reply_ring_bytes, 1)
+        return request + world_size * reply + StatusPage.segment_bytes(world_size)
+
     @property
     def size(self) -> int:
         """Bytes of shared memory, all segments together."""

@@ -46,6 +46,8 @@ def serve(path: str) -> list[int]:
         assert one or all(loras) or ranks
         assert_type(engine.pids, list[int])
         assert_type(engine.world_size, int)
+        assert_type(engine.ranks[0].counters, dict[str, int])
+        assert_type(engine.stats().ring_fill, float)
         return future.result(timeout=1)
 
 
@@ -64,6 +66,14 @@ def serve_patiently(path: str) -> list[int]:
         raise
     return []
 
+
+async def step(engine: mpspmd.Engine) -> int:
+    token: int = await engine.execute_model_async([1], timeout=5)
+    await engine.collective_rpc_async("add_lora", kwargs={"name": "x"})
+    return token
+
+
+assert_type(mpspmd.run(Model, lambda engine: engine.world_size, args=("path",)), int)
 
 request = mpspmd.ExecuteModelRequest(1, "execute_model", ([1, 2],), reply_ranks="all")
 assert_type(request.step_id, int)

@@ -1,0 +1,1 @@
+"""The commands: mpspmd-launch, mpspmd-top, mpspmd-doctor."""

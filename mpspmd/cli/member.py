@@ -1,0 +1,39 @@
+"""What mpspmd-launch starts in each place of a run with an engine: `python -m mpspmd.cli.member COMMAND…`.
+
+It prepares the process, and becomes the command.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import socket
+import sys
+
+from mpspmd.runtime.launch import Launch
+
+
+def main() -> None:
+    launch = Launch.take()
+    assert launch is not None
+    if launch.is_rank:
+        # Ctrl-C is the engine's to handle, for all. The launcher ends ranks that aren't ready yet.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    else:
+        # Listening from now on, so that ranks notice when the engine ends without having started them.
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(launch.socket)
+        listener.listen(launch.world_size)
+        listener.set_inheritable(True)
+        launch = dataclasses.replace(launch, listener=listener.detach())
+    launch.put(os.environ)
+    try:
+        os.execvp(sys.argv[1], sys.argv[1:])
+    except OSError as error:
+        print(f"mpspmd-launch: can't run {sys.argv[1]}: {error.strerror}", file=sys.stderr)
+        sys.exit(127 if isinstance(error, FileNotFoundError) else 126)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""Output: what the ranks print, line by line, each with its rank before it."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import os
+import re
+import select
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+_TAIL_LINES = 200
+_LINE_ENDS = re.compile(rb"[\r\n]")
+
+
+@dataclass
+class _Stream:
+    fd: int
+    prefix: bytes
+    target: BinaryIO
+    copy: BinaryIO | None
+    tail: collections.deque[bytes] = field(
+        default_factory=lambda: collections.deque(maxlen=_TAIL_LINES)
+    )
+    unfinished: bytes = b""
+
+
+class Output:
+    """Makes named pipes that processes write to, and prints what comes out of them, in a thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._streams: list[_Stream] = []
+        self._changing = threading.Lock()
+        self._closing = False
+        self._wake_read, self._wake_write = os.pipe()
+        self._thread = threading.Thread(target=self._run, name="mpspmd-output", daemon=True)
+        self._thread.start()
+
+    def open(
+        self, name: str, prefix: bytes, target: BinaryIO, copy_to: str | None
+    ) -> tuple[str, collections.deque[bytes]]:
+        """A pipe's path, and the deque that keeps the last lines of what comes out.
+
+        `copy_to` is a file that gets the same, without prefixes.
+        """
+        path = self._folder / name
+        os.mkfifo(path, 0o600)
+        # For reading and writing: so it never ends while nobody happens to have it open.
+        fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        copy = open(copy_to, "wb", buffering=0) if copy_to else None  # noqa: SIM115
+        stream = _Stream(fd, prefix, target, copy)
+        with self._changing:
+            self._streams.append(stream)
+        os.write(self._wake_write, b"!")
+        return str(path), stream.tail
+
+    def close(self) -> None:
+        """Prints what is still in the pipes. All who write must be gone."""
+        self._closing = True
+        os.write(self._wake_write, b"!")
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._closing:
+            with self._changing:
+                by_fd = {stream.fd: stream for stream in self._streams}
+            poller = select.poll()
+            for fd in (self._wake_read, *by_fd):
+                poller.register(fd, select.POLLIN)
+            for fd, _ in poller.poll():
+                if fd == self._wake_read:
+                    os.read(fd, 4096)
+                else:
+                    self._read(by_fd[fd])
+        for stream in self._streams:
+            while self._read(stream):
+                pass
+            if stream.unfinished:
+                self._print(stream, stream.unfinished + b"\n")
+            if stream.copy is not None:
+                stream.copy.close()
+            os.close(stream.fd)
+
+    def _read(self, stream: _Stream) -> bool:
+        try:
+            data = os.read(stream.fd, 1 << 16)
+        except BlockingIOError:
+            return False
+        if stream.copy is not None:
+            stream.copy.write(data)
+        data = stream.unfinished + data
+        begin = 0
+        for end in _LINE_ENDS.finditer(data):
+            # A progress bar's carriage return ends a line as well; one before a newline doesn't.
+            if end[0] == b"\n" or data[end.end() : end.end() + 1] not in (b"\n", b""):
+                self._print(stream, data[begin : end.end()])
+                begin = end.end()
+        stream.unfinished = data[begin:]
+        return True
+
+    def _print(self, stream: _Stream, line: bytes) -> None:
+        stream.tail.append(line)
+        # A closed terminal or pipe must not stop the ranks.
+        with contextlib.suppress(OSError, ValueError):
+            stream.target.write(stream.prefix + line)
+            stream.target.flush()
+
+
+def prefix_of(name: str, number: int, *, colour: bool) -> bytes:
+    """`[name] `, in one of six colours on a terminal."""
+    text = f"[{name}]"
+    return (f"\x1b[{31 + number % 6}m{text}\x1b[0m " if colour else f"{text} ").encode()

@@ -1,0 +1,88 @@
+"""Signals to the launcher: who gets them, in what order."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import psutil
+from torch.distributed.elastic.multiprocessing import SignalException
+
+from mpspmd.config import LAUNCH_VARIABLE
+from mpspmd.runtime.launch import Launch
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stopped(SignalException):
+    """A signal has come. The agent ends, by `sigval`, what is still there; `number` is what came."""
+
+    def __init__(self, number: int, pass_on: signal.Signals) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}", pass_on)
+        self.number = number
+
+
+@contextlib.contextmanager
+def stopping_at_signals(has_engine: bool) -> Iterator[None]:
+    """Main thread. Within, a signal ends the group and raises Stopped; a second one waits for nothing."""
+
+    def stop(number: int, frame: object) -> None:
+        for each in _SIGNALS:
+            signal.signal(each, insist)
+        if not has_engine:
+            raise Stopped(number, signal.Signals(number))
+        _let_the_engine_stop(number)
+        raise Stopped(number, signal.SIGTERM)
+
+    def insist(number: int, frame: object) -> None:
+        raise Stopped(number, signal.SIGTERM)
+
+    before = {number: signal.signal(number, stop) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _let_the_engine_stop(number: int) -> None:
+    """It shuts its ranks down. Those that haven't come to it yet would be in its way."""
+    pids = []
+    for pid, launch in _members():
+        pids.append(pid)
+        with contextlib.suppress(ProcessLookupError):
+            if not launch.is_rank:
+                os.kill(pid, number)
+            elif not _catches(pid, signal.SIGTERM):
+                os.kill(pid, signal.SIGTERM)
+    while any(_is_running(pid) for pid in pids):
+        time.sleep(0.01)
+
+
+def _members() -> list[tuple[int, Launch]]:
+    members = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if text := child.environ().get(LAUNCH_VARIABLE):
+                members.append((child.pid, Launch(**json.loads(text))))
+    return members
+
+
+def _catches(pid: int, number: signal.Signals) -> bool:
+    """A rank in its loop has a handler for SIGTERM."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/status", encoding="ascii") as status:
+        for line in status:
+            if line.startswith("SigCgt:"):
+                return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+    return False
+
+
+def _is_running(pid: int) -> bool:
+    """A child that hasn't ended. It isn't reaped: that is the agent's."""
+    with contextlib.suppress(ChildProcessError):
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    return False

@@ -1,0 +1,137 @@
+"""mpspmd-top: what the engines on this machine and their ranks are doing, live."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from mpspmd.cli.command import CONTEXT, run_command
+from mpspmd.cli.watch import EngineView, RankView, Watcher
+
+_INTERVAL_S = 0.5
+_WIDE = 140
+"""Columns that a terminal must have for the wait counters to be shown as well."""
+_WAITS = ("spins", "yields", "parks", "early", "late", "mispredicted")
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+
+@app.command(
+    context_settings=CONTEXT,
+    epilog="Examples: mpspmd-top; mpspmd-top --once; mpspmd-top --json | jq '.[0].ranks'",
+)
+def top(
+    run: Annotated[
+        int | None, typer.Argument(metavar="[RUN]", help="An engine's process id; else all.")
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Print once, and end.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print once as JSON, for scripts.")
+    ] = False,
+) -> int:
+    """Shows this user's engines: what each rank is in and for how long, how far it is behind, how busy.
+
+    Everything is read from memory that the processes keep anyway; they don't notice.
+    """
+    watcher = Watcher(run)
+    watcher.find()
+    if as_json or once:
+        time.sleep(_INTERVAL_S)
+        views = watcher.look()
+        if as_json:
+            sys.stdout.write(msgspec.json.encode(views).decode() + "\n")
+        else:
+            console = Console()
+            width = console.width if console.is_terminal else _WIDE
+            Console(width=width).print(_picture(views, width))
+        for line in _remarks(watcher, run, views):
+            print(f"mpspmd-top: {line}", file=sys.stderr)
+        return 0 if views or run is None else 1
+    with Live(screen=sys.stdout.isatty(), auto_refresh=False) as live:
+        while True:
+            time.sleep(_INTERVAL_S)
+            views = watcher.look()
+            remarks = [f"[dim]{escape(line)}[/]" for line in _remarks(watcher, run, views)]
+            live.update(Group(_picture(views, live.console.width), *remarks), refresh=True)
+            watcher.find()
+
+
+def _remarks(watcher: Watcher, run: int | None, views: list[EngineView]) -> list[str]:
+    remarks = []
+    if watcher.foreign:
+        pids = ", ".join(map(str, watcher.foreign))
+        remarks.append(f"engines of another version of mpspmd aren't shown: pid {pids}")
+    # An engine may be among them; where one is seen, they are most likely the container's own.
+    if watcher.unreadable and not views:
+        pids = ", ".join(map(str, watcher.unreadable[:5]))
+        remarks.append(
+            f"{len(watcher.unreadable)} process(es) of this user may not be looked into (pid {pids}): "
+            "run as the user who started them, in the same container, or as root"
+        )
+    if not views:
+        remarks.append("no engine is running" if run is None else f"process {run} is no engine")
+    return remarks
+
+
+def _picture(views: list[EngineView], width: int) -> Group:
+    return Group(*(_table(view, width) for view in views))
+
+
+def _table(view: EngineView, width: int) -> Table:
+    title = (
+        f"engine {view.pid}   {view.steps} steps, {view.steps_per_s:.0f}/s   ring {view.ring_fill:.0%}"
+        f"   CPU {_percent(view.cpu_percent)}   {_bytes(view.memory_bytes)}"
+    )
+    table = Table(title=title, caption=escape(view.command[:120]), title_justify="left")
+    waits = _WAITS if width >= _WIDE else ()
+    table.add_column("rank", justify="right")
+    table.add_column("pid", justify="right")
+    table.add_column("state")
+    for name in ("for", "step", "lag", "steps/s", "busy", "CPU", "memory", *waits):
+        table.add_column(name, justify="right", no_wrap=True)
+    for rank in view.ranks:
+        counters = [str(rank.stats.counters.get(name, "")) for name in waits]
+        table.add_row(*_cells(rank), *counters, style="dim" if rank.state == "idle" else "")
+    return table
+
+
+def _cells(rank: RankView) -> list[str]:
+    stats = rank.stats
+    return [
+        str(stats.rank),
+        str(stats.pid or ""),
+        escape(rank.state),
+        _seconds(stats.phase_s),
+        str(stats.step),
+        str(stats.lag_steps),
+        f"{rank.steps_per_s:.0f}",
+        _percent(rank.busy_percent),
+        _percent(rank.cpu_percent),
+        _bytes(rank.memory_bytes),
+    ]
+
+
+def _seconds(value: float) -> str:
+    if value < 1:
+        return f"{value * 1000:.0f} ms"
+    return f"{value:.1f} s" if value < 100 else f"{value / 60:.0f} min"
+
+
+def _percent(value: float | None) -> str:
+    return "?" if value is None else f"{value:.0f} %"
+
+
+def _bytes(value: int | None) -> str:
+    return "?" if value is None else f"{value / (1 << 20):.0f} MiB"
+
+
+def main() -> None:
+    sys.exit(run_command(app, "mpspmd-top"))

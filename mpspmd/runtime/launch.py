@@ -1,0 +1,36 @@
+"""Launch: what mpspmd-launch tells each process that it starts, by way of the environment."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import MutableMapping
+
+from mpspmd.config import LAUNCH_VARIABLE
+
+
+@dataclasses.dataclass(frozen=True)
+class Launch:
+    """One process's part in a launched run."""
+
+    rank: int
+    """-1: the engine."""
+    world_size: int
+    socket: str
+    """Where the engine hands the run over to its ranks."""
+    listener: int = -1
+    """The engine's descriptor of that socket: it listens before the script begins."""
+
+    @property
+    def is_rank(self) -> bool:
+        return self.rank >= 0
+
+    def put(self, environ: MutableMapping[str, str]) -> None:
+        environ[LAUNCH_VARIABLE] = json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def take(cls, environ: MutableMapping[str, str] = os.environ) -> Launch | None:
+        """Out of the environment, so that nobody else takes the part: processes of ours inherit it."""
+        text = environ.pop(LAUNCH_VARIABLE, None)
+        return None if text is None else cls(**json.loads(text))

@@ -1,0 +1,135 @@
+"""mpspmd-top shows what is really going on, from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import mpspmd
+from mpspmd.cli.watch import Watcher
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
+
+import workers
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[mpspmd.Engine]:
+    with mpspmd.Engine(workers.Calculator, world_size=2) as engine:
+        yield engine
+
+
+def _start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", "from mpspmd.cli.top import main; main()", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _own(views: list[dict[str, Any]]) -> dict[str, Any]:
+    return next(view for view in views if view["pid"] == os.getpid())
+
+
+def test_the_figures_are_psutils_and_the_engines_own(engine: mpspmd.Engine) -> None:
+    before = engine.stats().steps
+    top = _start("--json")
+    # Half of the time in a method, while it looks.
+    while top.poll() is None:
+        engine.collective_rpc("sleep", args=(0.01,))
+        time.sleep(0.01)
+    out, err = top.communicate()
+    assert top.returncode == 0, err
+    view = _own(json.loads(out))
+    assert before < view["steps"] <= engine.stats().steps
+    assert [rank["stats"]["pid"] for rank in view["ranks"]] == engine.pids
+    for rank in view["ranks"]:
+        memory = psutil.Process(rank["stats"]["pid"]).memory_info().rss
+        assert abs(rank["memory_bytes"] - memory) < 0.2 * memory
+        assert 5 < rank["steps_per_s"] < 60
+        assert 20 < rank["busy_percent"] < 80
+        assert 0 <= rank["cpu_percent"] < 60
+        assert view["steps"] - rank["stats"]["step"] <= 1
+        assert rank["stats"]["counters"]["requests"] <= engine.stats().steps
+
+
+def test_a_rank_that_hangs_is_seen_in_its_method_with_its_lag(
+    engine: mpspmd.Engine, eventually: Any
+) -> None:
+    futures = [engine.collective_rpc("sleep_on", args=(1, 3.0), non_block=True)]
+    eventually(lambda: engine.ranks[1].method == "sleep_on", "rank 1 hangs")
+    futures += [engine.collective_rpc("echo", args=(0,), non_block=True) for _ in range(3)]
+    top = _start("--once", str(os.getpid()))
+    out, err = top.communicate()
+    assert (top.returncode, err) == (0, "")
+    idle, hanging = (
+        [cell.strip() for cell in line.split("│")[1:-1]]
+        for line in out.splitlines()
+        if line.startswith("│")
+    )
+    assert idle[1:3] == [str(engine.pids[0]), "idle"]
+    assert hanging[:3] == ["1", str(engine.pids[1]), "sleep_on"]
+    assert hanging[3].endswith(" s") or hanging[3].endswith(" ms")
+    assert hanging[5] == "3"
+    for future in futures:
+        future.result()
+
+
+def test_engines_come_and_go(engine: mpspmd.Engine) -> None:
+    watcher = Watcher()
+
+    def own_engines() -> list[int]:
+        watcher.find()
+        return sorted(len(view.ranks) for view in watcher.look() if view.pid == os.getpid())
+
+    assert own_engines() == [2]
+    with mpspmd.Engine(workers.Calculator, world_size=1) as other:
+        assert own_engines() == [1, 2]
+        other.collective_rpc("add", args=(1,))
+        views = {len(view.ranks): view for view in watcher.look() if view.pid == os.getpid()}
+        assert views[1].ranks[0].stats.pid == other.pids[0]
+        assert views[1].steps == 1
+    assert own_engines() == [2]
+
+
+def test_watching_needs_nothing_of_the_watched(engine: mpspmd.Engine, eventually: Any) -> None:
+    """Not even that it runs."""
+    rank = psutil.Process(engine.pids[0])
+    eventually(lambda: engine.ranks[0].phase == "waiting", "rank 0 is idle")
+    rank.suspend()
+    try:
+        future = engine.collective_rpc("rank", non_block=True)
+        top = _start("--json")
+        out, _ = top.communicate()
+        stopped = _own(json.loads(out))["ranks"][0]
+        assert (stopped["stats"]["phase"], stopped["stats"]["lag_steps"]) == ("waiting", 1)
+    finally:
+        rank.resume()
+    assert future.result() == [0, 1]
+
+
+def test_what_is_no_engine_is_said_to_be_none() -> None:
+    top = _start("--once", "1")
+    _, err = top.communicate()
+    assert top.returncode == 1
+    assert "process 1 is no engine" in err
+
+
+def test_a_bad_argument_is_one_line() -> None:
+    top = _start("everything")
+    out, err = top.communicate()
+    assert (top.returncode, out) == (2, "")
+    assert err.startswith("mpspmd-top: Invalid value for '[RUN]'")
+    assert err.count("\n") == 1

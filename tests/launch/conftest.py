@@ -1,0 +1,79 @@
+"""Runs mpspmd-launch in a session of its own, and looks for what it leaves behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+HERE = Path(__file__).parent
+LAUNCHER = [sys.executable, "-c", "from mpspmd.cli.launch import main; main()"]
+
+
+class Launched:
+    """A running launcher. Its processes have sessions of their own: they are known by a variable."""
+
+    def __init__(self, folder: Path, *arguments: str, cwd: Path = HERE, **environment: str) -> None:
+        self.folder = folder
+        own = {"TMPDIR": str(folder), "MARKS": str(folder)}
+        self.process = subprocess.Popen(
+            [*LAUNCHER, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=cwd,
+            env=os.environ | own | environment,
+            start_new_session=True,
+        )
+
+    def result(self, timeout_s: float = 60) -> tuple[int, str, str]:
+        """Exit code, stdout, stderr."""
+        out, err = self.process.communicate(timeout=timeout_s)
+        return self.process.returncode, out, err
+
+    def starts(self) -> list[list[int]]:
+        """For each start of the group its processes' ids, the engine first."""
+        path = self.folder / "starts"
+        if not path.exists():
+            return []
+        return [[int(pid) for pid in line.split()] for line in path.read_text().splitlines()]
+
+    def processes(self) -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, ProcessLookupError):
+                if process.status() != psutil.STATUS_ZOMBIE and process.environ().get(
+                    "MARKS"
+                ) == str(self.folder):
+                    found.append(process)
+        return found
+
+    def leftovers(self) -> list[Path]:
+        return [*self.folder.glob("mpspmd-*"), *self.folder.glob("torchelastic*")]
+
+    def close(self) -> None:
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGKILL)
+        self.process.communicate()
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
+    """Starts mpspmd-launch; whatever is left of it ends with the test."""
+    launched: list[Launched] = []
+
+    def start(*arguments: str, **settings: str) -> Launched:
+        launched.append(Launched(tmp_path, *arguments, **settings))
+        return launched[-1]
+
+    yield start
+    for each in launched:
+        each.close()

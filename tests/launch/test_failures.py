@@ -1,0 +1,85 @@
+"""When a process fails: who is named, with what exit code, and how soon the rest ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.mark.parametrize(
+    ("what", "exit_code", "said"),
+    [
+        ("raises", 1, r"rank 1 raised, and the engine \(pid \d+\): exit code 1"),
+        ("fails-at-start", 1, r"rank 1 \(pid \d+\): exit code 1"),
+        ("engine-dies", 5, r"the engine \(pid \d+\): exit code 5"),
+    ],
+)
+def test_the_first_failure_is_named_and_gives_the_exit_code(
+    launch: Any, what: str, exit_code: int, said: str
+) -> None:
+    launched = launch("-n", "2", "app.py", what)
+    code, _, err = launched.result()
+    assert code == exit_code
+    summary = err[err.index("mpspmd-launch: ") :]
+    assert re.match(rf"mpspmd-launch: app.py failed: {said}\n", summary), err
+    if what == "raises":
+        assert "ValueError in end (step 1): this rank has had enough" in summary
+        assert 'app.py", line' in summary
+    if what == "fails-at-start":
+        assert "Traceback (most recent call last):" in summary
+        assert "RuntimeError: no weights for this rank" in summary
+    assert launched.processes() == []
+    assert launched.leftovers() == []
+
+
+def test_the_group_is_restarted_as_often_as_asked_and_then_ends(
+    launch: Any, tmp_path: Path
+) -> None:
+    launched = launch("-n", "2", "--max-restarts", "2", "app.py", "exits")
+    code, _, err = launched.result()
+    assert code == 3
+    assert err.count("mpspmd-launch: restart") == 2
+    assert "mpspmd-launch: restart 2 of 2\n" in err
+    starts = launched.starts()
+    assert len(starts) == 3
+    assert len({pid for start in starts for pid in start}) == 9
+    assert err.count("mpspmd-launch: app.py failed: rank 1 ") == 1
+    last_pid = starts[2][2]
+    assert f"failed: rank 1 (pid {last_pid}): exit code 3\n" in err
+    assert f"RankDied: rank 1 (pid {last_pid}) died in end (step 1): exit code 3" in err
+
+
+def test_the_launcher_ends_soon_after_a_rank_was_killed(launch: Any, eventually: Any) -> None:
+    launched = launch("-n", "2", "app.py", "works")
+    eventually(launched.starts, "the ranks are there")
+    time.sleep(0.2)
+    engine, _, rank_1 = launched.starts()[0]
+    killed = time.monotonic()
+    os.kill(rank_1, signal.SIGKILL)
+    code, _, err = launched.result()
+    assert time.monotonic() - killed < 10
+    assert code == 137
+    assert f"rank 1 (pid {rank_1}): killed by SIGKILL" in err
+    assert engine not in [process.pid for process in launched.processes()]
+
+
+def test_a_plain_programs_traceback_is_in_the_summary(launch: Any, tmp_path: Path) -> None:
+    (tmp_path / "plain.py").write_text(
+        "import os, time\n"
+        "if os.environ['RANK'] == '1':\n"
+        "    raise LookupError('not on this rank')\n"
+        "time.sleep(60)\n"
+    )
+    code, _, err = launch("-n", "2", "--ranks-only", str(tmp_path / "plain.py")).result()
+    assert code == 1
+    _, _, summary = err.partition("plain.py failed: rank 1 (pid ")
+    assert "line 3, in <module>\n" in summary
+    assert "LookupError: not on this rank" in summary

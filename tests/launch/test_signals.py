@@ -1,0 +1,67 @@
+"""Stopping a launched run from outside."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.mark.parametrize(
+    ("what", "number"),
+    [
+        ("works", signal.SIGINT),
+        ("works", signal.SIGTERM),
+        pytest.param("waits", signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_lets_the_workers_shut_down_and_nothing_is_said(
+    launch: Any, tmp_path: Path, eventually: Any, what: str, number: signal.Signals
+) -> None:
+    launched = launch("-n", "2", "app.py", what)
+    eventually(launched.starts, "the ranks are there")
+    time.sleep(0.2)
+    sent = time.monotonic()
+    os.killpg(launched.process.pid, number)
+    assert launched.result() == (128 + number, "", "")
+    assert time.monotonic() - sent < 10
+    assert sorted(path.name for path in tmp_path.glob("shutdown-*")) == ["shutdown-0", "shutdown-1"]
+    assert launched.processes() == []
+    assert launched.leftovers() == []
+
+
+def test_ctrl_c_ends_ranks_that_are_still_importing(
+    launch: Any, tmp_path: Path, eventually: Any
+) -> None:
+    script = tmp_path / "slow.py"
+    script.write_text(
+        "import os, pathlib, sys, time\n"
+        "if 'RANK' in os.environ:\n"
+        "    pathlib.Path(os.environ['MARKS'], 'importing').touch()\n"
+        "    time.sleep(60)\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "import app, mpspmd\n"
+        "mpspmd.run(app.Actor, print, args=('',))\n"
+    )
+    launched = launch("-n", "1", str(script), str(Path(__file__).parent))
+    eventually((tmp_path / "importing").exists, "the rank imports")
+    time.sleep(1.0)
+    os.killpg(launched.process.pid, signal.SIGINT)
+    assert launched.result(20) == (130, "", "")
+    assert launched.processes() == []
+
+
+def test_when_the_launcher_is_killed_everything_ends(
+    launch: Any, tmp_path: Path, eventually: Any
+) -> None:
+    launched = launch("-n", "2", "app.py", "works")
+    eventually(launched.starts, "the ranks are there")
+    launched.process.kill()
+    eventually(lambda: launched.processes() == [], "all processes have ended")
+    eventually(lambda: launched.leftovers() == [], "all files are gone")

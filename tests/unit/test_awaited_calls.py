@@ -1,0 +1,118 @@
+"""Calls from asyncio: in order, cancellable, and the event loop goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+import workers
+
+from mpspmd import Engine
+from mpspmd.errors import RankError, StepTimeout
+
+pytestmark = pytest.mark.timeout(60)
+
+
+async def _beside_a_ticker(work: Coroutine[Any, Any, Any]) -> tuple[Any, float]:
+    """What the work returns, and the longest that the event loop stood still, in seconds."""
+    beats = [time.monotonic()]
+
+    async def tick() -> None:
+        while True:
+            await asyncio.sleep(0.01)
+            beats.append(time.monotonic())
+
+    ticker = asyncio.create_task(tick())
+    result = await work
+    await asyncio.sleep(0.02)
+    ticker.cancel()
+    assert len(beats) > 1
+    return result, max(b - a for a, b in itertools.pairwise(beats))
+
+
+def test_a_hundred_concurrent_calls_reach_the_ranks_in_order(engine: Engine) -> None:
+    async def main() -> None:
+        before = engine.stats().steps
+        totals = await asyncio.gather(
+            *(engine.collective_rpc_async("add", args=(1,)) for _ in range(100))
+        )
+        # Each call sees what all before it have added, and nothing of those after it.
+        first = totals[0][0]
+        assert [total[0] for total in totals] == list(range(first, first + 100))
+        assert engine.stats().steps == before + 100
+        answers = await asyncio.gather(*(engine.execute_model_async(i) for i in range(100)))
+        assert answers == [(0, (i,)) for i in range(100)]
+
+    asyncio.run(main())
+
+
+def test_the_event_loop_goes_on_while_ranks_are_busy_and_the_ring_is_full(engine: Engine) -> None:
+    async def main() -> list[Any]:
+        slow = engine.collective_rpc_async("sleep", args=(1.5,))
+        # More than the ring holds: sending has to wait for the ranks.
+        large = (engine.collective_rpc_async("size", args=(bytes(3 << 20),)) for _ in range(4))
+        return await asyncio.gather(slow, *large)
+
+    results, longest_s = asyncio.run(_beside_a_ticker(main()))
+    assert results == [[None, None], *[[3 << 20] * 2] * 4]
+    assert longest_s < 1.0
+
+
+def test_a_cancelled_call_disturbs_no_other(engine: Engine) -> None:
+    async def main() -> None:
+        sleeping = asyncio.create_task(engine.collective_rpc_async("sleep", args=(0.5,)))
+        queued = [
+            asyncio.create_task(engine.collective_rpc_async("echo", args=(i,))) for i in range(10)
+        ]
+        await asyncio.sleep(0.1)
+        began = time.monotonic()
+        sleeping.cancel()
+        queued[3].cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sleeping
+        assert time.monotonic() - began < 0.3
+        replies = await asyncio.gather(*queued, return_exceptions=True)
+        assert isinstance(replies.pop(3), asyncio.CancelledError)
+        assert replies == [[i, i] for i in range(10) if i != 3]
+
+    asyncio.run(main())
+
+
+def test_errors_and_deadlines_arrive_where_the_call_is_awaited(engine: Engine) -> None:
+    async def main() -> None:
+        with pytest.raises(RankError, match="no luck"):
+            await engine.collective_rpc_async("fail", args=("no luck",))
+        with pytest.raises(StepTimeout):
+            await engine.collective_rpc_async("sleep", args=(0.3,), timeout=0.05)
+        assert await engine.execute_model_async("next", reply_rank=1) == (1, ("next",))
+
+    asyncio.run(main())
+
+
+def test_awaited_and_plain_calls_may_be_mixed(engine: Engine) -> None:
+    async def main() -> None:
+        awaited = asyncio.gather(*(engine.execute_model_async(i) for i in range(20)))
+        loop = asyncio.get_running_loop()
+        plain = await loop.run_in_executor(None, engine.collective_rpc, "rank")
+        assert plain == [0, 1]
+        assert await awaited == [(0, (i,)) for i in range(20)]
+
+    asyncio.run(main())
+
+
+def test_calls_that_wait_end_with_the_engine() -> None:
+    async def main() -> None:
+        with Engine(workers.Calculator, world_size=1) as engine:
+            calls = [
+                asyncio.create_task(engine.collective_rpc_async("sleep", args=(0.3,)))
+                for _ in range(3)
+            ]
+            await asyncio.sleep(0.1)
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(isinstance(outcome, Exception) for outcome in outcomes)
+
+    asyncio.run(main())

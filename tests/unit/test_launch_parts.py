@@ -1,0 +1,141 @@
+"""The launcher's parts that need no processes: options, the prefixes of lines, and who is to blame."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from mpspmd.cli.command import run_command
+from mpspmd.cli.failure import ENGINE, Failure, first_failure, summary
+from mpspmd.cli.launch import app
+from mpspmd.cli.output import Output, prefix_of
+
+pytestmark = pytest.mark.timeout(60)
+
+
+class TestOptions:
+    @pytest.mark.parametrize(
+        ("arguments", "wrong", "allowed"),
+        [
+            (["-n", "0", "x.py"], "'0'", "a number from 1 on, auto, gpu or cpu"),
+            (["--nproc-per-node", "many", "x.py"], "'many'", "a number from 1 on"),
+            (["--nnodes", "3:2", "--ranks-only", "x.py"], "'3:2'", "MIN:MAX"),
+            (["--nnodes", "2", "x.py"], "one machine", "--ranks-only"),
+            (["--nnodes", "2", "--ranks-only", "--rdzv-backend", "c10d", "x.py"],
+             "--rdzv-endpoint", "HOST:PORT"),
+            (["--rdzv-backend", "etcd", "x.py"], "'etcd'", "static nor c10d"),
+            (["--max-restarts", "-1", "x.py"], "--max-restarts", "equal to 0"),
+            (["--monitor-interval", "soon", "x.py"], "--monitor-interval", "a valid number"),
+            (["--tee", "4", "x.py"], "'4'", "3 (both)"),
+            (["--redirects", "0:1,1", "x.py"], "'0:1,1'", "RANK:NUMBER"),
+            (["--env", "=x", "x.py"], "'=x'", "NAME=VALUE"),
+            (["-m", "--no-python", "x"], "--module", "exclude each other"),
+            (["--nproc", "2", "x.py"], "--nproc", "--nproc-per-node"),
+            (["-n", "2"], "script", "Missing argument"),
+        ],
+    )  # fmt: skip
+    def test_a_bad_one_is_one_line_with_what_is_allowed(
+        self,
+        arguments: list[str],
+        wrong: str,
+        allowed: str,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.setattr(sys, "argv", ["mpspmd-launch", *arguments])
+        assert run_command(app, "mpspmd-launch") == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith("mpspmd-launch: ")
+        assert err.count("\n") == 1
+        assert wrong in err
+        assert allowed in err
+
+    @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+    def test_without_a_script_there_is_help(
+        self,
+        arguments: list[str],
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.setattr(sys, "argv", ["mpspmd-launch", *arguments])
+        code = run_command(app, "mpspmd-launch")
+        assert code == (0 if arguments else 2)
+        out, err = capsys.readouterr()
+        for part in (
+            "--nproc-per-node",
+            "More than one node",
+            "mpspmd-launch -n 2 examples/hello.py",
+        ):
+            assert part in out + err
+
+
+class TestOutput:
+    def _printed(self, folder: Path, *writes: bytes) -> tuple[list[bytes], list[bytes]]:
+        printed = io.BytesIO()
+        output = Output(folder)
+        path, last_lines = output.open("pipe", prefix_of("rank3", 3, colour=False), printed, None)
+        with open(path, "wb", buffering=0) as pipe:
+            for data in writes:
+                pipe.write(data)
+        output.close()
+        return printed.getvalue().splitlines(keepends=True), list(last_lines)
+
+    def test_each_line_has_its_rank_however_it_is_written(self, tmp_path: Path) -> None:
+        printed, _ = self._printed(tmp_path, b"one\ntw", b"o\nthree")
+        assert printed == [b"[rank3] one\n", b"[rank3] two\n", b"[rank3] three\n"]
+
+    def test_a_progress_bar_moves(self, tmp_path: Path) -> None:
+        printed, _ = self._printed(tmp_path, b"10%\r", b"20%\r\n", b"end\n")
+        assert b"".join(printed) == b"[rank3] 10%\r[rank3] 20%\r\n[rank3] end\n"
+
+    def test_long_lines_and_many_are_complete(self, tmp_path: Path) -> None:
+        lines = [b"%d " % number + b"x" * 7000 + b"\n" for number in range(300)]
+        printed, last_lines = self._printed(tmp_path, *lines)
+        assert printed == [b"[rank3] " + line for line in lines]
+        assert last_lines == lines[-200:]
+
+    def test_a_closed_terminal_stops_nobody(self, tmp_path: Path) -> None:
+        read, write = os.pipe()
+        os.close(read)
+        output = Output(tmp_path)
+        target = os.fdopen(write, "wb", buffering=0)
+        path, last_lines = output.open("pipe", b"", target, None)
+        Path(path).write_bytes(b"nobody reads this\n")
+        output.close()
+        target.close()
+        assert list(last_lines) == [b"nobody reads this\n"]
+
+
+class TestBlame:
+    def _failure(self, number: int, exit_code: int, **error: object) -> dict[int, Failure]:
+        return {number: Failure(number, 1000 + number, exit_code, error)}
+
+    def test_a_rank_whose_death_the_engine_reports_comes_before_the_engine(self) -> None:
+        failures = self._failure(ENGINE, 1, rank=1, died=True) | self._failure(1, -9)
+        assert first_failure(failures).rank == 1
+
+    def test_an_engine_that_died_comes_before_the_ranks_that_left_with_it(self) -> None:
+        failures = self._failure(0, 1) | self._failure(1, 1) | self._failure(ENGINE, -11)
+        assert first_failure(failures).rank == ENGINE
+
+    def test_who_was_stopped_is_not_to_blame(self) -> None:
+        failures = self._failure(0, -15) | self._failure(1, 7) | self._failure(ENGINE, 143)
+        assert first_failure(failures).rank == 1
+        assert first_failure(failures).status == 7
+        text = summary("x.py", failures)
+        assert text == "mpspmd-launch: x.py failed: rank 1 (pid 1001): exit code 7"
+
+    def test_a_signal_is_named_and_becomes_a_shells_exit_code(self) -> None:
+        (failure,) = self._failure(0, -6).values()
+        assert (failure.reason, failure.status) == ("killed by SIGABRT", 134)
+
+    def test_the_traceback_is_the_last_one_of_stderr(self) -> None:
+        stderr = [b"Traceback (most recent call last):\n", b"  first\n", b"handled\n",
+                  b"Traceback (most recent call last):\n", b"  second\n", b"ValueError: x\n"]  # fmt: skip
+        failure = Failure(0, 1, 1, {}, stderr)
+        assert failure.traceback == ("Traceback (most recent call last):\n  second\nValueError: x")

@@ -1,0 +1,101 @@
+"""What an engine says of itself and of its ranks."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+
+from mpspmd import Engine
+from mpspmd._native import Ring, StatusPage
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def test_idle_ranks_have_done_all_steps(engine: Engine, eventually: Any) -> None:
+    before = engine.stats()
+    for _ in range(10):
+        engine.collective_rpc("rank")
+    eventually(lambda: all(rank.phase == "waiting" for rank in engine.ranks), "ranks wait")
+    stats = engine.stats()
+    assert stats.steps == before.steps + 10
+    assert (stats.pid, stats.world_size, stats.ring_fill) == (os.getpid(), 2, 0.0)
+    assert [rank.pid for rank in stats.ranks] == engine.pids
+    for rank, earlier in zip(stats.ranks, before.ranks, strict=True):
+        assert (rank.step, rank.lag_steps, rank.method) == (stats.steps, 0, "rank")
+        assert rank.counters["requests"] == earlier.counters["requests"] + 10
+
+
+def test_a_busy_rank_lags_behind_and_the_ring_fills(engine: Engine, eventually: Any) -> None:
+    running = engine.collective_rpc("sleep_on", args=(1, 0.8), non_block=True)
+    eventually(lambda: engine.ranks[1].method == "sleep_on", "rank 1 sleeps")
+    waiting = [
+        engine.collective_rpc("size", args=(bytes(200_000),), non_block=True) for _ in range(5)
+    ]
+    eventually(lambda: engine.ranks[0].lag_steps == 0, "rank 0 is done")
+    stats = engine.stats()
+    assert (stats.ranks[1].phase, stats.ranks[1].lag_steps) == ("running", 5)
+    assert stats.ring_fill == stats.ranks[1].unread_bytes / stats.ring_bytes > 0.2
+    for future in (running, *waiting):
+        future.result()
+    eventually(lambda: engine.stats().ring_fill == 0.0, "rank 1 has read everything")
+
+
+def test_idle_time_grows_while_a_rank_waits_and_not_while_it_works(
+    engine: Engine, eventually: Any
+) -> None:
+    eventually(lambda: engine.ranks[0].phase == "waiting", "rank 0 waits")
+    before = engine.ranks[0].idle_s
+    eventually(lambda: engine.ranks[0].idle_s > before + 0.2, "it has waited")
+    future = engine.collective_rpc("sleep", args=(0.5,), non_block=True)
+    eventually(lambda: engine.ranks[0].phase == "running", "rank 0 works")
+    working = engine.ranks[0].idle_s
+    future.result()
+    assert engine.ranks[0].idle_s - working < 0.4
+    assert engine.ranks[0].idle_s >= working
+
+
+class TestFromOutside:
+    """As another process reads it: through a descriptor that can't write."""
+
+    def test_the_same_figures_are_read_through_read_only_descriptors(self, engine: Engine) -> None:
+        engine.collective_rpc("rank")
+        page_fd = _reopened(engine._segments.status.fd)
+        ring_fd = _reopened(engine._segments.request.fd)
+        try:
+            page = StatusPage(page_fd)
+            assert (page.n_ranks, page.engine_pid) == (2, os.getpid())
+            assert page.steps == engine.stats().steps
+            assert page.line(1).snapshot()["pid"] == engine.pids[1]
+            capacity, tail, heads = Ring.look(ring_fd)
+            ring = engine._channel.request_ring
+            assert (capacity, tail, heads) == (ring.capacity, ring.tail, ring.heads)
+        finally:
+            os.close(page_fd)
+            os.close(ring_fd)
+
+    def test_what_would_write_is_refused(self, engine: Engine) -> None:
+        fd = _reopened(engine._segments.status.fd)
+        ring_fd = os.dup(engine._segments.replies[0].fd)
+        try:
+            page = StatusPage(fd)
+            line = page.line(0)
+            for write in (line.open, line.replied, lambda: line.enter(1), lambda: page.sent(1)):
+                with pytest.raises(ValueError, match="read-only"):
+                    write()
+            with pytest.raises(ValueError, match="writable"):
+                Ring(ring_fd, data_bell=page)
+        finally:
+            os.close(fd)
+            os.close(ring_fd)
+
+    def test_what_is_not_a_ring_is_refused(self, engine: Engine) -> None:
+        with pytest.raises(ValueError, match="not a ring"):
+            Ring.look(engine._segments.status.fd)
+        with pytest.raises(OSError):  # noqa: PT011 - whatever the system says
+            Ring.look(10_000)
+
+
+def _reopened(fd: int) -> int:
+    return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY)
