@@ -25,7 +25,7 @@ endef
 export LEND_METADATA
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test soak lint format native-test mutants bench clean
+.PHONY: help install demo test soak lint format native-test mutants verify bench clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1	\2/' | expand -t 20
@@ -61,6 +61,9 @@ native-test:  ## the ring in C, under the sanitizers: 10^7 messages, a few minut
 
 mutants:  ## break the ring in each way that the native tests must notice
 	$(MAKE) -C tests/native mutants
+
+verify:  ## check a model of the ring's protocol in all interleavings (needs spin)
+	tests/model/verify.sh
 
 bench: install $(VENV)/.peers  ## measure against the peers, in a quarter of an hour, and write docs/benchmarks.md
 	$(PY) -m benchmarks.suite
