@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+from vllm.utils.gc_utils import freeze_gc_heap
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.worker.worker_base import WorkerBase
 
@@ -25,7 +26,9 @@ class ReturningWorker(WorkerBase):  # type: ignore[misc]
 
     def init_device(self) -> None: ...
 
-    def load_model(self) -> None: ...
+    def load_model(self) -> None:
+        # As vLLM's own worker does when it is warm: else each collection looks through all modules.
+        freeze_gc_heap()
 
     def execute_model(self, scheduler_output: Any) -> None:
         if scheduler_output.scheduled_new_reqs or scheduler_output.finished_req_ids:

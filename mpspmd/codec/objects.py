@@ -59,8 +59,6 @@ class ObjectEncoder:
 
     def __init__(self) -> None:
         self._buffers: list[memoryview] = []
-        self._stream = io.BytesIO()
-        self._pickler = _Pickler(self._stream, protocol=5, buffer_callback=self._keep)
 
     def _keep(self, buffer: pickle.PickleBuffer) -> bool:
         raw = buffer.raw()
@@ -81,8 +79,10 @@ class ObjectEncoder:
             if by_value:
                 return self._encode_by_value(obj)
             try:
-                self._pickler.dump(obj)
-                return self._message(self._stream.getvalue())
+                # A new one each time: clearing the memo of one takes as long as its largest ever.
+                stream = io.BytesIO()
+                _Pickler(stream, protocol=5, buffer_callback=self._keep).dump(obj)
+                return self._message(stream.getvalue())
             except EncodeError:
                 raise
             except (pickle.PicklingError, AttributeError, TypeError):
@@ -95,10 +95,6 @@ class ObjectEncoder:
                 "send data, and make locks, files and devices where they are used"
             ) from error
         finally:
-            # Also drops what a failed attempt has left, and the references in the memo.
-            self._pickler.clear_memo()
-            self._stream.seek(0)
-            self._stream.truncate()
             self._buffers.clear()
 
     def _encode_by_value(self, obj: Any) -> Message:

@@ -93,7 +93,6 @@ class Replies:
         call.finish(error)
         # The links between a step's calls go with them: a cycle would keep their replies.
         if (first := call.closes) is not None:
-            call.closes = None
             self.finish(first)
         if later := call.later:
             call.later = None

@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 import mpspmd
+from mpspmd.runtime.worker import LATER
 
 
 class Calculator(mpspmd.Worker):
@@ -184,3 +185,18 @@ class Unreducible:
 
     def __reduce__(self) -> Any:
         raise ValueError("a reason of its own")
+
+
+class Stepping(Calculator):
+    """Steps of two calls: the first has no reply."""
+
+    def first(self, value: Any = None, fails_on: int | None = None) -> Any:
+        self.value = value
+        if self.ctx.rank == fails_on:
+            raise ValueError(f"the first half of {value}")
+        return LATER
+
+    def last(self, seconds_on_rank_0: float = 0.0) -> Any:
+        if self.ctx.rank == 0:
+            time.sleep(seconds_on_rank_0)
+        return self.value
