@@ -140,7 +140,7 @@ void step_free(struct step *step);
 /* What the counted rows' counts were. */
 void last_counts(const struct step *step, int64_t *values);
 /* A column's new values, from step->actual: as predicted, or not. */
-void advance(struct step *step, enum column column);
+void take_predicted(struct step *step, enum column column);
 void take_changes(struct step *step, enum column column);
 /* COUNTS' keys are edits of KEYS, or if there are none, of the newest order. */
 const struct slots *counts_base(const struct step *step);

@@ -144,7 +144,7 @@ static enum fit put_column(struct step *step, PyObject *value, enum column colum
         take_changes(step, column);
     } else {
         pack_byte(&step->out, 0);
-        advance(step, column);
+        take_predicted(step, column);
     }
     return FITS;
 }
