@@ -326,3 +326,27 @@ def test_every_field_has_a_way() -> None:
         (ModelRunnerOutput, hot.OUTPUT),
     ):
         assert set(names) <= {each.name for each in fields(cls)}
+
+
+@pytest.mark.parametrize("scenario", ["steady", "churn", "prefill"])
+def test_what_the_benchmark_compares_does_the_same(scenario: str) -> None:
+    from benchmarks.codecs import CODECS
+    from benchmarks.scenarios import SCENARIOS
+    from benchmarks.step_codec import Runner
+
+    for codec in (each() for each in CODECS):
+        steps, runner = SCENARIOS[scenario](20), Runner()
+        for _ in range(20):
+            step = steps.next()
+            output = runner.run(step)
+            assert_same(step, codec.decode_request(codec.encode_request(step)))
+            assert_same(output, codec.decode_reply(codec.encode_reply(output)))
+
+
+def test_the_benchmark_has_a_row_for_each_case() -> None:
+    from benchmarks.step_codec import parse, run
+
+    rows = run(parse(["--batch", "1,3", "--scenario", "churn", "--rounds", "1"]))["results"]
+    cases = {(row["backend"], row["batch"], row["direction"]) for row in rows}
+    assert len(cases) == len(rows) == 3 * 2 * 2
+    assert all(0 < row["p50_us"] <= row["p99_us"] and row["bytes"] > 0 for row in rows)
