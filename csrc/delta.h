@@ -15,14 +15,17 @@
 
 /* How a field is sent; `_native` has the same names as constants. */
 enum field_kind {
-    FIELD_PLAIN,    /* a code for None, a bool, a small int, an empty container; else cold */
+    FIELD_PLAIN, /* a code for None, a bool, an int, a str, an empty container, a list of ints; else
+                    cold */
     FIELD_RECORD,   /* a dataclass with a plan of its own */
+    FIELD_RECORDS,  /* list of such dataclasses */
     FIELD_KEYS,     /* list of row keys: edits of an order that both ends remember */
     FIELD_COUNTS,   /* dict from row key to int: predicted to stay */
     FIELD_PROGRESS, /* list of ints along KEYS: predicted to grow by the row's last count */
     FIELD_TREND,    /* list of ints along KEYS: predicted to grow as it did last time */
     FIELD_SUM,      /* int: predicted to be the sum of COUNTS */
     FIELD_GROUPS,   /* list along KEYS of None, or a tuple of lists of ints: mostly None */
+    FIELD_GROUP,    /* tuple of lists of ints */
     FIELD_LISTS,    /* list of lists of ints */
     FIELD_TAILS,    /* dict from row key to a list of ints that grows at its end */
     FIELD_TOKENS,   /* dict from row key to list of ints */
@@ -137,7 +140,7 @@ void step_free(struct step *step);
 /* What the counted rows' counts were. */
 void last_counts(const struct step *step, int64_t *values);
 /* A column's new values, from step->actual: as predicted, or not. */
-void advance(struct step *step, enum column column);
+void take_predicted(struct step *step, enum column column);
 void take_changes(struct step *step, enum column column);
 /* COUNTS' keys are edits of KEYS, or if there are none, of the newest order. */
 const struct slots *counts_base(const struct step *step);
@@ -190,6 +193,9 @@ static inline bool int_of(PyObject *object, int64_t *value) {
 
 PyObject *int_list(struct module_state *module, const int64_t *values, size_t n);
 enum fit out_of_memory(void);
+const char *text_of(PyObject *text,
+                    Py_ssize_t *length); /* NULL, without an exception, if not UTF-8 */
+PyObject *get_text(struct step *step, size_t length);
 
 bool put_record(struct step *step, const struct plan_object *plan, PyObject *record);
 PyObject *get_record(struct step *step, const struct plan_object *plan);

@@ -104,6 +104,7 @@ static int find_error(PyObject *errors, const char *name, PyObject **error) {
 static int add_field_kinds(PyObject *module) {
     static const char *const names[N_FIELD_KINDS] = {
         [FIELD_PLAIN] = "FIELD_PLAIN",       [FIELD_RECORD] = "FIELD_RECORD",
+        [FIELD_RECORDS] = "FIELD_RECORDS",   [FIELD_GROUP] = "FIELD_GROUP",
         [FIELD_KEYS] = "FIELD_KEYS",         [FIELD_COUNTS] = "FIELD_COUNTS",
         [FIELD_PROGRESS] = "FIELD_PROGRESS", [FIELD_TREND] = "FIELD_TREND",
         [FIELD_SUM] = "FIELD_SUM",           [FIELD_GROUPS] = "FIELD_GROUPS",

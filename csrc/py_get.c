@@ -8,7 +8,7 @@ static PyObject *bad(struct step *step) {
     return NULL;
 }
 
-static PyObject *get_text(struct step *step, size_t length) {
+PyObject *get_text(struct step *step, size_t length) {
     const uint8_t *text = unpack_bytes(&step->in, length);
     return text ? PyUnicode_FromStringAndSize((const char *)text, (Py_ssize_t)length) : NULL;
 }
@@ -134,7 +134,25 @@ static PyObject *get_sum(struct step *step) {
     return PyLong_FromLongLong((int64_t)((uint64_t)step->total + (uint64_t)off));
 }
 
-static PyObject *get_group(struct step *step, int64_t *last) {
+static PyObject *get_id(struct step *step, int64_t *last) {
+    *last = (int64_t)((uint64_t)*last + (uint64_t)unpack_signed(&step->in));
+    return int_object(step->module, *last);
+}
+
+static PyObject *get_only_int(struct step *step, int64_t *last) {
+    PyObject *list = PyList_New(1), *lists = PyTuple_New(1), *id = get_id(step, last);
+    if (!list || !lists || !id) {
+        Py_XDECREF(list);
+        Py_XDECREF(lists);
+        Py_XDECREF(id);
+        return NULL;
+    }
+    PyList_SetItem(list, 0, id);
+    PyTuple_SetItem(lists, 0, list);
+    return lists;
+}
+
+static PyObject *get_lists_of(struct step *step, int64_t *last) {
     size_t n_lists = unpack_length(&step->in);
     if (n_lists > (size_t)(step->in.end - step->in.at))
         return bad(step);
@@ -145,8 +163,7 @@ static PyObject *get_group(struct step *step, int64_t *last) {
         if (n <= (size_t)(step->in.end - step->in.at))
             list = PyList_New((Py_ssize_t)n);
         for (size_t j = 0; list && j < n; j++) {
-            *last = (int64_t)((uint64_t)*last + (uint64_t)unpack_signed(&step->in));
-            PyObject *id = int_object(step->module, *last);
+            PyObject *id = get_id(step, last);
             if (!id) {
                 Py_CLEAR(list);
                 break;
@@ -176,18 +193,28 @@ static PyObject *nones(size_t n) {
 
 static PyObject *get_groups(struct step *step) {
     size_t n = unpack_length(&step->in), next = 0;
-    uint64_t gap;
+    uint64_t code;
     int64_t last = 0;
     PyObject *list = step->in.bad ? NULL : nones(n);
-    while (list && (gap = unpack_varint(&step->in)) > 0) {
-        PyObject *lists = gap <= n - next ? get_group(step, &last) : bad(step);
+    while (list && (code = unpack_varint(&step->in)) > 0) {
+        uint64_t gap = code >> 1;
+        PyObject *lists = NULL;
+        if (gap > 0 && gap <= n - next)
+            lists = code & 1 ? get_lists_of(step, &last) : get_only_int(step, &last);
         next += (size_t)gap;
-        if (!lists)
+        if (!lists) {
+            step->in.bad = true;
             Py_CLEAR(list);
-        else
+        } else {
             PyList_SetItem(list, (Py_ssize_t)next - 1, lists);
+        }
     }
     return list;
+}
+
+static PyObject *get_group(struct step *step) {
+    int64_t last = 0;
+    return get_lists_of(step, &last);
 }
 
 /* Tokens are too many different numbers to be shared. */
@@ -273,9 +300,9 @@ static PyObject *get_finished(struct step *step) {
 }
 
 get_function *const get_functions[N_FIELD_KINDS] = {
-    [FIELD_KEYS] = get_keys,         [FIELD_COUNTS] = get_counts, [FIELD_PROGRESS] = get_progress,
-    [FIELD_TREND] = get_trend,       [FIELD_SUM] = get_sum,       [FIELD_GROUPS] = get_groups,
-    [FIELD_LISTS] = get_lists,       [FIELD_TAILS] = get_tails,   [FIELD_TOKENS] = get_tokens,
-    [FIELD_KEYSET] = get_keyset,     [FIELD_ORDER] = get_order,   [FIELD_INDEX] = get_index,
-    [FIELD_FINISHED] = get_finished,
+    [FIELD_KEYS] = get_keys,     [FIELD_COUNTS] = get_counts,     [FIELD_PROGRESS] = get_progress,
+    [FIELD_TREND] = get_trend,   [FIELD_SUM] = get_sum,           [FIELD_GROUPS] = get_groups,
+    [FIELD_LISTS] = get_lists,   [FIELD_TAILS] = get_tails,       [FIELD_TOKENS] = get_tokens,
+    [FIELD_KEYSET] = get_keyset, [FIELD_GROUP] = get_group,       [FIELD_ORDER] = get_order,
+    [FIELD_INDEX] = get_index,   [FIELD_FINISHED] = get_finished,
 };

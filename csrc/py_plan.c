@@ -12,6 +12,8 @@ enum code {
     CODE_DICT,
     CODE_SET,
     CODE_TUPLE,
+    CODE_TEXT,
+    CODE_INTS, /* a list of ints */
     CODE_COLD,
     CODE_KIND, /* as the field's kind says */
 };
@@ -22,8 +24,9 @@ static bool add_field(struct plan_object *self, PyTypeObject *plan_type, PyObjec
     if (!PyArg_ParseTuple(item, "UiO:field", &name, &kind, &record))
         return false;
     bool has_record = PyObject_TypeCheck(record, plan_type);
-    if (kind < 0 || kind >= N_FIELD_KINDS || has_record != (kind == FIELD_RECORD)) {
-        PyErr_SetString(PyExc_ValueError, "a field is (name, kind, Plan if the kind is RECORD)");
+    bool wants_record = kind == FIELD_RECORD || kind == FIELD_RECORDS;
+    if (kind < 0 || kind >= N_FIELD_KINDS || has_record != wants_record) {
+        PyErr_SetString(PyExc_ValueError, "a field is (name, kind, Plan for RECORD and RECORDS)");
         return false;
     }
     struct field *field = &self->fields[self->n_fields++];
@@ -85,10 +88,12 @@ static enum code code_of(PyObject *value) {
         return value == Py_True ? CODE_TRUE : CODE_FALSE;
     if (PyLong_CheckExact(value))
         return CODE_INT;
-    if (PyList_CheckExact(value) && PyList_Size(value) == 0)
-        return CODE_LIST;
+    if (PyList_CheckExact(value))
+        return PyList_Size(value) == 0 ? CODE_LIST : CODE_INTS;
     if (PyDict_CheckExact(value) && PyDict_Size(value) == 0)
         return CODE_DICT;
+    if (PyUnicode_CheckExact(value))
+        return CODE_TEXT;
     if (Py_IS_TYPE(value, &PySet_Type) && PySet_Size(value) == 0)
         return CODE_SET;
     if (PyTuple_CheckExact(value) && PyTuple_Size(value) == 0)
@@ -103,9 +108,46 @@ static bool put_cold(struct step *step, PyObject *value) {
     return PyList_Append(step->cold, value) == 0;
 }
 
+/* Any list. One of other things than ints goes cold. */
+static bool put_int_list(struct step *step, PyObject *list) {
+    Py_ssize_t n = PyList_Size(list);
+    if (!ints_reserve(&step->actual, (size_t)n))
+        return false;
+    for (Py_ssize_t i = 0; i < n; i++)
+        if (!int_of(PyList_GetItem(list, i), &step->actual.at[i]))
+            return put_cold(step, list);
+    pack_byte(&step->out, CODE_INTS);
+    pack_varint(&step->out, (uint64_t)n);
+    pack_ints(&step->out, step->actual.at, (size_t)n);
+    return true;
+}
+
+static PyObject *get_int_list(struct step *step) {
+    size_t n = unpack_length(&step->in);
+    if (!ints_reserve(&step->actual, n))
+        return NULL;
+    unpack_ints(&step->in, step->actual.at, n);
+    return step->in.bad ? NULL : int_list(step->module, step->actual.at, n);
+}
+
+static bool put_text(struct step *step, PyObject *value) {
+    Py_ssize_t length;
+    const char *text = text_of(value, &length);
+    if (!text)
+        return put_cold(step, value);
+    pack_byte(&step->out, CODE_TEXT);
+    pack_varint(&step->out, (uint64_t)length);
+    pack_bytes(&step->out, text, (size_t)length);
+    return true;
+}
+
 static bool put_plain(struct step *step, PyObject *value) {
     enum code code = code_of(value);
     int64_t number = 0;
+    if (code == CODE_INTS)
+        return put_int_list(step, value);
+    if (code == CODE_TEXT)
+        return put_text(step, value);
     if (code == CODE_COLD || (code == CODE_INT && !int_of(value, &number)))
         return put_cold(step, value);
     pack_byte(&step->out, (uint8_t)code);
@@ -114,12 +156,32 @@ static bool put_plain(struct step *step, PyObject *value) {
     return true;
 }
 
+static bool put_records(struct step *step, const struct plan_object *plan, PyObject *list) {
+    Py_ssize_t n = PyList_Size(list);
+    pack_byte(&step->out, CODE_KIND);
+    pack_varint(&step->out, (uint64_t)n);
+    for (Py_ssize_t i = 0; i < n; i++)
+        if (!put_record(step, plan, PyList_GetItem(list, i)))
+            return false;
+    return true;
+}
+
+static bool are_records(PyObject *value, const struct plan_object *plan) {
+    Py_ssize_t n = PyList_CheckExact(value) ? PyList_Size(value) : 0;
+    for (Py_ssize_t i = 0; i < n; i++)
+        if (!Py_IS_TYPE(PyList_GetItem(value, i), plan->type))
+            return false;
+    return n > 0;
+}
+
 static bool put_field(struct step *step, const struct field *field, PyObject *value) {
     size_t mark = step->out.length;
     if (field->kind == FIELD_RECORD && Py_IS_TYPE(value, field->record->type)) {
         pack_byte(&step->out, CODE_KIND);
         return put_record(step, field->record, value);
     }
+    if (field->kind == FIELD_RECORDS && are_records(value, field->record))
+        return put_records(step, field->record, value);
     if (put_functions[field->kind]) {
         pack_byte(&step->out, CODE_KIND);
         enum fit fit = put_functions[field->kind](step, value);
@@ -181,6 +243,18 @@ static PyObject *get_next_cold(struct step *step) {
     return value ? Py_NewRef(value) : NULL;
 }
 
+static PyObject *get_records(struct step *step, const struct plan_object *plan) {
+    size_t n = unpack_length(&step->in);
+    PyObject *list = PyList_New(0);
+    for (size_t i = 0; list && i < n; i++) {
+        PyObject *record = get_record(step, plan);
+        if (!record || PyList_Append(list, record) != 0)
+            Py_CLEAR(list);
+        Py_XDECREF(record);
+    }
+    return list;
+}
+
 static PyObject *get_coded(struct step *step, uint8_t code, const struct field *field) {
     switch (code) {
     case CODE_NONE:
@@ -199,11 +273,17 @@ static PyObject *get_coded(struct step *step, uint8_t code, const struct field *
         return PySet_New(NULL);
     case CODE_TUPLE:
         return PyTuple_New(0);
+    case CODE_TEXT:
+        return get_text(step, unpack_length(&step->in));
+    case CODE_INTS:
+        return get_int_list(step);
     case CODE_COLD:
         return get_next_cold(step);
     case CODE_KIND:
         if (field && field->kind == FIELD_RECORD)
             return get_record(step, field->record);
+        if (field && field->kind == FIELD_RECORDS)
+            return get_records(step, field->record);
         if (field && get_functions[field->kind])
             return get_functions[field->kind](step);
     }

@@ -11,11 +11,11 @@ static bool ints_of(PyObject *list, int64_t *values, Py_ssize_t n) {
     return true;
 }
 
-static bool can_be_sent(PyObject *key, const char **text, Py_ssize_t *length) {
-    *text = PyUnicode_AsUTF8AndSize(key, length);
-    if (!*text)
+const char *text_of(PyObject *text, Py_ssize_t *length) {
+    const char *bytes = PyUnicode_AsUTF8AndSize(text, length);
+    if (!bytes)
         PyErr_Clear(); /* lone surrogates: let pickle have it */
-    return *text != NULL;
+    return bytes;
 }
 
 /* The slots of keys. Unknown ones get rows, and are written first: their lengths + 1, then a 0. */
@@ -31,7 +31,7 @@ static enum fit put_unknown(struct step *step, PyObject *list, struct slots *slo
         int64_t slot = rows_find(step->rows, key);
         if (slot == -2)
             return FAILED;
-        if (slot == -1 && !can_be_sent(key, &text, &length))
+        if (slot == -1 && !text_of(key, &length))
             return UNFIT;
         slots->at[i] = slot < 0 ? UINT32_MAX : (uint32_t)slot;
     }
@@ -42,7 +42,7 @@ static enum fit put_unknown(struct step *step, PyObject *list, struct slots *slo
         int64_t slot = rows_find(step->rows, key); /* it may have come twice */
         if (slot == -1) {
             slot = rows_add(step->rows, key);
-            can_be_sent(key, &text, &length);
+            text = text_of(key, &length);
             pack_varint(&step->out, (uint64_t)length + 1);
             pack_bytes(&step->out, text, (size_t)length);
         }
@@ -144,7 +144,7 @@ static enum fit put_column(struct step *step, PyObject *value, enum column colum
         take_changes(step, column);
     } else {
         pack_byte(&step->out, 0);
-        advance(step, column);
+        take_predicted(step, column);
     }
     return FITS;
 }
@@ -231,7 +231,17 @@ static enum fit put_sum(struct step *step, PyObject *value) {
     return FITS;
 }
 
-static enum fit put_group(struct packer *out, PyObject *lists, int64_t *last) {
+/* Blocks that are handed out together tend to be neighbours. */
+static enum fit put_id(struct packer *out, PyObject *number, int64_t *last) {
+    int64_t id;
+    if (!int_of(number, &id))
+        return UNFIT;
+    pack_signed(out, (int64_t)((uint64_t)id - (uint64_t)*last));
+    *last = id;
+    return FITS;
+}
+
+static enum fit put_lists_of(struct packer *out, PyObject *lists, int64_t *last) {
     if (!PyTuple_CheckExact(lists))
         return UNFIT;
     Py_ssize_t n_lists = PyTuple_Size(lists);
@@ -242,16 +252,19 @@ static enum fit put_group(struct packer *out, PyObject *lists, int64_t *last) {
             return UNFIT;
         Py_ssize_t n = PyList_Size(list);
         pack_varint(out, (uint64_t)n);
-        for (Py_ssize_t j = 0; j < n; j++) {
-            int64_t id;
-            if (!int_of(PyList_GetItem(list, j), &id))
+        for (Py_ssize_t j = 0; j < n; j++)
+            if (put_id(out, PyList_GetItem(list, j), last) != FITS)
                 return UNFIT;
-            /* Blocks that are handed out together tend to be neighbours. */
-            pack_signed(out, (int64_t)((uint64_t)id - (uint64_t)*last));
-            *last = id;
-        }
     }
     return FITS;
+}
+
+/* A tuple of one list of one int: what most requests get, if they get anything. */
+static PyObject *only_int(PyObject *lists) {
+    if (!PyTuple_CheckExact(lists) || PyTuple_Size(lists) != 1)
+        return NULL;
+    PyObject *list = PyTuple_GetItem(lists, 0);
+    return PyList_CheckExact(list) && PyList_Size(list) == 1 ? PyList_GetItem(list, 0) : NULL;
 }
 
 static enum fit put_groups(struct step *step, PyObject *value) {
@@ -265,13 +278,21 @@ static enum fit put_groups(struct step *step, PyObject *value) {
         PyObject *lists = PyList_GetItem(value, i);
         if (lists == none)
             continue;
-        pack_varint(&step->out, (uint64_t)(i - next) + 1); /* 0 ends them */
-        if (put_group(&step->out, lists, &last) != FITS)
+        PyObject *only = only_int(lists);
+        /* A gap + 1, so that 0 ends them; the lowest bit says whether it is more than one int. */
+        pack_varint(&step->out, ((uint64_t)(i - next) + 1) << 1 | !only);
+        if ((only ? put_id(&step->out, only, &last) : put_lists_of(&step->out, lists, &last)) !=
+            FITS)
             return UNFIT;
         next = i + 1;
     }
     pack_byte(&step->out, 0);
     return FITS;
+}
+
+static enum fit put_group(struct step *step, PyObject *value) {
+    int64_t last = 0;
+    return put_lists_of(&step->out, value, &last);
 }
 
 enum fit put_lists(struct step *step, PyObject *value) {
@@ -314,7 +335,7 @@ static enum fit put_key_set(struct step *step, PyObject *value, struct slots *kn
         } else if (slot >= 0) {
             pack_varint(&step->out, (uint64_t)slot + 1);
             known->at[known->n - 1] = (uint32_t)slot;
-        } else if (slot == -1 && can_be_sent(key, &text, &length)) {
+        } else if (slot == -1 && (text = text_of(key, &length))) {
             pack_byte(&step->out, 0);
             pack_varint(&step->out, (uint64_t)length);
             pack_bytes(&step->out, text, (size_t)length);
@@ -345,9 +366,9 @@ static enum fit put_finished(struct step *step, PyObject *value) {
 }
 
 put_function *const put_functions[N_FIELD_KINDS] = {
-    [FIELD_KEYS] = put_keys,         [FIELD_COUNTS] = put_counts, [FIELD_PROGRESS] = put_progress,
-    [FIELD_TREND] = put_trend,       [FIELD_SUM] = put_sum,       [FIELD_GROUPS] = put_groups,
-    [FIELD_LISTS] = put_lists,       [FIELD_TAILS] = put_tails,   [FIELD_TOKENS] = put_tokens,
-    [FIELD_KEYSET] = put_keyset,     [FIELD_ORDER] = put_order,   [FIELD_INDEX] = put_index,
-    [FIELD_FINISHED] = put_finished,
+    [FIELD_KEYS] = put_keys,     [FIELD_COUNTS] = put_counts,     [FIELD_PROGRESS] = put_progress,
+    [FIELD_TREND] = put_trend,   [FIELD_SUM] = put_sum,           [FIELD_GROUPS] = put_groups,
+    [FIELD_LISTS] = put_lists,   [FIELD_TAILS] = put_tails,       [FIELD_TOKENS] = put_tokens,
+    [FIELD_KEYSET] = put_keyset, [FIELD_GROUP] = put_group,       [FIELD_ORDER] = put_order,
+    [FIELD_INDEX] = put_index,   [FIELD_FINISHED] = put_finished,
 };

@@ -38,7 +38,7 @@ void last_counts(const struct step *step, int64_t *values) {
         values[i] = step->rows->columns[COLUMN_COUNT][step->counted.at[i]];
 }
 
-void advance(struct step *step, enum column column) {
+void take_predicted(struct step *step, enum column column) {
     int64_t *last = step->rows->columns[column];
     const int64_t *values = step->actual.at;
     const uint32_t *slots = step->keys.at;
@@ -57,7 +57,7 @@ void take_changes(struct step *step, enum column column) {
         uint32_t slot = step->keys.at[i];
         steps[slot] = (int64_t)((uint64_t)step->actual.at[i] - (uint64_t)last[slot]);
     }
-    advance(step, column);
+    take_predicted(step, column);
 }
 
 static void take_counts(struct step *step, struct order *order) {

@@ -27,9 +27,11 @@ class Kind(enum.IntEnum):
     """How a field is sent. A value of another shape than its kind's goes as a pickle."""
 
     PLAIN = _native.FIELD_PLAIN
-    """None, a bool, an int or an empty container: a byte or two. Anything else: a pickle."""
+    """None, a bool, an int, a str, an empty container, a list of ints: compact. Anything else: a pickle."""
     RECORD = _native.FIELD_RECORD
     """A dataclass with a plan of its own."""
+    RECORDS = _native.FIELD_RECORDS
+    """A list of such dataclasses."""
     KEYS = _native.FIELD_KEYS
     """list[str]: the rows of this message. Edits of one of the last orders."""
     COUNTS = _native.FIELD_COUNTS
@@ -42,6 +44,8 @@ class Kind(enum.IntEnum):
     """int: predicted to be the sum of COUNTS."""
     GROUPS = _native.FIELD_GROUPS
     """list[tuple[list[int], ...] | None]: mostly None."""
+    GROUP = _native.FIELD_GROUP
+    """tuple[list[int], ...]"""
     LISTS = _native.FIELD_LISTS
     """list[list[int]], packed."""
     TAILS = _native.FIELD_TAILS
@@ -63,15 +67,21 @@ _TURN = {Kind.FINISHED: 0, Kind.RECORD: 1, Kind.KEYS: 1, Kind.COUNTS: 3, Kind.IN
 _LAST = 4
 
 
-def plan(cls: type, hot: Mapping[str, Kind | _native.Plan]) -> _native.Plan:
-    """How to send instances of a dataclass: fields named in `hot` as said, all others plainly."""
+def plan(cls: type, hot: Mapping[str, Kind | _native.Plan | list[_native.Plan]]) -> _native.Plan:
+    """How to send instances of a dataclass: fields named in `hot` as said, all others plainly.
+
+    A plan stands for a dataclass, a list of one plan for a list of dataclasses.
+    """
     names = [field.name for field in dataclasses.fields(cls)]
-    fields = []
+    fields: list[tuple[str, int, _native.Plan | None]] = []
     for name in names:
         how = hot.get(name, Kind.PLAIN)
-        record = how if isinstance(how, _native.Plan) else None
-        kind = Kind.RECORD if isinstance(how, _native.Plan) else how
-        fields.append((name, int(kind), record))
+        if isinstance(how, _native.Plan):
+            fields.append((name, int(Kind.RECORD), how))
+        elif isinstance(how, list):
+            fields.append((name, int(Kind.RECORDS), how[0]))
+        else:
+            fields.append((name, int(how), None))
     fields.sort(key=lambda field: _turn(Kind(field[1])))
     derived = {
         name

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from vllm.v1.core.sched.output import CachedRequestData, SchedulerOutput
+from typing import Any
+
+from vllm.v1.core.sched.output import CachedRequestData, NewRequestData, SchedulerOutput
 from vllm.v1.outputs import ModelRunnerOutput
 
 from mpspmd._native import Plan
 from mpspmd.codec.delta import Kind, plan
 from mpspmd.codec.steps import StepCodec
 
-CACHED_REQUESTS = {
+CACHED_REQUESTS: dict[str, Any] = {
     "req_ids": Kind.KEYS,
     "resumed_req_ids": Kind.KEYSET,
     "new_token_ids": Kind.LISTS,
@@ -19,7 +21,7 @@ CACHED_REQUESTS = {
     "num_output_tokens": Kind.TREND,
 }
 
-STEP = {
+STEP: dict[str, Any] = {
     "num_scheduled_tokens": Kind.COUNTS,
     "total_num_scheduled_tokens": Kind.SUM,
     "scheduled_spec_decode_tokens": Kind.TOKENS,
@@ -27,7 +29,7 @@ STEP = {
     "preempted_req_ids": Kind.KEYSET,
 }
 
-OUTPUT = {
+OUTPUT: dict[str, Any] = {
     "req_ids": Kind.ORDER,
     "req_id_to_index": Kind.INDEX,
     "sampled_token_ids": Kind.LISTS,
@@ -39,8 +41,13 @@ def step_codec() -> StepCodec:
     return StepCodec(SchedulerOutput, request_plan, ModelRunnerOutput, reply_plan)
 
 
-def request_plan(step: type = SchedulerOutput, cached_requests: type = CachedRequestData) -> Plan:
-    return plan(step, {**STEP, "scheduled_cached_reqs": plan(cached_requests, CACHED_REQUESTS)})
+def request_plan(step: type = SchedulerOutput) -> Plan:
+    new_request = plan(NewRequestData, {"block_ids": Kind.GROUP})
+    records = {
+        "scheduled_new_reqs": [new_request],
+        "scheduled_cached_reqs": plan(CachedRequestData, CACHED_REQUESTS),
+    }
+    return plan(step, STEP | records)
 
 
 def reply_plan(output: type = ModelRunnerOutput) -> Plan:

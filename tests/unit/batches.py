@@ -37,6 +37,15 @@ class Batch:
     paused: Any = None
     anything: Any = None
     flag: Any = False
+    newcomers: Any = field(default_factory=list)
+
+
+@dataclass
+class Newcomer:
+    key: Any = ""
+    prompt: Any = None
+    blocks: Any = ()
+    params: Any = None
 
 
 @dataclass
@@ -67,6 +76,7 @@ def batch_plan(batch: type = Batch) -> Plan:
         "drafts": Kind.TOKENS,
         "finished": Kind.FINISHED,
         "paused": Kind.KEYSET,
+        "newcomers": [plan(Newcomer, {"blocks": Kind.GROUP})],
     }
     return plan(batch, hot)
 

@@ -12,7 +12,7 @@ from typing import Any
 import batches
 import numpy as np
 import pytest
-from batches import Batch, Outcome, Rows, joined
+from batches import Batch, Newcomer, Outcome, Rows, joined
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from same import assert_same
@@ -73,6 +73,9 @@ def some_batches(draw: st.DrawFn) -> Batch:
         mostly(st.dictionaries(keys, lists, max_size=4)),
         mostly(st.sets(keys, max_size=3)),
     )
+    newcomer = st.builds(
+        Newcomer, odd | keys, odd | lists, odd | st.lists(lists, max_size=3).map(tuple), odd
+    )
     counts = mostly(st.dictionaries(keys, st.integers(0, 9) | numbers, max_size=9))
     return Batch(
         counts,
@@ -82,6 +85,8 @@ def some_batches(draw: st.DrawFn) -> Batch:
         mostly(st.sets(keys, max_size=3)),
         mostly(st.none() | st.sets(keys, max_size=3)),
         draw(odd),
+        False,
+        mostly(st.lists(newcomer, max_size=3)),
     )
 
 

@@ -1,0 +1,253 @@
+"""What it costs to turn a step's request and its reply into bytes and back.
+
+    python -m benchmarks.step_codec --batch 1,8,64,256,1024,4096 --json FILE
+
+In one process, without a channel. Each step is made just before it is encoded, as by a scheduler; the
+reply is what a model runner makes of it. `p50_us` is encoding and decoding together.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import random
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypedDict
+
+from rich.console import Console
+from rich.table import Table
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.outputs import ModelRunnerOutput
+
+from benchmarks.codecs import CODECS, Codec
+from benchmarks.machine import Machine, this_machine
+from benchmarks.progress import Progress
+from benchmarks.scenarios import SCENARIOS
+from benchmarks.signals import Interrupted, interruptible
+from benchmarks.vllm_options import Parser, names, whole_number, whole_numbers
+
+_WARM_UP = 20  # uncounted steps at the beginning of a round
+_FEWEST = 30  # counted ones, at least
+_REQUESTS = 60_000  # in all steps of a round, about
+_VOCABULARY = 128_000
+_DIRECTIONS = ("request", "reply")
+
+
+class Row(TypedDict):
+    backend: str
+    version: str
+    tp: int  # a request is encoded once for all ranks; what one of them does
+    batch: int
+    scenario: str
+    direction: str
+    p50_us: float  # encoding and decoding; medians over the rounds
+    p99_us: float
+    encode_us: float  # p50s, medians over the rounds
+    decode_us: float
+    bytes: int  # median
+
+
+class Results(TypedDict):
+    benchmark: str
+    machine: Machine
+    rounds: int
+    steps_per_round: int
+    results: list[Row]
+
+
+@dataclass(frozen=True)
+class Options:
+    batch: list[int]
+    scenario: list[str]
+    steps: int
+    rounds: int
+    json: Path | None
+
+
+@dataclass
+class Timings:
+    """Of one codec and one direction, in one round."""
+
+    encode_ns: list[int] = field(default_factory=list)
+    decode_ns: list[int] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+
+    def add(self, began: int, encoded: int, decoded: int, message: Any) -> None:
+        self.encode_ns.append(encoded - began)
+        self.decode_ns.append(decoded - encoded)
+        parts = message if isinstance(message, list) else [message]
+        self.sizes.append(sum(memoryview(part).nbytes for part in parts))
+
+    def percentile_us(self, percent: int) -> float:
+        both = sorted(map(sum, zip(self.encode_ns, self.decode_ns, strict=True)))
+        return both[math.ceil(len(both) * percent / 100) - 1] / 1e3
+
+
+class Runner:
+    """What a model runner says to a step: a token for each request, in its own order."""
+
+    def __init__(self) -> None:
+        self._order: list[str] = []
+        self._index: dict[str, int] = {}
+        self._random = random.Random(0)
+
+    def run(self, step: SchedulerOutput) -> ModelRunnerOutput:
+        scheduled = step.num_scheduled_tokens
+        if scheduled.keys() != self._index.keys():
+            self._order = list(scheduled)
+            self._index = {key: i for i, key in enumerate(scheduled)}
+        tokens = [[self._random.randrange(_VOCABULARY)] for _ in self._order]
+        # Copies, as vLLM's: its input batch goes on changing.
+        return ModelRunnerOutput(list(self._order), self._index.copy(), tokens)
+
+
+def parse(arguments: Sequence[str] | None = None) -> Options:
+    parser = Parser("step_codec", "What it costs to encode and decode a step.")
+    parser.add("--batch", whole_numbers, "1,8,64,256,1024,4096", "how many requests a step has")
+    parser.add("--scenario", names(*SCENARIOS), ",".join(SCENARIOS), "of these")
+    parser.add(
+        "--steps", whole_number, "500", "how many are timed in a round, fewer with many requests"
+    )
+    return Options(**vars(parser.parse_args(arguments)))
+
+
+def main() -> int:
+    """The exit code: 0; 2 a bad option; 128 + signal when interrupted."""
+    options = parse()
+    try:
+        with interruptible():
+            results = run(options)
+    except Interrupted as interrupted:
+        print("step_codec: interrupted", file=sys.stderr)
+        return 128 + interrupted.signum
+    print_table(results)
+    if options.json is not None:
+        options.json.write_text(json.dumps(results, indent=2) + "\n")
+    return 0
+
+
+def run(options: Options) -> Results:
+    results: Results = {
+        "benchmark": "step_codec",
+        "machine": this_machine(),
+        "rounds": options.rounds,
+        "steps_per_round": options.steps,
+        "results": [],
+    }
+    cases = [(name, batch) for name in options.scenario for batch in options.batch]
+    with Progress(len(cases) * options.rounds * len(CODECS)) as progress:
+        for name, batch in cases:
+            results["results"] += _measure(name, batch, options, progress)
+    return results
+
+
+def _measure(name: str, batch: int, options: Options, progress: Progress) -> list[Row]:
+    """One case: all codecs in turn, in each round another one first."""
+    count = max(_FEWEST, min(options.steps, _REQUESTS // batch))
+    rounds: dict[str, list[dict[str, Timings]]] = {codec.name: [] for codec in CODECS}
+    for number in range(options.rounds):
+        first = number % len(CODECS)
+        for codec in [*CODECS[first:], *CODECS[:first]]:
+            with progress.step(f"{name}, batch {batch}: round {number + 1}, {codec.name}"):
+                rounds[codec.name].append(_time(codec(), name, batch, count))
+    return [
+        _row(codec, name, batch, direction, [timings[direction] for timings in rounds[codec.name]])
+        for direction in _DIRECTIONS
+        for codec in CODECS
+    ]
+
+
+def _time(codec: Codec, name: str, batch: int, count: int) -> dict[str, Timings]:
+    """The garbage collector doesn't run: it would look through all of vLLM."""
+    clock = time.perf_counter_ns
+    scenario, runner = SCENARIOS[name](batch), Runner()
+    timings = {direction: Timings() for direction in _DIRECTIONS}
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(_WARM_UP + count):
+            if number == _WARM_UP:
+                timings = {direction: Timings() for direction in _DIRECTIONS}
+            step, received, decoded = (
+                scenario.next(),
+                None,
+                None,
+            )  # nothing is freed while it counts
+            began = clock()
+            message = codec.encode_request(step)
+            encoded = clock()
+            received = codec.decode_request(message)
+            timings["request"].add(began, encoded, clock(), message)
+            output = runner.run(received)
+            began = clock()
+            message = codec.encode_reply(output)
+            encoded = clock()
+            decoded = codec.decode_reply(message)
+            timings["reply"].add(began, encoded, clock(), message)
+            del decoded
+    finally:
+        gc.enable()
+    return timings
+
+
+def _row(
+    codec: type[Codec], name: str, batch: int, direction: str, rounds: Sequence[Timings]
+) -> Row:
+    def median_us(values: Any) -> float:
+        return round(float(statistics.median(values)), 2)
+
+    return {
+        "backend": codec.name,
+        "version": codec.version,
+        "tp": 1,
+        "batch": batch,
+        "scenario": name,
+        "direction": direction,
+        "p50_us": median_us(each.percentile_us(50) for each in rounds),
+        "p99_us": median_us(each.percentile_us(99) for each in rounds),
+        "encode_us": median_us(statistics.median(each.encode_ns) / 1e3 for each in rounds),
+        "decode_us": median_us(statistics.median(each.decode_ns) / 1e3 for each in rounds),
+        "bytes": int(statistics.median(size for each in rounds for size in each.sizes)),
+    }
+
+
+def print_table(results: Results) -> None:
+    """On stdout."""
+    table = Table(
+        title="A step's request and its reply, encoded and decoded, µs",
+        caption=f"medians of {results['rounds']} rounds; ratios of the p50 and of the bytes",
+    )
+    for heading in ("scenario", "batch", "direction", "backend"):
+        table.add_column(heading)
+    for heading in ("p50", "p99", "encode", "decode", "bytes", "pickle5 / this", "bytes"):
+        table.add_column(heading, justify="right")
+    rows = results["results"]
+    reference = {_case(row): row for row in rows if row["backend"] == "pickle5"}
+    for row in rows:
+        base = reference[_case(row)]
+        table.add_row(
+            row["scenario"],
+            f"{row['batch']:,}",
+            row["direction"],
+            row["backend"],
+            *(f"{row[name]:,.1f}" for name in ("p50_us", "p99_us", "encode_us", "decode_us")),  # type: ignore[literal-required]
+            f"{row['bytes']:,}",
+            f"{base['p50_us'] / row['p50_us']:.1f}×",  # noqa: RUF001
+            f"{base['bytes'] / row['bytes']:.1f}×",  # noqa: RUF001
+            end_section=row["backend"] == CODECS[-1].name,
+        )
+    Console(highlight=False).print(table)
+
+
+def _case(row: Row) -> tuple[object, ...]:
+    return row["scenario"], row["batch"], row["direction"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
