@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection, resource_tracker
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from typing import Any, Final
 
@@ -43,8 +44,9 @@ class RankProcesses:
 
     def start(self, serve: Serve, arguments: Sequence[tuple[Any, ...]]) -> None:
         """Starts one process for each tuple of arguments, and doesn't wait for them."""
-        context = multiprocessing.get_context("forkserver" if self._preload else "spawn")
+        context: SpawnContext | ForkServerContext = multiprocessing.get_context("spawn")
         if self._preload:
+            context = multiprocessing.get_context("forkserver")
             context.set_forkserver_preload([self._preload])  # unless that process is there already
         for rank, extra in enumerate(arguments):
             ours, theirs = context.Pipe(duplex=False)
