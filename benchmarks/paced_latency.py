@@ -77,9 +77,10 @@ def run(options: Options) -> Results:
             setup = Setup(ranks, timed=True)
             if options.idle_s:
                 idle = [_idle_task(ranks, options)]
-                for silent in run_rounds(peers, setup, idle, options.rounds, progress, missing):
-                    row = _row(silent.peer, ranks) | {"idle_s": options.idle_s}
-                    _add(results, row, idle_figures(silent.rounds), silent.rounds)
+                for peer in peers:  # alone: the threads that others have in the engine would count
+                    for one in run_rounds([peer], setup, idle, options.rounds, progress, missing):
+                        row = _row(peer, ranks) | {"idle_s": options.idle_s}
+                        _add(results, row, idle_figures(one.rounds), one.rounds)
             else:
                 paced = [_paced_task(ranks, *case, options) for case in cases]
                 for found in run_rounds(peers, setup, paced, options.rounds, progress, missing):
