@@ -34,7 +34,7 @@ from benchmarks.pacing import PATTERNS, gaps
 from benchmarks.peers import OBJECTS, PACED
 from benchmarks.peers.peer import Peer, Setup
 from benchmarks.progress import Progress
-from benchmarks.results import Results, Row, load_peers, new_results
+from benchmarks.results import Results, Row, load_peers, new_results, save
 from benchmarks.rounds import Task, run_rounds, steps
 from benchmarks.table import Column, figure, print_table, ratio, text
 from benchmarks.tool import run_tool
@@ -64,7 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: Options) -> Results:
     """Rows of paced messages, or with --idle-s rows of silence."""
-    settings = {"gap": options.gap, "jitter": options.jitter, "idle_s": options.idle_s}
+    settings = {
+        "ranks": options.ranks,
+        "gap": options.gap,
+        "jitter": options.jitter,
+        "idle_s": options.idle_s,
+    }
     results = new_results("paced_latency", options.rounds, options.messages, settings)
     missing = results["missing"]
     cases = [(pattern, ms) for pattern in options.patterns for ms in options.interval_ms]
@@ -92,6 +97,7 @@ def run(options: Options) -> Results:
                         "jitter": options.jitter,
                     }
                     _add(results, row, paced_figures(found.rounds), found.rounds)
+            save(results, options.json)
     return results
 
 
