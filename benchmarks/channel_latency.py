@@ -23,7 +23,7 @@ from benchmarks.options import Parser, count, number, sizes
 from benchmarks.peers import LATENCY
 from benchmarks.peers.peer import Peer, Repliers, Setup
 from benchmarks.progress import Progress
-from benchmarks.results import Results, Row, load_peers, new_results
+from benchmarks.results import Results, Row, load_peers, new_results, save
 from benchmarks.rounds import Task, run_rounds, steps
 from benchmarks.table import Column, figure, print_table, ratio, size, text
 from benchmarks.tool import run_tool
@@ -51,7 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: Options) -> Results:
     """Measures all transports that can be imported, for each number of ranks and each size."""
     results = new_results(
-        "channel_latency", options.rounds, options.messages, {"reply": options.reply}
+        "channel_latency",
+        options.rounds,
+        options.messages,
+        {"ranks": options.ranks, "reply": options.reply},
     )
     missing = results["missing"]
     tasks = [_task(n_bytes, options) for n_bytes in options.size]
@@ -72,6 +75,7 @@ def run(options: Options) -> Results:
                 results["results"].append(key | median(found.rounds))
                 rounds = [asdict(latency) for latency in found.rounds]
                 results["per_round"].append(key | {"rounds": rounds})
+            save(results, options.json)
     return results
 
 

@@ -34,7 +34,7 @@ from benchmarks.pacing import PATTERNS, gaps
 from benchmarks.peers import OBJECTS, PACED
 from benchmarks.peers.peer import Peer, Setup
 from benchmarks.progress import Progress
-from benchmarks.results import Results, Row, load_peers, new_results
+from benchmarks.results import Results, Row, load_peers, new_results, save
 from benchmarks.rounds import Task, run_rounds, steps
 from benchmarks.table import Column, figure, print_table, ratio, text
 from benchmarks.tool import run_tool
@@ -64,7 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: Options) -> Results:
     """Rows of paced messages, or with --idle-s rows of silence."""
-    settings = {"gap": options.gap, "jitter": options.jitter, "idle_s": options.idle_s}
+    settings = {
+        "ranks": options.ranks,
+        "gap": options.gap,
+        "jitter": options.jitter,
+        "idle_s": options.idle_s,
+    }
     results = new_results("paced_latency", options.rounds, options.messages, settings)
     missing = results["missing"]
     cases = [(pattern, ms) for pattern in options.patterns for ms in options.interval_ms]
@@ -77,9 +82,10 @@ def run(options: Options) -> Results:
             setup = Setup(ranks, timed=True)
             if options.idle_s:
                 idle = [_idle_task(ranks, options)]
-                for silent in run_rounds(peers, setup, idle, options.rounds, progress, missing):
-                    row = _row(silent.peer, ranks) | {"idle_s": options.idle_s}
-                    _add(results, row, idle_figures(silent.rounds), silent.rounds)
+                for peer in peers:  # alone: the threads that others have in the engine would count
+                    for one in run_rounds([peer], setup, idle, options.rounds, progress, missing):
+                        row = _row(peer, ranks) | {"idle_s": options.idle_s}
+                        _add(results, row, idle_figures(one.rounds), one.rounds)
             else:
                 paced = [_paced_task(ranks, *case, options) for case in cases]
                 for found in run_rounds(peers, setup, paced, options.rounds, progress, missing):
@@ -91,6 +97,7 @@ def run(options: Options) -> Results:
                         "jitter": options.jitter,
                     }
                     _add(results, row, paced_figures(found.rounds), found.rounds)
+            save(results, options.json)
     return results
 
 

@@ -13,10 +13,11 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 def die_with_parent() -> None:
     """From now on this process is killed when its parent dies, even while it is stopped.
 
-    The kernel means the thread that started this process: the parent's main thread, here.
+    The kernel means the thread that started this process: the parent's main thread, or the server
+    that forked it, which ends with the parent.
     """
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
     parent = multiprocessing.parent_process()
-    if parent is not None and parent.pid != os.getppid():
+    if parent is not None and not parent.is_alive():
         os._exit(1)  # it has died already

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection, resource_tracker
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from typing import Any, Final
 
@@ -28,17 +29,25 @@ through `link`, None if there is nothing to report; then it answers requests unt
 
 
 class RankProcesses:
-    """Main thread of the engine's process. May be stopped at any point, started or not."""
+    """Main thread of the engine's process. May be stopped at any point, started or not.
 
-    def __init__(self, name: str) -> None:
+    With `preload`, a module that takes seconds to import, ranks are forked from a process that has
+    imported it once for all, and otherwise has done nothing.
+    """
+
+    def __init__(self, name: str, preload: str | None = None) -> None:
         self._name = name
+        self._preload = preload
         self._processes: list[BaseProcess] = []
         self._links: list[Connection] = []
         self._ready = False
 
     def start(self, serve: Serve, arguments: Sequence[tuple[Any, ...]]) -> None:
-        """Spawns one process for each tuple of arguments, and doesn't wait for them."""
-        context = multiprocessing.get_context("spawn")
+        """Starts one process for each tuple of arguments, and doesn't wait for them."""
+        context: SpawnContext | ForkServerContext = multiprocessing.get_context("spawn")
+        if self._preload:
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload([self._preload])  # unless that process is there already
         for rank, extra in enumerate(arguments):
             ours, theirs = context.Pipe(duplex=False)
             self._links.append(ours)

@@ -67,6 +67,10 @@ def _section(section: Section, picture: str) -> list[str]:
         f"![{section.title}]({picture})\n",
         markdown(tool.columns(results), results["results"]) + "\n",
     ]
+    if left := sorted(
+        set(results["settings"]["ranks"]) - {row["ranks"] for row in results["results"]}
+    ):
+        lines.append(f"The run was stopped before ranks {', '.join(map(str, left))}.\n")
     if "fits" in results:
         lines += [*(f"- `{line}`" for line in tool.growth_lines(results)), ""]
     lines += [f"- `{one['name']}` was not measured: {one['why']}" for one in results["missing"]]

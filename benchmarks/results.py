@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NotRequired, TypeAlias, TypedDict
 
 from benchmarks.growth import Growth
@@ -34,6 +36,12 @@ class Results(TypedDict):
     per_round: list[Row]  # what a row's figures are the medians of, in the order of the rounds
     missing: list[Missing]
     fits: NotRequired[dict[str, Growth]]  # of each figure over the number of ranks; scaling
+
+
+def save(results: Results, path: Path | None) -> None:
+    """As JSON, if there is a path. Tools do so after each number of ranks: a run may be interrupted."""
+    if path is not None:
+        path.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n")
 
 
 def new_results(benchmark: str, rounds: int, messages: int, settings: dict[str, Any]) -> Results:

@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(options: Options) -> Results:
-    settings = {"size_bytes": options.size[0], "gap_ms": options.gap_ms}
+    settings = {"ranks": options.ranks, "size_bytes": options.size[0], "gap_ms": options.gap_ms}
     results = new_results("scaling", options.rounds, options.messages, settings)
     with Progress(len(options.ranks) * (options.rounds + 1)) as progress:
         for ranks in options.ranks:

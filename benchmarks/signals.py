@@ -7,6 +7,8 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 
+import psutil
+
 from benchmarks.errors import BenchmarkError
 
 
@@ -95,8 +97,8 @@ def _ending(pid: int) -> str | None:
     """How a child has ended; it can still be waited for. None if it lives."""
     try:
         result = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return None  # somebody else has waited for it, and has to tell
+    except ChildProcessError:  # somebody else started it, or has waited for it
+        return None if psutil.pid_exists(pid) else "nobody knows how"
     if result is None:
         return None
     if result.si_code == os.CLD_EXITED:

@@ -133,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return code
         if code:
             failed.append(name)
-    report.write(options.document, sections(options.folder))
+        report.write(options.document, sections(options.folder))
     if failed:
         print(f"suite: failed, at least in part: {', '.join(failed)}", file=sys.stderr)
     return int(bool(failed))

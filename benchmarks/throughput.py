@@ -23,7 +23,7 @@ from benchmarks.options import Parser, count, number, sizes
 from benchmarks.peers import LATENCY, OBJECTS
 from benchmarks.peers.peer import Peer, Setup
 from benchmarks.progress import Progress
-from benchmarks.results import Results, load_peers, new_results
+from benchmarks.results import Results, load_peers, new_results, save
 from benchmarks.rounds import Task, run_rounds, steps
 from benchmarks.table import Column, figure, print_table, ratio, size, text
 from benchmarks.tool import run_tool
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(options: Options) -> Results:
-    settings = {"window": options.window}
+    settings = {"ranks": options.ranks, "window": options.window}
     results = new_results("throughput", options.rounds, options.messages, settings)
     missing = results["missing"]
     tasks = [_task(n_bytes, options) for n_bytes in options.size]
@@ -78,6 +78,7 @@ def run(options: Options) -> Results:
                 results["results"].append(key | _figures(n_bytes, found.rounds))
                 rounds = [asdict(rate) for rate in found.rounds]
                 results["per_round"].append(key | {"rounds": rounds})
+            save(results, options.json)
     return results
 
 

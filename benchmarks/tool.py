@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.results import Results
+from benchmarks.results import Results, save
 from benchmarks.signals import Interrupted, interruptible
 
 
@@ -44,8 +43,7 @@ def run_tool(
         print(f"{name}: {error}", file=sys.stderr)
         return 1
     show(results)
-    if options.json is not None:
-        options.json.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+    save(results, options.json)
     if options.plot is not None:
         from benchmarks.pictures import draw  # takes a second, which only those who want one pay
 

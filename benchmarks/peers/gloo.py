@@ -25,7 +25,7 @@ class Gloo(Peer):
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
-        self._processes = RankProcesses(self.name)
+        self._processes = RankProcesses(self.name, preload=__name__)
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._joined = False
 

@@ -33,21 +33,21 @@ class VllmMessageQueue(Peer):
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
-        self._processes = RankProcesses(self.name)
+        self._processes = RankProcesses(self.name, preload=__name__)
         self._requests: Any = None  # MessageQueue
         self._replies: list[MessageQueue] = []
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def start(self) -> None:
-        # For the files of its sockets, which it leaves behind. The ranks inherit it.
+        # For the files of its sockets, which it leaves behind.
         self._folder = tempfile.TemporaryDirectory(prefix="channel-latency-")
-        os.environ["VLLM_RPC_BASE_PATH"] = self._folder.name
+        os.environ["VLLM_RPC_BASE_PATH"] = folder = self._folder.name
         ranks = self._setup.ranks
         with uninterrupted():  # the end of half a queue can hang in its sockets
             self._requests = requests = MessageQueue(
                 ranks, ranks, max_chunk_bytes=envs.VLLM_MQ_MAX_CHUNK_BYTES_MB << 20
             )
-        self._processes.start(_serve, [(self._setup, requests.export_handle())] * ranks)
+        self._processes.start(_serve, [(self._setup, requests.export_handle(), folder)] * ranks)
         handles = self._processes.reports()
         with uninterrupted():
             queues = [MessageQueue.create_from_handle(handle, 0) for handle in handles]
@@ -75,7 +75,8 @@ class VllmMessageQueue(Peer):
             self._folder.cleanup()
 
 
-def _serve(rank: int, link: Connection, setup: Setup, handle: Handle) -> None:
+def _serve(rank: int, link: Connection, setup: Setup, handle: Handle, folder: str) -> None:
+    os.environ["VLLM_RPC_BASE_PATH"] = folder
     requests = MessageQueue.create_from_handle(handle, rank)
     replies = MessageQueue(1, 1)
     link.send(replies.export_handle())

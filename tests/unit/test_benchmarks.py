@@ -289,7 +289,7 @@ def test_usage_counts_the_time_of_all_threads_of_a_process() -> None:
 
 
 def _results(benchmark: str, rows: list[dict[str, Any]], **settings: Any) -> Results:
-    results = new_results(benchmark, 5, 100, settings)
+    results = new_results(benchmark, 5, 100, settings | {"ranks": [1, 2]})
     results["results"] += rows
     return results
 
@@ -316,6 +316,7 @@ def test_the_document_has_the_table_the_picture_and_what_is_missing(tmp_path: Pa
     text = document.read_text()
     assert "| 1 | 64 B | mpspmd | 1 | 2.0 |" in text
     assert "What it means." in text
+    assert "stopped before ranks 2" in text
     assert "`ray-graph` was not measured: not installed: no ray" in text
     assert "![Trips](figures/round-trips.png)" in text
     assert (tmp_path / "figures/round-trips.png").read_bytes().startswith(b"\x89PNG")
