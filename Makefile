@@ -63,6 +63,7 @@ mutants:  ## break the ring in each way that the native tests must notice
 	$(MAKE) -C tests/native mutants
 
 verify:  ## check a model of the ring's protocol in all interleavings (needs spin)
+	@command -v spin >/dev/null || { echo "make verify needs spin: apt-get install spin"; exit 1; }
 	tests/model/verify.sh
 
 bench: install $(VENV)/.peers  ## measure against the peers, in a quarter of an hour, and write docs/benchmarks.md

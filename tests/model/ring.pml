@@ -1,286 +1,313 @@
-/* The ring's protocol for spin: one writer, two readers, a ring of two records.
+/* The ring's protocol for spin: one writer, two readers, a ring of two records (of one where a reader is
+ * killed, because it may be killed at any step).
  *
- * Checked in all interleavings: no wake-up is lost (everybody ends: no invalid end state), nothing unread
- * is overwritten, every reader gets every record. The names are those of csrc/; each step is one access
- * to shared memory. verify.sh compiles it once as it is, and once for each mutant (-D…), which must fail.
+ * Verified: nobody sleeps for ever (an invalid end state), no record is overwritten before it has been
+ * read, none is missed, and whoever is told that the ring is closed has read all of it.
  *
- * spin alone is sequentially consistent. A processor isn't: a store waits in its buffer while later loads
- * go ahead. So what isn't a sequentially consistent store goes into a buffer here, and `drain` moves it
- * to memory at any later time, in order (x86) or, for the relaxed mutants, in any order. A sequentially
- * consistent store and a read-modify-write empty the buffer first. */
+ * Memory is that of x86. A plain store, and one with release, goes into the process's store buffer, which
+ * memory takes over in order at any later time. A sequentially consistent store (`xchg`) and a
+ * read-modify-write wait until the own buffer is empty, and then change memory at once. So only mutants
+ * ever have anything in a buffer, but for a record's bytes; those are stored at once here, which is the
+ * earliest that they can overwrite anything, and nobody looks at them before the tail says so. A process
+ * never loads what it stores itself through its buffer: it knows it.
+ *
+ * A step of the model is one access to shared memory, with what the process does by itself around it.
+ * verify.sh searches this as it is for each ENDING, and with each MUTANT, which must fail. */
 
-#ifndef CAPACITY
-#define CAPACITY 1
-#endif
 #define READERS 2
-#ifndef MESSAGES
+
+/* How the run ends. */
+#define CLOSE 1
+#define POISON 2
+#define KILL 3  /* reader 1, at any moment; then as CLOSE */
+#define DRAIN 4 /* nobody ends it: the readers leave with the last record, so that none may be missed */
+#ifndef ENDING
+#define ENDING CLOSE
+#endif
+#if ENDING == KILL
+#define CAPACITY 1
+#define MESSAGES 2
+#else
+#define CAPACITY 2
 #define MESSAGES 3
 #endif
 
-#define OPEN 0
-#define CLOSED 1
-#define POISONED 2
+/* Each takes one part of the protocol away. */
+#define NONE 0
+#define TAIL_WITHOUT_FENCE 1
+#define HEAD_WITHOUT_FENCE 2
+#define SPACE_BIT_NEVER_SET 3
+#define NO_INCREMENT 4
+#define INCREMENT_AFTER_WAKE 5
+#define WAKES_ONE 6
+#define SEEN_AFTER_THE_LOOK 7
+#define NO_SECOND_LOOK 8
+#define NO_NOTIFY 9
+#define NOTIFY_BEFORE_TAIL 10
+#define SCAN_SKIPS_A_READER 11
+#define CROSSING_MUST_GO_BEYOND 12
+#define SILENT_END 13
+#define CLOSED_WITHOUT_LAST_LOOK 14
+#define SILENT_DEATH 15
+#define SCAN_WAITS_FOR_THE_DEAD 16
+#ifndef MUTANT
+#define MUTANT NONE
+#endif
 
-/* Shared memory. */
-byte tail;
+byte tail, want, state;
 byte head[READERS];
 byte data[CAPACITY];
-byte state;
 bool dead[READERS];
-byte data_rung, space_rung;
-bool parked[READERS];
-bool writer_parked;
-byte want;
+bool killed;
 
-/* The kernel: who sleeps on which futex word. */
-bool asleep[READERS];
-bool writer_asleep;
+/* Two bells: readers sleep on DATA, the writer on SPACE. What counts of `rung` is whether it has changed
+ * since a process has noted it. */
+#define DATA 0
+#define SPACE 1
+#define WRITER READERS
+bool unchanged[READERS + 1];
+byte parked[2];
+bool asleep[READERS + 1]; /* in the kernel's queue */
 
-/* Store buffers: the writer's data and tail, each reader's head. */
-bool data_waits, tail_waits, head_waits[READERS];
-byte data_at, data_value, tail_value, head_value[READERS];
+/* Store buffers: which variable, index, value. */
+#define TAIL 1
+#define HEAD 2
+chan buffer[READERS + 2] = [2] of { byte, byte, byte };
 
-bool killed; /* reader 1 */
-
-#define DRAIN_DATA  data_waits -> data[data_at] = data_value; data_waits = false; data_at = 0; data_value = 0
-#define DRAIN_TAIL  tail_waits -> tail = tail_value; tail_waits = false; tail_value = 0
-#define DRAIN_HEAD(r) head_waits[r] -> head[r] = head_value[r]; head_waits[r] = false; head_value[r] = 0
-
-active proctype drain() {
+proctype Memory(byte owner) {
+    byte what, index, value;
 end:
     do
-    :: atomic { DRAIN_DATA }
-#ifdef TAIL_RELAXED
-    :: atomic { DRAIN_TAIL }
-#else
-    :: atomic { !data_waits && DRAIN_TAIL }
-#endif
-    :: atomic { DRAIN_HEAD(0) }
-    :: atomic { DRAIN_HEAD(1) }
+    :: atomic { buffer[owner] ? what, index, value ->
+        if
+        :: what == TAIL -> tail = value
+        :: what == HEAD -> head[index] = value
+        fi;
+        what = 0; index = 0; value = 0 }
     od
 }
 
-/* A sequentially consistent store, or a read-modify-write, of the writer's: its buffer is empty then. */
-#define WRITER_FENCE !data_waits && !tail_waits
-#define READER_FENCE(r) !head_waits[r]
+#define bit(me) (1 << (me))
+#define drained(me) empty(buffer[me])
 
-inline wake_readers() {
-#ifdef WAKE_ONE
-    atomic {
+inline increment(me, bell) {
+    atomic { drained(me) ->
         if
-        :: asleep[0] -> asleep[0] = false
-        :: else -> asleep[1] = false
+        :: bell == SPACE -> unchanged[WRITER] = false
+        :: bell == DATA -> unchanged[0] = false; unchanged[1] = false
+        fi }
+}
+
+inline wake(bell) {
+    d_step {
+        if
+        :: bell == SPACE -> asleep[WRITER] = false
+#if MUTANT == WAKES_ONE
+        :: bell == DATA && asleep[0] -> asleep[0] = false
+        :: bell == DATA && !asleep[0] -> asleep[1] = false
+#else
+        :: bell == DATA -> asleep[0] = false; asleep[1] = false
+#endif
         fi
     }
+}
+
+/* bell_ring() */
+inline ring(me, bell) {
+#if MUTANT == INCREMENT_AFTER_WAKE
+    wake(bell);
+    increment(me, bell)
+#elif MUTANT == NO_INCREMENT
+    wake(bell)
 #else
-    atomic { asleep[0] = false; asleep[1] = false }
+    increment(me, bell);
+    wake(bell)
 #endif
 }
 
-inline ring_data_bell() {
-#ifdef WAKE_BEFORE_INCREMENT
-    wake_readers();
-    data_rung++
+/* bell_prepare(): sets the own bit, and then notes how often the bell has been rung. */
+inline prepare(me, bell) {
+    atomic { drained(me) -> parked[bell] = parked[bell] | bit(me) };
+    unchanged[me] = true
+}
+
+/* bell_sleep(): the kernel compares and queues in one step. */
+inline sleep_unless_rung(me) {
+    atomic { asleep[me] = unchanged[me]; unchanged[me] = false };
+    (!asleep[me])
+}
+
+inline leave(me, bell) {
+    atomic { drained(me) -> parked[bell] = parked[bell] & (7 - bit(me)) }
+}
+
+/* The smallest head of those that aren't dead; `mine` where all are. */
+#if MUTANT == SCAN_SKIPS_A_READER
+#define counts(reader) (reader != 0)
+#elif MUTANT == SCAN_WAITS_FOR_THE_DEAD
+#define counts(reader) true
 #else
-#ifndef NO_INCREMENT
-    data_rung++;
+#define counts(reader) (!dead[reader])
 #endif
-    wake_readers()
-#endif
+inline scan(mine, smallest) {
+    atomic { smallest = (counts(0) && head[0] < mine -> head[0] : mine) };
+    atomic { smallest = (counts(1) && head[1] < smallest -> head[1] : smallest) }
 }
 
-inline ring_space_bell() {
-#ifndef NO_INCREMENT
-    space_rung++;
-#endif
-    writer_asleep = false
-}
-
-/* The smallest head of the living readers, looked at one after the other. */
-inline scan_limit() {
-    slowest = my_tail;
-#ifndef SCAN_IGNORES_A_READER
-    if
-    :: dead[0] -> skip
-    :: else -> if :: head[0] < slowest -> slowest = head[0] :: else fi
-    fi;
-#endif
-    if
-#ifndef SCAN_WAITS_FOR_THE_DEAD
-    :: dead[1] -> skip
-#endif
-    :: else -> if :: head[1] < slowest -> slowest = head[1] :: else fi
-    fi;
-    limit = slowest + CAPACITY;
-    slowest = 0 /* states that differ only in what is dead are one */
-}
-
-#define WRITABLE (my_tail + 1 <= limit || state != OPEN)
-
-active proctype writer() {
-    byte my_tail, limit, slowest, seen;
-    limit = CAPACITY;
+proctype Writer() {
+    byte mine, smallest;
     do
-    :: my_tail == MESSAGES -> break
-    :: else ->
+    :: mine == MESSAGES -> break
+    :: mine < MESSAGES && mine - smallest >= CAPACITY ->
+        scan(mine, smallest);
         if
-        :: state != OPEN -> break
-        :: else
-        fi;
-        scan_limit();
-        if
-        :: my_tail + 1 <= limit -> goto publish
-        :: else
-        fi;
-        want = my_tail + 1 - CAPACITY;
-park:
-#ifdef BIT_AFTER_LOOK
-        scan_limit();
-        if :: WRITABLE -> goto again :: else fi;
-        writer_parked = true;
-        seen = space_rung;
+        :: state == POISON -> goto done
+        :: state != POISON && mine - smallest < CAPACITY -> skip
+        :: state != POISON && mine - smallest >= CAPACITY ->
+            atomic { drained(WRITER) -> want = mine + 1 - CAPACITY };
+#if MUTANT == SPACE_BIT_NEVER_SET
+            unchanged[WRITER] = true;
 #else
-        writer_parked = true;
-#ifndef SEEN_AFTER_LOOK
-        seen = space_rung;
+            prepare(WRITER, SPACE);
 #endif
-#ifndef NO_SECOND_LOOK
-        scan_limit();
-        if :: WRITABLE -> goto again :: else fi;
+#if MUTANT != NO_SECOND_LOOK
+            scan(mine, smallest);
 #endif
-#ifdef SEEN_AFTER_LOOK
-        seen = space_rung;
+            if
+            :: MUTANT != NO_SECOND_LOOK && (state == POISON || mine - smallest < CAPACITY) -> skip
+            :: else ->
+#if MUTANT == SEEN_AFTER_THE_LOOK
+                unchanged[WRITER] = true;
 #endif
-#endif
-        atomic { writer_asleep = (space_rung == seen); seen = 0 };
-        !writer_asleep;
-        writer_parked = false;
-        scan_limit();
-        if :: WRITABLE -> goto again :: else -> goto park fi;
-again:
-        seen = 0;
-        writer_parked = false;
+                sleep_unless_rung(WRITER)
+            fi;
+            leave(WRITER, SPACE)
+        fi
+    :: mine < MESSAGES && mine - smallest < CAPACITY ->
+#if MUTANT == NOTIFY_BEFORE_TAIL
         if
-        :: state != OPEN -> break
-        :: else
+        :: parked[DATA] -> ring(WRITER, DATA)
+        :: else -> skip
         fi;
-publish:
-        /* Nothing that a living reader has not read is overwritten. */
-        assert(dead[0] || killed || my_tail - head[0] < CAPACITY);
-        assert(dead[1] || killed || my_tail - head[1] < CAPACITY);
-        atomic { !data_waits; data_waits = true; data_at = my_tail % CAPACITY; data_value = my_tail + 1 };
-        my_tail++;
-#if defined(TAIL_RELEASED) || defined(TAIL_RELAXED)
-        atomic { !tail_waits; tail_waits = true; tail_value = my_tail };
-#else
-        atomic { WRITER_FENCE -> tail = my_tail };
 #endif
-#ifdef NOTIFY_WITHOUT_LOOKING_AT_ONE
-        if :: parked[0] -> ring_data_bell() :: else fi
+        data[mine % CAPACITY] = mine;
+#if MUTANT == TAIL_WITHOUT_FENCE
+        atomic { buffer[WRITER] ! TAIL, 0, mine + 1; mine++ };
 #else
+        atomic { drained(WRITER) -> tail = mine + 1; mine++ };
+#endif
+#if MUTANT != NO_NOTIFY && MUTANT != NOTIFY_BEFORE_TAIL
         if
-        :: parked[0] -> ring_data_bell()
-        :: else -> if :: parked[1] -> ring_data_bell() :: else fi
+        :: parked[DATA] -> ring(WRITER, DATA)
+        :: else -> skip
         fi
 #endif
     od;
-#ifndef POISON /* a writer that has nothing more to send, and readers that wait for it */
-    atomic { WRITER_FENCE -> if :: state == OPEN -> state = CLOSED :: else fi };
-#ifndef CLOSE_WITHOUT_RINGING
-    ring_data_bell();
-    ring_space_bell()
+#if ENDING == CLOSE || ENDING == KILL
+    atomic { drained(WRITER) -> state = CLOSE };
+#if MUTANT != SILENT_END
+    ring(WRITER, DATA);
+    ring(WRITER, SPACE);
 #endif
 #endif
+done:
+    skip
 }
 
-#define READABLE(r) (tail != my_head || state != OPEN || dead[r])
-
-proctype reader(byte r) {
-    byte my_head, seen;
+proctype Reader(byte me) {
+    byte mine, known, ended;
     {
-    do
-    :: dead[r] -> break
-    :: else ->
-        if
-        :: tail != my_head ->
-            assert(data[my_head % CAPACITY] == my_head + 1);
-            my_head++;
-#ifdef HEAD_RELEASED
-            atomic { !head_waits[r]; head_waits[r] = true; head_value[r] = my_head };
+        do
+        :: mine < known ->
+            atomic { assert(data[mine % CAPACITY] == mine); mine++ };
+#if MUTANT == HEAD_WITHOUT_FENCE
+            buffer[me] ! HEAD, me, mine;
 #else
-            atomic { READER_FENCE(r) -> head[r] = my_head };
+            atomic { drained(me) -> head[me] = mine };
 #endif
             if
-            :: writer_parked ->
+            :: parked[SPACE] ->
                 if
-#ifdef CROSSING_MUST_GO_BEYOND
-                :: my_head - 1 < want && want < my_head -> ring_space_bell()
-#else
-                :: my_head - 1 < want && want <= my_head -> ring_space_bell()
+#if MUTANT != CROSSING_MUST_GO_BEYOND
+                :: want == mine -> ring(me, SPACE)
 #endif
-                :: else
+                :: else -> skip
                 fi
-            :: else
+            :: else -> skip
             fi
-        :: else ->
+#if ENDING == DRAIN
+        :: mine == MESSAGES -> break
+#endif
+        :: mine == known && (ENDING != DRAIN || mine < MESSAGES) ->
+            known = tail;
             if
-            :: state != OPEN ->
-#ifndef CLOSED_WITHOUT_A_LAST_LOOK
-                /* The last record may have come between the two looks. */
-                if :: tail != my_head -> goto next :: else fi;
+            :: known > mine -> skip
+            :: known == mine && state != 0 ->
+                atomic { ended = state;
+#if MUTANT != CLOSED_WITHOUT_LAST_LOOK
+                    known = tail /* the last record may have come between the two looks */
 #endif
-                assert(state == POISONED || my_head == MESSAGES);
-                break
-            :: else
-            fi;
-#ifdef BIT_AFTER_LOOK
-            if :: READABLE(r) -> goto next :: else fi;
-            atomic { READER_FENCE(r) -> parked[r] = true };
-            seen = data_rung;
-#else
-            atomic { READER_FENCE(r) -> parked[r] = true };
-#ifndef SEEN_AFTER_LOOK
-            seen = data_rung;
+                };
+                if
+                :: known == mine -> break
+                :: else -> skip
+                fi
+            :: known == mine && state == 0 ->
+                prepare(me, DATA);
+#if MUTANT != NO_SECOND_LOOK
+                known = tail;
 #endif
-#ifndef NO_SECOND_LOOK
-            if :: READABLE(r) -> seen = 0; parked[r] = false; goto next :: else fi;
+                if
+                :: MUTANT != NO_SECOND_LOOK && (known > mine || state != 0) -> skip
+                :: else ->
+#if MUTANT == SEEN_AFTER_THE_LOOK
+                    unchanged[me] = true;
 #endif
-#ifdef SEEN_AFTER_LOOK
-            seen = data_rung;
+                    sleep_unless_rung(me)
+                fi;
+                leave(me, DATA)
+            fi
+        od;
+        assert(ended != CLOSE || mine == MESSAGES)
+    }
+#if ENDING == KILL
+    unless { killed && me == 1 }
 #endif
-#endif
-            atomic { asleep[r] = (data_rung == seen); seen = 0 };
-            !asleep[r];
-            parked[r] = false
-        fi;
-next:   skip
-    od
-    } unless { killed && r == 1 }
+    ;
+    asleep[me] = false
 }
 
-/* The engine's supervisor: reader 1 may be killed at any moment, and is marked dead afterwards. */
-active proctype killer() {
-    if
-#ifndef POISON
-    :: skip
+/* Whoever poisons at some moment, or marks the killed reader dead. */
+proctype Supervisor() {
+#if ENDING == POISON
+    state = POISON;
+#if MUTANT != SILENT_END
+    ring(READERS, DATA);
+    ring(READERS, SPACE);
 #endif
-#ifdef KILL
-    :: killed = true;
-        dead[1] = true;
-        parked[1] = false;
-#ifndef DEATH_WITHOUT_RINGING
-        ring_data_bell();
-        ring_space_bell()
-#endif
-#endif
-#ifdef POISON
-    :: state = POISONED;
-#ifndef POISON_WITHOUT_RINGING
-        ring_data_bell();
-        ring_space_bell()
+#elif ENDING == KILL
+    killed = true;
+    dead[1] = true;
+    parked[DATA] = parked[DATA] & (7 - bit(1));
+#if MUTANT != SILENT_DEATH
+    ring(READERS, DATA);
+    ring(READERS, SPACE);
 #endif
 #endif
-    fi
+    skip
 }
 
-init { atomic { run reader(0); run reader(1) } }
+init {
+    atomic {
+#if MUTANT == TAIL_WITHOUT_FENCE
+        run Memory(WRITER);
+#elif MUTANT == HEAD_WITHOUT_FENCE
+        run Memory(0);
+        run Memory(1);
+#endif
+        run Writer();
+        run Reader(0);
+        run Reader(1);
+        run Supervisor()
+    }
+}
