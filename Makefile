@@ -68,7 +68,7 @@ bench: install $(VENV)/.peers  ## measure against the peers, in a quarter of an 
 docs: install  ## the reference of all classes, from their docstrings, in build/docs
 	@# The modules, because the package itself imports its names only when they are used.
 	$(PY) -m pdoc --no-show-source -o build/docs mpspmd.runtime.run mpspmd.runtime.engine \
-		mpspmd.runtime.worker mpspmd.runtime.stats mpspmd.config mpspmd.request mpspmd.errors
+		mpspmd.runtime.awaiting mpspmd.runtime.worker mpspmd.runtime.stats mpspmd.config mpspmd.request mpspmd.errors
 
 clean:  ## remove what was built; .venv too
 	$(MAKE) -C tests/native clean

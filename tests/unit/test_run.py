@@ -168,6 +168,15 @@ def test_a_world_size_that_differs_from_the_launchers_is_refused(
     assert LAUNCH_VARIABLE not in os.environ
 
 
+def test_an_engine_made_without_run_is_refused_in_a_launched_rank(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(LAUNCH_VARIABLE, "")
+    Launch(rank=1, world_size=2, socket="").put(os.environ)
+    with pytest.raises(ConfigError, match=r"as rank 1.*call mpspmd\.run"):
+        mpspmd.Engine(workers.Calculator, world_size=1)
+
+
 def test_two_engines_at_once_do_not_disturb_each_other() -> None:
     with (
         mpspmd.Engine(workers.Calculator, world_size=2, args=(100,)) as one,
