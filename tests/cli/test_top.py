@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -150,3 +151,12 @@ def test_an_engine_of_another_version_is_said_to_be_one() -> None:
         _, err = _start("--once", str(other.pid)).communicate()
         other.communicate()
     assert f"engines of another version of mpspmd aren't shown: pid {other.pid}" in err
+
+
+def test_it_refreshes_until_ctrl_c(engine: mpspmd.Engine) -> None:
+    top = _start(str(os.getpid()))
+    time.sleep(3)
+    top.send_signal(signal.SIGINT)
+    out, err = top.communicate()
+    assert (top.returncode, err) == (0, "")
+    assert f"engine {os.getpid()}" in out
