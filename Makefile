@@ -25,7 +25,7 @@ endef
 export LEND_METADATA
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test soak lint format native-test mutants verify bench clean
+.PHONY: help install demo test soak lint format native-test mutants verify bench docs clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1	\2/' | expand -t 20
@@ -68,6 +68,11 @@ verify:  ## check a model of the ring's protocol in all interleavings (needs spi
 
 bench: install $(VENV)/.peers  ## measure against the peers, in a quarter of an hour, and write docs/benchmarks.md
 	$(PY) -m benchmarks.suite
+
+docs: install  ## the reference of all classes, from their docstrings, in build/docs
+	@# The modules, because the package itself imports its names only when they are used.
+	$(PY) -m pdoc --no-show-source -o build/docs mpspmd.runtime.run mpspmd.runtime.engine \
+		mpspmd.runtime.awaiting mpspmd.runtime.worker mpspmd.runtime.stats mpspmd.config mpspmd.request mpspmd.errors
 
 clean:  ## remove what was built; .venv too
 	$(MAKE) -C tests/native clean

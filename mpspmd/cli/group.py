@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous import RendezvousError
@@ -35,6 +36,15 @@ class Nodes:
     endpoint: str = ""
     run_id: str = "none"
     local_addr: str | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the rendezvous needs to know beyond the endpoint."""
+        if self.backend == "static":
+            return {"rank": self.rank}
+        if self.local_addr is None:
+            return {}  # it finds out by itself whether the endpoint is this machine
+        return {"is_host": self.endpoint.rpartition(":")[0] == self.local_addr}
 
 
 @dataclass(frozen=True)
@@ -140,7 +150,7 @@ def _launch_config(group: Group, members: Members) -> LaunchConfig:
         role="default",
         rdzv_endpoint=nodes.endpoint,
         rdzv_backend=nodes.backend,
-        rdzv_configs={"rank": nodes.rank} if nodes.backend == "static" else {},
+        rdzv_configs=nodes.settings,
         max_restarts=group.max_restarts,
         monitor_interval=group.monitor_interval_s,
         local_addr=nodes.local_addr,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import sys
 import time
 from typing import Annotated
@@ -17,6 +19,8 @@ from mpspmd.cli.command import CONTEXT, run_command
 from mpspmd.cli.watch import EngineView, RankView, Watcher
 
 _INTERVAL_S = 0.5
+_FIND_EVERY = 4
+"""Looks between two searches through all processes, which cost more than looking."""
 _WIDE = 140
 """Columns that a terminal must have for the wait counters to be shown as well."""
 _WAITS = ("spins", "yields", "parks", "early", "late", "mispredicted")
@@ -55,13 +59,18 @@ def top(
         for line in _remarks(watcher, run, views):
             print(f"mpspmd-top: {line}", file=sys.stderr)
         return 0 if views or run is None else 1
-    with Live(screen=sys.stdout.isatty(), auto_refresh=False) as live:
-        while True:
+    with (
+        contextlib.suppress(KeyboardInterrupt),  # how one leaves it
+        Live(screen=sys.stdout.isatty(), auto_refresh=False) as live,
+    ):
+        for look in itertools.count(1):
             time.sleep(_INTERVAL_S)
             views = watcher.look()
             remarks = [f"[dim]{escape(line)}[/]" for line in _remarks(watcher, run, views)]
             live.update(Group(_picture(views, live.console.width), *remarks), refresh=True)
-            watcher.find()
+            if look % _FIND_EVERY == 0:
+                watcher.find()
+    return 0
 
 
 def _remarks(watcher: Watcher, run: int | None, views: list[EngineView]) -> list[str]:

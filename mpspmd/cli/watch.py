@@ -12,7 +12,10 @@ import psutil
 from mpspmd._native import Ring, StatusPage
 from mpspmd.runtime.stats import EngineStats, RankStats, read_stats
 
-_SEGMENT_PREFIX = "/dev/shm/mpspmd-"
+_UNNAMED = "/dev/shm/#"
+"""What a descriptor of a file without a name in /dev/shm is a link to, before the inode's number."""
+_MAGICS = (b"mspmRing", b"mspmStat")
+"""How segments of any version begin: csrc/layout.h."""
 
 Key = tuple[int, int]
 """An engine: its process, and its status page's inode, since a process may have several."""
@@ -42,11 +45,14 @@ def watch_engines(pid: int) -> list[Watched]:
     """The engines of a process: most have none. PermissionError, ForeignLayout."""
     found: list[Watched] = []
     rings: list[int] = []
-    n_known = 0
+    n_ours = n_known = 0
     try:
-        paths = _segments(pid)
-        for path in paths:
+        for path in _unnamed_files(pid):
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            if os.pread(fd, 8, 0) not in _MAGICS:
+                os.close(fd)
+                continue
+            n_ours += 1
             if _readers(fd):
                 rings.append(fd)
                 n_known += 1
@@ -66,18 +72,18 @@ def watch_engines(pid: int) -> list[Watched]:
     finally:
         for fd in rings:
             os.close(fd)
-    if paths and not n_known:
+    if n_ours and not n_known:
         raise ForeignLayout(pid)
     return found
 
 
-def _segments(pid: int) -> list[str]:
+def _unnamed_files(pid: int) -> list[str]:
     """Paths that open them. An engine makes its request ring first, its status page last."""
     folder = f"/proc/{pid}/fd"
     paths = []
     for name in os.listdir(folder):
         with contextlib.suppress(FileNotFoundError):
-            if os.readlink(f"{folder}/{name}").startswith(_SEGMENT_PREFIX):
+            if os.readlink(f"{folder}/{name}").startswith(_UNNAMED):
                 paths.append(f"{folder}/{name}")
     return sorted(paths, key=lambda path: int(path.rpartition("/")[2]))
 

@@ -17,6 +17,7 @@ from mpspmd.request import ALL, ExecuteModelRequest, ReplyRanks
 from mpspmd.runtime.awaiting import AwaitedCalls
 from mpspmd.runtime.call import Call, StepFuture
 from mpspmd.runtime.failures import Failures
+from mpspmd.runtime.launch import refuse_an_engine_on_a_rank
 from mpspmd.runtime.ranks import Ranks
 from mpspmd.runtime.replies import Replies
 from mpspmd.runtime.requests import RequestEncoder
@@ -62,6 +63,7 @@ class Engine(AwaitedCalls):
 
         ConfigError, SegmentError, WorkerNotPicklable, StartupError; then nothing is left behind.
         """
+        refuse_an_engine_on_a_rank()
         super().__init__()
         self._config = config or RuntimeConfig.from_env()
         if not isinstance(world_size, int):

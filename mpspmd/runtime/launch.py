@@ -8,6 +8,7 @@ import os
 from collections.abc import MutableMapping
 
 from mpspmd.config import LAUNCH_VARIABLE
+from mpspmd.errors import ConfigError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,3 +35,13 @@ class Launch:
         """Out of the environment, so that nobody else takes the part: processes of ours inherit it."""
         text = environ.pop(LAUNCH_VARIABLE, None)
         return None if text is None else cls(**json.loads(text))
+
+
+def refuse_an_engine_on_a_rank() -> None:
+    """ConfigError when this process was started as a rank, and hasn't become one by mpspmd.run."""
+    text = os.environ.get(LAUNCH_VARIABLE)
+    if text and (rank := json.loads(text)["rank"]) >= 0:
+        raise ConfigError(
+            f"mpspmd-launch has started this process as rank {rank}, which can't have an engine of its "
+            "own: call mpspmd.run, or start the script without mpspmd-launch"
+        )

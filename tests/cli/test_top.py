@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -133,3 +134,29 @@ def test_a_bad_argument_is_one_line() -> None:
     assert (top.returncode, out) == (2, "")
     assert err.startswith("mpspmd-top: Invalid value for '[RUN]'")
     assert err.count("\n") == 1
+
+
+def test_an_engine_of_another_version_is_said_to_be_one() -> None:
+    program = (
+        "import os, sys\n"
+        "fd = os.open('/dev/shm', os.O_TMPFILE | os.O_RDWR, 0o600)\n"
+        "os.write(fd, b'mspmRing' + bytes([255, 0, 0, 0]) + bytes(5000))\n"
+        "print(flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        _, err = _start("--once", str(other.pid)).communicate()
+        other.communicate()
+    assert f"engines of another version of mpspmd aren't shown: pid {other.pid}" in err
+
+
+def test_it_refreshes_until_ctrl_c(engine: mpspmd.Engine) -> None:
+    top = _start(str(os.getpid()))
+    time.sleep(3)
+    top.send_signal(signal.SIGINT)
+    out, err = top.communicate()
+    assert (top.returncode, err) == (0, "")
+    assert f"engine {os.getpid()}" in out

@@ -19,7 +19,9 @@ pytestmark = pytest.mark.timeout(120)
     [
         ("raises", 1, r"rank 1 raised, and the engine \(pid \d+\): exit code 1"),
         ("fails-at-start", 1, r"rank 1 \(pid \d+\): exit code 1"),
-        ("engine-dies", 5, r"the engine \(pid \d+\): exit code 5"),
+        pytest.param(
+            "engine-dies", 5, r"the engine \(pid \d+\): exit code 5", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_the_first_failure_is_named_and_gives_the_exit_code(
@@ -57,6 +59,7 @@ def test_the_group_is_restarted_as_often_as_asked_and_then_ends(
     assert f"RankDied: rank 1 (pid {last_pid}) died in end (step 1): exit code 3" in err
 
 
+@pytest.mark.slow
 def test_the_launcher_ends_soon_after_a_rank_was_killed(launch: Any, eventually: Any) -> None:
     launched = launch("-n", "2", "app.py", "works")
     eventually(launched.starts, "the ranks are there")

@@ -74,6 +74,7 @@ def test_a_program_without_an_engine_is_pointed_to_ranks_only(launch: Any, tmp_p
     assert "has not called mpspmd.run(); for a program without an engine give --ranks-only" in err
 
 
+@pytest.mark.slow
 def test_other_programs_than_python_run_too(launch: Any) -> None:
     code, out, _ = launch(
         "-n", "2", "--ranks-only", "--no-python", "sh", "-c", "echo $RANK of $WORLD_SIZE"

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(120)
     ("what", "number"),
     [
         ("works", signal.SIGINT),
-        ("works", signal.SIGTERM),
+        pytest.param("works", signal.SIGTERM, marks=pytest.mark.slow),
         pytest.param("waits", signal.SIGINT, marks=pytest.mark.slow),
     ],
 )

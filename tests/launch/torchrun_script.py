@@ -14,7 +14,7 @@ def main() -> None:
     lr = parser.parse_args().lr
     dist.init_process_group("gloo")
     rank = dist.get_rank()
-    assert rank == int(os.environ["LOCAL_RANK"])
+    assert rank == int(os.environ["RANK"])
     total = torch.tensor([rank + 1.0])
     dist.all_reduce(total)
 

@@ -27,7 +27,8 @@ class Worker(mpspmd.Worker):
         return number * 10 + self.ctx.rank
 
     def shutdown(self):
-        print("shut down", self.ctx.rank, flush=True)
+        sys.stdout.write(f"shut down {self.ctx.rank}\\n")  # at once: all share a pipe
+        sys.stdout.flush()
 """
 
 
@@ -113,7 +114,7 @@ if __name__ == "__main__":
 
 
 def test_a_worker_that_only_exists_in_a_notebook_cell_is_refused_clearly() -> None:
-    cell: dict[str, Any] = {"mpspmd": mpspmd, "__name__": "__main__"}
+    cell: dict[str, Any] = {"mpspmd": mpspmd, "sys": sys, "__name__": "__main__"}
     exec(_CLASS, cell)
     with pytest.raises(mpspmd.errors.WorkerNotPicklable, match="top level of a module"):
         mpspmd.run(cell["Worker"], lambda engine: None, world_size=1)
@@ -165,6 +166,15 @@ def test_a_world_size_that_differs_from_the_launchers_is_refused(
     with pytest.raises(ConfigError, match=r"mpspmd-launch has started 3 rank\(s\); give it -n 2"):
         mpspmd.run(workers.Calculator, print, world_size=2)
     assert LAUNCH_VARIABLE not in os.environ
+
+
+def test_an_engine_made_without_run_is_refused_in_a_launched_rank(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(LAUNCH_VARIABLE, "")
+    Launch(rank=1, world_size=2, socket="").put(os.environ)
+    with pytest.raises(ConfigError, match=r"as rank 1.*call mpspmd\.run"):
+        mpspmd.Engine(workers.Calculator, world_size=1)
 
 
 def test_two_engines_at_once_do_not_disturb_each_other() -> None:
