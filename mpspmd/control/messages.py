@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import msgspec
 
@@ -80,6 +80,8 @@ class Goodbye(Message, tag="goodbye", frozen=True):
 ToEngine: TypeAlias = Hello | Ready | Fault | Pong | Stacks | Leaving | Goodbye
 ToRank: TypeAlias = Ping | Dump | Shutdown
 
+_M = TypeVar("_M")
+
 _encoder = msgspec.msgpack.Encoder()
 _to_engine: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)
 _to_rank: msgspec.msgpack.Decoder[ToRank] = msgspec.msgpack.Decoder(ToRank)
@@ -103,9 +105,16 @@ def _as_utf8(message: Message) -> dict[str, str]:
 
 def decode_to_engine(data: bytes) -> ToEngine:
     """msgspec.DecodeError (msgspec.ValidationError too) when `data` is no such message."""
-    return _to_engine.decode(data)
+    return _decode(_to_engine, data)
 
 
 def decode_to_rank(data: bytes) -> ToRank:
     """As decode_to_engine(), for what an engine sends."""
-    return _to_rank.decode(data)
+    return _decode(_to_rank, data)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[_M], data: bytes) -> _M:
+    try:
+        return decoder.decode(data)
+    except UnicodeDecodeError as error:
+        raise msgspec.DecodeError(f"a text isn't UTF-8: {error}") from error
