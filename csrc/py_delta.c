@@ -11,6 +11,7 @@ struct delta_object {
     bool resync; /* the encoder's next is a key frame; the decoder takes nothing else */
     bool unsent; /* the encoder's last message hasn't been said to be on its way */
     bool busy;
+    struct step room;    /* memory of the last message's, for the next */
     PyObject *scheduled; /* list: the keys of COUNTS in the last message. Never changed. */
 };
 
@@ -35,6 +36,7 @@ static void delta_dealloc(PyObject *object) {
     struct delta_object *self = (struct delta_object *)object;
     PyTypeObject *type = Py_TYPE(object);
     rows_close(&self->rows);
+    step_free(&self->room);
     Py_XDECREF((PyObject *)self->plan);
     Py_XDECREF(self->scheduled);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
@@ -49,6 +51,27 @@ static bool enter(struct delta_object *self) {
     }
     self->busy = true;
     return true;
+}
+
+static struct step begin_step(struct delta_object *self) {
+    const struct step *room = &self->room;
+    struct step step = {
+        .module = module_state_of((PyObject *)self),
+        .rows = &self->rows,
+        .out = {.bytes = room->out.bytes, .capacity = room->out.capacity},
+        .keys = {.at = room->keys.at, .capacity = room->keys.capacity},
+        .counted = {.at = room->counted.at, .capacity = room->counted.capacity},
+        .actual = room->actual,
+        .predicted = room->predicted,
+    };
+    self->room = (struct step){0};
+    return step;
+}
+
+static void end_step(struct delta_object *self, struct step *step) {
+    Py_CLEAR(step->cold);
+    self->room = *step;
+    self->busy = false;
 }
 
 /* After a message, on either end: what the next one's check begins with. */
@@ -97,7 +120,7 @@ static PyObject *encoder_encode(struct delta_object *self, PyObject *const *args
         self->resync = true;
         self->unsent = false;
     }
-    struct step step = {.module = module_state_of((PyObject *)self), .rows = &self->rows};
+    struct step step = begin_step(self);
     uint8_t flags = args[3] == Py_None ? 0 : MESSAGE_EXTRA;
     uint64_t check;
     PyObject *message = NULL;
@@ -113,8 +136,7 @@ static PyObject *encoder_encode(struct delta_object *self, PyObject *const *args
         Py_CLEAR(message);
     self->resync = !message;
     self->unsent = message != NULL;
-    step_free(&step);
-    self->busy = false;
+    end_step(self, &step);
     return message;
 }
 
@@ -200,14 +222,13 @@ static PyObject *decoder_decode(struct delta_object *self, PyObject *const *args
         return NULL;
     PyObject *result = NULL;
     if (enter(self)) {
-        struct step step = {.module = module_state_of((PyObject *)self), .rows = &self->rows};
+        struct step step = begin_step(self);
         struct head head;
         if (accept(self, &step, &message, &head))
             result = decode_accepted(self, &step, args[0], &head, args[1]);
         else
             self->resync = true;
-        step_free(&step);
-        self->busy = false;
+        end_step(self, &step);
     }
     PyBuffer_Release(&message);
     return result;

@@ -314,6 +314,14 @@ def test_changing_what_was_sent_or_what_came_changes_no_later_step() -> None:
         spoil(batch)
 
 
+def test_changing_what_came_changes_no_later_step_of_the_same_requests() -> None:
+    ends = Ends()
+    for step in range(6):
+        got = ends.carry(steady(5, step))
+        assert_same(steady(5, step), got)
+        spoil(got)
+
+
 def test_rows_end_with_their_requests() -> None:
     ends, n = Ends(), 100
     for step in range(1001):
