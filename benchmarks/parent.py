@@ -6,6 +6,7 @@ import ctypes
 import multiprocessing
 import os
 import signal
+from multiprocessing import forkserver
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -18,6 +19,10 @@ def die_with_parent() -> None:
     """
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    # The server ends when nobody holds this any more, and every process that it forks gets it.
+    alive_fd = getattr(forkserver._forkserver, "_forkserver_alive_fd", None)
+    if alive_fd is not None:
+        os.close(alive_fd)
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():
         os._exit(1)  # it has died already

@@ -19,6 +19,8 @@ _INTRODUCTION = """# Benchmarks
 Latencies are in microseconds. In each round every transport is measured in turn, while the processes
 of all others are stopped; figures are medians over the rounds. Compare within a table, not between
 machines: what else runs on a machine, and where the kernel puts two processes, changes every figure.
+Each table says the load average before its run: with more than the cores can take, the ratios still
+say something, the times little.
 """
 
 

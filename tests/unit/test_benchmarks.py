@@ -210,7 +210,7 @@ def _busy_rank(pid: int) -> int:
 def test_a_killed_rank_ends_the_run_and_is_named(tmp_path: Path) -> None:
     tool = subprocess.Popen(
         [
-            *command("channel_latency", "--ranks", "1", "--transports", "mpspmd"),
+            *command("channel_latency", "--ranks", "1", "--transports", "zmq-ipc"),
             *("--messages", "10000000", "--round-s", "600"),
         ],
         cwd=_ROOT,
@@ -225,7 +225,7 @@ def test_a_killed_rank_ends_the_run_and_is_named(tmp_path: Path) -> None:
         tool.kill()
         tool.wait()
     assert tool.returncode == 1
-    assert f"a rank of mpspmd (pid {rank}) ended: killed by SIGKILL" in errors
+    assert f"a rank of zmq-ipc (pid {rank}) ended: killed by SIGKILL" in errors
 
 
 @pytest.mark.parametrize("tool", ["channel_latency", "paced_latency", "throughput", "scaling"])
