@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+_ENDED = (-signal.SIGTERM, 128 + signal.SIGTERM, -signal.SIGKILL)
+"""How a process ends that had said what was wrong, and hadn't left by itself in time."""
+
 ENGINE = -1
 """The engine, where others have a rank."""
 
@@ -37,7 +40,7 @@ class Failure:
 
     @property
     def reason(self) -> str:
-        if self.error and self.was_stopped:
+        if self.error and self.exit_code in _ENDED:
             return "raised, and was stopped"
         if self.exit_code >= 0:
             return f"exit code {self.exit_code}"
@@ -49,7 +52,7 @@ class Failure:
     @property
     def status(self) -> int:
         """As a shell has it."""
-        if self.error and self.was_stopped:
+        if self.error and self.exit_code in _ENDED:
             return 1
         return self.exit_code if self.exit_code >= 0 else 128 - self.exit_code
 

@@ -130,9 +130,10 @@ class TestBlame:
         text = summary("x.py", failures)
         assert text == "mpspmd-launch: x.py failed: rank 1 (pid 1001): exit code 7"
 
-    def test_a_rank_that_was_stopped_after_it_had_raised_is_to_blame(self) -> None:
+    @pytest.mark.parametrize("ended", [-15, -9])
+    def test_a_rank_that_was_stopped_after_it_had_raised_is_to_blame(self, ended: int) -> None:
         failures = self._failure(0, -15) | self._failure(ENGINE, 1, message="StartupError")
-        failures |= self._failure(1, -15, message="no weights")
+        failures |= self._failure(1, ended, message="no weights")
         assert first_failure(failures).rank == 1
         assert first_failure(failures).status == 1
         assert "rank 1 (pid 1001): raised, and was stopped\nno weights" in summary("x", failures)
