@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+_ENDED = (-signal.SIGTERM, 128 + signal.SIGTERM, -signal.SIGKILL)
+"""How a process ends that had said what was wrong, and hadn't left by itself in time."""
+
 ENGINE = -1
 """The engine, where others have a rank."""
 
@@ -32,11 +35,13 @@ class Failure:
 
     @property
     def was_stopped(self) -> bool:
-        """By the launcher, because another one had failed."""
+        """By the launcher or the engine, because another one had failed, or it had itself."""
         return self.exit_code in (-signal.SIGTERM, 128 + signal.SIGTERM)
 
     @property
     def reason(self) -> str:
+        if self.error and self.exit_code in _ENDED:
+            return "raised, and was stopped"
         if self.exit_code >= 0:
             return f"exit code {self.exit_code}"
         try:
@@ -47,6 +52,8 @@ class Failure:
     @property
     def status(self) -> int:
         """As a shell has it."""
+        if self.error and self.exit_code in _ENDED:
+            return 1
         return self.exit_code if self.exit_code >= 0 else 128 - self.exit_code
 
     @property
@@ -80,7 +87,10 @@ def first_failure(failures: Mapping[int, Failure]) -> Failure:
     engine = failures.get(ENGINE)
     if engine is not None and engine.error.get("died") and engine.error.get("rank") in failures:
         return failures[int(engine.error["rank"])]
-    own = [failure for failure in failures.values() if not failure.was_stopped]
+    # Who could say what went wrong was first; a rank can only while it starts.
+    if told := [each for each in failures.values() if each.error and each.rank != ENGINE]:
+        return min(told, key=lambda failure: failure.rank)
+    own = [each for each in failures.values() if each.error or not each.was_stopped]
     # An engine that ends takes its ranks with it; a rank's own failure reaches the engine as RankDied.
     if engine is not None and engine in own:
         return engine

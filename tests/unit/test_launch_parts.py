@@ -130,6 +130,14 @@ class TestBlame:
         text = summary("x.py", failures)
         assert text == "mpspmd-launch: x.py failed: rank 1 (pid 1001): exit code 7"
 
+    @pytest.mark.parametrize("ended", [-15, -9])
+    def test_a_rank_that_was_stopped_after_it_had_raised_is_to_blame(self, ended: int) -> None:
+        failures = self._failure(0, -15) | self._failure(ENGINE, 1, message="StartupError")
+        failures |= self._failure(1, ended, message="no weights")
+        assert first_failure(failures).rank == 1
+        assert first_failure(failures).status == 1
+        assert "rank 1 (pid 1001): raised, and was stopped\nno weights" in summary("x", failures)
+
     def test_a_signal_is_named_and_becomes_a_shells_exit_code(self) -> None:
         (failure,) = self._failure(0, -6).values()
         assert (failure.reason, failure.status) == ("killed by SIGABRT", 134)
