@@ -77,7 +77,7 @@ class Scenario:
         output.num_scheduled_tokens = tokens
         output.total_num_scheduled_tokens = sum(tokens.values())
         output.finished_req_ids = finished
-        output.num_common_prefix_blocks = [0]
+        output.preempted_req_ids = set()
         for each in cached:
             each.computed += 1
             each.output += 1

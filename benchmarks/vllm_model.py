@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-_TESTS = Path(__file__).parents[1] / "tests" / "vllm"
+_TESTS = Path(__file__).parents[1] / "tests"
 
 
 @contextlib.contextmanager
