@@ -15,7 +15,7 @@ enum { STACK_BYTES = 256 * 1024 /* room for the thread-local variables of large 
 #ifdef MPSPMD_TEST_HOOKS
 static const struct timespec LOOK = {.tv_sec = 60};
 #else
-static const struct timespec LOOK = {.tv_nsec = 500000000};
+static const struct timespec LOOK = {.tv_sec = 5};
 #endif
 static const struct timespec NUDGE = {.tv_nsec = 200000};
 

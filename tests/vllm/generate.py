@@ -19,8 +19,9 @@ def main() -> None:
         tensor_parallel_size=int(tp),
         pipeline_parallel_size=int(pp),
         distributed_executor_backend=backend,
-        # Eager is faster to start; with PP on the CPU vLLM's warm-up needs the compiled model.
+        # Eager is faster to start; with PP on the CPU vLLM's warm-up needs the traced model.
         enforce_eager=pp == "1",
+        compilation_config={"backend": "eager"} if pp == "2" else None,
         **workload.ENGINE_ARGS,
     )
     outputs = llm.generate(

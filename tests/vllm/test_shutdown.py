@@ -51,9 +51,10 @@ def test_llm_shuts_down_cleanly(model: Path) -> None:
 @pytest.mark.parametrize(
     "moment",
     [
-        "(EngineCore pid=",  # and no rank is there
+        # EngineCore is there, and no rank is.
+        pytest.param("(EngineCore pid=", marks=pytest.mark.slow),
         "world_size=2 rank=0",  # the ranks meet
-        "Starting to load model",
+        pytest.param("Starting to load model", marks=pytest.mark.slow),
     ],
 )
 def test_ctrl_c_while_starting_leaves_nothing(model: Path, tmp_path: Path, moment: str) -> None:

@@ -50,6 +50,7 @@ def fail(tmp_path: Path) -> Fail:
     return play
 
 
+@pytest.mark.slow
 def test_a_killed_rank_is_the_cause_of_the_callers_error_and_a_bad_lora_is_no_failure(
     fail: Fail, model: Path
 ) -> None:
@@ -96,6 +97,7 @@ def test_a_worker_that_cannot_load_is_the_cause_of_the_constructors_error(
     assert "rank 0: SafetensorError" in log
 
 
+@pytest.mark.slow
 def test_nothing_outlives_an_api_server_that_is_killed(model: Path, tmp_path: Path) -> None:
     before = Leftovers()
     server = Server(model, tmp_path / "log.txt", env=before.environment)
