@@ -11,11 +11,35 @@ from benchmarks.peers import CLASSES
 from benchmarks.peers.peer import MAX_RANKS
 
 _MAX_SIZE = 1 << 28
+_MAX_COUNT = 10**9
 _T = TypeVar("_T")
 
 
-class Parser(argparse.ArgumentParser):
-    """Of one tool, with the options that each has: --ranks --rounds --transports --json --plot."""
+class ToolParser(argparse.ArgumentParser):
+    """Of one tool, with the options that each has: --rounds --json."""
+
+    def __init__(self, tool: str, description: str, *, rounds: int = 5, epilog: str | None = None):
+        super().__init__(prog=tool, description=description, epilog=epilog, allow_abbrev=False)
+        self.add("--rounds", count, str(rounds), "N", "results are medians over them")
+        self.add_argument(
+            "--json", type=_file, metavar="FILE", help="where to write the results as well"
+        )
+
+    def add(
+        self, name: str, kind: Callable[[str], object], default: str, metavar: str, text: str
+    ) -> None:
+        """An option with a default, which is a text like any given one."""
+        self.add_argument(
+            name, type=kind, default=default, metavar=metavar, help=f"{text} (default: %(default)s)"
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """One line, exit code 2."""
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+class Parser(ToolParser):
+    """Of a tool that measures transports: --ranks --transports --plot as well."""
 
     def __init__(
         self,
@@ -28,38 +52,23 @@ class Parser(argparse.ArgumentParser):
         known: Sequence[str] = tuple(CLASSES),
     ) -> None:
         """Without --transports when there are none."""
-        super().__init__(
-            prog=tool,
-            description=description,
-            epilog="Transports: " + ", ".join(known) + "." if transports else None,
-            allow_abbrev=False,
-        )
+        epilog = "Transports: " + ", ".join(known) + "." if transports else None
+        super().__init__(tool, description, rounds=rounds, epilog=epilog)
         self.add("--ranks", whole_numbers(1, MAX_RANKS), ranks, "N,N", "how many ranks")
-        self.add("--rounds", count, str(rounds), "N", "results are medians over them")
         if transports:
             take = names(known, "transport")
             self.add("--transports", take, ",".join(transports), "NAME,NAME", "what to measure")
         self.add_argument(
-            "--json", type=_file, metavar="FILE", help="where to write the results as well"
-        )
-        self.add_argument(
             "--plot", type=_file, metavar="FILE", help="where to draw them (.png, .svg)"
         )
 
-    def add(
-        self, name: str, kind: Callable[[str], object], default: str, metavar: str, text: str
-    ) -> None:
-        self.add_argument(
-            name, type=kind, default=default, metavar=metavar, help=f"{text} (default: %(default)s)"
-        )
-
-    def error(self, message: str) -> NoReturn:
-        """One line, exit code 2."""
-        self.exit(2, f"{self.prog}: {message}\n")
-
 
 def count(text: str) -> int:
-    return _number(text, 1, 10**9)
+    return _number(text, 1, _MAX_COUNT)
+
+
+def counts(text: str) -> list[int]:
+    return whole_numbers(1, _MAX_COUNT)(text)
 
 
 def sizes(text: str) -> list[int]:

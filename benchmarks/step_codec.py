@@ -27,10 +27,10 @@ from vllm.v1.outputs import ModelRunnerOutput
 
 from benchmarks.codecs import CODECS, Codec
 from benchmarks.machine import Machine, this_machine
+from benchmarks.options import ToolParser, count, counts, names
 from benchmarks.progress import Progress
 from benchmarks.scenarios import SCENARIOS
-from benchmarks.signals import Interrupted, interruptible
-from benchmarks.vllm_options import Parser, names, whole_number, whole_numbers
+from benchmarks.tool import attempt
 
 _WARM_UP = 20  # uncounted steps at the beginning of a round
 _FEWEST = 30  # counted ones, at least
@@ -108,11 +108,17 @@ class Runner:
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
-    parser = Parser("step_codec", "What it costs to encode and decode a step.")
-    parser.add("--batch", whole_numbers, "1,8,64,256,1024,4096", "how many requests a step has")
-    parser.add("--scenario", names(*SCENARIOS), ",".join(SCENARIOS), "of these")
+    parser = ToolParser("step_codec", "What it costs to encode and decode a step.")
+    parser.add("--batch", counts, "1,8,64,256,1024,4096", "N,N", "how many requests a step has")
     parser.add(
-        "--steps", whole_number, "500", "how many are timed in a round, fewer with many requests"
+        "--scenario",
+        names(tuple(SCENARIOS), "scenario"),
+        ",".join(SCENARIOS),
+        "NAME,NAME",
+        "of these",
+    )
+    parser.add(
+        "--steps", count, "500", "N", "how many are timed in a round, fewer with many requests"
     )
     return Options(**vars(parser.parse_args(arguments)))
 
@@ -120,12 +126,9 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
 def main() -> int:
     """The exit code: 0; 2 a bad option; 128 + signal when interrupted."""
     options = parse()
-    try:
-        with interruptible():
-            results = run(options)
-    except Interrupted as interrupted:
-        print("step_codec: interrupted", file=sys.stderr)
-        return 128 + interrupted.signum
+    results = attempt("step_codec", options, run)
+    if isinstance(results, int):
+        return results
     print_table(results)
     if options.json is not None:
         options.json.write_text(json.dumps(results, indent=2) + "\n")

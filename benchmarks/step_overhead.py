@@ -28,18 +28,17 @@ from vllm.v1.core.sched.output import SchedulerOutput
 from benchmarks.errors import BenchmarkError
 from benchmarks.executors import BACKENDS, Backend
 from benchmarks.machine import Machine, this_machine
+from benchmarks.options import ToolParser, count, counts, names
 from benchmarks.pause import pause, resume
 from benchmarks.progress import Progress
 from benchmarks.scenarios import SCENARIOS, Scenario
 from benchmarks.signals import (
-    Interrupted,
     deaths_raise,
-    interruptible,
     raise_if_interrupted,
     uninterrupted,
 )
+from benchmarks.tool import attempt
 from benchmarks.vllm_model import tiny_model
-from benchmarks.vllm_options import Parser, names, whole_number, whole_numbers
 
 _WARM_UP = 20  # uncounted steps at the beginning of a round
 _BYTE_STEPS = 32  # steps whose messages are measured
@@ -83,12 +82,18 @@ class Round:
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
-    parser = Parser("step_overhead", "What an executor adds to a step.")
-    parser.add("--tp", whole_numbers, "1,2,4", "how many ranks")
-    parser.add("--batch", whole_numbers, "1,64,256,1024", "how many requests a step has")
-    parser.add("--scenario", names(*SCENARIOS), "steady", f"of {', '.join(SCENARIOS)}")
+    parser = ToolParser("step_overhead", "What an executor adds to a step.")
+    parser.add("--tp", counts, "1,2,4", "N,N", "how many ranks")
+    parser.add("--batch", counts, "1,64,256,1024", "N,N", "how many requests a step has")
     parser.add(
-        "--steps", whole_number, "1000", "how many are timed in a round, fewer with many requests"
+        "--scenario",
+        names(tuple(SCENARIOS), "scenario"),
+        "steady",
+        "NAME,NAME",
+        f"of {', '.join(SCENARIOS)}",
+    )
+    parser.add(
+        "--steps", count, "1000", "N", "how many are timed in a round, fewer with many requests"
     )
     return Options(**vars(parser.parse_args(arguments)))
 
@@ -96,15 +101,9 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
 def main() -> int:
     """The exit code: 0; 1 a backend failed; 2 a bad option; 128 + signal when interrupted."""
     options = parse()
-    try:
-        with interruptible():
-            results = run(options)
-    except Interrupted as interrupted:
-        print("step_overhead: interrupted", file=sys.stderr)
-        return 128 + interrupted.signum
-    except BenchmarkError as error:
-        print(f"step_overhead: {error}", file=sys.stderr)
-        return 1
+    results = attempt("step_overhead", options, run)
+    if isinstance(results, int):
+        return results
     print_table(results)
     if options.json is not None:
         options.json.write_text(json.dumps(results, indent=2) + "\n")

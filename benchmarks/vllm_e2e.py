@@ -23,12 +23,13 @@ from rich.table import Table
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.machine import Machine, this_machine
+from benchmarks.options import ToolParser, count, counts
 from benchmarks.pause import pause, resume
 from benchmarks.progress import Progress
-from benchmarks.signals import Interrupted, interruptible, raise_if_interrupted, uninterrupted
+from benchmarks.signals import raise_if_interrupted, uninterrupted
+from benchmarks.tool import attempt
 from benchmarks.vllm_engines import VERSIONS, Engine, Generation
 from benchmarks.vllm_model import tiny_model
-from benchmarks.vllm_options import Parser, whole_number, whole_numbers
 
 
 class Row(TypedDict):
@@ -64,25 +65,19 @@ class Options:
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
-    parser = Parser("vllm_e2e", "Tokens a second of vLLM with a tiny model.")
-    parser.add("--tp", whole_numbers, "1,2", "how many ranks")
-    parser.add("--concurrency", whole_numbers, "1,8,64,256", "how many requests at once")
-    parser.add("--tokens", whole_number, "128", "how many each request generates")
+    parser = ToolParser("vllm_e2e", "Tokens a second of vLLM with a tiny model.")
+    parser.add("--tp", counts, "1,2", "N,N", "how many ranks")
+    parser.add("--concurrency", counts, "1,8,64,256", "N,N", "how many requests at once")
+    parser.add("--tokens", count, "128", "N", "how many each request generates")
     return Options(**vars(parser.parse_args(arguments)))
 
 
 def main() -> int:
     """The exit code: 0; 1 a backend failed; 2 a bad option; 128 + signal when interrupted."""
     options = parse()
-    try:
-        with interruptible():
-            results = run(options)
-    except Interrupted as interrupted:
-        print("vllm_e2e: interrupted", file=sys.stderr)
-        return 128 + interrupted.signum
-    except BenchmarkError as error:
-        print(f"vllm_e2e: {error}", file=sys.stderr)
-        return 1
+    results = attempt("vllm_e2e", options, run)
+    if isinstance(results, int):
+        return results
     print_table(results)
     if options.json is not None:
         options.json.write_text(json.dumps(results, indent=2) + "\n")
