@@ -63,9 +63,10 @@ native-test:  ## the ring in C, under the sanitizers: 10^7 messages, a few minut
 mutants:  ## break the ring in each way that the native tests must notice
 	$(MAKE) -C tests/native mutants
 
-fuzz: install  ## mutated bytes for what parses records and control messages (TIMES=1000000)
-	$(PY) tests/fuzz/fuzz.py record $(TIMES)
-	$(PY) tests/fuzz/fuzz.py control $(TIMES)
+fuzz: install  ## mutated bytes for what parses records, control messages and deltas (TIMES=1000000)
+	PYTHONPATH=tests $(PY) tests/fuzz/fuzz.py record $(TIMES)
+	PYTHONPATH=tests $(PY) tests/fuzz/fuzz.py control $(TIMES)
+	PYTHONPATH=tests $(PY) tests/fuzz/fuzz.py delta $(TIMES)
 
 verify:  ## check a model of the ring's protocol in all interleavings (needs spin)
 	@command -v spin >/dev/null || { echo "make verify needs spin: apt-get install spin"; exit 1; }

@@ -221,5 +221,8 @@ uint64_t check_of(const Py_buffer *message, uint64_t seed);
 /* The cold values into step->cold. False with `loads`'s exception set. */
 bool get_cold(struct step *step, PyObject *payload, const struct head *head, PyObject *loads);
 bool raise_desync(struct module_state *module, const char *format, ...);
+/* After fields that couldn't be read. Whatever has come of it (a key that isn't UTF-8, a place that
+ * isn't there) is a desync to the caller; that there is no memory stays what it is. */
+bool raise_unreadable(struct module_state *module, const char *format, ...);
 
 #endif

@@ -201,8 +201,8 @@ static PyObject *decode_accepted(struct delta_object *self, struct step *step, P
     self->sequence = head->sequence;
     if (result && !finish(self, step, head->check))
         Py_CLEAR(result);
-    if (!result && !PyErr_Occurred())
-        raise_desync(step->module, "message %u can't be read", (unsigned)head->sequence);
+    if (!result)
+        raise_unreadable(step->module, "message %u can't be read", (unsigned)head->sequence);
     if (type) {
         PyErr_Restore(type, value, traceback);
         Py_CLEAR(result);

@@ -192,10 +192,10 @@ static PyObject *nones(size_t n) {
 }
 
 static PyObject *get_groups(struct step *step) {
-    size_t n = unpack_length(&step->in), next = 0;
+    size_t n = step->keys.n, next = 0;
     uint64_t code;
     int64_t last = 0;
-    PyObject *list = step->in.bad ? NULL : nones(n);
+    PyObject *list = nones(n);
     while (list && (code = unpack_varint(&step->in)) > 0) {
         uint64_t gap = code >> 1;
         PyObject *lists = NULL;

@@ -268,12 +268,11 @@ static PyObject *only_int(PyObject *lists) {
 }
 
 static enum fit put_groups(struct step *step, PyObject *value) {
-    if (!PyList_CheckExact(value) || PyList_Size(value) == 0)
+    Py_ssize_t n = (Py_ssize_t)step->keys.n, next = 0;
+    if (!PyList_CheckExact(value) || PyList_Size(value) != n || n == 0)
         return UNFIT;
     PyObject *const none = Py_None;
-    Py_ssize_t n = PyList_Size(value), next = 0;
     int64_t last = 0;
-    pack_varint(&step->out, (uint64_t)n);
     for (Py_ssize_t i = 0; i < n; i++) {
         PyObject *lists = PyList_GetItem(value, i);
         if (lists == none)

@@ -291,8 +291,8 @@ static PyObject *read_reply(const struct plan_object *plan, struct step *step, P
     if (!get_cold(step, payload, &head, loads))
         return NULL;
     PyObject *record = get_record(step, plan);
-    if (!record && !PyErr_Occurred())
-        raise_desync(step->module, "a reply of %zd bytes can't be read", message->len);
+    if (!record)
+        raise_unreadable(step->module, "a reply of %zd bytes can't be read", message->len);
     return record;
 }
 

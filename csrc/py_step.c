@@ -20,6 +20,17 @@ bool raise_desync(struct module_state *module, const char *format, ...) {
     return false;
 }
 
+bool raise_unreadable(struct module_state *module, const char *format, ...) {
+    if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_MemoryError))
+        return false;
+    PyErr_Clear();
+    va_list values;
+    va_start(values, format);
+    PyErr_FormatV(module->codec_desync, format, values);
+    va_end(values);
+    return false;
+}
+
 void step_free(struct step *step) {
     free(step->out.bytes);
     free(step->actual.at);

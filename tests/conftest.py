@@ -13,10 +13,13 @@ Eventually = Callable[..., None]
 
 @pytest.fixture(scope="session", autouse=True)
 def no_settings_from_outside() -> Iterator[None]:
-    """MPSPMD_* variables of whoever runs the tests change nothing."""
+    """MPSPMD_* variables of whoever runs the tests change nothing, but for the way of waiting:
+    `make soak` runs the tests under each.
+    """
     with pytest.MonkeyPatch.context() as patch:
         for variable in [name for name in os.environ if name.startswith("MPSPMD_")]:
-            patch.delenv(variable)
+            if variable != "MPSPMD_WAIT":
+                patch.delenv(variable)
         yield
 
 

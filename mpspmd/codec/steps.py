@@ -129,6 +129,10 @@ class EngineEnd:
         self._sent = self._current
         self._encoder.sent()
 
+    def send_anew(self) -> None:
+        """Makes the next message a key frame."""
+        self._encoder.reset()
+
     def decode_reply(
         self, context: ReplyContext, step: int, rank: int, payload: Payload, n_asked: int
     ) -> Any:

@@ -228,6 +228,11 @@ class Engine(AwaitedCalls):
         """Gives up a step made by begin(), which will have no last call."""
         self._replies.finish(step)
 
+    def send_anew(self) -> None:
+        """The next step goes to the ranks whole, and builds on nothing that they hold. Any thread."""
+        with self._sending:
+            self._encoder.send_anew()
+
     def stats(self) -> EngineStats:
         """What engine and ranks are doing, and what they have counted. Any thread; asks nobody."""
         ring = self._channel.request_ring

@@ -43,6 +43,11 @@ class RequestEncoder:
         """What replies to the last message are decoded with."""
         return self._step_end.reply_context() if self._step_end is not None else None
 
+    def send_anew(self) -> None:
+        """The next step builds on nothing that the ranks hold."""
+        if self._step_end is not None:
+            self._step_end.send_anew()
+
     def sent(self, kind: int) -> None:
         """All of the last message is out. Without this the ranks are taken not to have seen it."""
         if kind == _STEP_REQUEST and self._step_end is not None:

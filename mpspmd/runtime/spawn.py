@@ -69,7 +69,7 @@ def start_ranks(
 def _signals_deferred() -> Iterator[None]:
     """SIGINT and SIGTERM are taken when this is left: the new process is known by then.
 
-    They are blocked too, for a new process inherits that: Ctrl-C while it imports must not print a
+    SIGINT is blocked too, for a new process inherits that: Ctrl-C while it imports must not print a
     traceback. Blocking alone doesn't do here: any other thread may take the signal for the main one.
     """
     signals = (signal.SIGINT, signal.SIGTERM)
@@ -77,7 +77,7 @@ def _signals_deferred() -> Iterator[None]:
     handlers: dict[signal.Signals, Any] = {}
     # Started here, and not by the first process.start(): it would inherit the mask for good.
     resource_tracker.ensure_running()
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
     try:
         if threading.current_thread() is threading.main_thread():
             for number in signals:

@@ -110,6 +110,7 @@ class Steps:
     def _forgive(self) -> None:
         """The caller knows of a failure: what it sends from now on doesn't count on the failed step."""
         self._epoch += 1
+        self._engine.send_anew()
 
 
 class AggregatedFuture(Future[Any]):

@@ -23,7 +23,7 @@ Play = Callable[..., Any]
 
 @pytest.fixture
 def engine() -> Iterator[Engine]:
-    config = RuntimeConfig(shutdown_timeout_s=2)
+    config = RuntimeConfig.from_env(shutdown_timeout_s=2)
     with Engine(scenes.Actor, world_size=2, config=config) as made:
         yield made
 

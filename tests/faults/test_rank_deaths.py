@@ -24,7 +24,9 @@ class Watched:
     """An engine, and how often it has told of its failure."""
 
     def __init__(self) -> None:
-        self.engine = Engine(scenes.Actor, world_size=2, config=RuntimeConfig(shutdown_timeout_s=5))
+        self.engine = Engine(
+            scenes.Actor, world_size=2, config=RuntimeConfig.from_env(shutdown_timeout_s=5)
+        )
         self.failures = 0
         self.failed = threading.Event()
         self.engine.on_failure(self._count)

@@ -107,7 +107,7 @@ def test_another_user_can_neither_open_the_segments_nor_connect(tmp_path: Path) 
     # The way to the folder is open: what keeps others out must be the folder itself.
     for folder in (tmp_path, *tmp_path.parents[:2]):
         folder.chmod(0o755)
-    config = RuntimeConfig(runtime_dir=str(tmp_path), shutdown_timeout_s=2)
+    config = RuntimeConfig.from_env(runtime_dir=str(tmp_path), shutdown_timeout_s=2)
     before = _descriptors("/dev/shm/#")  # other tests' engines
     with Engine(scenes.Actor, world_size=1, config=config) as engine:
         (run_dir,) = tmp_path.glob("mpspmd-*")

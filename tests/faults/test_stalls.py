@@ -21,7 +21,7 @@ _WARN_S = 0.6
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Engine]:
-    config = RuntimeConfig(stall_warn_s=_WARN_S, shutdown_timeout_s=2)
+    config = RuntimeConfig.from_env(stall_warn_s=_WARN_S, shutdown_timeout_s=2)
     with Engine(scenes.Actor, world_size=2, config=config) as made:
         made.collective_rpc("meet")
         yield made

@@ -80,7 +80,7 @@ def act(trial: Trial, folder: str, report: int) -> NoReturn:
         told.append((time.monotonic(), describe(error)))
 
     try:
-        config = mpspmd.RuntimeConfig(shutdown_timeout_s=2)
+        config = mpspmd.RuntimeConfig.from_env(shutdown_timeout_s=2)
         engine = mpspmd.Engine(Mortal, world_size=WORLD_SIZE, config=config)
         send(report, {"pids": engine.pids})
         if trial.moment == "load":

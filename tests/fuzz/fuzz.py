@@ -1,6 +1,7 @@
 """Mutated inputs for what parses another process's bytes: only typed errors may come of them.
 
-`python fuzz.py TARGET TIMES [SEED]`; targets: record (the ring's records), control (messages).
+`python fuzz.py TARGET TIMES [SEED]`; targets: record (the ring's records), control (messages), delta (steps
+and their replies).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Callable
 
 import msgspec
+from deltas import Deltas
 
 from mpspmd._native import Inbox, Ring, Writer
 from mpspmd.control import messages
@@ -120,9 +122,12 @@ def run(target: str, times: int, seed: int) -> int:
     """How many of the inputs were refused. Any other exception is a bug, and names the seed."""
     numbers = random.Random(seed)
     records = Records()
-    once: Callable[[random.Random], bool] = {"record": records.once, "control": control_once}[
-        target
-    ]
+    targets: dict[str, Callable[[random.Random], bool]] = {
+        "record": records.once,
+        "control": control_once,
+        "delta": Deltas(mutate).once,
+    }
+    once = targets[target]
     refused = 0
     try:
         for number in range(times):

@@ -15,7 +15,7 @@ _MIB = 1 << 20
 
 
 def test_all_rings_of_eight_ranks_take_less_than_48_mib() -> None:
-    segments = ChannelSegments.create(8, RuntimeConfig())
+    segments = ChannelSegments.create(8, RuntimeConfig.from_env())
     try:
         assert segments.size < 48 * _MIB
     finally:
@@ -38,7 +38,7 @@ def test_a_hundred_requests_of_8_mib_each_way_do_not_deadlock(engine: Engine) ->
 def test_both_directions_stay_full_with_a_small_ring_and_many_threads() -> None:
     from concurrent.futures import ThreadPoolExecutor
 
-    config = RuntimeConfig(request_ring_bytes=1 << 16, reply_ring_bytes=1 << 16)
+    config = RuntimeConfig.from_env(request_ring_bytes=1 << 16, reply_ring_bytes=1 << 16)
     with Engine(workers.Calculator, world_size=2, config=config) as engine:
 
         def ask(thread: int) -> None:

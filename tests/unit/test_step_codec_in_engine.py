@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from batches import CODEC, Batch, Outcome, Rows, Sampler
+from batches import CODEC, Batch, Outcome, Rows, Sampler, joined
 from same import assert_same
 
 from mpspmd import Engine, RuntimeConfig
@@ -36,7 +36,7 @@ def start(worker: type = Sampler, **settings: Any) -> Engine:
         worker,
         world_size=2,
         step_codec=CODEC,
-        config=RuntimeConfig(**settings),
+        config=RuntimeConfig.from_env(**settings),
         fatal_methods=(),
     )
 
@@ -145,3 +145,21 @@ def test_a_rank_that_has_lost_track_ends_the_run() -> None:
         assert failed.wait(10)
         with pytest.raises(RankError, match="message 2 came where 1 was due"):
             engine.execute_model(batch(3))
+
+
+def test_a_step_that_is_sent_anew_needs_nothing_of_what_came_before() -> None:
+    engine_end, late_rank = CODEC.engine_end(), CODEC.rank_end()
+    for step in range(3):
+        if step == 2:
+            engine_end.send_anew()
+        message = engine_end.encode(step, "execute_model", (batch(step),), {}, 0)
+        engine_end.sent()
+    method, args, _, _ = late_rank.decode(2, joined(message))
+    assert method == "execute_model"
+    assert_same(batch(2), args[0])
+
+
+def test_an_engine_sends_anew_when_told(engine: Engine) -> None:
+    for step in range(4):
+        engine.send_anew()
+        assert_same(expected(batch(step)), engine.execute_model(batch(step)))

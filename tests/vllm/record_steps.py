@@ -1,11 +1,13 @@
 """python record_steps.py MODEL TP PP VARIANT OUT: records what a real scheduler sends and gets back.
 
 VARIANT: "plain" (chunked prefill, prefix-cache hits, preemption with a small cache, aborts, n > 1,
-logprobs), "ngram" (the same with speculation). OUT gets a pickled list of (step's number, kind, pickle).
+logprobs), "ngram" (the same with speculation), "guided" (with LoRA and structured output). OUT gets a
+pickled list of (step's number, kind, pickle).
 """
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import random
@@ -14,6 +16,9 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
+
+import torch
+from safetensors.torch import save_file
 
 Record = tuple[int, str, bytes]
 
@@ -71,6 +76,30 @@ def requests() -> Iterator[tuple[list[int], dict[str, Any]]]:
         yield prompt, sampling
 
 
+def make_adapter(model: Path, folder: Path) -> Path:
+    """A LoRA of random weights for all attention projections of `model`, as PEFT writes them."""
+    config = json.loads((model / "config.json").read_text())
+    size, rank = config["hidden_size"], 8
+    generator = torch.Generator().manual_seed(1)
+    weights = {}
+    for layer in range(config["num_hidden_layers"]):
+        for projection in ("q_proj", "v_proj"):
+            name = f"base_model.model.model.layers.{layer}.self_attn.{projection}.lora"
+            weights[f"{name}_A.weight"] = torch.randn(rank, size, generator=generator) / 16
+            weights[f"{name}_B.weight"] = torch.randn(size, rank, generator=generator) / 16
+    folder.mkdir()
+    save_file(weights, folder / "adapter_model.safetensors")
+    described = {
+        "peft_type": "LORA",
+        "r": rank,
+        "lora_alpha": rank,
+        "target_modules": ["q_proj", "v_proj"],
+        "base_model_name_or_path": str(model),
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(described))
+    return folder
+
+
 def main() -> None:
     model, tp, pp, variant, out = sys.argv[1:]
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
@@ -78,6 +107,8 @@ def main() -> None:
 
     workload.set_environment()
     from vllm import EngineArgs, LLMEngine, SamplingParams
+    from vllm.lora.request import LoRARequest
+    from vllm.sampling_params import StructuredOutputsParams
     from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
     from mpspmd.vllm.executor import MpSpmdExecutor
@@ -99,10 +130,20 @@ def main() -> None:
             num_gpu_blocks_override=80,
             disable_log_stats=True,
             speculative_config=SPECULATION if variant == "ngram" else None,
+            enable_lora=variant == "guided",
         )
     )
+    guided = variant == "guided"
+    adapter = LoRARequest("adapter", 1, str(make_adapter(Path(model), Path(out + ".lora"))))
     for number, (prompt, sampling) in enumerate(requests()):
-        engine.add_request(str(number), {"prompt_token_ids": prompt}, SamplingParams(**sampling))
+        if guided and number % 4 == 1:
+            sampling["structured_outputs"] = StructuredOutputsParams(regex="(w1[0-9]{2}|w2){30}")
+        engine.add_request(
+            str(number),
+            {"prompt_token_ids": prompt},
+            SamplingParams(**sampling),
+            lora_request=adapter if guided and number % 3 == 0 else None,
+        )
     steps = 0
     while engine.has_unfinished_requests():
         engine.step()

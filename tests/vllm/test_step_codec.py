@@ -82,6 +82,10 @@ def replay(records: list[tuple[int, str, bytes]]) -> Counter[str]:
             seen["chunks"] += sum(output == 0 for output in cached.num_output_tokens)
             seen["requests"] = max(seen["requests"], len(value.num_scheduled_tokens))
             seen["all tokens"] += len(cached.all_token_ids)
+            seen["adapters"] += sum(
+                new.lora_request is not None for new in value.scheduled_new_reqs
+            )
+            seen["grammars"] += value.has_structured_output_requests
         elif step in wire.bases:
             assert_same(value, wire.reply(step, value), f"output {step}")
             seen["logprobs"] += value.logprobs is not None
@@ -109,12 +113,20 @@ def test_recorded_steps_come_out_as_they_went_in(model: Path, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("tp", "pp", "variant"), [(2, 1, "ngram"), (1, 2, "plain")])
+@pytest.mark.parametrize(
+    ("tp", "pp", "variant", "came_by"),
+    [
+        (2, 1, "ngram", ["drafts"]),
+        (1, 2, "plain", ["all tokens"]),
+        (2, 1, "guided", ["adapters", "grammars"]),
+    ],
+)
 def test_recorded_steps_of_several_ranks(
-    model: Path, tmp_path: Path, tp: int, pp: int, variant: str
+    model: Path, tmp_path: Path, tp: int, pp: int, variant: str, came_by: list[str]
 ) -> None:
     seen = record(model, tmp_path / "steps", tp, pp, variant)
-    assert seen["drafts" if variant == "ngram" else "all tokens"], seen
+    for what in came_by:
+        assert seen[what], f"no {what} in {seen}"
 
 
 class Scheduler:
