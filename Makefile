@@ -26,7 +26,7 @@ endef
 export LEND_METADATA
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test soak lint format native-test mutants fuzz verify bench docs clean
+.PHONY: help install demo test soak lint format native-test sanitize mutants fuzz verify bench docs clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1	\2/' | expand -t 20
@@ -43,6 +43,7 @@ soak: install  ## the slow tests
 	$(PY) -m pytest -m slow --timeout 3600
 	for wait in spin yield park; do MPSPMD_WAIT=$$wait $(PY) -m pytest -m "not slow" --timeout 3600 || exit 1; done
 	$(MAKE) native-test
+	$(MAKE) sanitize
 
 lint: install  ## every check that CI makes of the sources
 	$(VENV)/bin/ruff check .
@@ -56,6 +57,16 @@ format: install  ## rewrite the sources as lint wants them
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/clang-format -i $(C_SOURCES) $(C_HEADERS) $(C_TESTS)
+
+# A preloaded AddressSanitizer needs the C++ library beside it, or exceptions of torch's find no handler.
+sanitized = LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libstdc++.so.6)" \
+	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 PYTHONMALLOC=malloc
+
+sanitize: install  ## Python's tests of the extension, with it under AddressSanitizer and UBSan
+	rm -rf build/sanitized && mkdir -p build/sanitized && cp -R mpspmd build/sanitized/
+	CFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=undefined -g" $(PY) setup.py -q build_ext \
+		--force --build-lib build/sanitized --build-temp build/sanitized/objects
+	$(sanitized) $(PY) -m pytest -o pythonpath="build/sanitized ." -m "not slow" -k "not import and not leaks" tests/unit tests/fuzz
 
 native-test:  ## the ring in C, under the sanitizers: 10^7 messages, a few minutes
 	$(MAKE) -C tests/native run

@@ -327,7 +327,8 @@ static void unpack_patches(struct unpacker *unpacker, const struct slots *base,
         unpacker->bad = true;
         return;
     }
-    memset(target->at + shared, 0xFF, (n - shared) * sizeof *target->at);
+    if (n > shared)
+        memset(target->at + shared, 0xFF, (n - shared) * sizeof *target->at);
     if (shared > 0)
         memcpy(target->at, base->at, shared * sizeof *base->at);
     for (size_t left = patches; left > 0 && !unpacker->bad; left--) {
