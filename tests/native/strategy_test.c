@@ -196,6 +196,17 @@ static void never_more_threads_look_than_are_allowed(void) {
     CHECK_EQUAL(spinners.now, 0);
 }
 
+static void a_thread_too_many_gives_up_its_window(void) {
+    static struct bell bell;
+    static struct spinners spinners = {.now = 1, .allowed = 1};
+    struct subject subject;
+    make_subject(&subject, &bell, &spinners, 2 * MS);
+    CHECK_EQUAL(wait_for(&subject, 5 * MS), WAIT_TIMEOUT);
+    CHECK(subject.waiting.predicted);
+    CHECK_EQUAL(subject.most_spinners, 1);
+    CHECK_EQUAL(spinners.now, 1);
+}
+
 static void each_strategy_waits_in_its_own_way(void) {
     enum wait_strategy kinds[] = {WAIT_SPIN, WAIT_YIELD, WAIT_PARK};
     for (int i = 0; i < 3; i++) {
@@ -224,6 +235,7 @@ const struct test strategy_tests[] = {
     {TEST(nobody_looks_at_a_time_that_four_predictions_have_missed)},
     {TEST(a_message_before_its_time_is_taken_from_the_sleep)},
     {TEST(never_more_threads_look_than_are_allowed)},
+    {TEST(a_thread_too_many_gives_up_its_window)},
     {TEST(each_strategy_waits_in_its_own_way)},
     {NULL, NULL},
 };
