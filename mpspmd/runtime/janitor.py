@@ -6,8 +6,8 @@ import contextlib
 import logging
 import os
 import subprocess
-from multiprocessing import reduction
-from typing import Any
+
+from mpspmd.transport.descriptor import Descriptor
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,8 @@ class Janitor:
     """
 
     def __init__(self) -> None:
-        read, self._fd = os.pipe2(os.O_CLOEXEC)
+        read, write = os.pipe2(os.O_CLOEXEC)
+        self._end = Descriptor(write)
         try:
             subprocess.run(
                 ["/bin/sh", "-c", _SCRIPT], stdin=read, start_new_session=True, check=True
@@ -47,20 +48,8 @@ class Janitor:
     def remove_at_end(self, name: str) -> None:
         """`name` is a path or a shell pattern."""
         with contextlib.suppress(OSError):
-            os.write(self._fd, os.fsencode(name) + b"\n")
+            os.write(self._end.fd, os.fsencode(name) + b"\n")
 
     def close(self) -> None:
         """This process is done with the run."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _receive, (reduction.DupFd(self._fd),)
-
-
-def _receive(duplicate: Any) -> Janitor:
-    janitor = Janitor.__new__(Janitor)
-    janitor._fd = duplicate.detach()
-    os.set_inheritable(janitor._fd, False)
-    return janitor
+        self._end.close()

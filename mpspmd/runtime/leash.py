@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import signal
-from multiprocessing import reduction
 from typing import Any
+
+from mpspmd.transport.descriptor import Descriptor
 
 
 class Leash:
@@ -19,34 +19,28 @@ class Leash:
     """
 
     def __init__(self) -> None:
-        self._read, self._write = os.pipe2(os.O_CLOEXEC)
+        read, write = os.pipe2(os.O_CLOEXEC)
+        self._end = Descriptor(read)
+        self._held: Descriptor | None = Descriptor(write)
 
     def tie(self, pid: int) -> None:
         """The process `pid`, which has inherited the leash, ends with this one."""
-        fcntl.fcntl(self._read, fcntl.F_SETOWN, pid)
-        fcntl.fcntl(self._read, fcntl.F_SETSIG, signal.SIGKILL)
-        flags = fcntl.fcntl(self._read, fcntl.F_GETFL)
-        fcntl.fcntl(self._read, fcntl.F_SETFL, flags | os.O_ASYNC)
+        fcntl.fcntl(self._end.fd, fcntl.F_SETOWN, pid)
+        fcntl.fcntl(self._end.fd, fcntl.F_SETSIG, signal.SIGKILL)
+        flags = fcntl.fcntl(self._end.fd, fcntl.F_GETFL)
+        fcntl.fcntl(self._end.fd, fcntl.F_SETFL, flags | os.O_ASYNC)
 
     def slip(self) -> None:
         """In the started process: from now on it watches by other means."""
-        flags = fcntl.fcntl(self._read, fcntl.F_GETFL)
-        fcntl.fcntl(self._read, fcntl.F_SETFL, flags & ~os.O_ASYNC)
+        flags = fcntl.fcntl(self._end.fd, fcntl.F_GETFL)
+        fcntl.fcntl(self._end.fd, fcntl.F_SETFL, flags & ~os.O_ASYNC)
         self.close()
 
     def close(self) -> None:
         """Only when the process has slipped or is gone: closing pulls the leash."""
-        for fd in (self._read, self._write):
-            with contextlib.suppress(OSError):
-                os.close(fd)
-        self._read = self._write = -1
+        self._end.close()
+        if self._held is not None:
+            self._held.close()
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _receive, (reduction.DupFd(self._read),)
-
-
-def _receive(duplicate: Any) -> Leash:
-    leash = Leash.__new__(Leash)
-    leash._read, leash._write = duplicate.detach(), -1
-    os.set_inheritable(leash._read, False)
-    return leash
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_end": self._end, "_held": None}

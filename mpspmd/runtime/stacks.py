@@ -11,8 +11,8 @@ import sys
 import threading
 import time
 import traceback
-from multiprocessing import reduction
-from typing import Any
+
+from mpspmd.transport.descriptor import Descriptor
 
 _SIGNAL = signal.SIGRTMIN + 7
 _MAX_BYTES = 64 * 1024
@@ -44,18 +44,18 @@ class StackFile:
     """
 
     def __init__(self) -> None:
-        self._fd = os.memfd_create("mpspmd-stacks", os.MFD_CLOEXEC)
+        self._file = Descriptor(os.memfd_create("mpspmd-stacks", os.MFD_CLOEXEC))
         # The rank's descriptor shares the position; when the file has been emptied, it starts again.
-        flags = fcntl.fcntl(self._fd, fcntl.F_GETFL)
-        fcntl.fcntl(self._fd, fcntl.F_SETFL, flags | os.O_APPEND)
+        flags = fcntl.fcntl(self._file.fd, fcntl.F_GETFL)
+        fcntl.fcntl(self._file.fd, fcntl.F_SETFL, flags | os.O_APPEND)
 
     def serve(self) -> None:
         """In the rank: from now on the signal is answered."""
-        faulthandler.register(_SIGNAL, file=self._fd, all_threads=True, chain=False)
+        faulthandler.register(_SIGNAL, file=self._file.fd, all_threads=True, chain=False)
 
     def ask(self, pid: int) -> str:
         """The stacks of `pid`, which serves this file and is a child of this process; "" if none come."""
-        os.ftruncate(self._fd, 0)
+        os.ftruncate(self._file.fd, 0)
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, _SIGNAL)
         end = time.monotonic() + _ANSWER_S
@@ -64,20 +64,8 @@ class StackFile:
         while time.monotonic() < end and not 0 < size == len(text):
             size = len(text)
             time.sleep(_LOOK_S)
-            text = os.pread(self._fd, _MAX_BYTES, 0)
+            text = os.pread(self._file.fd, _MAX_BYTES, 0)
         return text.decode(errors="replace").replace("Current thread", "MainThread,")
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _receive, (reduction.DupFd(self._fd),)
-
-
-def _receive(duplicate: Any) -> StackFile:
-    file = StackFile.__new__(StackFile)
-    file._fd = duplicate.detach()
-    os.set_inheritable(file._fd, False)
-    return file
+        self._file.close()

@@ -5,25 +5,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from multiprocessing import reduction
-from typing import Any
 
 from mpspmd.errors import SegmentError
+from mpspmd.transport.descriptor import Descriptor
 
 _FOLDER = "/dev/shm"
 
 
-class Segment:
+class Segment(Descriptor):
     """Shared memory, held by file descriptor alone.
 
     Its pages are allocated at once, so that a full /dev/shm is an error here and no SIGBUS later. It
     never has a name: a process killed at any moment leaves nothing behind, not even one that is killed
     between shm_open() and shm_unlink().
-    May be an argument of a spawned process, which then holds a descriptor of its own.
+    close() gives up the descriptor; mappings of the segment live on.
     """
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
 
     @classmethod
     def create(cls, size: int) -> Segment:
@@ -52,21 +48,6 @@ class Segment:
     @property
     def size(self) -> int:
         return os.fstat(self.fd).st_size
-
-    def close(self) -> None:
-        """Gives up the descriptor; mappings of the segment live on."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _receive, (reduction.DupFd(self.fd),)
-
-
-def _receive(duplicate: Any) -> Segment:
-    fd = duplicate.detach()
-    os.set_inheritable(fd, False)
-    return Segment(fd)
 
 
 def _free_bytes(fd: int) -> int:
