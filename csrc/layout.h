@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 enum {
-    LAYOUT_VERSION = 3,
+    LAYOUT_VERSION = 4,
     LAYOUT_LINE = 128,
     RING_MAX_READERS = 64, /* one bit each in bell.parked */
     RECORD_ALIGN = 8,
@@ -125,6 +125,7 @@ struct status_page {
         uint32_t version;
         uint32_t n_ranks;
         _Atomic uint32_t engine_pid;
+        uint64_t ring_inode;    /* the request ring's: which one it is, to who watches the engine */
         _Atomic uint64_t steps; /* requests sent: written by the engine's sending thread */
     } about;
     struct bell engine_bell; /* replies, and space for requests: all that the engine waits for */

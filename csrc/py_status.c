@@ -48,9 +48,10 @@ static void page_dealloc(PyObject *object) {
 static PyObject *page_format(PyObject *Py_UNUSED(type), PyObject *args) {
     int fd;
     unsigned n_ranks;
-    if (!PyArg_ParseTuple(args, "iI:format", &fd, &n_ranks))
+    unsigned long long ring_inode;
+    if (!PyArg_ParseTuple(args, "iIK:format", &fd, &n_ranks, &ring_inode))
         return NULL;
-    int error = status_format(fd, n_ranks, (uint32_t)getpid());
+    int error = status_format(fd, n_ranks, (uint32_t)getpid(), ring_inode);
     if (error) {
         errno = error;
         return PyErr_SetFromErrno(PyExc_OSError);
@@ -83,6 +84,12 @@ static PyObject *page_engine_pid(struct page_object *self, void *Py_UNUSED(closu
     if (!check_generation(self->generation))
         return NULL;
     return PyLong_FromUnsignedLong(atomic_load(&self->page->about.engine_pid));
+}
+
+static PyObject *page_ring_inode(struct page_object *self, void *Py_UNUSED(closure)) {
+    if (!check_generation(self->generation))
+        return NULL;
+    return PyLong_FromUnsignedLongLong(self->page->about.ring_inode);
 }
 
 static PyObject *page_spinners(struct page_object *self, void *Py_UNUSED(closure)) {
@@ -186,6 +193,7 @@ static PyMethodDef page_methods[] = {
 
 static PyGetSetDef page_properties[] = {
     {"engine_pid", (getter)page_engine_pid, NULL, NULL, NULL},
+    {"ring_inode", (getter)page_ring_inode, NULL, NULL, NULL},
     {"spinners", (getter)page_spinners, NULL, NULL, NULL},
     {"n_ranks", (getter)page_n_ranks, NULL, NULL, NULL},
     {"steps", (getter)page_steps, NULL, NULL, NULL},

@@ -20,7 +20,7 @@ static uint32_t usable_cores(void) {
     return usable > 0 ? (uint32_t)usable : 1;
 }
 
-int status_format(int fd, uint32_t n_ranks, uint32_t engine_pid) {
+int status_format(int fd, uint32_t n_ranks, uint32_t engine_pid, uint64_t ring_inode) {
     size_t bytes = status_segment_bytes(n_ranks);
     struct stat segment;
     if (fstat(fd, &segment) != 0)
@@ -33,6 +33,7 @@ int status_format(int fd, uint32_t n_ranks, uint32_t engine_pid) {
     page->about.version = LAYOUT_VERSION;
     page->about.n_ranks = n_ranks;
     page->about.engine_pid = engine_pid;
+    page->about.ring_inode = ring_inode;
     page->spinners.allowed = usable_cores() - 1;
     page->about.magic = STATUS_MAGIC;
     munmap(page, bytes);

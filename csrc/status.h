@@ -12,7 +12,7 @@
 size_t status_segment_bytes(uint32_t n_ranks);
 
 /* Writes the header into a segment of zeros. 0, or an errno value. */
-int status_format(int fd, uint32_t n_ranks, uint32_t engine_pid);
+int status_format(int fd, uint32_t n_ranks, uint32_t engine_pid, uint64_t ring_inode);
 
 /* Read-only when the descriptor is. NULL with errno set: EPROTO when the segment isn't a status
  * page of this version. */

@@ -28,8 +28,8 @@ class StatusPage:
     def __init__(self, fd: int) -> None:
         """Read-only when `fd` is: what would write raises ValueError."""
     @staticmethod
-    def format(fd: int, n_ranks: int) -> None:
-        """Writes the header into a new segment, with this process as the engine."""
+    def format(fd: int, n_ranks: int, ring_inode: int) -> None:
+        """Writes the header into a new segment, with this process as the engine and its request ring."""
     @staticmethod
     def segment_bytes(n_ranks: int) -> int: ...
     def line(self, rank: int) -> StatusLine: ...
@@ -37,6 +37,8 @@ class StatusPage:
         """The engine has sent a request. Its sending thread."""
     @property
     def engine_pid(self) -> int: ...
+    @property
+    def ring_inode(self) -> int: ...
     @property
     def spinners(self) -> tuple[int, int]:
         """Threads of the run that look for messages for longer than a moment: now, and at most."""

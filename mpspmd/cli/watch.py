@@ -44,7 +44,8 @@ class ForeignLayout(Exception):
 def watch_engines(pid: int) -> list[Watched]:
     """The engines of a process: most have none. PermissionError, ForeignLayout."""
     found: list[Watched] = []
-    rings: list[int] = []
+    rings: dict[int, int] = {}  # inode: descriptor
+    pages: list[tuple[Key, StatusPage]] = []
     n_ours = n_known = 0
     try:
         for path in _unnamed_files(pid):
@@ -53,24 +54,25 @@ def watch_engines(pid: int) -> list[Watched]:
                 os.close(fd)
                 continue
             n_ours += 1
-            if _readers(fd):
-                rings.append(fd)
+            inode = os.fstat(fd).st_ino
+            if _is_ring(fd):
                 n_known += 1
+                if rings.setdefault(inode, fd) != fd:
+                    os.close(fd)
                 continue
             page = _page(fd)
-            key = pid, os.fstat(fd).st_ino
             os.close(fd)
             n_known += page is not None
             # Ranks that are starting have it as well; it says who the engine is.
             if page is not None and page.engine_pid == pid:
-                ring = next((each for each in rings if _readers(each) == page.n_ranks), None)
-                if ring is not None:
-                    rings.remove(ring)
-                    found.append(Watched(key, page, ring))
+                pages.append(((pid, inode), page))
+        for key, page in pages:
+            if page.ring_inode in rings:
+                found.append(Watched(key, page, rings.pop(page.ring_inode)))
     except (FileNotFoundError, ProcessLookupError):
         return found  # it has ended meanwhile
     finally:
-        for fd in rings:
+        for fd in rings.values():
             os.close(fd)
     if n_ours and not n_known:
         raise ForeignLayout(pid)
@@ -78,21 +80,21 @@ def watch_engines(pid: int) -> list[Watched]:
 
 
 def _unnamed_files(pid: int) -> list[str]:
-    """Paths that open them. An engine makes its request ring first, its status page last."""
+    """Paths that open them."""
     folder = f"/proc/{pid}/fd"
     paths = []
     for name in os.listdir(folder):
         with contextlib.suppress(FileNotFoundError):
             if os.readlink(f"{folder}/{name}").startswith(_UNNAMED):
                 paths.append(f"{folder}/{name}")
-    return sorted(paths, key=lambda path: int(path.rpartition("/")[2]))
+    return paths
 
 
-def _readers(ring_fd: int) -> int:
-    """0 when it is no ring. The request ring has a reader on each rank, others one."""
+def _is_ring(fd: int) -> bool:
     with contextlib.suppress(ValueError):
-        return len(Ring.look(ring_fd)[2])
-    return 0
+        Ring.look(fd)
+        return True
+    return False
 
 
 def _page(fd: int) -> StatusPage | None:

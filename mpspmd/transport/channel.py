@@ -60,7 +60,7 @@ class ChannelSegments:
             Ring.format(request.fd, config.request_ring_bytes, world_size)
             for segment in made[1:-1]:
                 Ring.format(segment.fd, config.reply_ring_bytes, 1)
-            StatusPage.format(made[-1].fd, world_size)
+            StatusPage.format(made[-1].fd, world_size, os.fstat(request.fd).st_ino)
         except BaseException:
             for segment in made:
                 segment.close()

@@ -109,6 +109,29 @@ def test_engines_come_and_go(engine: mpspmd.Engine) -> None:
     assert tuple(other.pids) not in seen()
 
 
+def test_engines_of_one_process_are_not_taken_for_each_other() -> None:
+    """Their descriptors are reused: an older engine's page may come after a newer one's ring."""
+    engines = [mpspmd.Engine(workers.Calculator, world_size=1) for _ in range(2)]
+    engines.pop(0).shutdown()
+    engines.append(mpspmd.Engine(workers.Calculator, world_size=1))
+    try:
+        for busy in engines:
+            futures = [busy.collective_rpc("sleep", args=(1.0,), non_block=True)]
+            futures += [busy.collective_rpc("echo", args=(0,), non_block=True) for _ in range(3)]
+            watcher = Watcher(os.getpid())
+            watcher.find()
+            seen = {view.ranks[0].stats.pid: view.ranks[0].stats for view in watcher.look()}
+            for engine in engines:
+                unread = engine.ranks[0].unread_bytes
+                assert (unread > 0) == (engine is busy)
+                assert seen[engine.pids[0]].unread_bytes == unread
+            for future in futures:
+                future.result()
+    finally:
+        for engine in engines:
+            engine.shutdown()
+
+
 def test_watching_needs_nothing_of_the_watched(engine: mpspmd.Engine, eventually: Any) -> None:
     """Not even that it runs."""
     rank = psutil.Process(engine.pids[0])
