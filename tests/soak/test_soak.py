@@ -53,7 +53,9 @@ def test_ten_minutes_of_generation(tmp_path: Path) -> None:
     run("generation.py", 600, make_tiny_llama(tmp_path / "model"), out=out)
     found = json.loads(out.read_text())
     print(f"{found['tokens']} tokens")
-    assert max(found["files"]) <= found["files"][0]
+    files = found["files"]
+    # Others may come and go meanwhile.
+    assert min(files[-len(files) // 3 :]) <= min(files[: len(files) // 3])
     for name, footprints in found["footprints"].items():
         grown = report(name, footprints)
         assert grown.rss_kib < 16 * _MIB
