@@ -325,7 +325,7 @@ class Engine(AwaitedCalls):
                     self._send_slowly(call)
                 self._channel.status.sent(step)
             except BaseException as error:
-                self._replies.forget(call)
+                self._replies.forget(call, error)
                 self._channel.requests.abandon()
                 if isinstance(error, ChannelError):
                     self._failures.raise_cause(error)

@@ -65,8 +65,10 @@ class Replies:
         if self._reader is not None:
             self._reader_has_work.set()
 
-    def forget(self, call: Call) -> None:
-        self._pending.pop(call.step, None)
+    def forget(self, call: Call, error: BaseException) -> None:
+        """Its request wasn't sent. A thread that reads for all may be waiting for just this one."""
+        call.closes = None  # The step goes on: its last call may be sent again.
+        self.finish_now(call, error)
 
     def link(self, call: Call, first: Call) -> None:
         """`call` fails when `first` does: now, if that has happened already."""
@@ -122,25 +124,31 @@ class Replies:
 
         TimeoutError at `limit` of time.monotonic(); ChannelError when the run has ended.
         """
+        while not call.done:
+            try:
+                self._read_for(call, limit)
+            except TimeoutError:
+                self.expire()
+                # By its own deadline somebody ends the call, if not this thread: it may be about to.
+                if not call.done and limit is not None and limit <= time.monotonic():
+                    raise
+
+    def _read_for(self, call: Call, limit: float | None) -> None:
+        """Until the call is done; TimeoutError at its deadline, or at `limit`."""
         until = call.deadline
         if limit is not None and (until is None or limit < until):
             until = limit
-        try:
-            while not call.done:
-                if self._leader == threading.get_ident():
-                    # A future's callback, called while this thread reads, waits for a reply itself.
+        while not call.done:
+            if self._leader == threading.get_ident():
+                # A future's callback, called while this thread reads, waits for a reply itself.
+                self._read_until(call, until)
+            elif self._lead_or_follow(call, until):
+                try:
                     self._read_until(call, until)
-                elif self._lead_or_follow(call, until):
-                    try:
-                        self._read_until(call, until)
-                    finally:
-                        self._hand_over()
-                        if self.sender_waits:
-                            self._on_handover()
-        except TimeoutError:
-            self.expire()
-            if not call.done:
-                raise
+                finally:
+                    self._hand_over()
+                    if self.sender_waits:
+                        self._on_handover()
 
     def expire(self) -> None:
         """Ends the calls whose deadline has passed."""

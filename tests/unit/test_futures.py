@@ -135,6 +135,18 @@ def test_a_callback_that_raises_harms_no_other_call(engine: Engine) -> None:
     assert engine.collective_rpc("rank") == [0, 1]
 
 
+def test_callbacks_are_called_after_a_request_that_found_no_space(engine: Engine) -> None:
+    engine.start_reader()
+    for _ in range(3):
+        engine.call("sleep", (0.3,), reply_ranks=None)
+        # The reader waits for this request's replies, until the moment at which the sender gives up.
+        with pytest.raises(StepTimeout, match="no space"):
+            engine.collective_rpc("size", args=(bytes(16 << 20),), timeout=0.1)
+    called = threading.Event()
+    engine.collective_rpc("rank", non_block=True).add_done_callback(lambda done: called.set())
+    assert called.wait(10)
+
+
 def test_wait_and_as_completed_work_once_the_reader_runs(engine: Engine) -> None:
     engine.start_reader()
     futures = [engine.collective_rpc("echo", args=(i,), non_block=True) for i in range(20)]

@@ -38,6 +38,7 @@ def test_async_llm_with_tp_2_by_class_path_generates_what_mp_does(
     assert run_script("generate_async.py", model, CLASS_PATH) == reference
 
 
+@pytest.mark.slow  # two starts, each of which traces the model in parts: minutes
 def test_pp_2_generates_what_mp_does(model: Path, run_script: Callable[..., Outputs]) -> None:
     expected = run_script("generate.py", model, "mp", 1, 2)
     assert run_script("generate.py", model, "mp-spmd", 1, 2) == expected
