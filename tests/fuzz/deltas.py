@@ -11,15 +11,16 @@ from typing import Any
 from batches import Batch, Newcomer, Outcome, Rows, batch_plan, joined, outcome_plan
 
 from mpspmd.codec.delta import DeltaDecoder, DeltaEncoder, ReplyBase, ReplyCodec
-from mpspmd.errors import CodecDesync
+from mpspmd.errors import CodecDesync, DecodeError
 
+# csrc/py_step.c, csrc/delta.h
 _HEAD = 17
+_FLAGS = 16
 _CHECKED = 8
+_ALIGN = 16
+_KEY_FRAME = 1
 _MOST_BYTES = 64 << 20
 """A corrupt length may ask for a list of gigabytes: that is a MemoryError at once, and not a slow test."""
-
-Mutate = Callable[[bytearray, random.Random], None]
-
 
 def checked(message: bytes, seed: int) -> bytes:
     """With the check that its sender would have written: `csrc/digest.c` and `py_step.c`."""
@@ -68,10 +69,13 @@ def batches() -> Iterator[Batch]:
 
 
 class Deltas:
-    """A request's decoder, or a reply's, in a state that it may well be in."""
+    """A request's decoder, or a reply's, in a state that it may well be in.
 
-    def __init__(self, mutate: Mutate) -> None:
-        self._mutate = mutate
+    An input's first byte says which message it stands in for, the second is its flags; the others are what
+    comes before its pickle, which a run trusts, and which stays as it is.
+    """
+
+    def __init__(self) -> None:
         self._request_plan, self._replies = batch_plan(), ReplyCodec(outcome_plan())
         self._requests: list[bytes] = []
         self._answers: list[tuple[bytes, ReplyBase]] = []
@@ -85,47 +89,62 @@ class Deltas:
             base = encoder.reply_base(order)
             message, order = self._replies.encode(outcome, base)
             self._answers.append((joined(message), base))
+        # The last has no other behind it that could find it out.
+        self._originals = self._requests[:-1] + [message for message, _ in self._answers]
 
-    def once(self, numbers: random.Random) -> bool:
-        """Whether the message was refused. CodecDesync and MemoryError are all that may come."""
+    def close(self) -> None:
+        pass
+
+    def inputs(self) -> list[bytes]:
+        return [
+            bytes([number, message[_FLAGS]]) + message[_HEAD : _hot_end(message)]
+            for number, message in enumerate(self._originals)
+        ]
+
+    def refuses(self, data: bytes) -> bool:
+        """DecodeError comes when the flags promise a pickle that isn't there."""
+        if len(data) < 2:
+            return True
+        number, flags, fields = data[0] % len(self._originals), data[1], data[2:]
         with _little_memory():
-            return (self._request if numbers.random() < 0.7 else self._reply)(numbers)
+            if number < len(self._requests) - 1:
+                return self._request(number, flags, fields)
+            original, base = self._answers[number - len(self._requests) + 1]
+            check, _, order = base
+            message = _replaced(original, flags, fields, _word(check, order[2] if order else 0))
+            return _refuses(lambda: self._replies.decode(message, base))
 
-    def _request(self, numbers: random.Random) -> bool:
+    def _request(self, at: int, flags: int, fields: bytes) -> bool:
         decoder = DeltaDecoder(self._request_plan)
-        at = numbers.randrange(len(self._requests) - 1)
         for message in self._requests[:at]:
             decoder.decode(message)
-        seed = 0 if at == 0 else decoder.reply_base(None)[0]
-        original = self._requests[at]
-        message = self._mutated(original, seed, numbers)
+        # A key frame builds on nothing.
+        seed = 0 if flags & _KEY_FRAME else decoder.reply_base(None)[0]
+        message = _replaced(self._requests[at], flags, fields, seed)
         refused = _refuses(lambda: decoder.decode(message))
         # Whatever it was taken for: the ends have drifted apart, and the next message finds out.
-        if message != original:
+        if message != self._requests[at]:
             assert _refuses(lambda: decoder.decode(self._requests[at + 1]))
         return refused
 
-    def _reply(self, numbers: random.Random) -> bool:
-        original, base = numbers.choice(self._answers)
-        check, _, order = base
-        message = self._mutated(original, _word(check, order[2] if order else 0), numbers)
-        return _refuses(lambda: self._replies.decode(message, base))
 
-    def _mutated(self, original: bytes, seed: int, numbers: random.Random) -> bytes:
-        assert checked(original, seed) == original
-        fields = bytearray(original[_HEAD:])
-        self._mutate(fields, numbers)
-        if numbers.random() < 0.1:
-            del fields[numbers.randrange(len(fields)) :]
-        head = bytearray(original[:_HEAD])
-        head[8:12] = (_HEAD + len(fields)).to_bytes(4, "little")
-        return checked(bytes(head + fields), seed)
+def _hot_end(message: bytes) -> int:
+    return int.from_bytes(message[8:12], "little")
+
+
+def _replaced(original: bytes, flags: int, fields: bytes, seed: int) -> bytes:
+    """With other fields before its pickle, and the check that its sender would have written."""
+    pickled = original[-(-_hot_end(original) // _ALIGN) * _ALIGN :]
+    hot_end = _HEAD + len(fields)
+    head = original[:8] + hot_end.to_bytes(4, "little") + original[12:_FLAGS] + bytes([flags])
+    padding = bytes(-hot_end % _ALIGN) if pickled else b""
+    return checked(head + fields + padding + pickled, seed)
 
 
 def _refuses(decode: Callable[[], Any]) -> bool:
     try:
         repr(decode())
-    except (CodecDesync, MemoryError):
+    except (CodecDesync, DecodeError, MemoryError):
         return True
     return False
 

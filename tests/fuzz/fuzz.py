@@ -1,34 +1,49 @@
 """Mutated inputs for what parses another process's bytes: only typed errors may come of them.
 
 `python fuzz.py TARGET TIMES [SEED]`; targets: record (the ring's records), control (messages), delta (steps
-and their replies).
+and their replies). `guided.py` chooses its inputs by what they reach.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
 import random
 import sys
 from collections.abc import Callable
+from typing import Protocol
 
-import msgspec
+from control_messages import ControlMessages
 from deltas import Deltas
+from ring_records import Records
 
-from mpspmd._native import Inbox, Ring, Writer
-from mpspmd.control import messages
-from mpspmd.errors import ChannelError
-from mpspmd.transport.segment import Segment
-
-_CAPACITY = 1 << 16
-_CONTROL_BYTES = 4096  # before the data
 _INTERESTING = (0, 1, 7, 8, 15, 16, 0x7F, 0x80, 0xFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 
 
+
+
+class Target(Protocol):
+    """A parser, in a state that it may well be in."""
+
+    def inputs(self) -> list[bytes]:
+        """Some that are as they should be."""
+
+    def refuses(self, data: bytes) -> bool:
+        """Whether the parser has found out. Any exception is a bug."""
+
+    def close(self) -> None: ...
+
+
+TARGETS: dict[str, Callable[[], Target]] = {
+    "record": Records,
+    "control": ControlMessages,
+    "delta": Deltas,
+}
+
+
 def mutate(data: bytearray, numbers: random.Random) -> None:
-    """In place: bits, bytes, and words that parsers trip over."""
+    """In place: bits, bytes, and words that parsers trip over; often where a head is; sometimes cut."""
     for _ in range(numbers.randint(1, 4)):
-        at = numbers.randrange(len(data))
+        at = numbers.randrange(min(len(data), 32) if numbers.random() < 0.5 else len(data))
         match numbers.randrange(4):
             case 0:
                 data[at] ^= 1 << numbers.randrange(8)
@@ -41,108 +56,32 @@ def mutate(data: bytearray, numbers: random.Random) -> None:
             case 3:
                 end = min(len(data), at + numbers.randint(1, 16))
                 data[at:end] = numbers.randbytes(end - at)
-
-
-class Records:
-    """A ring whose bytes somebody else has written over, and its reader."""
-
-    def __init__(self) -> None:
-        self._segment = Segment.create(Ring.segment_bytes(_CAPACITY, 1))
-        self._memory = mmap.mmap(self._segment.fd, self._segment.size)
-        self._payloads = [b"x" * size for size in (0, 1, 17, 300, 5000, 40000)]
-
-    def close(self) -> None:
-        self._memory.close()
-        self._segment.close()
-
-    def once(self, numbers: random.Random) -> bool:
-        """Whether the reader has noticed."""
-        self._memory[:_CONTROL_BYTES] = bytes(_CONTROL_BYTES)
-        Ring.format(self._segment.fd, _CAPACITY, 1)
-        ring = Ring(self._segment.fd)
-        writer, inbox = Writer(ring), Inbox((ring,), 0)
-        for tag, payload in enumerate(numbers.choices(self._payloads, k=3)):
-            if not writer.try_send(numbers.randrange(4), tag, payload):
-                break  # full; the fragments that are there belong to a message without an end
-        # Mostly the first record's header, else anything before the tail.
-        span = 16 if numbers.random() < 0.7 else max(16, ring.tail)
-        start = _CONTROL_BYTES
-        data = bytearray(self._memory[start : start + span])
-        mutate(data, numbers)
-        self._memory[start : start + span] = bytes(data)
-        return _read_all(inbox)
-
-
-def _read_all(inbox: Inbox) -> bool:
-    try:
-        while (message := inbox.try_recv()) is not None:
-            payload = message[3]
-            len(bytes(payload))
-            if isinstance(payload, memoryview):
-                payload.release()
-                inbox.release()
-    except (ChannelError, MemoryError):
-        # A first fragment may promise any length: there may not be the memory.
-        return True
-    return False
-
-
-_SEEDS = [
-    messages.encode(message)
-    for message in (
-        messages.Hello(1, 1234),
-        messages.Ready(0, 1.5),
-        messages.Fault(1, "execute_model", 7, "ValueError", "no luck", "Traceback …"),
-        messages.Pong(1, 5),
-        messages.Stacks(0, 2, "MainThread:\n"),
-        messages.Leaving(1, "exit code 3"),
-        messages.Goodbye(2),
-        messages.Ping(1),
-        messages.Dump(3),
-        messages.Shutdown(),
-    )
-]
-
-
-def control_once(numbers: random.Random) -> bool:
-    data = bytearray(numbers.choice(_SEEDS))
-    mutate(data, numbers)
-    if numbers.random() < 0.2:
+    if numbers.random() < 0.1:
         del data[numbers.randrange(len(data)) :]
-    refused = 0
-    for decode in (messages.decode_to_engine, messages.decode_to_rank):
-        try:
-            decode(bytes(data))
-        except msgspec.DecodeError:
-            refused += 1
-    return refused == 2
 
 
-def run(target: str, times: int, seed: int) -> int:
-    """How many of the inputs were refused. Any other exception is a bug, and names the seed."""
+def run(name: str, times: int, seed: int) -> int:
+    """How many of the inputs were refused. Any exception names the seed."""
     numbers = random.Random(seed)
-    records = Records()
-    targets: dict[str, Callable[[random.Random], bool]] = {
-        "record": records.once,
-        "control": control_once,
-        "delta": Deltas(mutate).once,
-    }
-    once = targets[target]
+    target = TARGETS[name]()
+    inputs = target.inputs()
     refused = 0
     try:
         for number in range(times):
+            data = bytearray(numbers.choice(inputs))
+            mutate(data, numbers)
             try:
-                refused += once(numbers)
+                refused += target.refuses(bytes(data))
             except BaseException:
-                print(f"{target}: input {number} of seed {seed}", file=sys.stderr)
+                print(f"{name}: input {number} of seed {seed}", file=sys.stderr)
                 raise
     finally:
-        records.close()
+        target.close()
     return refused
 
 
 if __name__ == "__main__":
-    target, times = sys.argv[1], int(sys.argv[2])
+    name, times = sys.argv[1], int(sys.argv[2])
     seed = int(sys.argv[3]) if len(sys.argv) > 3 else int.from_bytes(os.urandom(4), "big")
-    refused = run(target, times, seed)
-    print(f"OK {target}: {times} inputs, {refused} refused, seed {seed}")
+    refused = run(name, times, seed)
+    print(f"OK {name}: {times} inputs, {refused} refused, seed {seed}")
