@@ -22,6 +22,7 @@ _KEY_FRAME = 1
 _MOST_BYTES = 64 << 20
 """A corrupt length may ask for a list of gigabytes: that is a MemoryError at once, and not a slow test."""
 
+
 def checked(message: bytes, seed: int) -> bytes:
     """With the check that its sender would have written: `csrc/digest.c` and `py_step.c`."""
     data = message[_CHECKED:]

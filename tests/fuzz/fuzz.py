@@ -19,8 +19,6 @@ from ring_records import Records
 _INTERESTING = (0, 1, 7, 8, 15, 16, 0x7F, 0x80, 0xFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 
 
-
-
 class Target(Protocol):
     """A parser, in a state that it may well be in."""
 

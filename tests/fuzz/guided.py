@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Inputs chosen by what they reach in the parsers: `make fuzz`.
 
-`FUZZ_TARGET=delta guided.py FOLDER… [libFuzzer's options]`; targets as in `fuzz.py`. New inputs that were found
-worth keeping go into the first folder. It is executable because merging folders starts it again.
+`FUZZ_TARGET=delta guided.py FOLDER… [libFuzzer options]`; targets as in `fuzz.py`. What is kept goes
+into the first folder. Executable, as merging starts it again.
 """
 
 from __future__ import annotations

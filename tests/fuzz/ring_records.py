@@ -11,6 +11,7 @@ from mpspmd.transport.segment import Segment
 _CAPACITY = 1 << 16
 _CONTROL_BYTES = 4096  # before the data
 _RECORD_HEAD = 16
+_FILLER = 8192  # a record of this size moves the tail to where the reader ends
 _SIZES = ((0, 1, 17), (300, 0, 5000), (17, 40000), (40000, 40000), (1, 1, 1, 1), (5000,))
 
 
@@ -37,8 +38,9 @@ class Records:
 
     def refuses(self, data: bytes) -> bool:
         ring, writer = self._format()
-        data = data[: _CAPACITY // 2]
-        writer.try_send(0, 0, bytes(max(0, len(data) - _RECORD_HEAD)))
+        data = data[:_CAPACITY]
+        while (left := len(data) - ring.tail) > 0:
+            writer.send(0, 0, bytes(max(0, min(left, _FILLER) - _RECORD_HEAD)))
         self._memory[_CONTROL_BYTES : _CONTROL_BYTES + len(data)] = data
         return _read_all(Inbox((ring,), 0))
 
