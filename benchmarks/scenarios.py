@@ -11,13 +11,14 @@ from vllm.v1.core.sched.output import CachedRequestData, NewRequestData, Schedul
 
 BLOCK_TOKENS = 16
 PROMPT_TOKENS = 128
+_ODD = 0x9E3779B97F4A7C15  # spreads numbers over all bits
 _CHURN = 20  # one request in so many ends, and another comes in its place, in each step
 
 
 class _Request:
     def __init__(self, number: int) -> None:
-        # As vLLM's: the caller's id and a random suffix.
-        self.id = f"{number}-{number * 2654435761 % (1 << 32):08x}"
+        # As the API server's: 64 random bits, and a random suffix.
+        self.id = f"chatcmpl-{number * _ODD % (1 << 64):016x}-{number * _ODD % (1 << 32):08x}"
         self.blocks = list(range(number * 8, number * 8 + PROMPT_TOKENS // BLOCK_TOKENS))
         # Spread, so that in each step one request in BLOCK_TOKENS gets a block.
         self.computed = PROMPT_TOKENS + number % BLOCK_TOKENS

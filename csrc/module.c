@@ -61,9 +61,9 @@ uint64_t deadline_of(PyObject *timeout) {
 }
 
 bool check_strategy(int wait) {
-    if (wait >= WAIT_AUTO && wait <= WAIT_PARK)
+    if (wait >= WAIT_AUTO && wait <= WAIT_AWAKE)
         return true;
-    PyErr_Format(PyExc_ValueError, "wait=%d: must be WAIT_AUTO, _SPIN, _YIELD or _PARK", wait);
+    PyErr_Format(PyExc_ValueError, "wait=%d: must be WAIT_AUTO, _SPIN, _YIELD, _PARK or _AWAKE", wait);
     return false;
 }
 
@@ -145,6 +145,7 @@ static int module_exec(PyObject *module) {
              PyModule_AddIntConstant(module, "WAIT_SPIN", WAIT_SPIN) ||
              PyModule_AddIntConstant(module, "WAIT_YIELD", WAIT_YIELD) ||
              PyModule_AddIntConstant(module, "WAIT_PARK", WAIT_PARK) ||
+             PyModule_AddIntConstant(module, "WAIT_AWAKE", WAIT_AWAKE) ||
              PyModule_AddIntConstant(module, "PHASE_LOADING", PHASE_LOADING) ||
              PyModule_AddIntConstant(module, "PHASE_WAITING", PHASE_WAITING) ||
              PyModule_AddIntConstant(module, "PHASE_DECODING", PHASE_DECODING) ||

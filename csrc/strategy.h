@@ -9,7 +9,13 @@
 #include "predict.h"
 #include "wait.h"
 
-enum wait_strategy { WAIT_AUTO, WAIT_SPIN, WAIT_YIELD, WAIT_PARK };
+enum wait_strategy {
+    WAIT_AUTO,
+    WAIT_SPIN,
+    WAIT_YIELD,
+    WAIT_PARK,
+    WAIT_AWAKE /* what `auto` is for an engine whose ranks need all cores */
+};
 
 enum {
     PREDICTORS = 64,   /* keys that fall together disturb each other's predictions, nothing else */

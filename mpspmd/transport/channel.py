@@ -85,6 +85,12 @@ class ChannelSegments:
             segment.close()
 
 
+def _engines_wait(segments: ChannelSegments) -> int:
+    """Where ranks leave the engine no core of its own, it stays awake on theirs; see csrc/README.md."""
+    crowded = len(os.sched_getaffinity(0)) <= len(segments.replies)
+    return _native.WAIT_AWAKE if crowded and segments.wait == _native.WAIT_AUTO else segments.wait
+
+
 class EngineChannel:
     """The engine's ends: it writes requests and reads all ranks' replies.
 
@@ -99,7 +105,9 @@ class EngineChannel:
             Ring(segment.fd, data_bell=self.status) for segment in segments.replies
         )
         self.requests = Writer(self.request_ring, wait=segments.wait)
-        self.replies = Inbox(self.reply_rings, 0, page=self.status, wait=segments.wait)
+        self.replies = Inbox(
+            self.reply_rings, 0, page=self.status, wait=_engines_wait(segments)
+        )
         self.deaths_fd = -1
         """Readable when a rank has died, of which every wait on the rings knows by then."""
         try:

@@ -155,6 +155,8 @@ mutate all_may_look strategy.c 's/now < spinners->allowed/true/'
 mutate lookers_stay_counted strategy.c 's/if \(spinners\)$/if (false)/'
 mutate misses_change_nothing strategy.c 's/return found && .*/return found;/'
 mutate silence_is_looked_through strategy.c 's/^( *)waiting->looked_ns \+= .*/\1;/'
+mutate engine_without_a_core_sleeps strategy.c 's/return end_ns < deadline_ns \? wait_until.*/return wait_until(waiter, 0, deadline_ns);/; s/uint64_t end_ns = waiting->start_ns \+ AWAKE_NS/uint64_t end_ns = waiting->start_ns/'
+mutate engine_without_a_core_never_sleeps strategy.c 's/uint64_t end_ns = waiting->start_ns \+ AWAKE_NS/uint64_t end_ns = deadline_ns/'
 # Lives.
 mutate life_without_a_robust_list life.c 's/syscall\(SYS_set_robust_list, .*\) != 0/false/'
 mutate life_not_in_the_list life.c '/head.list.next = &life->node;/d'

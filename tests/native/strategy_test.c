@@ -226,6 +226,25 @@ static void each_strategy_waits_in_its_own_way(void) {
     }
 }
 
+/* Its cores are its ranks', so it looks on; but not for ever. */
+static void an_engine_without_a_core_stays_awake_for_a_second(void) {
+    static struct bell bell;
+    struct subject subject;
+    make_subject(&subject, &bell, NULL, 2 * MS);
+    subject.strategy.kind = WAIT_AWAKE;
+    CHECK_EQUAL(wait_for(&subject, 50 * MS), WAIT_TIMEOUT);
+    CHECK_EQUAL(subject.counts[2], 0);
+    CHECK(subject.looks > 20);
+    CHECK_EQUAL(wait_for(&subject, 1100 * MS), WAIT_TIMEOUT);
+    CHECK_EQUAL(subject.counts[2], 1);
+    subject.ready = comes;
+    has_come = false;
+    pthread_t sender;
+    pthread_create(&sender, NULL, let_it_come, &bell);
+    CHECK_EQUAL(wait_for(&subject, UINT64_C(60000) * MS), WAIT_READY);
+    pthread_join(sender, NULL);
+}
+
 const struct test strategy_tests[] = {
     {TEST(little_knowledge_predicts_nothing)},
     {TEST(a_rhythm_ten_times_as_slow_or_fast_is_learnt_within_20_messages)},
@@ -237,5 +256,6 @@ const struct test strategy_tests[] = {
     {TEST(never_more_threads_look_than_are_allowed)},
     {TEST(a_thread_too_many_gives_up_its_window)},
     {TEST(each_strategy_waits_in_its_own_way)},
+    {TEST(an_engine_without_a_core_stays_awake_for_a_second)},
     {NULL, NULL},
 };

@@ -105,3 +105,23 @@ def test_never_more_spin_than_there_are_cores_to_spare(auto_engine: Engine) -> N
     assert most <= allowed
     time.sleep(0.2)
     assert auto_engine._channel.status.spinners[0] == 0
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_an_engine_sleeps_while_a_step_is_under_way_if_it_has_a_core_of_its_own(
+    world_size: int,
+) -> None:
+    usable = os.sched_getaffinity(0)
+    cores = sorted(usable)[:2]
+    os.sched_setaffinity(0, cores)
+    try:
+        config = RuntimeConfig(wait="auto")
+        with Engine(workers.Calculator, world_size=world_size, config=config) as engine:
+            for value in range(50):
+                engine.collective_rpc("echo", args=(value,))
+            before = engine._channel.replies.wait_counts["parks"]
+            engine.collective_rpc("sleep", args=(0.3,))
+            slept = engine._channel.replies.wait_counts["parks"] > before
+    finally:
+        os.sched_setaffinity(0, usable)
+    assert slept == (len(cores) > world_size)
