@@ -151,6 +151,7 @@ class RankEnd:
         self._class = codec.reply_class
         self._decoder = DeltaDecoder(codec.request_plan())
         self._replies = ReplyCodec(codec.reply_plan())
+        self._labels: dict[bytes, _Label] = {}
         self._orders: dict[int, ReplyOrder | None] = {}
         self.reply_base: ReplyBase | None = None
         """Of the request that was decoded last."""
@@ -166,9 +167,15 @@ class RankEnd:
         record, behind, label, extra = self._decoder.decode(payload)
         order = self._acknowledged(step - behind) if behind else None
         self.reply_base = self._decoder.reply_base(order)
-        method, reply_ranks, numbers = _read_label.decode(label)
+        method, reply_ranks, numbers = self._labels.get(label) or self._read(label)
         more, kwargs = (numbers, {}) if extra is None else extra
         return method, (record, *more), kwargs, reply_ranks
+
+    def _read(self, label: bytes) -> _Label:
+        if len(self._labels) >= _MAX_LABELS:
+            self._labels.clear()
+        self._labels[label] = said = _read_label.decode(label)
+        return said
 
     def _acknowledged(self, step: int) -> ReplyOrder | None:
         """What this rank replied to a step; None if it wasn't asked."""

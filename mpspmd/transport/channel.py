@@ -105,9 +105,7 @@ class EngineChannel:
             Ring(segment.fd, data_bell=self.status) for segment in segments.replies
         )
         self.requests = Writer(self.request_ring, wait=segments.wait)
-        self.replies = Inbox(
-            self.reply_rings, 0, page=self.status, wait=_engines_wait(segments)
-        )
+        self.replies = Inbox(self.reply_rings, 0, page=self.status, wait=_engines_wait(segments))
         self.deaths_fd = -1
         """Readable when a rank has died, of which every wait on the rings knows by then."""
         try:
