@@ -52,14 +52,15 @@ RUNS = {
     ),
     "sizes": Run(
         "channel_latency",
-        "--ranks 1 --size 64,4K,64K,1M --messages 1000 --round-s 0.15",
+        "--ranks 1 --size 64,4K,64K,1M --messages 1000 --round-s 0.15 "
+        "--transports c-pingpong,mpspmd-raw,mpspmd,mpspmd-engine,vllm-messagequeue,zmq-ipc,mp-pipe",
         "Round trips by size",
         "The same with one rank and larger requests; the reply stays small. `c-pingpong` copies the "
         "payload in and out, and nothing else.",
     ),
     "paced": Run(
         "paced_latency",
-        f"--interval-ms 1,5,20 --jitter 0.05 --ranks 1,2,4 --messages 40 --transports {_STRATEGIES}",
+        f"--interval-ms 1,5,20 --jitter 0.05 --ranks 1,2 --messages 40 --transports {_STRATEGIES}",
         "A message every few milliseconds",
         "Decoding at a steady pace: the engine is busy elsewhere from step to step, and the ranks "
         "wait. A transport that never sleeps takes all of a core for each rank; one that always sleeps "
@@ -89,7 +90,7 @@ RUNS = {
     ),
     "throughput": Run(
         "throughput",
-        "--ranks 1,2,4,8 --size 64,1M,16M --round-s 0.15 "
+        "--ranks 1,4 --size 64,1M,16M --round-s 0.15 "
         "--transports mpspmd,mpspmd-engine,vllm-messagequeue,zmq-ipc,mp-pipe,mp-queue",
         "Throughput",
         "Small messages 64 in a row, with a reply to the last one; tensors one at a time, with a reply "
@@ -97,8 +98,7 @@ RUNS = {
     ),
     "tensors": Run(
         "throughput",
-        "--ranks 1,4 --size 64M,256M --round-s 0.15 "
-        "--transports mpspmd,mpspmd-engine,vllm-messagequeue",
+        "--ranks 4 --size 64M --round-s 0.15 --transports mpspmd,mpspmd-engine,vllm-messagequeue",
         "Throughput of large tensors",
         "The same with what no cache holds. New pages of memory, which the kernel has to clear, are a "
         "good part of the time.",

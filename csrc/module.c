@@ -63,7 +63,8 @@ uint64_t deadline_of(PyObject *timeout) {
 bool check_strategy(int wait) {
     if (wait >= WAIT_AUTO && wait <= WAIT_AWAKE)
         return true;
-    PyErr_Format(PyExc_ValueError, "wait=%d: must be WAIT_AUTO, _SPIN, _YIELD, _PARK or _AWAKE", wait);
+    PyErr_Format(PyExc_ValueError, "wait=%d: must be WAIT_AUTO, _SPIN, _YIELD, _PARK or _AWAKE",
+                 wait);
     return false;
 }
 

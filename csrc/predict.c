@@ -13,6 +13,20 @@ bool predict_is_short(const struct predictor *predictor) {
            4 * (uint32_t)__builtin_popcount(predictor->shorts) >= predictor->learnt;
 }
 
+uint64_t predict_longest(const struct predictor *predictor) {
+    uint64_t longest = 0, second = 0;
+    for (uint32_t i = 0; i < predictor->learnt; i++) {
+        uint64_t gap_ns = predictor->gaps_ns[i];
+        if (gap_ns > longest) {
+            second = longest;
+            longest = gap_ns;
+        } else if (gap_ns > second) {
+            second = gap_ns;
+        }
+    }
+    return predictor->learnt < PREDICT_ENOUGH ? 0 : second;
+}
+
 struct sample {
     uint64_t gap_ns;
     uint32_t weight;

@@ -31,6 +31,10 @@ void predict_learn(struct predictor *predictor, uint64_t gap_ns, bool is_short);
 /* Whether at least a quarter were short ones, or there is too little to go by. */
 bool predict_is_short(const struct predictor *predictor);
 
+/* The longest of the past times but one: a single long one says little. 0 if there is too little to
+ * go by. */
+uint64_t predict_longest(const struct predictor *predictor);
+
 /* The window of at most `width_ns`, after `elapsed_ns`, into which most of the past times fall, the
  * newer ones counting more. False if that is less than a quarter of what is still possible. */
 bool predict_window(const struct predictor *predictor, uint64_t elapsed_ns, uint64_t width_ns,

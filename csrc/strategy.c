@@ -8,8 +8,9 @@ enum {
     GUARD_NS = 10 * 1000,  /* a window is so much wider at either end than what it is made from */
     SLEEP_NS = 200 * 1000, /* sleeps shorter than this don't pay */
     LATE_NS = 50 * 1000,   /* how late a sleep ends, before anything is known of it */
-    AWAKE_NS = 1000000000, /* a step that takes longer has other troubles */
-    MISSES = 4,            /* after so many in a row nothing is predicted until one comes true */
+    STEP_NS = 1000 * 1000, /* what takes longer is work on a step, in which ranks wait for others */
+    AWAKE_NS = 1000 * 1000 * 1000, /* and what takes longer than this has other troubles */
+    MISSES = 4, /* after so many in a row nothing is predicted until one comes true */
 };
 
 void strategy_init(struct strategy *strategy, enum wait_strategy kind, struct spinners *spinners) {
@@ -139,11 +140,14 @@ static enum wait_result wait_auto(struct strategy *strategy, struct waiting *wai
     return wait_until(waiter, 0, deadline_ns);
 }
 
-/* Its core is its ranks' core: it takes what they leave, and while a step is under way the core
- * doesn't fall asleep under ranks that wait for each other. */
-static enum wait_result wait_awake(const struct waiting *waiting, const struct waiter *waiter,
-                                   uint64_t deadline_ns) {
-    uint64_t end_ns = waiting->start_ns + AWAKE_NS;
+/* Its core is its ranks' core: it takes what they leave, and while they work on a step the core
+ * doesn't fall asleep under them. Only for as long as such steps take; then it is silence. */
+static enum wait_result wait_awake(struct strategy *strategy, struct waiting *waiting,
+                                   const struct waiter *waiter, uint64_t deadline_ns) {
+    uint64_t usual_ns = predict_longest(predictor_of(strategy, waiting));
+    if (usual_ns < STEP_NS)
+        return wait_auto(strategy, waiting, waiter, deadline_ns);
+    uint64_t end_ns = waiting->start_ns + earlier(2 * usual_ns, AWAKE_NS);
     if (wait_look(waiter, earlier(end_ns, deadline_ns)))
         return WAIT_READY;
     return end_ns < deadline_ns ? wait_until(waiter, 0, deadline_ns) : WAIT_TIMEOUT;
@@ -161,7 +165,7 @@ enum wait_result strategy_wait(struct strategy *strategy, struct waiting *waitin
     case WAIT_PARK:
         return wait_until(waiter, 0, deadline_ns);
     case WAIT_AWAKE:
-        return wait_awake(waiting, waiter, deadline_ns);
+        return wait_awake(strategy, waiting, waiter, deadline_ns);
     default:
         return wait_auto(strategy, waiting, waiter, deadline_ns);
     }

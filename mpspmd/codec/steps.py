@@ -30,7 +30,7 @@ _MAX_ORDERS = 64
 
 _MAX_LABELS = 1000
 
-_Label: TypeAlias = tuple[str, int | str | None, tuple[int, ...]]
+_Label: TypeAlias = tuple[str, ReplyRanks, tuple[int, ...]]
 """What goes beside a record: method, reply_ranks, further arguments that are numbers."""
 
 _label = msgspec.msgpack.Encoder()
@@ -174,7 +174,8 @@ class RankEnd:
     def _read(self, label: bytes) -> _Label:
         if len(self._labels) >= _MAX_LABELS:
             self._labels.clear()
-        self._labels[label] = said = _read_label.decode(label)
+        said: _Label = _read_label.decode(label)
+        self._labels[label] = said
         return said
 
     def _acknowledged(self, step: int) -> ReplyOrder | None:

@@ -117,10 +117,10 @@ def test_an_engine_sleeps_while_a_step_is_under_way_if_it_has_a_core_of_its_own(
     try:
         config = RuntimeConfig(wait="auto")
         with Engine(workers.Calculator, world_size=world_size, config=config) as engine:
-            for value in range(50):
-                engine.collective_rpc("echo", args=(value,))
+            for _ in range(6):
+                engine.collective_rpc("sleep", args=(0.1,))
             before = engine._channel.replies.wait_counts["parks"]
-            engine.collective_rpc("sleep", args=(0.3,))
+            engine.collective_rpc("sleep", args=(0.1,))
             slept = engine._channel.replies.wait_counts["parks"] > before
     finally:
         os.sched_setaffinity(0, usable)
