@@ -9,7 +9,7 @@ enum {
     SLEEP_NS = 200 * 1000, /* sleeps shorter than this don't pay */
     LATE_NS = 50 * 1000,   /* how late a sleep ends, before anything is known of it */
     STEP_NS = 1000 * 1000, /* what takes longer is work on a step, in which ranks wait for others */
-    AWAKE_NS = 1000 * 1000 * 1000, /* and what takes longer than this has other troubles */
+    AWAKE_NS = 250 * 1000 * 1000, /* and in what takes longer than this they compute for longer */
     MISSES = 4, /* after so many in a row nothing is predicted until one comes true */
 };
 

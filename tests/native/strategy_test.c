@@ -249,7 +249,7 @@ static void an_engine_without_a_core_stays_awake_during_a_step(void) {
     CHECK_EQUAL(subject.counts[2], 1);
     make_subject(&subject, &bell, NULL, 2000 * MS);
     subject.strategy.kind = WAIT_AWAKE;
-    CHECK_EQUAL(wait_for(&subject, 1100 * MS), WAIT_TIMEOUT);
+    CHECK_EQUAL(wait_for(&subject, 300 * MS), WAIT_TIMEOUT);
     CHECK_EQUAL(subject.counts[2], 1);
     subject.ready = comes;
     has_come = false;
