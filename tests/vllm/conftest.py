@@ -95,8 +95,10 @@ def llm(model: Path) -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A healthy `vllm serve` on mp-spmd with TP 2."""
-    served = Server(model, tmp_path_factory.mktemp("server") / "log.txt")
+    """A healthy `vllm serve` with TP 2 on mp-spmd, told by the class path: the last option holds."""
+    log = tmp_path_factory.mktemp("server") / "log.txt"
+    class_path = "mpspmd.vllm.executor.MpSpmdExecutor"
+    served = Server(model, log, "--distributed-executor-backend", class_path)
     try:
         served.wait_until_healthy()
         yield served

@@ -32,6 +32,7 @@ def test_llm_with_tp_2_generates_what_mp_does(llm: Any, reference: Outputs) -> N
     assert generate(llm) == reference
 
 
+@pytest.mark.slow  # the server below is an AsyncLLM by class path, too
 def test_async_llm_with_tp_2_by_class_path_generates_what_mp_does(
     model: Path, reference: Outputs, run_script: Callable[..., Outputs]
 ) -> None:
