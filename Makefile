@@ -59,14 +59,18 @@ format: install  ## rewrite the sources as lint wants them
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/clang-format -i $(C_SOURCES) $(C_HEADERS) $(C_TESTS)
 
+# $(call build-in,FOLDER,CFLAGS,VARIABLES): the package there, with an extension of its own.
+define build-in
+	rm -rf $(1) && mkdir -p $(1) && cp -R mpspmd $(1)/
+	$(3) CFLAGS="$(2) -g" $(PY) setup.py -q build_ext --force --build-lib $(1) --build-temp $(1)/objects
+endef
+
 # A preloaded AddressSanitizer needs the C++ library beside it, or exceptions of torch's find no handler.
 sanitized = LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libstdc++.so.6)" \
 	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 PYTHONMALLOC=malloc
 
 sanitize: install  ## Python's tests of the extension, with it under AddressSanitizer and UBSan
-	rm -rf build/sanitized && mkdir -p build/sanitized && cp -R mpspmd build/sanitized/
-	CFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=undefined -g" $(PY) setup.py -q build_ext \
-		--force --build-lib build/sanitized --build-temp build/sanitized/objects
+	$(call build-in,build/sanitized,-fsanitize=address -fsanitize=undefined -fno-sanitize-recover=undefined)
 	$(sanitized) $(PY) -m pytest -o pythonpath="build/sanitized ." -m "not slow" -k "not import and not leaks" tests/unit tests/fuzz
 
 native-test:  ## the ring in C, under the sanitizers: 10^7 messages, a few minutes
@@ -80,15 +84,13 @@ fuzzed = LD_PRELOAD="$$($(PY) -c 'import atheris; print(atheris.path())')/asan_w
 	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=256 \
 	PYTHONMALLOC=malloc PYTHONPATH=build/fuzzed:tests PATH="$(abspath $(VENV))/bin:$$PATH"
 
-fuzz: $(VENV)/.fuzzer  ## bytes for the parsers, chosen by what they reach, FUZZ_S seconds each (needs clang)
+fuzz: install $(VENV)/.fuzzer  ## bytes for the parsers, chosen by what they reach, FUZZ_S seconds each (needs clang)
 	@command -v clang >/dev/null || { echo "make fuzz needs clang: apt-get install clang"; exit 1; }
-	rm -rf build/fuzzed && mkdir -p build/fuzzed && cp -R mpspmd build/fuzzed/
-	CC=clang LDSHARED="clang -shared" CFLAGS="-fsanitize=address,fuzzer-no-link -g" $(PY) setup.py -q build_ext \
-		--force --build-lib build/fuzzed --build-temp build/fuzzed/objects
+	$(call build-in,build/fuzzed,-fsanitize=address -fsanitize=fuzzer-no-link,CC=clang LDSHARED="clang -shared")
 	for target in record control delta; do FUZZ_TARGET=$$target $(fuzzed) tests/fuzz/guided.py build/corpus/$$target \
 		tests/fuzz/seeds/$$target -max_total_time=$(FUZZ_S) -timeout=60 -print_final_stats=1 || exit 1; done
 
-fuzz-keep: $(VENV)/.fuzzer  ## of what make fuzz has found, what reaches more than tests/fuzz/seeds does: into it
+fuzz-keep: install $(VENV)/.fuzzer  ## of what make fuzz has found, what reaches more than tests/fuzz/seeds does: into it
 	for target in record control delta; do FUZZ_TARGET=$$target $(fuzzed) tests/fuzz/guided.py \
 		tests/fuzz/seeds/$$target build/corpus/$$target -merge=1 || exit 1; done
 
@@ -137,7 +139,7 @@ $(VENV)/.peers: $(VENV)/.installed
 	$(PY) -m pip install -e ".[peers]" || echo "some peers can't be installed; the others are measured"
 	@touch $@
 
-$(VENV)/.fuzzer: $(VENV)/.built
+$(VENV)/.fuzzer: $(VENV)/.installed
 	$(PY) -m pip install -e ".[fuzz]"
 	@touch $@
 

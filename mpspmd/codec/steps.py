@@ -8,6 +8,7 @@ the rank has decoded later requests already.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -28,13 +29,12 @@ _Base: TypeAlias = tuple[int, list[str], Orders]
 _MAX_ORDERS = 64
 """How many replies a rank remembers that the engine hasn't said to have got."""
 
-_MAX_LABELS = 1000
-
 _Label: TypeAlias = tuple[str, ReplyRanks, tuple[int, ...]]
 """What goes beside a record: method, reply_ranks, further arguments that are numbers."""
 
-_label = msgspec.msgpack.Encoder()
-_read_label = msgspec.msgpack.Decoder(_Label)
+# Few differ: a run's steps have the same label, again and again.
+_label = functools.lru_cache(1000)(msgspec.msgpack.Encoder().encode)
+_read_label = functools.lru_cache(1000)(msgspec.msgpack.Decoder(_Label).decode)
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,6 @@ class EngineEnd:
         self._class = codec.request_class
         self._encoder = DeltaEncoder(codec.request_plan())
         self._replies = ReplyCodec(codec.reply_plan())
-        self._labels: dict[_Label, bytes] = {}
         self._sent: _Base = (0, [], {})
         self._current: _Base = self._sent
         self._newest: tuple[int, Orders] = (0, {})
@@ -104,21 +103,12 @@ class EngineEnd:
         message = self._encoder.encode(
             args[0],
             step - replied if replied else 0,
-            self._label_of((method, reply_ranks, numbers)),
+            _label((method, reply_ranks, numbers)),
             extra,
         )
         check, scheduled, _ = self._encoder.reply_base(None)
         self._current = (check, scheduled, orders)
         return message
-
-    def _label_of(self, said: _Label) -> bytes:
-        label = self._labels.get(said)
-        if label is None:
-            label = _label.encode(said)
-            if len(self._labels) >= _MAX_LABELS:
-                self._labels.clear()
-            self._labels[said] = label
-        return label
 
     def reply_context(self) -> ReplyContext:
         """For the request that was given to encode() last, whether or not it goes as a delta."""
@@ -151,7 +141,6 @@ class RankEnd:
         self._class = codec.reply_class
         self._decoder = DeltaDecoder(codec.request_plan())
         self._replies = ReplyCodec(codec.reply_plan())
-        self._labels: dict[bytes, _Label] = {}
         self._orders: dict[int, ReplyOrder | None] = {}
         self.reply_base: ReplyBase | None = None
         """Of the request that was decoded last."""
@@ -167,16 +156,9 @@ class RankEnd:
         record, behind, label, extra = self._decoder.decode(payload)
         order = self._acknowledged(step - behind) if behind else None
         self.reply_base = self._decoder.reply_base(order)
-        method, reply_ranks, numbers = self._labels.get(label) or self._read(label)
+        method, reply_ranks, numbers = _read_label(label)
         more, kwargs = (numbers, {}) if extra is None else extra
         return method, (record, *more), kwargs, reply_ranks
-
-    def _read(self, label: bytes) -> _Label:
-        if len(self._labels) >= _MAX_LABELS:
-            self._labels.clear()
-        said: _Label = _read_label.decode(label)
-        self._labels[label] = said
-        return said
 
     def _acknowledged(self, step: int) -> ReplyOrder | None:
         """What this rank replied to a step; None if it wasn't asked."""

@@ -134,21 +134,20 @@ class Replies:
                     raise
 
     def _read_for(self, call: Call, limit: float | None) -> None:
-        """Until the call is done; TimeoutError at its deadline, or at `limit`."""
+        """Until the call is done. TimeoutError at its deadline, or at `limit`."""
         until = call.deadline
         if limit is not None and (until is None or limit < until):
             until = limit
-        while not call.done:
-            if self._leader == threading.get_ident():
-                # A future's callback, called while this thread reads, waits for a reply itself.
+        if self._leader == threading.get_ident():
+            # A future's callback, called while this thread reads, waits for a reply itself.
+            self._read_until(call, until)
+        elif self._lead_or_follow(call, until):
+            try:
                 self._read_until(call, until)
-            elif self._lead_or_follow(call, until):
-                try:
-                    self._read_until(call, until)
-                finally:
-                    self._hand_over()
-                    if self.sender_waits:
-                        self._on_handover()
+            finally:
+                self._hand_over()
+                if self.sender_waits:
+                    self._on_handover()
 
     def expire(self) -> None:
         """Ends the calls whose deadline has passed."""

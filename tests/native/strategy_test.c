@@ -167,15 +167,20 @@ static void *let_it_come(void *bell) {
     return NULL;
 }
 
+static void a_message_ends_the_wait(struct subject *subject) {
+    subject->ready = comes;
+    has_come = false;
+    pthread_t sender;
+    pthread_create(&sender, NULL, let_it_come, (void *)subject->waiter.bell);
+    CHECK_EQUAL(wait_for(subject, UINT64_C(60000) * MS), WAIT_READY);
+    pthread_join(sender, NULL);
+}
+
 static void a_message_before_its_time_is_taken_from_the_sleep(void) {
     static struct bell bell;
     struct subject subject;
     make_subject(&subject, &bell, NULL, 2000 * (uint64_t)MS);
-    subject.ready = comes;
-    pthread_t sender;
-    pthread_create(&sender, NULL, let_it_come, &bell);
-    CHECK_EQUAL(wait_for(&subject, UINT64_C(60000) * MS), WAIT_READY);
-    pthread_join(sender, NULL);
+    a_message_ends_the_wait(&subject);
     CHECK_EQUAL(subject.counts[3], 1);
 }
 
@@ -227,12 +232,7 @@ static void each_strategy_waits_in_its_own_way(void) {
         CHECK_EQUAL(wait_for(&subject, 5 * MS), WAIT_TIMEOUT);
         CHECK_EQUAL(subject.counts[2], kinds[i] == WAIT_PARK);
         CHECK((subject.looks > 20) == (kinds[i] != WAIT_PARK));
-        subject.ready = comes;
-        has_come = false;
-        pthread_t sender;
-        pthread_create(&sender, NULL, let_it_come, &bell);
-        CHECK_EQUAL(wait_for(&subject, UINT64_C(60000) * MS), WAIT_READY);
-        pthread_join(sender, NULL);
+        a_message_ends_the_wait(&subject);
     }
 }
 
@@ -251,12 +251,7 @@ static void an_engine_without_a_core_stays_awake_during_a_step(void) {
     subject.strategy.kind = WAIT_AWAKE;
     CHECK_EQUAL(wait_for(&subject, 300 * MS), WAIT_TIMEOUT);
     CHECK_EQUAL(subject.counts[2], 1);
-    subject.ready = comes;
-    has_come = false;
-    pthread_t sender;
-    pthread_create(&sender, NULL, let_it_come, &bell);
-    CHECK_EQUAL(wait_for(&subject, UINT64_C(60000) * MS), WAIT_READY);
-    pthread_join(sender, NULL);
+    a_message_ends_the_wait(&subject);
 }
 
 const struct test strategy_tests[] = {
