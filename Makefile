@@ -51,7 +51,7 @@ lint: install  ## every check that CI makes of the sources
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/clang-format --dry-run -Werror $(C_SOURCES) $(C_HEADERS) $(C_TESTS)
-	$(CC) -std=c11 -D_GNU_SOURCE -DPy_LIMITED_API=0x030B0000 -Wall -Wextra -Werror -fsyntax-only \
+	$(CC) -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -fsyntax-only \
 		$$($(PY) -c "import sysconfig; print('-I' + sysconfig.get_path('include'))") $(C_SOURCES)
 
 format: install  ## rewrite the sources as lint wants them

@@ -10,7 +10,7 @@ setup(
             "mpspmd._native",
             sources=sorted(glob("csrc/*.c")),
             depends=sorted(glob("csrc/*.h")),
-            define_macros=[("Py_LIMITED_API", "0x030B0000"), ("_GNU_SOURCE", None)],
+            define_macros=[("_GNU_SOURCE", None)],
             extra_compile_args=[
                 "-std=c11",
                 "-O2",
@@ -19,8 +19,6 @@ setup(
                 "-Wall",
                 "-Wextra",
             ],
-            py_limited_api=True,
         )
     ],
-    options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

@@ -13,6 +13,8 @@
 #include "digest.h"
 #include "intlist.h"
 
+#include <string.h>
+
 /* How a field is sent; `_native` has the same names as constants. */
 enum field_kind {
     FIELD_PLAIN, /* a code for None, a bool, an int, a str, an empty container, a list of ints; else
@@ -183,12 +185,38 @@ static inline bool is_minus_one(void) {
     return false;
 }
 
+/* A small int's value lies in one digit, and is read without a call. */
+static inline bool small_int_of(PyObject *object, int64_t *value) {
+    const PyLongObject *number = (const PyLongObject *)object;
+#if PY_VERSION_HEX >= 0x030C0000
+    if (!PyUnstable_Long_IsCompact(number))
+        return false;
+    *value = PyUnstable_Long_CompactValue(number);
+#else
+    Py_ssize_t sign = Py_SIZE(object);
+    if (sign < -1 || sign > 1)
+        return false;
+    *value = sign * (int64_t)number->ob_digit[0];
+#endif
+    return true;
+}
+
 /* An exact int of up to 64 bits; bools and numpy's ints are other types. */
 static inline bool int_of(PyObject *object, int64_t *value) {
     if (!PyLong_CheckExact(object))
         return false;
+    if (small_int_of(object, value))
+        return true;
     *value = PyLong_AsSsize_t(object);
     return *value != -1 || is_minus_one();
+}
+
+/* Two lists of the very same objects: they are equal, whatever the objects are. */
+static inline bool same_items(PyObject *a, PyObject *b) {
+    Py_ssize_t n = PyList_GET_SIZE(a);
+    return n == PyList_GET_SIZE(b) &&
+           (n == 0 || memcmp(PySequence_Fast_ITEMS(a), PySequence_Fast_ITEMS(b),
+                             (size_t)n * sizeof(PyObject *)) == 0);
 }
 
 PyObject *int_list(struct module_state *module, const int64_t *values, size_t n);

@@ -1,4 +1,4 @@
-/* What the files of the CPython binding share. Limited API, CPython 3.11 and later. */
+/* What the files of the CPython binding share: CPython 3.11 and later, its public API. */
 #ifndef MPSPMD_MODULE_H
 #define MPSPMD_MODULE_H
 

@@ -60,7 +60,7 @@ static PyObject *get_predicted(struct step *step, enum column column, const int6
         last[slot] = value;
         digest += digest_cell(slot, value);
         number = int_object(module, value);
-        PyList_SetItem(list, i, number);
+        PyList_SET_ITEM(list, i, number);
     }
     if (!number)
         Py_CLEAR(list);
@@ -101,7 +101,7 @@ static PyObject *counts_of(struct step *step, PyObject *keys) {
     PyObject *dict = PyDict_New();
     for (size_t i = 0; dict && i < step->counted.n; i++) {
         PyObject *count = int_object(step->module, step->actual.at[i]);
-        if (!count || PyDict_SetItem(dict, PyList_GetItem(keys, (Py_ssize_t)i), count) != 0)
+        if (!count || PyDict_SetItem(dict, PyList_GET_ITEM(keys, (Py_ssize_t)i), count) != 0)
             Py_CLEAR(dict);
         Py_XDECREF(count);
     }
@@ -136,7 +136,7 @@ static PyObject *get_sum(struct step *step) {
 
 static PyObject *get_id(struct step *step, int64_t *last) {
     *last = (int64_t)((uint64_t)*last + (uint64_t)unpack_signed(&step->in));
-    return int_object(step->module, *last);
+    return PyLong_FromLong(*last); /* seldom the same: a new int lies in warmer memory */
 }
 
 static PyObject *get_only_int(struct step *step, int64_t *last) {
@@ -147,8 +147,8 @@ static PyObject *get_only_int(struct step *step, int64_t *last) {
         Py_XDECREF(id);
         return NULL;
     }
-    PyList_SetItem(list, 0, id);
-    PyTuple_SetItem(lists, 0, list);
+    PyList_SET_ITEM(list, 0, id);
+    PyTuple_SET_ITEM(lists, 0, list);
     return lists;
 }
 
@@ -168,14 +168,14 @@ static PyObject *get_lists_of(struct step *step, int64_t *last) {
                 Py_CLEAR(list);
                 break;
             }
-            PyList_SetItem(list, (Py_ssize_t)j, id);
+            PyList_SET_ITEM(list, (Py_ssize_t)j, id);
         }
         if (!list) {
             step->in.bad = true;
             Py_CLEAR(lists);
             break;
         }
-        PyTuple_SetItem(lists, (Py_ssize_t)i, list);
+        PyTuple_SET_ITEM(lists, (Py_ssize_t)i, list);
     }
     return lists;
 }
@@ -184,7 +184,7 @@ static PyObject *get_lists_of(struct step *step, int64_t *last) {
 static PyObject *nones(size_t n) {
     PyObject *one = PyList_New(1), *list = NULL;
     if (one) {
-        PyList_SetItem(one, 0, Py_NewRef(Py_None));
+        PyList_SET_ITEM(one, 0, Py_NewRef(Py_None));
         list = PySequence_Repeat(one, (Py_ssize_t)n);
         Py_DECREF(one);
     }
@@ -221,12 +221,12 @@ static PyObject *get_group(struct step *step) {
 static PyObject *token_list(const int64_t *values, size_t n) {
     PyObject *list = PyList_New((Py_ssize_t)n);
     for (size_t i = 0; list && i < n; i++) {
-        PyObject *value = PyLong_FromLongLong(values[i]);
+        PyObject *value = PyLong_FromLong(values[i]);
         if (!value) {
             Py_CLEAR(list);
             break;
         }
-        PyList_SetItem(list, (Py_ssize_t)i, value);
+        PyList_SET_ITEM(list, (Py_ssize_t)i, value);
     }
     return list;
 }
@@ -253,7 +253,7 @@ PyObject *get_lists(struct step *step) {
             Py_CLEAR(lists);
             break;
         }
-        PyList_SetItem(lists, (Py_ssize_t)i, list);
+        PyList_SET_ITEM(lists, (Py_ssize_t)i, list);
         values += length;
         total -= length;
     }

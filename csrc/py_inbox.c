@@ -29,8 +29,8 @@ static bool make_room(struct inbox_object *self, Py_ssize_t n) {
 
 static bool attach_all(struct inbox_object *self, PyObject *rings, unsigned slot) {
     struct module_state *state = module_state_of((PyObject *)self);
-    for (Py_ssize_t i = 0; i < PyTuple_Size(rings); i++) {
-        PyObject *item = PyTuple_GetItem(rings, i);
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(rings); i++) {
+        PyObject *item = PyTuple_GET_ITEM(rings, i);
         if (!PyObject_TypeCheck(item, state->ring_type)) {
             PyErr_SetString(PyExc_TypeError, "Inbox(rings: tuple[Ring, ...], slot: int)");
             return false;
@@ -38,7 +38,7 @@ static bool attach_all(struct inbox_object *self, PyObject *rings, unsigned slot
         if (!check_generation(((struct ring_object *)item)->generation))
             return false;
         struct ring *ring = &((struct ring_object *)item)->ring;
-        struct bell *first = ((struct ring_object *)PyTuple_GetItem(rings, 0))->ring.data_bell;
+        struct bell *first = ((struct ring_object *)PyTuple_GET_ITEM(rings, 0))->ring.data_bell;
         if (ring->data_bell != first) {
             PyErr_SetString(PyExc_ValueError, "the rings of an inbox must share their data bell");
             return false;
@@ -74,7 +74,7 @@ static PyObject *inbox_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         !check_strategy(wait))
         return NULL;
     struct module_state *state = PyType_GetModuleState(type);
-    if (PyTuple_Size(rings) < 1 ||
+    if (PyTuple_GET_SIZE(rings) < 1 ||
         (line != Py_None && !PyObject_TypeCheck(line, state->line_type)) ||
         (page != Py_None && !PyObject_TypeCheck(page, state->page_type))) {
         PyErr_SetString(PyExc_TypeError, "Inbox(rings: tuple[Ring, ...], slot: int, line: "
@@ -89,7 +89,7 @@ static PyObject *inbox_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->rings = Py_NewRef(rings);
     self->line_owner = Py_NewRef(line);
     self->line = line == Py_None ? NULL : ((struct line_object *)line)->line;
-    if (!make_room(self, PyTuple_Size(rings)) || !attach_all(self, rings, slot)) {
+    if (!make_room(self, PyTuple_GET_SIZE(rings)) || !attach_all(self, rings, slot)) {
         for (Py_ssize_t i = 0; i < self->n_rings; i++)
             ring_detach(&self->readers[i]);
         Py_DECREF(self);
@@ -189,10 +189,10 @@ static PyObject *make_result(struct inbox_object *self, Py_ssize_t i) {
         Py_DECREF(payload);
         return NULL;
     }
-    PyTuple_SetItem(result, 0, PyLong_FromSsize_t(i));
-    PyTuple_SetItem(result, 1, PyLong_FromUnsignedLong(kind));
-    PyTuple_SetItem(result, 2, PyLong_FromUnsignedLongLong(tag));
-    PyTuple_SetItem(result, 3, payload);
+    PyTuple_SET_ITEM(result, 0, PyLong_FromSsize_t(i));
+    PyTuple_SET_ITEM(result, 1, PyLong_FromUnsignedLong(kind));
+    PyTuple_SET_ITEM(result, 2, PyLong_FromUnsignedLongLong(tag));
+    PyTuple_SET_ITEM(result, 3, payload);
     return result;
 }
 

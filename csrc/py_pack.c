@@ -27,7 +27,7 @@ static Py_ssize_t size_of(PyObject *value, int depth) {
         return n <= MAX_BYTES ? 5 + n : -1;
     }
     if (PyBytes_CheckExact(value)) {
-        Py_ssize_t n = PyBytes_Size(value);
+        Py_ssize_t n = PyBytes_GET_SIZE(value);
         return n <= MAX_BYTES ? 5 + n : -1;
     }
     if (PyLong_CheckExact(value)) {
@@ -38,14 +38,14 @@ static Py_ssize_t size_of(PyObject *value, int depth) {
     if (PyFloat_CheckExact(value))
         return 9;
     if (PyDict_CheckExact(value))
-        return PyDict_Size(value) == 0 ? 1 : -1;
+        return PyDict_GET_SIZE(value) == 0 ? 1 : -1;
     if (!PyTuple_CheckExact(value) || depth == MAX_DEPTH)
         return -1;
-    Py_ssize_t n = PyTuple_Size(value), total = 2;
+    Py_ssize_t n = PyTuple_GET_SIZE(value), total = 2;
     if (n > MAX_ITEMS)
         return -1;
     for (Py_ssize_t i = 0; i < n; i++) {
-        Py_ssize_t item = size_of(PyTuple_GetItem(value, i), depth + 1);
+        Py_ssize_t item = size_of(PyTuple_GET_ITEM(value, i), depth + 1);
         if (item < 0)
             return -1;
         total += item;
@@ -79,7 +79,7 @@ static char *put(char *at, PyObject *value) {
         return put_text(at, 's', text, n);
     }
     if (PyBytes_CheckExact(value))
-        return put_text(at, 'b', PyBytes_AsString(value), PyBytes_Size(value));
+        return put_text(at, 'b', PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value));
     if (PyLong_CheckExact(value)) {
         long long number = PyLong_AsLongLong(value);
         return put_word(at, 'i', &number);
@@ -92,12 +92,12 @@ static char *put(char *at, PyObject *value) {
         *at = '{';
         return at + 1;
     }
-    Py_ssize_t n = PyTuple_Size(value);
+    Py_ssize_t n = PyTuple_GET_SIZE(value);
     at[0] = '(';
     at[1] = (char)(uint8_t)n;
     at += 2;
     for (Py_ssize_t i = 0; i < n; i++)
-        at = put(at, PyTuple_GetItem(value, i));
+        at = put(at, PyTuple_GET_ITEM(value, i));
     return at;
 }
 
@@ -108,7 +108,7 @@ static PyObject *pack(PyObject *module, PyObject *value) {
         Py_RETURN_NONE;
     PyObject *packed = PyBytes_FromStringAndSize(NULL, 1 + size);
     if (packed) {
-        char *at = PyBytes_AsString(packed);
+        char *at = PyBytes_AS_STRING(packed);
         *at = PACKED;
         put(at + 1, value);
     }
@@ -136,7 +136,7 @@ static PyObject *take_tuple(struct bytes_left *left, int depth) {
         if (!item)
             Py_CLEAR(tuple);
         else
-            PyTuple_SetItem(tuple, i, item);
+            PyTuple_SET_ITEM(tuple, i, item);
     }
     return tuple;
 }

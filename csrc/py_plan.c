@@ -55,10 +55,10 @@ static PyObject *plan_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
     self->blank = PyDict_Copy(blank);
     self->known = Py_NewRef(known);
     self->has_dict = has_dict;
-    self->fields = PyMem_Calloc((size_t)PyTuple_Size(fields) + 1, sizeof *self->fields);
+    self->fields = PyMem_Calloc((size_t)PyTuple_GET_SIZE(fields) + 1, sizeof *self->fields);
     bool made = self->nothing && self->blank && (self->fields || PyErr_NoMemory());
-    for (Py_ssize_t i = 0; made && i < PyTuple_Size(fields); i++)
-        made = add_field(self, type, PyTuple_GetItem(fields, i));
+    for (Py_ssize_t i = 0; made && i < PyTuple_GET_SIZE(fields); i++)
+        made = add_field(self, type, PyTuple_GET_ITEM(fields, i));
     if (!made)
         Py_CLEAR(self);
     return (PyObject *)self;
@@ -89,14 +89,14 @@ static enum code code_of(PyObject *value) {
     if (PyLong_CheckExact(value))
         return CODE_INT;
     if (PyList_CheckExact(value))
-        return PyList_Size(value) == 0 ? CODE_LIST : CODE_INTS;
+        return PyList_GET_SIZE(value) == 0 ? CODE_LIST : CODE_INTS;
     if (PyDict_CheckExact(value) && PyDict_Size(value) == 0)
         return CODE_DICT;
     if (PyUnicode_CheckExact(value))
         return CODE_TEXT;
-    if (Py_IS_TYPE(value, &PySet_Type) && PySet_Size(value) == 0)
+    if (PySet_CheckExact(value) && PySet_GET_SIZE(value) == 0)
         return CODE_SET;
-    if (PyTuple_CheckExact(value) && PyTuple_Size(value) == 0)
+    if (PyTuple_CheckExact(value) && PyTuple_GET_SIZE(value) == 0)
         return CODE_TUPLE;
     return CODE_COLD;
 }
@@ -110,11 +110,11 @@ static bool put_cold(struct step *step, PyObject *value) {
 
 /* Any list. One of other things than ints goes cold. */
 static bool put_int_list(struct step *step, PyObject *list) {
-    Py_ssize_t n = PyList_Size(list);
+    Py_ssize_t n = PyList_GET_SIZE(list);
     if (!ints_reserve(&step->actual, (size_t)n))
         return false;
     for (Py_ssize_t i = 0; i < n; i++)
-        if (!int_of(PyList_GetItem(list, i), &step->actual.at[i]))
+        if (!int_of(PyList_GET_ITEM(list, i), &step->actual.at[i]))
             return put_cold(step, list);
     pack_byte(&step->out, CODE_INTS);
     pack_varint(&step->out, (uint64_t)n);
@@ -157,7 +157,7 @@ static bool put_plain(struct step *step, PyObject *value) {
 }
 
 static bool put_records(struct step *step, const struct plan_object *plan, PyObject *list) {
-    Py_ssize_t n = PyList_Size(list);
+    Py_ssize_t n = PyList_GET_SIZE(list);
     pack_byte(&step->out, CODE_KIND);
     pack_varint(&step->out, (uint64_t)n);
     for (Py_ssize_t i = 0; i < n; i++)
@@ -167,9 +167,9 @@ static bool put_records(struct step *step, const struct plan_object *plan, PyObj
 }
 
 static bool are_records(PyObject *value, const struct plan_object *plan) {
-    Py_ssize_t n = PyList_CheckExact(value) ? PyList_Size(value) : 0;
+    Py_ssize_t n = PyList_CheckExact(value) ? PyList_GET_SIZE(value) : 0;
     for (Py_ssize_t i = 0; i < n; i++)
-        if (!Py_IS_TYPE(PyList_GetItem(value, i), plan->type))
+        if (!Py_IS_TYPE(PyList_GET_ITEM(value, i), plan->type))
             return false;
     return n > 0;
 }
@@ -208,15 +208,10 @@ static PyObject *find_extras(const struct plan_object *plan, PyObject *attribute
     return extras;
 }
 
-static bool put_extras(struct step *step, const struct plan_object *plan, PyObject *record) {
-    if (!plan->has_dict)
-        return put_plain(step, Py_None);
-    PyObject *attributes = PyObject_GenericGetDict(record, NULL), *extras = NULL;
-    if (!attributes)
-        return false;
-    if (PyDict_Size(attributes) != plan->n_fields)
+static bool put_extras(struct step *step, const struct plan_object *plan, PyObject *attributes) {
+    PyObject *extras = NULL;
+    if (attributes && PyDict_GET_SIZE(attributes) != plan->n_fields)
         extras = find_extras(plan, attributes);
-    Py_DECREF(attributes);
     if (PyErr_Occurred())
         return false;
     bool put = extras ? put_cold(step, extras) : put_plain(step, Py_None);
@@ -224,15 +219,23 @@ static bool put_extras(struct step *step, const struct plan_object *plan, PyObje
     return put;
 }
 
+/* A new reference. Mostly it lies in the record's dict, where it is found sooner. */
+static PyObject *get_attribute(PyObject *record, PyObject *attributes, PyObject *name) {
+    PyObject *value = attributes ? PyDict_GetItemWithError(attributes, name) : NULL;
+    return value ? Py_NewRef(value) : PyObject_GetAttr(record, name);
+}
+
 bool put_record(struct step *step, const struct plan_object *plan, PyObject *record) {
-    for (Py_ssize_t i = 0; i < plan->n_fields; i++) {
-        PyObject *value = PyObject_GetAttr(record, plan->fields[i].name);
-        bool put = value && put_field(step, &plan->fields[i], value);
+    PyObject *attributes = plan->has_dict ? PyObject_GenericGetDict(record, NULL) : NULL;
+    bool put = attributes || !plan->has_dict;
+    for (Py_ssize_t i = 0; put && i < plan->n_fields; i++) {
+        PyObject *value = get_attribute(record, attributes, plan->fields[i].name);
+        put = value && put_field(step, &plan->fields[i], value);
         Py_XDECREF(value);
-        if (!put)
-            return false;
     }
-    return put_extras(step, plan, record);
+    put = put && put_extras(step, plan, attributes);
+    Py_XDECREF(attributes);
+    return put;
 }
 
 /* When the cold part couldn't be rebuilt, None stands for all of it, and the message is dropped. */

@@ -6,7 +6,7 @@
 
 static bool ints_of(PyObject *list, int64_t *values, Py_ssize_t n) {
     for (Py_ssize_t i = 0; i < n; i++)
-        if (!int_of(PyList_GetItem(list, i), &values[i]))
+        if (!int_of(PyList_GET_ITEM(list, i), &values[i]))
             return false;
     return true;
 }
@@ -20,12 +20,12 @@ const char *text_of(PyObject *text, Py_ssize_t *length) {
 
 /* The slots of keys. Unknown ones get rows, and are written first: their lengths + 1, then a 0. */
 static enum fit put_unknown(struct step *step, PyObject *list, struct slots *slots) {
-    Py_ssize_t n = PyList_Size(list), length;
+    Py_ssize_t n = PyList_GET_SIZE(list), length;
     const char *text;
     if (!slots_resize(slots, (size_t)n))
         return out_of_memory();
     for (Py_ssize_t i = 0; i < n; i++) {
-        PyObject *key = PyList_GetItem(list, i);
+        PyObject *key = PyList_GET_ITEM(list, i);
         if (!PyUnicode_CheckExact(key))
             return UNFIT;
         int64_t slot = rows_find(step->rows, key);
@@ -38,7 +38,7 @@ static enum fit put_unknown(struct step *step, PyObject *list, struct slots *slo
     for (Py_ssize_t i = 0; i < n; i++) {
         if (slots->at[i] != UINT32_MAX)
             continue;
-        PyObject *key = PyList_GetItem(list, i);
+        PyObject *key = PyList_GET_ITEM(list, i);
         int64_t slot = rows_find(step->rows, key); /* it may have come twice */
         if (slot == -1) {
             slot = rows_add(step->rows, key);
@@ -67,12 +67,14 @@ static int nearest_order(const struct rows *rows, const struct slots *slots) {
     return nearest;
 }
 
-/* The same keys as in one of the last steps: step->keys_place says which one. Comparing lists of
- * the same objects costs a fraction of looking at them one by one. */
+/* The same keys as in one of the last steps: step->keys_place says which one. */
 static enum fit find_order(struct step *step, PyObject *list) {
     for (int place = 0; place < N_ORDERS; place++) {
         const struct order *order = step->rows->orders[place];
-        int same = order->keys ? PyObject_RichCompareBool(list, order->keys, Py_EQ) : 0;
+        if (!order->keys)
+            continue;
+        int same =
+            same_items(list, order->keys) ? 1 : PyObject_RichCompareBool(list, order->keys, Py_EQ);
         if (same < 0)
             return FAILED;
         step->keys_place = place;
@@ -83,7 +85,7 @@ static enum fit find_order(struct step *step, PyObject *list) {
 }
 
 static enum fit put_keys(struct step *step, PyObject *value) {
-    if (!PyList_CheckExact(value) || PyList_Size(value) == 0)
+    if (!PyList_CheckExact(value) || PyList_GET_SIZE(value) == 0)
         return UNFIT;
     struct rows *rows = step->rows;
     enum fit found = find_order(step, value);
@@ -112,11 +114,9 @@ static bool read_column(struct step *step, PyObject *list, const int64_t *last,
     Py_ssize_t n = (Py_ssize_t)step->keys.n;
     uint64_t differences = 0;
     for (Py_ssize_t i = 0; i < n; i++) {
-        PyObject *item = PyList_GetItem(list, i);
-        if (!PyLong_CheckExact(item))
-            return false;
-        int64_t number = PyLong_AsSsize_t(item);
-        if (number == -1 && !is_minus_one())
+        PyObject *item = PyList_GET_ITEM(list, i);
+        int64_t number;
+        if (!int_of(item, &number))
             return false;
         uint32_t slot = slots[i];
         int64_t expected = (int64_t)((uint64_t)last[slot] + (uint64_t)steps[slot]);
@@ -131,7 +131,7 @@ static bool read_column(struct step *step, PyObject *list, const int64_t *last,
 static enum fit put_column(struct step *step, PyObject *value, enum column column,
                            enum column step_column) {
     size_t n = step->keys.n;
-    if (!PyList_CheckExact(value) || (size_t)PyList_Size(value) != n || n == 0)
+    if (!PyList_CheckExact(value) || (size_t)PyList_GET_SIZE(value) != n || n == 0)
         return UNFIT;
     if (!ints_reserve(&step->actual, n) || !ints_reserve(&step->predicted, n))
         return FAILED;
@@ -244,16 +244,16 @@ static enum fit put_id(struct packer *out, PyObject *number, int64_t *last) {
 static enum fit put_lists_of(struct packer *out, PyObject *lists, int64_t *last) {
     if (!PyTuple_CheckExact(lists))
         return UNFIT;
-    Py_ssize_t n_lists = PyTuple_Size(lists);
+    Py_ssize_t n_lists = PyTuple_GET_SIZE(lists);
     pack_varint(out, (uint64_t)n_lists);
     for (Py_ssize_t i = 0; i < n_lists; i++) {
-        PyObject *list = PyTuple_GetItem(lists, i);
+        PyObject *list = PyTuple_GET_ITEM(lists, i);
         if (!PyList_CheckExact(list))
             return UNFIT;
-        Py_ssize_t n = PyList_Size(list);
+        Py_ssize_t n = PyList_GET_SIZE(list);
         pack_varint(out, (uint64_t)n);
         for (Py_ssize_t j = 0; j < n; j++)
-            if (put_id(out, PyList_GetItem(list, j), last) != FITS)
+            if (put_id(out, PyList_GET_ITEM(list, j), last) != FITS)
                 return UNFIT;
     }
     return FITS;
@@ -261,20 +261,20 @@ static enum fit put_lists_of(struct packer *out, PyObject *lists, int64_t *last)
 
 /* A tuple of one list of one int: what most requests get, if they get anything. */
 static PyObject *only_int(PyObject *lists) {
-    if (!PyTuple_CheckExact(lists) || PyTuple_Size(lists) != 1)
+    if (!PyTuple_CheckExact(lists) || PyTuple_GET_SIZE(lists) != 1)
         return NULL;
-    PyObject *list = PyTuple_GetItem(lists, 0);
-    return PyList_CheckExact(list) && PyList_Size(list) == 1 ? PyList_GetItem(list, 0) : NULL;
+    PyObject *list = PyTuple_GET_ITEM(lists, 0);
+    return PyList_CheckExact(list) && PyList_GET_SIZE(list) == 1 ? PyList_GET_ITEM(list, 0) : NULL;
 }
 
 static enum fit put_groups(struct step *step, PyObject *value) {
     Py_ssize_t n = (Py_ssize_t)step->keys.n, next = 0;
-    if (!PyList_CheckExact(value) || PyList_Size(value) != n || n == 0)
+    if (!PyList_CheckExact(value) || PyList_GET_SIZE(value) != n || n == 0)
         return UNFIT;
     PyObject *const none = Py_None;
     int64_t last = 0;
     for (Py_ssize_t i = 0; i < n; i++) {
-        PyObject *lists = PyList_GetItem(value, i);
+        PyObject *lists = PyList_GET_ITEM(value, i);
         if (lists == none)
             continue;
         PyObject *only = only_int(lists);
@@ -295,17 +295,17 @@ static enum fit put_group(struct step *step, PyObject *value) {
 }
 
 enum fit put_lists(struct step *step, PyObject *value) {
-    if (!PyList_CheckExact(value) || PyList_Size(value) == 0)
+    if (!PyList_CheckExact(value) || PyList_GET_SIZE(value) == 0)
         return UNFIT;
-    Py_ssize_t n = PyList_Size(value);
+    Py_ssize_t n = PyList_GET_SIZE(value);
     size_t total = 0;
     if (!ints_reserve(&step->predicted, (size_t)n) || !ints_reserve(&step->actual, (size_t)n))
         return FAILED;
     for (Py_ssize_t i = 0; i < n; i++) {
-        PyObject *list = PyList_GetItem(value, i);
+        PyObject *list = PyList_GET_ITEM(value, i);
         if (!PyList_CheckExact(list))
             return UNFIT;
-        Py_ssize_t length = PyList_Size(list);
+        Py_ssize_t length = PyList_GET_SIZE(list);
         if (!ints_reserve(&step->actual, total + (size_t)length))
             return FAILED;
         if (!ints_of(list, step->actual.at + total, length))
@@ -320,11 +320,11 @@ enum fit put_lists(struct step *step, PyObject *value) {
 }
 
 static enum fit put_key_set(struct step *step, PyObject *value, struct slots *known) {
-    if (!Py_IS_TYPE(value, &PySet_Type) || PySet_Size(value) == 0)
+    if (!PySet_CheckExact(value) || PySet_GET_SIZE(value) == 0)
         return UNFIT;
     PyObject *iterator = PyObject_GetIter(value), *key;
     enum fit fit = iterator ? FITS : FAILED;
-    pack_varint(&step->out, (uint64_t)PySet_Size(value));
+    pack_varint(&step->out, (uint64_t)PySet_GET_SIZE(value));
     while (fit == FITS && (key = PyIter_Next(iterator))) {
         const char *text = NULL;
         Py_ssize_t length;

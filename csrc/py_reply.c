@@ -33,10 +33,10 @@ static bool find_places(struct step *step) {
     if (base->place_of)
         return true;
     base->place_of = PyDict_New();
-    for (Py_ssize_t i = 0; base->place_of && i < PyList_Size(base->scheduled); i++) {
+    for (Py_ssize_t i = 0; base->place_of && i < PyList_GET_SIZE(base->scheduled); i++) {
         PyObject *place = int_object(step->module, i);
         if (!place ||
-            PyDict_SetItem(base->place_of, PyList_GetItem(base->scheduled, i), place) != 0)
+            PyDict_SetItem(base->place_of, PyList_GET_ITEM(base->scheduled, i), place) != 0)
             Py_CLEAR(base->place_of);
         Py_XDECREF(place);
     }
@@ -45,14 +45,14 @@ static bool find_places(struct step *step) {
 
 /* The place of each key among the scheduled ones; UINT32_MAX for a key that wasn't scheduled. */
 static bool places_of(struct step *step, PyObject *keys, struct slots *places, bool *all) {
-    Py_ssize_t n = PyList_Size(keys);
+    Py_ssize_t n = PyList_GET_SIZE(keys);
     *all = true;
     if (!find_places(step))
         return false;
     if (!slots_resize(places, (size_t)n))
         return out_of_memory() == FITS;
     for (Py_ssize_t i = 0; i < n; i++) {
-        PyObject *place = PyDict_GetItemWithError(step->reply->place_of, PyList_GetItem(keys, i));
+        PyObject *place = PyDict_GetItemWithError(step->reply->place_of, PyList_GET_ITEM(keys, i));
         if (!place && PyErr_Occurred())
             return false;
         *all = *all && place;
@@ -62,18 +62,8 @@ static bool places_of(struct step *step, PyObject *keys, struct slots *places, b
 }
 
 static bool all_texts(PyObject *keys) {
-    for (Py_ssize_t i = 0; i < PyList_Size(keys); i++)
-        if (!PyUnicode_CheckExact(PyList_GetItem(keys, i)))
-            return false;
-    return true;
-}
-
-static bool same_items(PyObject *a, PyObject *b) {
-    Py_ssize_t n = PyList_Size(a);
-    if (n != PyList_Size(b))
-        return false;
-    for (Py_ssize_t i = 0; i < n; i++)
-        if (PyList_GetItem(a, i) != PyList_GetItem(b, i))
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(keys); i++)
+        if (!PyUnicode_CheckExact(PyList_GET_ITEM(keys, i)))
             return false;
     return true;
 }
@@ -92,7 +82,7 @@ static enum fit put_edited(struct step *step, PyObject *from, PyObject *to) {
 
 enum fit put_order(struct step *step, PyObject *value) {
     struct reply_base *base = step->reply;
-    if (!PyList_CheckExact(value) || PyList_Size(value) == 0)
+    if (!PyList_CheckExact(value) || PyList_GET_SIZE(value) == 0)
         return UNFIT;
     if (same_items(value, base->keys)) {
         pack_byte(&step->out, ORDER_SAME);
@@ -103,7 +93,7 @@ enum fit put_order(struct step *step, PyObject *value) {
     enum fit fit = all_texts(value) ? put_edited(step, base->keys, value) : UNFIT;
     if (fit != FITS)
         return fit;
-    base->new_keys = PyList_GetSlice(value, 0, PyList_Size(value));
+    base->new_keys = PyList_GetSlice(value, 0, PyList_GET_SIZE(value));
     base->has_order = base->changed = true;
     return base->new_keys ? FITS : FAILED;
 }
@@ -125,7 +115,7 @@ static bool same_index(PyObject *a, PyObject *b) {
 
 /* Whether every key's value is its place in `keys`, which has no more. */
 static bool is_index_of(PyObject *dict, PyObject *keys) {
-    Py_ssize_t position = 0, n = PyList_Size(keys);
+    Py_ssize_t position = 0, n = PyList_GET_SIZE(keys);
     PyObject *key, *value;
     if (PyDict_Size(dict) != n)
         return false;
@@ -133,7 +123,7 @@ static bool is_index_of(PyObject *dict, PyObject *keys) {
         int64_t place;
         if (!PyUnicode_CheckExact(key) || !int_of(value, &place) || place < 0 || place >= n)
             return false;
-        PyObject *there = PyList_GetItem(keys, (Py_ssize_t)place);
+        PyObject *there = PyList_GET_ITEM(keys, (Py_ssize_t)place);
         if (there != key && PyUnicode_Compare(there, key) != 0)
             return false;
     }
@@ -175,13 +165,13 @@ static PyObject *get_edited(struct step *step, PyObject *from) {
         return NULL;
     unpack_edits(&step->in, &step->keys, &step->counted);
     for (size_t i = 0; i < step->counted.n; i++)
-        if ((Py_ssize_t)step->counted.at[i] >= PyList_Size(scheduled))
+        if ((Py_ssize_t)step->counted.at[i] >= PyList_GET_SIZE(scheduled))
             step->in.bad = true;
     if (!step->in.bad)
         keys = PyList_New((Py_ssize_t)step->counted.n);
     for (size_t i = 0; keys && i < step->counted.n; i++)
-        PyList_SetItem(keys, (Py_ssize_t)i,
-                       Py_NewRef(PyList_GetItem(scheduled, (Py_ssize_t)step->counted.at[i])));
+        PyList_SET_ITEM(keys, (Py_ssize_t)i,
+                        Py_NewRef(PyList_GET_ITEM(scheduled, (Py_ssize_t)step->counted.at[i])));
     return keys;
 }
 
@@ -194,20 +184,21 @@ PyObject *get_order(struct step *step) {
         base->changed = true;
     }
     base->has_order = base->new_keys != NULL;
-    return base->has_order ? PyList_GetSlice(base->new_keys, 0, PyList_Size(base->new_keys)) : NULL;
+    return base->has_order ? PyList_GetSlice(base->new_keys, 0, PyList_GET_SIZE(base->new_keys))
+                           : NULL;
 }
 
 /* `order`: the keys of the dict, in its order. Their values are their places in the reply's keys.
  */
 static PyObject *index_of(struct step *step, PyObject *order) {
     PyObject *index = PyDict_New(), *keys = step->reply->new_keys;
-    Py_ssize_t n = PyList_Size(order);
+    Py_ssize_t n = PyList_GET_SIZE(order);
     for (Py_ssize_t i = 0; index && i < n; i++)
-        if (PyDict_SetItem(index, PyList_GetItem(order, i), Py_None) != 0)
+        if (PyDict_SetItem(index, PyList_GET_ITEM(order, i), Py_None) != 0)
             Py_CLEAR(index);
-    for (Py_ssize_t i = 0; index && i < PyList_Size(keys); i++) {
+    for (Py_ssize_t i = 0; index && i < PyList_GET_SIZE(keys); i++) {
         PyObject *place = int_object(step->module, i);
-        if (!place || PyDict_SetItem(index, PyList_GetItem(keys, i), place) != 0)
+        if (!place || PyDict_SetItem(index, PyList_GET_ITEM(keys, i), place) != 0)
             Py_CLEAR(index);
         Py_XDECREF(place);
     }
@@ -238,9 +229,9 @@ static PyObject *next_order(const struct reply_base *base) {
     if (!base->has_order || !base->has_index || !base->changed)
         return Py_NewRef(base->order);
     struct digest digest = digest_begin(0);
-    for (Py_ssize_t i = 0; i < PyList_Size(base->new_keys); i++) {
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(base->new_keys); i++) {
         Py_ssize_t length;
-        const char *text = PyUnicode_AsUTF8AndSize(PyList_GetItem(base->new_keys, i), &length);
+        const char *text = PyUnicode_AsUTF8AndSize(PyList_GET_ITEM(base->new_keys, i), &length);
         if (!text)
             return NULL;
         digest_add(&digest, text, (size_t)length);

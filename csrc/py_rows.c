@@ -175,7 +175,7 @@ bool rows_alive(const struct rows *rows, const struct slots *slots) {
 PyObject *rows_keys(const struct rows *rows, const struct slots *slots) {
     PyObject *list = PyList_New((Py_ssize_t)slots->n);
     for (size_t i = 0; list && i < slots->n; i++)
-        PyList_SetItem(list, (Py_ssize_t)i, Py_NewRef(rows->keys[slots->at[i]]));
+        PyList_SET_ITEM(list, (Py_ssize_t)i, Py_NewRef(rows->keys[slots->at[i]]));
     return list;
 }
 

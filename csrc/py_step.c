@@ -111,7 +111,7 @@ PyObject *int_list(struct module_state *module, const int64_t *values, size_t n)
             Py_CLEAR(list);
             return NULL;
         }
-        PyList_SetItem(list, (Py_ssize_t)i, value);
+        PyList_SET_ITEM(list, (Py_ssize_t)i, value);
     }
     return list;
 }
@@ -133,8 +133,8 @@ static bool add_part(struct digest *digest, PyObject *part) {
 static bool add_parts(struct digest *digest, PyObject *cold) {
     if (!PyList_Check(cold))
         return add_part(digest, cold);
-    for (Py_ssize_t i = 0; i < PyList_Size(cold); i++)
-        if (!add_part(digest, PyList_GetItem(cold, i)))
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(cold); i++)
+        if (!add_part(digest, PyList_GET_ITEM(cold, i)))
             return false;
     return true;
 }
@@ -150,7 +150,7 @@ static PyObject *join(struct packer *out, PyObject *cold) {
     PyObject *first = PyBytes_FromStringAndSize((const char *)out->bytes, (Py_ssize_t)out->length);
     if (!first || !cold)
         return first;
-    PyObject *parts = PyList_GetSlice(cold, 0, PyList_Size(cold));
+    PyObject *parts = PyList_GetSlice(cold, 0, PyList_GET_SIZE(cold));
     if (parts && PyList_Insert(parts, 0, first) != 0)
         Py_CLEAR(parts);
     Py_DECREF(first);

@@ -54,10 +54,10 @@ enum fit put_tokens(struct step *step, PyObject *value) {
 /* How much of a list the row has, and the rest of it behind the ints read so far. */
 static enum fit read_tail(struct step *step, PyObject *list, const struct tokens *held,
                           size_t *shared, size_t *end) {
-    Py_ssize_t n = PyList_Size(list), i = 0;
+    Py_ssize_t n = PyList_GET_SIZE(list), i = 0;
     int64_t token;
     for (; i < n && (size_t)i < held->n; i++) {
-        if (!int_of(PyList_GetItem(list, i), &token))
+        if (!int_of(PyList_GET_ITEM(list, i), &token))
             return UNFIT;
         if (token != held->at[i])
             break;
@@ -66,7 +66,7 @@ static enum fit read_tail(struct step *step, PyObject *list, const struct tokens
     if (!ints_reserve(&step->actual, *end + (size_t)(n - i)))
         return FAILED;
     for (; i < n; i++) {
-        if (!int_of(PyList_GetItem(list, i), &token) || token != (int32_t)token)
+        if (!int_of(PyList_GET_ITEM(list, i), &token) || token != (int32_t)token)
             return UNFIT;
         step->actual.at[(*end)++] = token;
     }
@@ -99,7 +99,7 @@ static enum fit put_tail_lists(struct step *step, PyObject *lists, struct slots 
     for (size_t i = 0; i < n; i++) {
         const struct tokens *held = &step->rows->tokens[slots->at[i]];
         size_t shared, before = end;
-        enum fit fit = read_tail(step, PyList_GetItem(lists, (Py_ssize_t)i), held, &shared, &end);
+        enum fit fit = read_tail(step, PyList_GET_ITEM(lists, (Py_ssize_t)i), held, &shared, &end);
         if (fit != FITS)
             return fit;
         dropped[i] = (int64_t)(held->n - shared);
@@ -138,11 +138,11 @@ PyObject *get_tokens(struct step *step) {
     PyObject *dict = NULL, *lists = NULL;
     if (get_known_keys(step, &slots) && (lists = get_lists(step)))
         dict = PyDict_New();
-    if (lists && (size_t)PyList_Size(lists) != slots.n)
+    if (lists && (size_t)PyList_GET_SIZE(lists) != slots.n)
         step->in.bad = true;
     for (size_t i = 0; dict && !step->in.bad && i < slots.n; i++)
         if (PyDict_SetItem(dict, step->rows->keys[slots.at[i]],
-                           PyList_GetItem(lists, (Py_ssize_t)i)) != 0)
+                           PyList_GET_ITEM(lists, (Py_ssize_t)i)) != 0)
             Py_CLEAR(dict);
     Py_XDECREF(lists);
     slots_free(&slots);
@@ -156,7 +156,7 @@ static PyObject *token_list(struct module_state *module, const struct tokens *to
         if (!token)
             Py_CLEAR(list);
         else
-            PyList_SetItem(list, (Py_ssize_t)i, token);
+            PyList_SET_ITEM(list, (Py_ssize_t)i, token);
     }
     return list;
 }

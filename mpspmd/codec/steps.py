@@ -97,7 +97,7 @@ class EngineEnd:
         if not args or type(args[0]) is not self._class or not isinstance(method, str):
             return None
         numbers, extra = args[1:], None
-        if kwargs or any(type(n) is not int or n.bit_length() > 62 for n in numbers):
+        if kwargs or (numbers and any(type(n) is not int or n.bit_length() > 62 for n in numbers)):
             numbers, extra = (), (args[1:], kwargs)
         replied, orders = self._newest
         message = self._encoder.encode(
