@@ -10,6 +10,7 @@ enum {
     LATE_NS = 50 * 1000,   /* how late a sleep ends, before anything is known of it */
     STEP_NS = 1000 * 1000, /* what takes longer is work on a step, in which ranks wait for others */
     AWAKE_NS = 250 * 1000 * 1000, /* and in what takes longer than this they compute for longer */
+    DEAF_NS = 20 * 1000 * 1000,   /* after looking for so long the caller asks for signals */
     MISSES = 4, /* after so many in a row nothing is predicted until one comes true */
 };
 
@@ -140,6 +141,21 @@ static enum wait_result wait_auto(struct strategy *strategy, struct waiting *wai
     return wait_until(waiter, 0, deadline_ns);
 }
 
+/* Looks until `end_ns`, but not for long: a signal doesn't end it, as it ends a sleep. */
+static enum wait_result look_awhile(const struct waiter *waiter, uint64_t end_ns) {
+    uint64_t soon_ns = monotonic_ns() + DEAF_NS;
+    if (wait_look(waiter, earlier(end_ns, soon_ns)))
+        return WAIT_READY;
+    return end_ns <= soon_ns ? WAIT_TIMEOUT : WAIT_SIGNAL;
+}
+
+static enum wait_result spin_awhile(const struct waiter *waiter, uint64_t end_ns) {
+    uint64_t now = monotonic_ns(), left_ns = end_ns > now ? end_ns - now : 0;
+    if (wait_spin(waiter, earlier(left_ns, DEAF_NS)))
+        return WAIT_READY;
+    return left_ns <= DEAF_NS ? WAIT_TIMEOUT : WAIT_SIGNAL;
+}
+
 /* Its core is its ranks' core: it takes what they leave, and while they work on a step the core
  * doesn't fall asleep under them. Only for as long as such steps take; then it is silence. */
 static enum wait_result wait_awake(struct strategy *strategy, struct waiting *waiting,
@@ -147,21 +163,20 @@ static enum wait_result wait_awake(struct strategy *strategy, struct waiting *wa
     uint64_t usual_ns = predict_longest(predictor_of(strategy, waiting));
     if (usual_ns < STEP_NS)
         return wait_auto(strategy, waiting, waiter, deadline_ns);
-    uint64_t end_ns = waiting->start_ns + earlier(2 * usual_ns, AWAKE_NS);
-    if (wait_look(waiter, earlier(end_ns, deadline_ns)))
-        return WAIT_READY;
-    return end_ns < deadline_ns ? wait_until(waiter, 0, deadline_ns) : WAIT_TIMEOUT;
+    uint64_t end_ns = earlier(waiting->start_ns + earlier(2 * usual_ns, AWAKE_NS), deadline_ns);
+    if (monotonic_ns() >= end_ns)
+        return wait_until(waiter, 0, deadline_ns);
+    enum wait_result result = look_awhile(waiter, end_ns);
+    return result == WAIT_TIMEOUT && end_ns < deadline_ns ? WAIT_SIGNAL : result;
 }
 
 enum wait_result strategy_wait(struct strategy *strategy, struct waiting *waiting,
                                const struct waiter *waiter, uint64_t deadline_ns) {
-    uint64_t now = monotonic_ns();
-    uint64_t left_ns = deadline_ns > now ? deadline_ns - now : 0;
     switch (strategy->kind) {
     case WAIT_SPIN:
-        return wait_spin(waiter, left_ns) ? WAIT_READY : WAIT_TIMEOUT;
+        return spin_awhile(waiter, deadline_ns);
     case WAIT_YIELD:
-        return wait_look(waiter, deadline_ns) ? WAIT_READY : WAIT_TIMEOUT;
+        return look_awhile(waiter, deadline_ns);
     case WAIT_PARK:
         return wait_until(waiter, 0, deadline_ns);
     case WAIT_AWAKE:

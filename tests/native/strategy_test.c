@@ -115,11 +115,22 @@ static void make_subject(struct subject *subject, struct bell *bell, struct spin
     }
 }
 
-static enum wait_result wait_for(struct subject *subject, uint64_t ns) {
+static void begin(struct subject *subject) {
     subject->waiting = (struct waiting){0};
     CHECK(!strategy_begin(&subject->strategy, &subject->waiting, &subject->waiter, 0));
-    return strategy_wait(&subject->strategy, &subject->waiting, &subject->waiter,
-                         subject->waiting.start_ns + ns);
+}
+
+static enum wait_result go_on(struct subject *subject, uint64_t ns) {
+    enum wait_result result = WAIT_SIGNAL;
+    while (result == WAIT_SIGNAL)
+        result = strategy_wait(&subject->strategy, &subject->waiting, &subject->waiter,
+                               subject->waiting.start_ns + ns);
+    return result;
+}
+
+static enum wait_result wait_for(struct subject *subject, uint64_t ns) {
+    begin(subject);
+    return go_on(subject, ns);
 }
 
 static void silence_is_slept_through_after_one_window(void) {
@@ -170,9 +181,10 @@ static void *let_it_come(void *bell) {
 static void a_message_ends_the_wait(struct subject *subject) {
     subject->ready = comes;
     has_come = false;
+    begin(subject);
     pthread_t sender;
-    pthread_create(&sender, NULL, let_it_come, (void *)subject->waiter.bell);
-    CHECK_EQUAL(wait_for(subject, UINT64_C(60000) * MS), WAIT_READY);
+    pthread_create(&sender, NULL, let_it_come, subject->waiter.bell);
+    CHECK_EQUAL(go_on(subject, UINT64_C(60000) * MS), WAIT_READY);
     pthread_join(sender, NULL);
 }
 
@@ -254,6 +266,22 @@ static void an_engine_without_a_core_stays_awake_during_a_step(void) {
     a_message_ends_the_wait(&subject);
 }
 
+/* Nothing else would end it: so whoever looks comes back, and asks whether there was a signal. */
+static void a_look_ends_early_in_case_of_a_signal(void) {
+    enum wait_strategy kinds[] = {WAIT_SPIN, WAIT_YIELD, WAIT_AWAKE};
+    for (int i = 0; i < 3; i++) {
+        static struct bell bell;
+        struct subject subject;
+        make_subject(&subject, &bell, NULL, 2000 * (uint64_t)MS);
+        subject.strategy.kind = kinds[i];
+        begin(&subject);
+        CHECK_EQUAL(strategy_wait(&subject.strategy, &subject.waiting, &subject.waiter,
+                                  subject.waiting.start_ns + UINT64_C(5000) * MS),
+                    WAIT_SIGNAL);
+        CHECK_EQUAL(subject.counts[2], 0);
+    }
+}
+
 const struct test strategy_tests[] = {
     {TEST(little_knowledge_predicts_nothing)},
     {TEST(a_rhythm_ten_times_as_slow_or_fast_is_learnt_within_20_messages)},
@@ -267,5 +295,6 @@ const struct test strategy_tests[] = {
     {TEST(a_thread_too_many_gives_up_its_window)},
     {TEST(each_strategy_waits_in_its_own_way)},
     {TEST(an_engine_without_a_core_stays_awake_during_a_step)},
+    {TEST(a_look_ends_early_in_case_of_a_signal)},
     {NULL, NULL},
 };
