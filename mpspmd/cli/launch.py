@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import sys
 from typing import Annotated, Any
@@ -209,4 +210,6 @@ def _n_ranks(text: str) -> int:
 
 
 def main() -> None:
-    sys.exit(run_command(app, "mpspmd-launch"))
+    code = run_command(app, "mpspmd-launch")
+    gc.freeze()  # or the interpreter's end looks through all of torch: half a second
+    sys.exit(code)
