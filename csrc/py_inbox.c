@@ -1,6 +1,7 @@
 /* Inbox: the reading end of one ring or of several that share a bell. One thread at a time. */
 #include "module.h"
 
+#include <sys/mman.h>
 #include <unistd.h>
 
 bool inbox_readable(struct inbox_object *inbox) {
@@ -118,6 +119,15 @@ static void inbox_dealloc(PyObject *object) {
     Py_DECREF(type);
 }
 
+/* Memory that large is new from the kernel each time: with huge pages, it is filled in a fourth of
+ * the time. Only advice, as numpy gives it for its arrays. */
+static void advise_huge_pages(char *memory, size_t bytes) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t start = ((uintptr_t)memory + page - 1) / page * page;
+    if (bytes >= HUGE_BYTES)
+        (void)madvise((void *)start, (uintptr_t)memory + bytes - start, MADV_HUGEPAGE);
+}
+
 /* message_receive() with memory from Python; `*failed` when that raised. */
 static enum ring_result receive(struct inbox_object *self, Py_ssize_t i, bool *failed) {
     struct incoming *message = &self->messages[i];
@@ -138,7 +148,8 @@ static enum ring_result receive(struct inbox_object *self, Py_ssize_t i, bool *f
                 *failed = true;
                 return result;
             }
-            message->buffer = (unsigned char *)PyByteArray_AsString(self->buffers[i]);
+            message->buffer = (unsigned char *)PyByteArray_AS_STRING(self->buffers[i]);
+            advise_huge_pages(PyByteArray_AS_STRING(self->buffers[i]), message->total);
         } else {
             return result;
         }
