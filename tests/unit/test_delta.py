@@ -42,7 +42,11 @@ class Odd(enum.IntEnum):
 
 
 keys = st.sampled_from([f"request-{number}" for number in range(12)])
-numbers = st.integers(-3, 300) | st.integers(-(2**70), 2**70)
+# Where CPython's ints grow by a digit, and where C's end.
+edges = [
+    sign * (2**bits + off) for sign in (-1, 1) for bits in (15, 30, 60, 63) for off in (-1, 0, 1)
+]
+numbers = st.integers(-3, 300) | st.sampled_from(edges) | st.integers(-(2**70), 2**70)
 odd = st.sampled_from(
     [
         *(None, True, 1.0, "text", (), [], {}, set(), [None], {"a": [1]}, [1, 2.0], b"bytes"),
