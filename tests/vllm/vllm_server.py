@@ -63,7 +63,10 @@ class Server:
     def stream(
         self, prompt: list[int], sampling: dict[str, Any], timeout_s: float = 300
     ) -> list[int]:
-        """The token ids of one streamed completion; `timeout_s` for each piece of it."""
+        """The token ids of one streamed completion; `timeout_s` for each piece of it.
+
+        OSError when the server says within the stream that it can't go on.
+        """
         body = {
             "model": self.model, "prompt": prompt, "stream": True, "return_token_ids": True, **sampling
         }  # fmt: skip
@@ -76,8 +79,10 @@ class Server:
         with urllib.request.urlopen(request, timeout=timeout_s) as response:
             for line in response:
                 if line.startswith(b"data: {"):
-                    choice = json.loads(line[6:])["choices"][0]
-                    tokens += choice.get("token_ids") or []
+                    piece = json.loads(line[6:])
+                    if "error" in piece:
+                        raise OSError(f"the stream ended with {piece['error']}")
+                    tokens += piece["choices"][0].get("token_ids") or []
         return tokens
 
     def stream_all(
