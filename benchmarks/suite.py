@@ -98,7 +98,7 @@ RUNS = {
     ),
     "tensors": Run(
         "throughput",
-        "--ranks 4 --size 64M --round-s 0.15 --transports mpspmd,mpspmd-engine,vllm-messagequeue",
+        "--ranks 4 --size 64M --round-s 1 --transports mpspmd,mpspmd-engine,vllm-messagequeue",
         "Throughput of large tensors",
         "The same with what no cache holds. New pages of memory, which the kernel has to clear, are a "
         "good part of the time.",
