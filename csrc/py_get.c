@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+_Static_assert(sizeof(long) == sizeof(int64_t), "PyLong_FromLong() makes ints of 64 bits");
+
 static PyObject *bad(struct step *step) {
     step->in.bad = true;
     return NULL;
