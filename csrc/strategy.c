@@ -10,7 +10,7 @@ enum {
     LATE_NS = 50 * 1000,   /* how late a sleep ends, before anything is known of it */
     STEP_NS = 1000 * 1000, /* what takes longer is work on a step, in which ranks wait for others */
     AWAKE_NS = 250 * 1000 * 1000, /* and in what takes longer than this they compute for longer */
-    DEAF_NS = 20 * 1000 * 1000,   /* after looking for so long the caller asks for signals */
+    DEAF_NS = 100 * 1000 * 1000,  /* after looking for so long the caller asks for signals */
     MISSES = 4, /* after so many in a row nothing is predicted until one comes true */
 };
 
