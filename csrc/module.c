@@ -80,14 +80,12 @@ int wait_python(struct strategy *strategy, struct waiting *waiting, const struct
     if (!waiting->began && strategy_begin(strategy, waiting, waiter, GIL_SPIN_NS))
         return 1;
     for (;;) {
-        uint64_t now = monotonic_ns();
-        uint64_t slice = now + SIGNAL_LOOK_NS < deadline_ns ? now + SIGNAL_LOOK_NS : deadline_ns;
         enum wait_result result;
-        Py_BEGIN_ALLOW_THREADS result = strategy_wait(strategy, waiting, waiter, slice);
+        Py_BEGIN_ALLOW_THREADS result = strategy_wait(strategy, waiting, waiter, deadline_ns);
         Py_END_ALLOW_THREADS if (result == WAIT_READY) return 1;
         if (PyErr_CheckSignals() != 0)
             return -1;
-        if (result == WAIT_TIMEOUT && slice == deadline_ns)
+        if (result == WAIT_TIMEOUT)
             return 0;
     }
 }

@@ -11,9 +11,8 @@
 
 enum {
     N_WAIT_COUNTS = 6,
-    GIL_SPIN_NS = 2000,         /* a wait keeps the GIL for so long */
-    SIGNAL_LOOK_NS = 500000000, /* a signal that came just before the sleep is seen after so long */
-    LARGE_BYTES = 64 * 1024,    /* copying so much is done without the GIL */
+    GIL_SPIN_NS = 2000,           /* a wait keeps the GIL for so long */
+    LARGE_BYTES = 64 * 1024,      /* copying so much is done without the GIL */
     HUGE_BYTES = 4 * 1024 * 1024, /* memory of this much is worth huge pages */
     SMALL_BYTES = 4 * 1024,       /* a record of up to this is copied, so that it is free at once */
 };

@@ -76,7 +76,7 @@ static void end_step(struct delta_object *self, struct step *step) {
 
 /* After a message, on either end: what the next one's check begins with. */
 static bool finish(struct delta_object *self, struct step *step, uint64_t check) {
-    uint64_t n_rows = (uint64_t)PyDict_Size(self->rows.slot_of);
+    uint64_t n_rows = (uint64_t)PyDict_GET_SIZE(self->rows.slot_of);
     PyObject *scheduled = step->has_counts ? Py_NewRef(self->rows.orders[0]->keys) : PyList_New(0);
     if (!scheduled)
         return false;
@@ -97,8 +97,8 @@ static bool put_label(struct step *step, PyObject *note, PyObject *label, PyObje
     if (PyErr_Occurred())
         return false;
     pack_varint(&step->out, number);
-    pack_varint(&step->out, (uint64_t)PyBytes_Size(label));
-    pack_bytes(&step->out, PyBytes_AsString(label), (size_t)PyBytes_Size(label));
+    pack_varint(&step->out, (uint64_t)PyBytes_GET_SIZE(label));
+    pack_bytes(&step->out, PyBytes_AS_STRING(label), (size_t)PyBytes_GET_SIZE(label));
     if (extra == Py_None)
         return true;
     step->cold = PyList_New(0);
@@ -125,7 +125,7 @@ static PyObject *encoder_encode(struct delta_object *self, PyObject *const *args
     uint64_t check;
     PyObject *message = NULL;
     /* With no rows a key frame takes no more than a delta, and heals whatever there is. */
-    bool is_key = self->resync || PyDict_Size(self->rows.slot_of) == 0;
+    bool is_key = self->resync || PyDict_GET_SIZE(self->rows.slot_of) == 0;
     if (is_key)
         flags |= MESSAGE_KEY;
     put_head(&step);
@@ -243,7 +243,7 @@ static PyObject *get_scheduled(struct delta_object *self, void *Py_UNUSED(closur
 }
 
 static Py_ssize_t delta_length(struct delta_object *self) {
-    return PyDict_Size(self->rows.slot_of);
+    return PyDict_GET_SIZE(self->rows.slot_of);
 }
 
 static PyMethodDef encoder_methods[] = {

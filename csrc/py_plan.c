@@ -90,7 +90,7 @@ static enum code code_of(PyObject *value) {
         return CODE_INT;
     if (PyList_CheckExact(value))
         return PyList_GET_SIZE(value) == 0 ? CODE_LIST : CODE_INTS;
-    if (PyDict_CheckExact(value) && PyDict_Size(value) == 0)
+    if (PyDict_CheckExact(value) && PyDict_GET_SIZE(value) == 0)
         return CODE_DICT;
     if (PyUnicode_CheckExact(value))
         return CODE_TEXT;
@@ -161,6 +161,7 @@ static bool put_records(struct step *step, const struct plan_object *plan, PyObj
     pack_byte(&step->out, CODE_KIND);
     pack_varint(&step->out, (uint64_t)n);
     for (Py_ssize_t i = 0; i < n; i++)
+        /* Looked up with its bounds: an attribute's code may have made the list shorter. */
         if (!put_record(step, plan, PyList_GetItem(list, i)))
             return false;
     return true;
@@ -222,7 +223,9 @@ static bool put_extras(struct step *step, const struct plan_object *plan, PyObje
 /* A new reference. Mostly it lies in the record's dict, where it is found sooner. */
 static PyObject *get_attribute(PyObject *record, PyObject *attributes, PyObject *name) {
     PyObject *value = attributes ? PyDict_GetItemWithError(attributes, name) : NULL;
-    return value ? Py_NewRef(value) : PyObject_GetAttr(record, name);
+    if (value || PyErr_Occurred())
+        return Py_XNewRef(value);
+    return PyObject_GetAttr(record, name);
 }
 
 bool put_record(struct step *step, const struct plan_object *plan, PyObject *record) {

@@ -197,9 +197,9 @@ static enum fit put_counted_keys(struct step *step, PyObject *dict, const struct
 }
 
 static enum fit put_counts(struct step *step, PyObject *value) {
-    if (!PyDict_CheckExact(value) || PyDict_Size(value) == 0)
+    if (!PyDict_CheckExact(value) || PyDict_GET_SIZE(value) == 0)
         return UNFIT;
-    Py_ssize_t n = PyDict_Size(value);
+    Py_ssize_t n = PyDict_GET_SIZE(value);
     if (!ints_reserve(&step->actual, (size_t)n) || !ints_reserve(&step->predicted, (size_t)n))
         return FAILED;
     const struct slots *base = counts_base(step);

@@ -102,7 +102,7 @@ enum fit put_order(struct step *step, PyObject *value) {
 static bool same_index(PyObject *a, PyObject *b) {
     Py_ssize_t at = 0, bt = 0;
     PyObject *a_key, *a_value, *b_key, *b_value;
-    if (!b || PyDict_Size(a) != PyDict_Size(b))
+    if (!b || PyDict_GET_SIZE(a) != PyDict_GET_SIZE(b))
         return false;
     while (PyDict_Next(a, &at, &a_key, &a_value) && PyDict_Next(b, &bt, &b_key, &b_value)) {
         int64_t x, y;
@@ -117,7 +117,7 @@ static bool same_index(PyObject *a, PyObject *b) {
 static bool is_index_of(PyObject *dict, PyObject *keys) {
     Py_ssize_t position = 0, n = PyList_GET_SIZE(keys);
     PyObject *key, *value;
-    if (PyDict_Size(dict) != n)
+    if (PyDict_GET_SIZE(dict) != n)
         return false;
     while (PyDict_Next(dict, &position, &key, &value)) {
         int64_t place;
@@ -136,7 +136,7 @@ static PyObject *keys_of(PyObject *dict_or_list) {
 
 enum fit put_index(struct step *step, PyObject *value) {
     struct reply_base *base = step->reply;
-    if (!PyDict_CheckExact(value) || PyDict_Size(value) == 0 || !base->has_order)
+    if (!PyDict_CheckExact(value) || PyDict_GET_SIZE(value) == 0 || !base->has_order)
         return UNFIT;
     if (same_index(value, base->index)) {
         pack_byte(&step->out, ORDER_SAME);

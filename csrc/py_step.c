@@ -142,7 +142,7 @@ static bool add_parts(struct digest *digest, PyObject *cold) {
 /* The first part and the cold ones as a message: bytes, or a list if there are buffers. */
 static PyObject *join(struct packer *out, PyObject *cold) {
     if (cold && PyBytes_Check(cold)) {
-        pack_bytes(out, PyBytes_AsString(cold), (size_t)PyBytes_Size(cold));
+        pack_bytes(out, PyBytes_AS_STRING(cold), (size_t)PyBytes_GET_SIZE(cold));
         cold = NULL;
     }
     if (out->failed)

@@ -9,7 +9,7 @@ static enum fit put_known_keys(struct step *step, PyObject *dict, const struct s
                                struct slots *slots) {
     Py_ssize_t position = 0, i = 0;
     PyObject *key, *value;
-    if (!slots_resize(slots, (size_t)PyDict_Size(dict)))
+    if (!slots_resize(slots, (size_t)PyDict_GET_SIZE(dict)))
         return out_of_memory();
     while (PyDict_Next(dict, &position, &key, &value)) {
         if (!PyUnicode_CheckExact(key) || !PyList_CheckExact(value))
@@ -46,7 +46,7 @@ static enum fit put_token_lists(struct step *step, PyObject *lists, struct slots
 
 enum fit put_tokens(struct step *step, PyObject *value) {
     struct slots slots = {0};
-    if (!PyDict_CheckExact(value) || PyDict_Size(value) == 0)
+    if (!PyDict_CheckExact(value) || PyDict_GET_SIZE(value) == 0)
         return UNFIT;
     return put_each(step, value, &slots, put_token_lists);
 }
@@ -121,7 +121,7 @@ static enum fit put_tail_lists(struct step *step, PyObject *lists, struct slots 
 
 enum fit put_tails(struct step *step, PyObject *value) {
     struct slots slots = {0};
-    if (!PyDict_CheckExact(value) || PyDict_Size(value) == 0)
+    if (!PyDict_CheckExact(value) || PyDict_GET_SIZE(value) == 0)
         return UNFIT;
     return put_each(step, value, &slots, put_tail_lists);
 }

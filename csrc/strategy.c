@@ -10,7 +10,10 @@ enum {
     LATE_NS = 50 * 1000,   /* how late a sleep ends, before anything is known of it */
     STEP_NS = 1000 * 1000, /* what takes longer is work on a step, in which ranks wait for others */
     AWAKE_NS = 250 * 1000 * 1000, /* and in what takes longer than this they compute for longer */
-    DEAF_NS = 100 * 1000 * 1000,  /* after looking for so long the caller asks for signals */
+    /* After so long the caller asks for signals. They end a sleep, but not a look; and one that has
+     * come just before a sleep doesn't end that. */
+    LOOK_NS = 100 * 1000 * 1000,
+    DOZE_NS = 500 * 1000 * 1000,
     MISSES = 4, /* after so many in a row nothing is predicted until one comes true */
 };
 
@@ -141,49 +144,39 @@ static enum wait_result wait_auto(struct strategy *strategy, struct waiting *wai
     return wait_until(waiter, 0, deadline_ns);
 }
 
-/* Looks until `end_ns`, but not for long: a signal doesn't end it, as it ends a sleep. */
-static enum wait_result look_awhile(const struct waiter *waiter, uint64_t end_ns) {
-    uint64_t soon_ns = monotonic_ns() + DEAF_NS;
-    if (wait_look(waiter, earlier(end_ns, soon_ns)))
-        return WAIT_READY;
-    return end_ns <= soon_ns ? WAIT_TIMEOUT : WAIT_SIGNAL;
-}
-
-static enum wait_result spin_awhile(const struct waiter *waiter, uint64_t end_ns) {
-    uint64_t now = monotonic_ns(), left_ns = end_ns > now ? end_ns - now : 0;
-    if (wait_spin(waiter, earlier(left_ns, DEAF_NS)))
-        return WAIT_READY;
-    return left_ns <= DEAF_NS ? WAIT_TIMEOUT : WAIT_SIGNAL;
-}
-
-/* Its core is its ranks' core: it takes what they leave, and while they work on a step the core
- * doesn't fall asleep under them. Only for as long as such steps take; then it is silence. */
-static enum wait_result wait_awake(struct strategy *strategy, struct waiting *waiting,
-                                   const struct waiter *waiter, uint64_t deadline_ns) {
+/* What WAIT_AWAKE is at this moment, and until when. Its core is its ranks' core: it takes what
+ * they leave, and while they work on a step the core doesn't fall asleep under them. Only for as
+ * long as such steps take; then it is silence. */
+static enum wait_strategy awake_now(struct strategy *strategy, const struct waiting *waiting,
+                                    uint64_t now_ns, uint64_t *end_ns) {
     uint64_t usual_ns = predict_longest(predictor_of(strategy, waiting));
     if (usual_ns < STEP_NS)
-        return wait_auto(strategy, waiting, waiter, deadline_ns);
-    uint64_t end_ns = earlier(waiting->start_ns + earlier(2 * usual_ns, AWAKE_NS), deadline_ns);
-    if (monotonic_ns() >= end_ns)
-        return wait_until(waiter, 0, deadline_ns);
-    enum wait_result result = look_awhile(waiter, end_ns);
-    return result == WAIT_TIMEOUT && end_ns < deadline_ns ? WAIT_SIGNAL : result;
+        return WAIT_AUTO;
+    uint64_t silence_ns = waiting->start_ns + earlier(2 * usual_ns, AWAKE_NS);
+    if (now_ns >= silence_ns)
+        return WAIT_PARK;
+    *end_ns = earlier(*end_ns, silence_ns);
+    return WAIT_YIELD;
 }
 
 enum wait_result strategy_wait(struct strategy *strategy, struct waiting *waiting,
                                const struct waiter *waiter, uint64_t deadline_ns) {
-    switch (strategy->kind) {
-    case WAIT_SPIN:
-        return spin_awhile(waiter, deadline_ns);
-    case WAIT_YIELD:
-        return look_awhile(waiter, deadline_ns);
-    case WAIT_PARK:
-        return wait_until(waiter, 0, deadline_ns);
-    case WAIT_AWAKE:
-        return wait_awake(strategy, waiting, waiter, deadline_ns);
-    default:
-        return wait_auto(strategy, waiting, waiter, deadline_ns);
-    }
+    uint64_t now = monotonic_ns(), end_ns = deadline_ns;
+    enum wait_strategy kind = strategy->kind;
+    if (kind == WAIT_AWAKE)
+        kind = awake_now(strategy, waiting, now, &end_ns);
+    bool looks = kind == WAIT_SPIN || kind == WAIT_YIELD;
+    end_ns = earlier(end_ns, now + (looks ? LOOK_NS : DOZE_NS));
+    enum wait_result result;
+    if (kind == WAIT_SPIN)
+        result = wait_spin(waiter, end_ns > now ? end_ns - now : 0) ? WAIT_READY : WAIT_TIMEOUT;
+    else if (kind == WAIT_YIELD)
+        result = wait_look(waiter, end_ns) ? WAIT_READY : WAIT_TIMEOUT;
+    else if (kind == WAIT_PARK)
+        result = wait_until(waiter, 0, end_ns);
+    else
+        result = wait_auto(strategy, waiting, waiter, end_ns);
+    return result == WAIT_TIMEOUT && end_ns < deadline_ns ? WAIT_SIGNAL : result;
 }
 
 void strategy_learn(struct strategy *strategy, const struct waiting *waiting,

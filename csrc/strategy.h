@@ -45,8 +45,8 @@ void strategy_init(struct strategy *strategy, enum wait_strategy kind, struct sp
 bool strategy_begin(struct strategy *strategy, struct waiting *waiting, const struct waiter *waiter,
                     uint64_t spin_ns);
 
-/* The rest of it. Returns at the deadline, and with WAIT_SIGNAL when a signal has come, or may have
- * come while it looked; call it again to go on. */
+/* The rest of it. Returns at the deadline, and with WAIT_SIGNAL when a signal has come, or now and
+ * then because one may have; call it again to go on. */
 enum wait_result strategy_wait(struct strategy *strategy, struct waiting *waiting,
                                const struct waiter *waiter, uint64_t deadline_ns);
 

@@ -15,6 +15,7 @@ from mpspmd.cli.checks import CHECKS, Finding, Level, Plan
 from mpspmd.cli.command import CONTEXT, run_command
 from mpspmd.config import RuntimeConfig
 from mpspmd.errors import ConfigError, MpSpmdError
+from mpspmd.runtime.leave import leave
 
 _SLOW_ROUND_TRIP_US = 1000.0
 
@@ -98,4 +99,4 @@ def _table(findings: list[Finding]) -> Table:
 
 
 def main() -> None:
-    sys.exit(run_command(app, "mpspmd-doctor"))
+    leave(run_command(app, "mpspmd-doctor"))

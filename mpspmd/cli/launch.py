@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import re
 import sys
 from typing import Annotated, Any
@@ -11,6 +10,7 @@ import typer
 
 from mpspmd.cli.command import CONTEXT, run_command
 from mpspmd.errors import ConfigError, SegmentError
+from mpspmd.runtime.leave import leave
 
 _EPILOG = """\
 Examples, from the project's folder:
@@ -210,6 +210,4 @@ def _n_ranks(text: str) -> int:
 
 
 def main() -> None:
-    code = run_command(app, "mpspmd-launch")
-    gc.freeze()  # or the interpreter's end looks through all of torch: half a second
-    sys.exit(code)
+    leave(run_command(app, "mpspmd-launch"))

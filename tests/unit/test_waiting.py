@@ -117,11 +117,16 @@ def test_an_engine_sleeps_while_a_step_is_under_way_if_it_has_a_core_of_its_own(
     try:
         config = RuntimeConfig(wait="auto")
         with Engine(workers.Calculator, world_size=world_size, config=config) as engine:
-            for _ in range(6):
+
+            def slept() -> bool:
+                before = engine._channel.replies.wait_counts["parks"]
                 engine.collective_rpc("sleep", args=(0.1,))
-            before = engine._channel.replies.wait_counts["parks"]
-            engine.collective_rpc("sleep", args=(0.1,))
-            slept = engine._channel.replies.wait_counts["parks"] > before
+                return engine._channel.replies.wait_counts["parks"] > before
+
+            for _ in range(6):
+                slept()
+            # A single reply that is late, on a busy machine, is slept for in either case.
+            always = all(slept() for _ in range(5))
     finally:
         os.sched_setaffinity(0, usable)
-    assert slept == (len(cores) > world_size)
+    assert always == (len(cores) > world_size)
