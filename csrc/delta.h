@@ -97,10 +97,13 @@ static inline uint64_t digest_cell(uint32_t slot, int64_t value) {
 struct plan_object {
     PyObject_HEAD PyTypeObject *type;
     newfunc make;
-    PyObject *nothing; /* () */
-    PyObject *blank;   /* dict: every field's name -> None, in order */
-    PyObject *known;   /* frozenset: names of attributes that are fields, or follow from fields */
-    bool has_dict;     /* its instances do */
+    PyObject *nothing;   /* () */
+    PyObject *blank;     /* dict: every field's name -> None, in order */
+    PyObject *known;     /* frozenset: names of attributes that are fields, or follow from fields */
+    PyObject *dict_name; /* "__dict__" */
+    bool has_dict;       /* its instances do, */
+    bool in_dict;        /* and all fields are in there: none is a slot or a property */
+    uint32_t kinds;      /* a bit for each that is used, in records within too */
     Py_ssize_t n_fields;
     struct field {
         PyObject *name;
@@ -221,6 +224,9 @@ static inline bool same_items(PyObject *a, PyObject *b) {
 
 PyObject *int_list(struct module_state *module, const int64_t *values, size_t n);
 enum fit out_of_memory(void);
+enum fit
+was_changed(void); /* FAILED: somebody's code, called on the way, has changed a container */
+bool check_plan(const struct plan_object *plan, bool is_reply); /* false with an exception set */
 const char *text_of(PyObject *text,
                     Py_ssize_t *length); /* NULL, without an exception, if not UTF-8 */
 PyObject *get_text(struct step *step, size_t length);

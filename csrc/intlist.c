@@ -323,7 +323,9 @@ static void unpack_patches(struct unpacker *unpacker, const struct slots *base,
                            struct slots *target) {
     size_t n = unpack_length(unpacker), shared = base->n < n ? base->n : n;
     size_t patches = unpack_length(unpacker), next = 0;
-    if (unpacker->bad || patches < n - shared || !slots_resize(target, n)) {
+    /* A patch is two numbers, of a byte at least. */
+    if (unpacker->bad || patches < n - shared ||
+        patches > (size_t)(unpacker->end - unpacker->at) / 2 || !slots_resize(target, n)) {
         unpacker->bad = true;
         return;
     }

@@ -89,6 +89,9 @@ PyObject *raise_result(PyObject *self, const struct ring *ring, enum ring_result
 /* False, with an exception set, in a forked child. */
 bool check_generation(unsigned generation);
 
+/* The same, also for a page that isn't writable. */
+bool check_page(struct page_object *page);
+
 /* Nanoseconds of CLOCK_MONOTONIC from seconds (a float, an int, or None for never); 0 on error. */
 uint64_t deadline_of(PyObject *timeout);
 

@@ -19,7 +19,8 @@ static PyObject *delta_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     static char *names[] = {"plan", NULL};
     struct module_state *module = PyType_GetModuleState(type);
     PyObject *plan;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!", names, module->plan_type, &plan))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!", names, module->plan_type, &plan) ||
+        !check_plan((struct plan_object *)plan, false))
         return NULL;
     struct delta_object *self = (struct delta_object *)PyType_GenericAlloc(type, 0);
     if (!self)
@@ -181,10 +182,13 @@ static PyObject *read_fields(struct delta_object *self, struct step *step, uint8
     PyObject *extra = Py_None;
     if (flags & MESSAGE_EXTRA && step->cold)
         extra = PyList_GetItem(step->cold, step->next_cold++);
+    Py_XINCREF(extra);
     PyObject *record = extra ? get_record(step, self->plan) : NULL;
-    if (!record)
+    if (!record) {
+        Py_XDECREF(extra);
         return NULL;
-    return Py_BuildValue("NKy#O", record, (unsigned long long)note, (const char *)label,
+    }
+    return Py_BuildValue("NKy#N", record, (unsigned long long)note, (const char *)label,
                          (Py_ssize_t)length, extra);
 }
 
@@ -194,9 +198,9 @@ static PyObject *decode_accepted(struct delta_object *self, struct step *step, P
     /* What can't be unpickled is reported, but the rows go on with the other end's. */
     if (!get_cold(step, payload, head, loads))
         PyErr_Fetch(&type, &value, &traceback);
-    if (head->flags & MESSAGE_KEY && !begin_key_frame(self))
-        return NULL;
-    PyObject *result = read_fields(self, step, head->flags);
+    PyObject *result = NULL;
+    if (!(head->flags & MESSAGE_KEY) || begin_key_frame(self))
+        result = read_fields(self, step, head->flags);
     self->resync = !result;
     self->sequence = head->sequence;
     if (result && !finish(self, step, head->check))

@@ -99,11 +99,11 @@ static PyObject *get_trend(struct step *step) {
     return get_column(step, COLUMN_TREND, COLUMN_TREND_STEP);
 }
 
-static PyObject *counts_of(struct step *step, PyObject *keys) {
+static PyObject *counts_of(struct step *step) {
     PyObject *dict = PyDict_New();
     for (size_t i = 0; dict && i < step->counted.n; i++) {
         PyObject *count = int_object(step->module, step->actual.at[i]);
-        if (!count || PyDict_SetItem(dict, PyList_GET_ITEM(keys, (Py_ssize_t)i), count) != 0)
+        if (!count || PyDict_SetItem(dict, step->rows->keys[step->counted.at[i]], count) != 0)
             Py_CLEAR(dict);
         Py_XDECREF(count);
     }
@@ -127,7 +127,7 @@ static PyObject *get_counts(struct step *step) {
     if (!order)
         return NULL;
     if (!order->counts)
-        order->counts = counts_of(step, order->keys);
+        order->counts = counts_of(step);
     return order->counts ? PyDict_Copy(order->counts) : NULL;
 }
 

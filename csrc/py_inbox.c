@@ -82,6 +82,9 @@ static PyObject *inbox_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
                                          "StatusLine | None, page: StatusPage | None, wait: int)");
         return NULL;
     }
+    if ((line != Py_None && !check_page(((struct line_object *)line)->owner)) ||
+        (page != Py_None && !check_page((struct page_object *)page)))
+        return NULL;
     struct inbox_object *self = (struct inbox_object *)PyType_GenericAlloc(type, 0);
     if (!self)
         return NULL;
@@ -195,14 +198,20 @@ static PyObject *make_result(struct inbox_object *self, Py_ssize_t i) {
         status_add(&self->line->requests, 1);
     }
     self->next = i + 1 < self->n_rings ? i + 1 : 0;
-    PyObject *result = PyTuple_New(4);
-    if (!result) {
+    PyObject *ring = PyLong_FromSsize_t(i), *number = PyLong_FromUnsignedLong(kind);
+    PyObject *step = PyLong_FromUnsignedLongLong(tag), *result = PyTuple_New(4);
+    if (!ring || !number || !step || !result) {
+        Py_XDECREF(ring);
+        Py_XDECREF(number);
+        Py_XDECREF(step);
+        Py_XDECREF(result);
         Py_DECREF(payload);
+        self->current = -1; /* what is read in place can be read again */
         return NULL;
     }
-    PyTuple_SET_ITEM(result, 0, PyLong_FromSsize_t(i));
-    PyTuple_SET_ITEM(result, 1, PyLong_FromUnsignedLong(kind));
-    PyTuple_SET_ITEM(result, 2, PyLong_FromUnsignedLongLong(tag));
+    PyTuple_SET_ITEM(result, 0, ring);
+    PyTuple_SET_ITEM(result, 1, number);
+    PyTuple_SET_ITEM(result, 2, step);
     PyTuple_SET_ITEM(result, 3, payload);
     return result;
 }

@@ -65,8 +65,8 @@ static void stop_watching(struct life_object *self) {
 
 static void close_life(struct life_object *self) {
     bool held = self->held;
+    self->held = false; /* now: another thread may close it while this one waits */
     stop_watching(self);
-    self->held = false;
     if (!held || self->generation != fork_generation)
         return;
     Py_BEGIN_ALLOW_THREADS life_release(&self->holder);
@@ -125,7 +125,7 @@ static struct life_object *new_life(PyTypeObject *type, PyObject *page, PyObject
         PyErr_SetString(PyExc_TypeError, "a StatusPage is wanted");
         return NULL;
     }
-    if (!check_generation(((struct page_object *)page)->generation))
+    if (!check_page((struct page_object *)page))
         return NULL;
     struct life_object *self = (struct life_object *)PyType_GenericAlloc(type, 0);
     if (!self)

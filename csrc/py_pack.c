@@ -46,9 +46,9 @@ static Py_ssize_t size_of(PyObject *value, int depth) {
         return -1;
     for (Py_ssize_t i = 0; i < n; i++) {
         Py_ssize_t item = size_of(PyTuple_GET_ITEM(value, i), depth + 1);
-        if (item < 0)
+        /* What is in there many times is counted, and would be sent, each time. */
+        if (item < 0 || (total += item) > MAX_BYTES)
             return -1;
-        total += item;
     }
     return total;
 }

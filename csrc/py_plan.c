@@ -18,6 +18,37 @@ enum code {
     CODE_KIND, /* as the field's kind says */
 };
 
+enum {
+    /* What needs the rows that requests have, what an order that replies have, */
+    ROW_KINDS = 1 << FIELD_KEYS | 1 << FIELD_COUNTS | 1 << FIELD_PROGRESS | 1 << FIELD_TREND |
+                1 << FIELD_TAILS | 1 << FIELD_TOKENS | 1 << FIELD_KEYSET | 1 << FIELD_FINISHED,
+    REPLY_KINDS = 1 << FIELD_ORDER | 1 << FIELD_INDEX,
+    /* and what there is but one of in a message. */
+    LONE_KINDS =
+        (ROW_KINDS | REPLY_KINDS | 1 << FIELD_SUM) & ~(1 << FIELD_KEYSET | 1 << FIELD_TOKENS),
+};
+
+static bool add_kinds(struct plan_object *self, const struct field *field) {
+    uint32_t kinds = 1U << field->kind | (field->record ? field->record->kinds : 0);
+    bool lone = !(self->kinds & kinds & LONE_KINDS);
+    if (field->kind == FIELD_RECORDS && (kinds & (ROW_KINDS | REPLY_KINDS)))
+        lone = false;
+    self->kinds |= kinds;
+    if (!lone || ((self->kinds & ROW_KINDS) && (self->kinds & REPLY_KINDS)))
+        PyErr_Format(PyExc_ValueError,
+                     "field %R: its kind is for requests and others are for replies, or the "
+                     "message would have two of it",
+                     field->name);
+    return !PyErr_Occurred();
+}
+
+bool check_plan(const struct plan_object *plan, bool is_reply) {
+    if (!(plan->kinds & (is_reply ? ROW_KINDS : REPLY_KINDS)))
+        return true;
+    PyErr_Format(PyExc_ValueError, "this plan is one for %s", is_reply ? "requests" : "replies");
+    return false;
+}
+
 static bool add_field(struct plan_object *self, PyTypeObject *plan_type, PyObject *item) {
     PyObject *name, *record;
     int kind;
@@ -35,28 +66,34 @@ static bool add_field(struct plan_object *self, PyTypeObject *plan_type, PyObjec
     *field = (struct field){.name = name, .kind = (enum field_kind)kind};
     if (has_record)
         field->record = (struct plan_object *)Py_NewRef(record);
-    return true;
+    return add_kinds(self, field);
 }
 
 static PyObject *plan_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"cls", "fields", "blank", "known", "has_dict", NULL};
+    static char *names[] = {"cls", "fields", "blank", "known", "has_dict", "in_dict", NULL};
     PyObject *cls, *fields, *blank, *known;
-    int has_dict;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O!O!p:Plan", names, &PyType_Type, &cls,
+    int has_dict, in_dict;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O!O!pp:Plan", names, &PyType_Type, &cls,
                                      &PyTuple_Type, &fields, &PyDict_Type, &blank,
-                                     &PyFrozenSet_Type, &known, &has_dict))
+                                     &PyFrozenSet_Type, &known, &has_dict, &in_dict))
         return NULL;
+    newfunc make = (newfunc)PyType_GetSlot((PyTypeObject *)cls, Py_tp_new);
+    if (!make)
+        return PyErr_Format(PyExc_TypeError, "%R has no instances", cls);
     struct plan_object *self = (struct plan_object *)PyType_GenericAlloc(type, 0);
     if (!self)
         return NULL;
     self->type = (PyTypeObject *)Py_NewRef(cls);
-    self->make = (newfunc)PyType_GetSlot((PyTypeObject *)cls, Py_tp_new);
+    self->make = make;
     self->nothing = PyTuple_New(0);
+    self->dict_name = PyUnicode_InternFromString("__dict__");
     self->blank = PyDict_Copy(blank);
     self->known = Py_NewRef(known);
     self->has_dict = has_dict;
+    self->in_dict = in_dict;
     self->fields = PyMem_Calloc((size_t)PyTuple_GET_SIZE(fields) + 1, sizeof *self->fields);
-    bool made = self->nothing && self->blank && (self->fields || PyErr_NoMemory());
+    bool made =
+        self->nothing && self->dict_name && self->blank && (self->fields || PyErr_NoMemory());
     for (Py_ssize_t i = 0; made && i < PyTuple_GET_SIZE(fields); i++)
         made = add_field(self, type, PyTuple_GET_ITEM(fields, i));
     if (!made)
@@ -74,6 +111,7 @@ static void plan_dealloc(PyObject *object) {
     PyMem_Free(self->fields);
     Py_XDECREF((PyObject *)self->type);
     Py_XDECREF(self->nothing);
+    Py_XDECREF(self->dict_name);
     Py_XDECREF(self->blank);
     Py_XDECREF(self->known);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
@@ -160,11 +198,17 @@ static bool put_records(struct step *step, const struct plan_object *plan, PyObj
     Py_ssize_t n = PyList_GET_SIZE(list);
     pack_byte(&step->out, CODE_KIND);
     pack_varint(&step->out, (uint64_t)n);
-    for (Py_ssize_t i = 0; i < n; i++)
-        /* Looked up with its bounds: an attribute's code may have made the list shorter. */
-        if (!put_record(step, plan, PyList_GetItem(list, i)))
-            return false;
-    return true;
+    bool put = true;
+    for (Py_ssize_t i = 0; put && i < n; i++) {
+        /* Looked at anew each time: an attribute's code may have changed the list. */
+        PyObject *record = i < PyList_GET_SIZE(list) ? Py_NewRef(PyList_GET_ITEM(list, i)) : NULL;
+        if (record && Py_IS_TYPE(record, plan->type))
+            put = put_record(step, plan, record);
+        else
+            put = was_changed() == FITS;
+        Py_XDECREF(record);
+    }
+    return put;
 }
 
 static bool are_records(PyObject *value, const struct plan_object *plan) {
@@ -197,21 +241,28 @@ static bool put_field(struct step *step, const struct field *field, PyObject *va
 static PyObject *find_extras(const struct plan_object *plan, PyObject *attributes) {
     PyObject *extras = NULL, *name, *value;
     Py_ssize_t position = 0;
-    while (PyDict_Next(attributes, &position, &name, &value)) {
+    bool found = true;
+    while (found && PyDict_Next(attributes, &position, &name, &value)) {
+        /* A name's own code may be asked whether it is equal to another's. */
+        Py_INCREF(name);
+        Py_INCREF(value);
         int known = PySet_Contains(plan->known, name);
-        if (known == 0 && !extras && !(extras = PyDict_New()))
-            return NULL;
-        if (known < 0 || (known == 0 && PyDict_SetItem(extras, name, value) != 0)) {
-            Py_XDECREF(extras);
-            return NULL;
-        }
+        found = known >= 0;
+        if (known == 0)
+            found = (extras || (extras = PyDict_New())) && PyDict_SetItem(extras, name, value) == 0;
+        Py_DECREF(name);
+        Py_DECREF(value);
     }
+    if (!found)
+        Py_CLEAR(extras);
     return extras;
 }
 
-static bool put_extras(struct step *step, const struct plan_object *plan, PyObject *attributes) {
+/* `n_found`: how many of the attributes are fields. */
+static bool put_extras(struct step *step, const struct plan_object *plan, PyObject *attributes,
+                       Py_ssize_t n_found) {
     PyObject *extras = NULL;
-    if (attributes && PyDict_GET_SIZE(attributes) != plan->n_fields)
+    if (attributes && PyDict_GET_SIZE(attributes) != n_found)
         extras = find_extras(plan, attributes);
     if (PyErr_Occurred())
         return false;
@@ -220,9 +271,11 @@ static bool put_extras(struct step *step, const struct plan_object *plan, PyObje
     return put;
 }
 
-/* A new reference. Mostly it lies in the record's dict, where it is found sooner. */
-static PyObject *get_attribute(PyObject *record, PyObject *attributes, PyObject *name) {
+/* A new reference. Mostly it lies in the record's dict, where it is found sooner; and counted. */
+static PyObject *get_attribute(PyObject *record, PyObject *attributes, PyObject *name,
+                               Py_ssize_t *n_found) {
     PyObject *value = attributes ? PyDict_GetItemWithError(attributes, name) : NULL;
+    *n_found += value != NULL;
     if (value || PyErr_Occurred())
         return Py_XNewRef(value);
     return PyObject_GetAttr(record, name);
@@ -231,12 +284,13 @@ static PyObject *get_attribute(PyObject *record, PyObject *attributes, PyObject 
 bool put_record(struct step *step, const struct plan_object *plan, PyObject *record) {
     PyObject *attributes = plan->has_dict ? PyObject_GenericGetDict(record, NULL) : NULL;
     bool put = attributes || !plan->has_dict;
+    Py_ssize_t n_found = 0;
     for (Py_ssize_t i = 0; put && i < plan->n_fields; i++) {
-        PyObject *value = get_attribute(record, attributes, plan->fields[i].name);
+        PyObject *value = get_attribute(record, attributes, plan->fields[i].name, &n_found);
         put = value && put_field(step, &plan->fields[i], value);
         Py_XDECREF(value);
     }
-    put = put && put_extras(step, plan, attributes);
+    put = put && put_extras(step, plan, attributes, n_found);
     Py_XDECREF(attributes);
     return put;
 }
@@ -312,12 +366,13 @@ static bool set_value(PyObject *attributes, PyObject *name, PyObject *value) {
 static PyObject *make_record(const struct plan_object *plan, PyObject *attributes) {
     PyObject *record = plan->make(plan->type, plan->nothing, NULL);
     int failed = record ? 0 : -1;
-    if (record && plan->has_dict)
-        failed = PyObject_GenericSetDict(record, attributes, NULL);
-    for (Py_ssize_t i = 0; !failed && !plan->has_dict && i < plan->n_fields; i++) {
-        PyObject *name = plan->fields[i].name;
-        failed = PyObject_GenericSetAttr(record, name, PyDict_GetItemWithError(attributes, name));
-    }
+    PyObject *name, *value;
+    Py_ssize_t position = 0;
+    /* Not PyObject_GenericSetDict(): CPython 3.13's leaves the instance's own values in force. */
+    if (record && plan->in_dict)
+        failed = PyObject_GenericSetAttr(record, plan->dict_name, attributes);
+    while (!failed && !plan->in_dict && PyDict_Next(attributes, &position, &name, &value))
+        failed = PyObject_GenericSetAttr(record, name, value);
     if (failed)
         Py_CLEAR(record);
     return record;

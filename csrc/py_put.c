@@ -182,8 +182,9 @@ static Py_ssize_t read_counts(struct step *step, PyObject *dict, const struct sl
     return (Py_ssize_t)n_same;
 }
 
-static enum fit put_counted_keys(struct step *step, PyObject *dict, const struct slots *base,
-                                 bool same) {
+/* `n`: of how many keys the counts have been read. */
+static enum fit put_counted_keys(struct step *step, PyObject *dict, Py_ssize_t n,
+                                 const struct slots *base, bool same) {
     if (same) {
         pack_byte(&step->out, 0);
         return slots_copy(&step->counted, base) ? FITS : out_of_memory();
@@ -192,6 +193,8 @@ static enum fit put_counted_keys(struct step *step, PyObject *dict, const struct
     if (!keys)
         return FAILED;
     enum fit fit = put_unknown(step, keys, &step->counted);
+    if (fit == FITS && PyList_GET_SIZE(keys) != n)
+        fit = was_changed();
     Py_DECREF(keys);
     return fit;
 }
@@ -206,7 +209,7 @@ static enum fit put_counts(struct step *step, PyObject *value) {
     uint64_t changed;
     Py_ssize_t n_same = read_counts(step, value, base, &changed);
     bool same = n_same == n && (size_t)n == base->n;
-    enum fit fit = n_same < 0 ? UNFIT : put_counted_keys(step, value, base, same);
+    enum fit fit = n_same < 0 ? UNFIT : put_counted_keys(step, value, n, base, same);
     if (fit != FITS) {
         step->counted.n = 0;
         return fit;

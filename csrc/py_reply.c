@@ -45,10 +45,10 @@ static bool find_places(struct step *step) {
 
 /* The place of each key among the scheduled ones; UINT32_MAX for a key that wasn't scheduled. */
 static bool places_of(struct step *step, PyObject *keys, struct slots *places, bool *all) {
-    Py_ssize_t n = PyList_GET_SIZE(keys);
     *all = true;
     if (!find_places(step))
         return false;
+    Py_ssize_t n = PyList_GET_SIZE(keys);
     if (!slots_resize(places, (size_t)n))
         return out_of_memory() == FITS;
     for (Py_ssize_t i = 0; i < n; i++) {
@@ -249,7 +249,7 @@ PyObject *plan_encode(PyObject *self, PyObject *const *args, Py_ssize_t n_args) 
         PyErr_SetString(PyExc_TypeError, "encode_reply(record, base, dumps)");
         return NULL;
     }
-    if (!read_base(&base, args[1], &seed))
+    if (!check_plan(plan, true) || !read_base(&base, args[1], &seed))
         return NULL;
     struct step step = {.module = module_state_of(self), .reply = &base};
     PyObject *message = NULL, *order = NULL, *result = NULL;
@@ -296,7 +296,8 @@ PyObject *plan_decode(PyObject *self, PyObject *const *args, Py_ssize_t n_args) 
         PyErr_SetString(PyExc_TypeError, "decode_reply(payload, base, loads)");
         return NULL;
     }
-    if (!read_base(&base, args[1], &seed) || PyObject_GetBuffer(args[0], &message, PyBUF_SIMPLE))
+    if (!check_plan((const struct plan_object *)self, true) || !read_base(&base, args[1], &seed) ||
+        PyObject_GetBuffer(args[0], &message, PyBUF_SIMPLE))
         return NULL;
     struct step step = {.module = module_state_of(self), .reply = &base};
     PyObject *order = NULL, *result = NULL;

@@ -73,7 +73,9 @@ void rows_close(struct rows *rows) {
         Py_XDECREF(rows->keys[slot]);
         free(rows->tokens[slot].at);
     }
-    for (int i = 0; i < N_ORDERS && rows->orders[i]; i++) {
+    for (int i = 0; i < N_ORDERS; i++) {
+        if (!rows->orders[i])
+            continue;
         order_clear(rows->orders[i]);
         slots_free(&rows->orders[i]->slots);
         PyMem_Free(rows->orders[i]);

@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 /* False, with an exception set, where writing would be a segmentation fault. */
-static bool check_writable(struct page_object *page) {
+bool check_page(struct page_object *page) {
     if (!check_generation(page->generation))
         return false;
     if (!page->writable)
@@ -113,7 +113,7 @@ static PyObject *page_steps(struct page_object *self, void *Py_UNUSED(closure)) 
 
 static PyObject *page_sent(struct page_object *self, PyObject *step_object) {
     unsigned long long step = PyLong_AsUnsignedLongLong(step_object);
-    if (PyErr_Occurred() || !check_writable(self))
+    if (PyErr_Occurred() || !check_page(self))
         return NULL;
     atomic_store_explicit(&self->page->about.steps, step, memory_order_relaxed);
     Py_RETURN_NONE;
@@ -137,7 +137,7 @@ static PyObject *line_enter(struct line_object *self, PyObject *const *args, Py_
     unsigned long long step = n_args == 3 ? PyLong_AsUnsignedLongLong(args[1]) : 0;
     char *method = NULL;
     Py_ssize_t method_bytes = 0;
-    if (PyErr_Occurred() || !check_writable(self->owner) ||
+    if (PyErr_Occurred() || !check_page(self->owner) ||
         (n_args == 3 && PyBytes_AsStringAndSize(args[2], &method, &method_bytes) != 0))
         return NULL;
     status_enter(self->line, (enum status_phase)phase, step, method, (size_t)method_bytes);
@@ -145,7 +145,7 @@ static PyObject *line_enter(struct line_object *self, PyObject *const *args, Py_
 }
 
 static PyObject *line_open(struct line_object *self, PyObject *Py_UNUSED(none)) {
-    if (!check_writable(self->owner))
+    if (!check_page(self->owner))
         return NULL;
     atomic_store(&self->line->pid, (uint32_t)getpid());
     status_enter(self->line, PHASE_LOADING, 0, "", 0);
@@ -153,7 +153,7 @@ static PyObject *line_open(struct line_object *self, PyObject *Py_UNUSED(none)) 
 }
 
 static PyObject *line_replied(struct line_object *self, PyObject *Py_UNUSED(none)) {
-    if (!check_writable(self->owner))
+    if (!check_page(self->owner))
         return NULL;
     status_add(&self->line->replies, 1);
     Py_RETURN_NONE;

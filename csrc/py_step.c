@@ -12,6 +12,11 @@ enum fit out_of_memory(void) {
     return FAILED;
 }
 
+enum fit was_changed(void) {
+    PyErr_SetString(PyExc_RuntimeError, "a list or dict was changed while it was being encoded");
+    return FAILED;
+}
+
 bool raise_desync(struct module_state *module, const char *format, ...) {
     va_list values;
     va_start(values, format);
@@ -21,7 +26,8 @@ bool raise_desync(struct module_state *module, const char *format, ...) {
 }
 
 bool raise_unreadable(struct module_state *module, const char *format, ...) {
-    if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_MemoryError))
+    if (PyErr_Occurred() &&
+        (PyErr_ExceptionMatches(PyExc_MemoryError) || !PyErr_ExceptionMatches(PyExc_Exception)))
         return false;
     PyErr_Clear();
     va_list values;

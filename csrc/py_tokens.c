@@ -32,7 +32,8 @@ static enum fit put_each(struct step *step, PyObject *dict, struct slots *slots,
     enum fit fit = put_known_keys(step, dict, tokens_base(step), slots);
     if (fit == FITS) {
         PyObject *lists = PyDict_Values(dict);
-        fit = lists ? put(step, lists, slots) : FAILED;
+        bool same = lists && (size_t)PyList_GET_SIZE(lists) == slots->n;
+        fit = same ? put(step, lists, slots) : lists ? was_changed() : FAILED;
         Py_XDECREF(lists);
     }
     slots_free(slots);
@@ -54,6 +55,8 @@ enum fit put_tokens(struct step *step, PyObject *value) {
 /* How much of a list the row has, and the rest of it behind the ints read so far. */
 static enum fit read_tail(struct step *step, PyObject *list, const struct tokens *held,
                           size_t *shared, size_t *end) {
+    if (!PyList_CheckExact(list))
+        return UNFIT;
     Py_ssize_t n = PyList_GET_SIZE(list), i = 0;
     int64_t token;
     for (; i < n && (size_t)i < held->n; i++) {

@@ -7,6 +7,7 @@ struct writer_object {
     PyObject_HEAD struct ring_object *owner;
     struct ring_writer writer;
     struct outgoing message;
+    bool busy;    /* a thread is within one of the methods, */
     bool pending; /* a message is under way, and `views` are held for it */
     Py_ssize_t n_views;
     Py_buffer *views;
@@ -35,7 +36,8 @@ static PyObject *writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         PyErr_SetString(PyExc_TypeError, "Writer(ring: Ring, line: StatusLine | None, wait: int)");
         return NULL;
     }
-    if (!check_generation(((struct ring_object *)ring)->generation))
+    if (!check_generation(((struct ring_object *)ring)->generation) ||
+        (line != Py_None && !check_page(((struct line_object *)line)->owner)))
         return NULL;
     struct writer_object *self = (struct writer_object *)PyType_GenericAlloc(type, 0);
     if (!self)
@@ -95,6 +97,17 @@ static bool hold_part(struct writer_object *self, PyObject *part) {
     return true;
 }
 
+/* A thread that waits for space lets others run, and a signal's handler may come within it. */
+static bool enter(struct writer_object *self) {
+    if (!check_generation(self->owner->generation))
+        return false;
+    if (self->busy)
+        PyErr_SetString(PyExc_RuntimeError, "another thread is at work with this writer");
+    else
+        self->busy = true;
+    return !PyErr_Occurred();
+}
+
 /* Takes (kind, tag, parts) and begins a message of them; parts is bytes or a list of buffers. */
 static bool begin(struct writer_object *self, PyObject *const *args, Py_ssize_t n_args) {
     if (n_args < 3) {
@@ -107,7 +120,7 @@ static bool begin(struct writer_object *self, PyObject *const *args, Py_ssize_t 
     }
     unsigned long kind = PyLong_AsUnsignedLong(args[0]);
     unsigned long long tag = PyLong_AsUnsignedLongLong(args[1]);
-    if (PyErr_Occurred() || !check_generation(self->owner->generation))
+    if (PyErr_Occurred())
         return false;
     if (kind > UINT16_MAX) {
         PyErr_Format(PyExc_OverflowError, "kind %lu: at most %d", kind, UINT16_MAX);
@@ -118,7 +131,10 @@ static bool begin(struct writer_object *self, PyObject *const *args, Py_ssize_t 
     if (!room_for(self, n_parts))
         return false;
     for (Py_ssize_t i = 0; i < n_parts; i++) {
-        if (!hold_part(self, list ? PyList_GetItem(args[2], i) : args[2])) {
+        PyObject *part = Py_XNewRef(list ? PyList_GetItem(args[2], i) : args[2]);
+        bool held = part && hold_part(self, part);
+        Py_XDECREF(part);
+        if (!held) {
             let_go(self);
             return false;
         }
@@ -181,25 +197,30 @@ static int wait_for_space(struct writer_object *self, uint64_t deadline_ns) {
 
 static PyObject *writer_try_send(struct writer_object *self, PyObject *const *args,
                                  Py_ssize_t n_args) {
-    if (!begin(self, args, n_args))
+    if (!enter(self))
         return NULL;
-    int sent = go_on(self);
+    int sent = begin(self, args, n_args) ? go_on(self) : -1;
+    self->busy = false;
     return sent < 0 ? NULL : PyBool_FromLong(sent);
 }
 
 static PyObject *writer_resume(struct writer_object *self, PyObject *Py_UNUSED(none)) {
-    if (!check_generation(self->owner->generation))
+    if (!enter(self))
         return NULL;
-    if (!self->pending) {
+    int sent = -1;
+    if (self->pending)
+        sent = go_on(self);
+    else
         PyErr_SetString(PyExc_RuntimeError, "no message is under way");
-        return NULL;
-    }
-    int sent = go_on(self);
+    self->busy = false;
     return sent < 0 ? NULL : PyBool_FromLong(sent);
 }
 
 static PyObject *writer_abandon(struct writer_object *self, PyObject *Py_UNUSED(none)) {
+    if (!enter(self))
+        return NULL;
     give_up(self);
+    self->busy = false;
     Py_RETURN_NONE;
 }
 
@@ -222,26 +243,36 @@ static PyObject *writer_wait(struct writer_object *self, PyObject *args, PyObjec
         return NULL;
     }
     uint64_t deadline_ns = deadline_of(timeout);
-    if (PyErr_Occurred() || !check_generation(self->owner->generation))
+    if (PyErr_Occurred())
         return NULL;
     struct inbox_object *watched = inbox == Py_None ? NULL : (struct inbox_object *)inbox;
-    if (watched && watched->busy) {
-        PyErr_SetString(PyExc_RuntimeError, "another thread reads this inbox");
+    if (watched && (!check_generation(watched->generation) || watched->busy)) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_RuntimeError, "another thread reads this inbox");
         return NULL;
     }
+    if (!enter(self))
+        return NULL;
     self->watched = watched;
-    int ready = wait_for_space(self, deadline_ns);
-    self->watched = NULL;
-    /* An interrupt of the inbox has ended this wait; left unseen, it would end every next one. */
     if (watched)
+        watched->busy = true;
+    int ready = wait_for_space(self, deadline_ns);
+    self->busy = false;
+    self->watched = NULL;
+    if (watched) {
+        watched->busy = false;
+        /* An interrupt of the inbox has ended this wait; left unseen, it would end every next one.
+         */
         watched->interrupts_seen = watched->interrupts;
+    }
     self->interrupts_seen = self->interrupts;
     return ready < 0 ? NULL : PyBool_FromLong(ready);
 }
 
-static PyObject *writer_send(struct writer_object *self, PyObject *const *args, Py_ssize_t n_args) {
+/* begin() and go_on() until it is out. False with an exception set. */
+static bool send_waiting(struct writer_object *self, PyObject *const *args, Py_ssize_t n_args) {
     if (!begin(self, args, n_args))
-        return NULL;
+        return false;
     int sent = go_on(self);
     if (sent == 0) {
         uint64_t deadline_ns = deadline_of(n_args > 3 ? args[3] : NULL);
@@ -258,7 +289,15 @@ static PyObject *writer_send(struct writer_object *self, PyObject *const *args, 
                 PyErr_SetString(PyExc_TimeoutError, "no space in the ring before the deadline");
         }
     }
-    if (sent != 1)
+    return sent == 1;
+}
+
+static PyObject *writer_send(struct writer_object *self, PyObject *const *args, Py_ssize_t n_args) {
+    if (!enter(self))
+        return NULL;
+    bool sent = send_waiting(self, args, n_args);
+    self->busy = false;
+    if (!sent)
         return NULL;
     Py_RETURN_NONE;
 }

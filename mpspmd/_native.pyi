@@ -138,7 +138,7 @@ class Ring:
         """("open" | "closed" | "poisoned", code, rank)"""
 
 class Writer:
-    """The writing end of a ring. One thread at a time, except `interrupt`."""
+    """The writing end of a ring. One thread at a time, except `interrupt`; RuntimeError otherwise."""
 
     def __init__(
         self, ring: Ring, line: StatusLine | None = None, wait: int = WAIT_AUTO
@@ -219,7 +219,11 @@ _Dumps = Callable[[Any], bytes | list[Any]]
 _Loads = Callable[[Any, bool, int], Any]
 
 class Plan:
-    """How the fields of a dataclass are sent: see codec/delta.py. Any thread."""
+    """How the fields of a dataclass are sent: see codec/delta.py. Any thread.
+
+    ValueError for fields that don't go together: of requests and of replies, or two of a kind that a
+    message has once. `has_dict`: instances have a `__dict__`; `in_dict`: all fields are in it.
+    """
 
     def __init__(
         self,
@@ -228,6 +232,7 @@ class Plan:
         blank: dict[str, None],
         known: frozenset[str],
         has_dict: bool,
+        in_dict: bool,
     ) -> None: ...
     def encode_reply(
         self, record: Any, base: _ReplyBase, dumps: _Dumps, /

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-_SHARED = (str, int, float, bool, bytes, type(None), type)
+import numpy as np
+
+_SHARED = (str, int, float, bool, bytes, type(None), type, np.generic)
 
 
 def assert_same(sent: Any, got: Any, where: str = "it") -> None:
@@ -27,7 +29,7 @@ def assert_same(sent: Any, got: Any, where: str = "it") -> None:
         assert len(sent) == len(got), f"{where}: {len(sent)} became {len(got)}"
         for i, (mine, yours) in enumerate(zip(sent, got, strict=True)):
             assert_same(mine, yours, f"{where}[{i}]")
-    elif hasattr(sent, "tobytes"):  # a numpy array
+    elif isinstance(sent, np.ndarray):
         assert (sent.dtype, sent.shape) == (got.dtype, got.shape), where
         assert sent.tobytes() == got.tobytes(), where
     elif hasattr(sent, "equal"):  # a tensor

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import inspect
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -91,7 +92,11 @@ def plan(cls: type, hot: Mapping[str, Kind | _native.Plan | list[_native.Plan]])
     }
     known = frozenset(names) | derived
     has_dict = cls.__dictoffset__ != 0
-    return _native.Plan(cls, tuple(fields), dict.fromkeys(names), known, has_dict)
+    # A base class's slot, or a property, comes before what the dict has under its name.
+    in_dict = has_dict and not any(
+        inspect.isdatadescriptor(getattr(cls, name, None)) for name in names
+    )
+    return _native.Plan(cls, tuple(fields), dict.fromkeys(names), known, has_dict, in_dict)
 
 
 def _turn(kind: Kind) -> int:

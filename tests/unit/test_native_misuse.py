@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from rings import CAPACITY, Scene, make_page, make_scene, payload_of
 
-from mpspmd._native import MAX_READERS, Inbox, Ring, StatusPage, Writer
+from mpspmd._native import MAX_READERS, Inbox, Life, Ring, StatusPage, Writer
 from mpspmd.errors import ChannelCorrupt, ChannelError
 from mpspmd.transport.segment import Segment
 
@@ -191,7 +192,7 @@ def test_wait_takes_its_arguments_by_name_as_its_stub_says(scene: Scene) -> None
 
 class TestThreads:
     def test_a_second_thread_may_not_read_the_same_inbox(self, scene: Scene) -> None:
-        reader = threading.Thread(target=lambda: scene.inbox.recv(20))
+        reader = threading.Thread(target=lambda: scene.inbox.recv(20), daemon=True)
         reader.start()
         time.sleep(0.2)
         for receive in (lambda: scene.inbox.recv(5), scene.inbox.try_recv):
@@ -203,14 +204,91 @@ class TestThreads:
         scene.writer.send(1, 0, b"usable")
         assert payload_of(scene.inbox) == b"usable"
 
-    def test_a_second_thread_may_not_send_while_one_waits(self, scene: Scene) -> None:
-        sender = threading.Thread(target=scene.writer.send, args=(1, 0, bytes(3 * CAPACITY)))
+    def test_a_second_thread_may_not_use_a_writer_while_one_waits(self, scene: Scene) -> None:
+        sender = threading.Thread(
+            target=scene.writer.send, args=(1, 0, bytes(3 * CAPACITY)), daemon=True
+        )
         sender.start()
         time.sleep(0.2)
-        with pytest.raises(RuntimeError, match="under way"):
-            scene.writer.send(1, 0, b"x", 5)
+        for use in (
+            lambda: scene.writer.send(1, 0, b"x", 5),
+            lambda: scene.writer.try_send(1, 0, b"x"),
+            scene.writer.resume,
+            scene.writer.abandon,
+            scene.writer.wait,
+        ):
+            with pytest.raises(RuntimeError, match="another thread"):
+                use()
         assert len(payload_of(scene.inbox)) == 3 * CAPACITY
         sender.join()
+
+    def test_nobody_reads_an_inbox_that_a_writer_watches(self, scene: Scene) -> None:
+        while scene.writer.try_send(1, 0, bytes(1000)):
+            pass
+        other = make_scene()
+        waiter = threading.Thread(target=scene.writer.wait, args=(other.inbox, 20), daemon=True)
+        waiter.start()
+        time.sleep(0.2)
+        with pytest.raises(RuntimeError, match="another thread"):
+            other.inbox.try_recv()
+        scene.writer.interrupt()
+        waiter.join(5)
+        assert other.inbox.try_recv() is None
+        other.segment.close()
+
+    def test_a_life_may_be_closed_by_two_threads(self, scene: Scene) -> None:
+        for _ in range(30):
+            segment, page = make_page(2)
+            notice = os.eventfd(0)
+            life = Life.of_engine(page, (scene.ring,), 1, notice)
+            both = threading.Barrier(2)
+
+            def close(life: Life = life, both: threading.Barrier = both) -> None:
+                both.wait()
+                life.close()
+
+            threads = [threading.Thread(target=close, daemon=True) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(10)
+                assert not thread.is_alive()
+            os.close(notice)
+            segment.close()
+
+
+def test_a_signals_handler_may_not_abandon_what_is_being_sent(scene: Scene) -> None:
+    refused: list[RuntimeError] = []
+
+    def abandon(*_: object) -> None:
+        try:
+            scene.writer.abandon()
+        except RuntimeError as error:
+            refused.append(error)
+
+    before = signal.signal(signal.SIGALRM, abandon)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        with pytest.raises(TimeoutError):
+            scene.writer.send(1, 0, bytes(3 * CAPACITY), 0.5)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert len(refused) == 1
+
+
+def test_a_page_that_is_mapped_read_only_is_refused(scene: Scene) -> None:
+    segment, _ = make_page(1)
+    seen = StatusPage(os.open(f"/proc/self/fd/{segment.fd}", os.O_RDONLY))
+    free = make_scene().ring
+    for use in (
+        lambda: Inbox((free,), 0, seen.line(0)),
+        lambda: Inbox((free,), 0, None, seen),
+        lambda: Writer(free, seen.line(0)),
+        lambda: Life.of_rank(seen, (free,), 1, 0, 1.0),
+    ):
+        with pytest.raises(ValueError, match="read-only"):
+            use()
+    segment.close()
 
 
 _AFTER_FORK = """
@@ -251,6 +329,10 @@ actions = {
     "replied": lambda: line.replied(),
     "snapshot": lambda: line.snapshot(),
     "counts": lambda: counted.wait_counts,
+    "an old line": lambda: Writer(Ring(unread.fd), line),
+    "an old line to read for": lambda: Inbox((Ring(unread.fd),), 0, line),
+    "an old inbox": lambda: Writer(Ring(unread.fd)).wait(scene.inbox, 0),
+    "abandon": lambda: waiting.writer.abandon(),
     "an old bell": lambda: Ring(unread.fd, data_bell=page).close(),
 }
 for name, action in actions.items():

@@ -95,6 +95,16 @@ def test_deep_tuples_are_left_to_pickle() -> None:
     assert pack((value,)) is None
 
 
+def test_what_is_shared_many_times_is_left_to_pickle() -> None:
+    value: Any = "x" * 100
+    for _ in range(3):
+        value = (value,) * 200
+    assert pack(value) is None
+    encoder = ObjectEncoder()
+    assert len(encoder.encode(value)) < 10_000
+    assert decode(encoder.encode(value), False) == value  # type: ignore[arg-type]
+
+
 def test_a_pickle_is_not_taken_for_a_packed_value() -> None:
     for value in NOT_PLAIN[:5]:
         assert unpack(pickle.dumps(value, 5)) is NotImplemented

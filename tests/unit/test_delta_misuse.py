@@ -1,0 +1,204 @@
+"""The delta codec in wrong hands: records that change while they are encoded, and plans that can't be."""
+
+from __future__ import annotations
+
+import gc
+import pickle
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from mpspmd import _native
+from mpspmd.codec.delta import DeltaDecoder, DeltaEncoder, Kind, ReplyCodec, plan
+
+
+@dataclass
+class One:
+    a: Any
+
+
+@dataclass
+class Two:
+    a: Any
+    b: Any
+
+
+def carry(value: Any, how: Any) -> Any:
+    return DeltaDecoder(how).decode(DeltaEncoder(how).encode(value))[0]  # type: ignore[arg-type]
+
+
+class TestChanges:
+    """Attributes, comparisons, unpickling and finalizers run anybody's code."""
+
+    @pytest.mark.parametrize("change", [list.clear, lambda records: records.__setitem__(1, 7)])
+    def test_a_list_of_records_that_an_attribute_changes(
+        self, change: Callable[[list[Any]], None]
+    ) -> None:
+        class Changing:
+            def __getattr__(self, name: str) -> int:
+                if name == "a":
+                    change(records)
+                    return 1
+                raise AttributeError(name)
+
+        how = plan(
+            One,
+            {
+                "a": [
+                    _native.Plan(
+                        Changing, (("a", 0, None),), {"a": None}, frozenset({"a"}), True, True
+                    )
+                ]
+            },
+        )
+        records: list[Any] = [Changing(), Changing()]
+        encoder = DeltaEncoder(how)
+        with pytest.raises(RuntimeError, match="changed while"):
+            encoder.encode(One(records))
+        assert carry(One([]), how) == One([])
+
+    def test_attributes_that_a_name_removes(self) -> None:
+        class Name:
+            armed = False
+
+            def __hash__(self) -> int:
+                if Name.armed:
+                    value.__dict__.clear()
+                return 5
+
+        value = One(1)
+        value.__dict__[Name()] = [object()]  # type: ignore[index]
+        Name.armed = True
+        assert DeltaEncoder(plan(One, {})).encode(value)
+
+    def test_what_goes_beside_a_record_is_held_while_that_is_made(self) -> None:
+        held: list[Any] = []
+        reused: list[list[int]] = []
+
+        class Making(One):
+            def __new__(cls, *_: Any) -> Any:
+                held.clear()
+                reused.extend([0] for _ in range(100))
+                return super().__new__(cls)
+
+        def loads(*_: Any) -> list[Any]:
+            held.append(["extra"])
+            return held
+
+        how = plan(Making, {})
+        message = _native.DeltaEncoder(how).encode(
+            Making(1), 0, b"", "extra", lambda cold: pickle.dumps(cold)
+        )
+        assert _native.DeltaDecoder(how).decode(message, loads)[3] == ["extra"]
+
+    def test_an_interrupt_stays_one(self) -> None:
+        class Interrupted(One):
+            armed = False
+
+            def __new__(cls, *_: Any) -> Any:
+                if cls.armed:
+                    raise KeyboardInterrupt
+                return super().__new__(cls)
+
+        how = plan(Interrupted, {})
+        message = DeltaEncoder(how).encode(Interrupted(1))
+        Interrupted.armed = True
+        with pytest.raises(KeyboardInterrupt):
+            DeltaDecoder(how).decode(message)  # type: ignore[arg-type]
+
+    @pytest.mark.skipif(sys.version_info >= (3, 12), reason="collects between bytecodes only")
+    @pytest.mark.parametrize("allocations", range(8))
+    @pytest.mark.parametrize("kind", [Kind.COUNTS, Kind.TAILS])
+    @pytest.mark.parametrize("change", ["clear", "grow"])
+    def test_a_dict_that_a_finalizer_changes(
+        self, kind: Kind, change: str, allocations: int
+    ) -> None:
+        """The collector runs within an allocation of the encoder's: after so many."""
+        keys = [f"key-{number}" for number in range(400)]
+        counts: Any = {key: [1] if kind is Kind.TAILS else 1 for key in keys}
+
+        class Trap:
+            def __init__(self) -> None:
+                self.cycle = self
+
+            def __del__(self) -> None:
+                if change == "clear":
+                    counts.clear()
+                else:
+                    counts.update({f"more-{number}": 1 for number in range(9000)})
+
+        encoder = DeltaEncoder(plan(Two, {"a": Kind.KEYS, "b": kind}))
+        encoder.encode(Two(keys, None))
+        encoder.sent()
+        thresholds, problem = gc.get_threshold(), "changed while"
+        gc.collect()
+        gc.disable()
+        try:
+            Trap()
+            gc.set_threshold(gc.get_count()[0] + allocations)
+            gc.enable()
+            encoder.encode(Two(keys[::-1], counts))
+        except RuntimeError as error:
+            problem = str(error)
+        finally:
+            gc.disable()
+            gc.set_threshold(*thresholds)
+            gc.enable()
+        assert "changed while" in problem
+
+
+class TestPlans:
+    @pytest.mark.parametrize(
+        "hot",
+        [
+            {"a": Kind.KEYS, "b": Kind.KEYS},
+            {"a": Kind.COUNTS, "b": Kind.COUNTS},
+            {"a": Kind.KEYS, "b": Kind.ORDER},
+            {"a": Kind.COUNTS, "b": plan(One, {"a": Kind.COUNTS})},
+            {"a": Kind.COUNTS, "b": [plan(One, {"a": Kind.FINISHED})]},
+        ],
+    )
+    def test_kinds_that_do_not_go_together_are_refused(self, hot: Any) -> None:
+        with pytest.raises(ValueError, match=r"field '[ab]'"):
+            plan(Two, hot)
+
+    def test_a_plan_for_replies_is_none_for_requests_and_the_other_way_round(self) -> None:
+        with pytest.raises(ValueError, match="one for replies"):
+            DeltaEncoder(plan(One, {"a": Kind.ORDER}))
+        codec = ReplyCodec(plan(One, {"a": Kind.KEYS}))
+        with pytest.raises(ValueError, match="one for requests"):
+            codec.encode(One(["x"]), (1, ["x"], None))
+        with pytest.raises(ValueError, match="one for requests"):
+            codec.decode(b"", (1, ["x"], None))
+
+    def test_a_class_without_instances_is_refused(self) -> None:
+        with pytest.raises(TypeError, match="no instances"):
+            _native.Plan(type(sys.flags), (), {}, frozenset(), False, False)
+
+
+class TestWhereFieldsAre:
+    def test_fields_in_slots_beside_a_dict(self) -> None:
+        @dataclass(slots=True)
+        class Slots(One):
+            b: int
+
+        sent = Slots(1, 2)
+        assert "b" not in vars(sent)
+        sent.__dict__.update(x=1, y=2)
+        got = carry(sent, plan(Slots, {}))
+        assert (got.a, got.b, got.x, got.y) == (1, 2, 1, 2)
+        assert "b" not in vars(got)
+
+    def test_as_many_attributes_as_fields_but_others(self) -> None:
+        @dataclass
+        class Defaults:
+            a: int = 7
+            b: int = 8
+
+        sent = Defaults()
+        del sent.a
+        sent.extra = "kept"  # type: ignore[attr-defined]
+        assert vars(carry(sent, plan(Defaults, {}))) == {"a": 7, "b": 8, "extra": "kept"}
