@@ -1,4 +1,4 @@
-"""Fixtures: the tiny model, `mp`'s outputs as the reference, and one engine that most tests share."""
+"""Fixtures: the tiny model, `mp`'s outputs as the reference, and engines that a module's tests share."""
 
 from __future__ import annotations
 
@@ -73,7 +73,8 @@ def reference(model: Path, run_script: Callable[..., Outputs]) -> Outputs:
     return run_script("generate.py", model, "mp", 2, 1)
 
 
-@pytest.fixture(scope="session")
+# Not of the session: where ranks spin while they are idle, another vLLM beside them takes minutes to start.
+@pytest.fixture(scope="module")
 def llm(model: Path) -> Iterator[Any]:
     """An `LLM` on mp-spmd with TP 2; requests keep a digest."""
     import os
@@ -93,7 +94,7 @@ def llm(model: Path) -> Iterator[Any]:
     engine.llm_engine.engine_core.shutdown()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A healthy `vllm serve` with TP 2 on mp-spmd, told by the class path: the last option holds."""
     log = tmp_path_factory.mktemp("server") / "log.txt"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +11,26 @@ from typing import Any
 
 import psutil
 import pytest
+import workload
 
 
 def rank_pids(llm: Any) -> list[int]:
     import os
 
     return llm.collective_rpc(lambda worker: os.getpid())
+
+
+def test_it_generates_what_mp_does(llm: Any, reference: list[dict[str, Any]]) -> None:
+    from vllm import SamplingParams
+
+    outputs = llm.generate(
+        [{"prompt_token_ids": ids} for ids in workload.prompts()],
+        [SamplingParams(**workload.sampling(prompt)) for prompt in range(workload.PROMPTS)],
+        use_tqdm=False,
+    )
+    # Through JSON, like the reference: tuples become lists there.
+    generated = json.loads(json.dumps([workload.comparable(output) for output in outputs]))
+    assert generated == reference
 
 
 def test_rpc_by_name_gets_an_answer_from_every_rank(llm: Any) -> None:

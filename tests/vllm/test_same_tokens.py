@@ -14,24 +14,6 @@ Outputs = list[dict[str, Any]]
 CLASS_PATH = "mpspmd.vllm.executor.MpSpmdExecutor"
 
 
-def generate(llm: Any) -> Outputs:
-    from vllm import SamplingParams
-
-    outputs = llm.generate(
-        [{"prompt_token_ids": ids} for ids in workload.prompts()],
-        [SamplingParams(**workload.sampling(prompt)) for prompt in range(workload.PROMPTS)],
-        use_tqdm=False,
-    )
-    # Through JSON, like the reference: tuples become lists there.
-    import json
-
-    return json.loads(json.dumps([workload.comparable(output) for output in outputs]))
-
-
-def test_llm_with_tp_2_generates_what_mp_does(llm: Any, reference: Outputs) -> None:
-    assert generate(llm) == reference
-
-
 @pytest.mark.slow  # the server below is an AsyncLLM by class path, too
 def test_async_llm_with_tp_2_by_class_path_generates_what_mp_does(
     model: Path, reference: Outputs, run_script: Callable[..., Outputs]

@@ -39,7 +39,11 @@ def fail(tmp_path: Path) -> Fail:
                 env=before.environment | {"OUT": str(out)},
                 start_new_session=True,
             )
-            process.wait(240)
+            try:
+                process.wait(600)
+            except BaseException:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
         text = (tmp_path / "log").read_text()
         assert out.exists(), text[-5000:]
         print(out.read_text())

@@ -41,7 +41,7 @@ class Server:
                 command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True, env=env
             )
 
-    def wait_until_healthy(self, timeout_s: float = 240) -> None:
+    def wait_until_healthy(self, timeout_s: float = 600) -> None:
         end = time.monotonic() + timeout_s
         while time.monotonic() < end:
             assert self.process.poll() is None, self.log.read_text()[-5000:]
