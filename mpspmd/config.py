@@ -35,7 +35,10 @@ class RuntimeConfig:
     """How long all ranks may take until they are ready; None: as long as they live."""
 
     shutdown_timeout_s: float = 10.0
-    """How long workers may take to shut down before they get SIGTERM, and 1 s later SIGKILL."""
+    """How long workers may take to shut down before they get SIGTERM, and 1 s later SIGKILL.
+
+    In vLLM the default is VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS. Ranks of a failed run have 1 s.
+    """
 
     stall_warn_s: float = 30.0
     """After so long, and each time it has doubled, a step that isn't done is warned of with a report."""

@@ -21,7 +21,7 @@ from mpspmd.runtime.ranks import descriptors_for
 from mpspmd.transport.channel import ChannelSegments
 
 _MIB = 1 << 20
-_VLLM_VERSIONS = ("0.32", "0.33")
+_VLLM_VERSION = "0.32"
 _SLOW_CLOCKS = ("hpet", "acpi_pm", "refined-jiffies", "jiffies", "xen")
 _PLUGIN = "mp_spmd"
 
@@ -228,12 +228,10 @@ def vllm(plan: Plan) -> Iterator[Finding]:
             Level.NOTE, "vLLM", "not installed", "only needed for serving: pip install vllm"
         )
         return
-    if version.startswith(_VLLM_VERSIONS):
+    if version.startswith(_VLLM_VERSION):
         yield Finding(Level.OK, "vLLM", version)
     else:
-        yield Finding(
-            Level.NOTE, "vLLM", version, f"mpspmd is tested with {' and '.join(_VLLM_VERSIONS)}"
-        )
+        yield Finding(Level.NOTE, "vLLM", version, f"mpspmd is tested with {_VLLM_VERSION}")
     if not importlib.metadata.entry_points(group="vllm.general_plugins", name=_PLUGIN):
         yield Finding(
             Level.FAILS,

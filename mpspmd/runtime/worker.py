@@ -51,7 +51,10 @@ class RankContext:
         )
 
     def request_digest(self) -> str | None:
-        """A digest of all request bytes before this one; None unless `digest_requests` is set."""
+        """A digest of all request bytes so far, those of the running request too.
+
+        None unless `digest_requests` is set.
+        """
         return self._digest.hexdigest() if self._digest is not None else None
 
     def keep_digest(self) -> None:

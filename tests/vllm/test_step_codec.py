@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -362,3 +363,43 @@ def test_the_benchmark_has_a_row_for_each_case() -> None:
     cases = {(row["backend"], row["batch"], row["direction"]) for row in rows}
     assert len(cases) == len(rows) == 3 * 2 * 2
     assert all(0 < row["p50_us"] <= row["p99_us"] and row["bytes"] > 0 for row in rows)
+
+
+def test_the_example_in_the_design_is_what_is_sent() -> None:
+    def step(ids: str, computed: list[int], blocks: list[Any], output: int, ended: str) -> Any:
+        made = SchedulerOutput.make_empty()
+        made.scheduled_cached_reqs = CachedRequestData(
+            req_ids=list(ids),
+            resumed_req_ids=set(),
+            new_token_ids=[],
+            all_token_ids={},
+            new_block_ids=blocks,
+            num_computed_tokens=computed,
+            num_output_tokens=[output] * len(ids),
+        )
+        made.num_scheduled_tokens = dict.fromkeys(ids, 1)
+        made.total_num_scheduled_tokens = len(ids)
+        made.finished_req_ids = set(ended)
+        return made
+
+    engine = step_codec().engine_end()
+    messages = []
+    for number, made in enumerate(
+        [
+            step("abc", [5, 9, 31], [None] * 3, 1, ""),
+            step("abc", [6, 10, 32], [None, None, ([7],)], 2, ""),
+            step("ab", [7, 11], [None, None], 3, "c"),
+        ],
+        start=1,
+    ):
+        messages.append(engine.encode(number, "execute_model", (made, 0), {}, 0))
+        engine.sent()
+    design = (Path(__file__).parents[2] / "docs" / "design.md").read_text()
+    head, *rows = re.findall(r"^\| (field|`\w+`) \| (.*) \| (.*) \| (.*) \|$", design, re.MULTILINE)
+    sizes = [int(size) for cell in head[1:] for size in re.findall(r"\d+", cell)]
+    assert sizes == [len(message) for message in messages]
+    rows = [row for row in rows if row[1].startswith("`0")]
+    assert len(rows) == 7
+    for row in rows:
+        for cell, message in zip(row[1:], messages, strict=True):
+            assert " ".join(re.findall(r"`([0-9a-f ]+)`", cell)) in message.hex(" ")
