@@ -262,7 +262,7 @@ def test_nothing_leaks_over_many_rounds(scene: Scene, what: str) -> None:
     rounds(times)
     after = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
-    assert after - before < 10 * times
+    assert after - before < 20 * times  # no object is as small
     assert _files() == files
     assert _mappings() <= maps + 2
     assert sys.getrefcount(large) == references
