@@ -76,10 +76,9 @@ def launch_group(group: Group, destinations: Destinations) -> int:
 
     ConfigError, SegmentError.
     """
-    run_dir = RunDir(RuntimeConfig.from_env().runtime_dir)
-    folder = run_dir.path
     janitor = Janitor()
-    janitor.remove_at_end(str(folder))
+    run_dir = RunDir(RuntimeConfig.from_env().runtime_dir, janitor.remove_at_end)
+    folder = run_dir.path
     _quiet_the_agent()
     try:
         check_socket_path(engine_socket(folder, group.max_restarts))

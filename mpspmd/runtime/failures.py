@@ -119,7 +119,6 @@ class Failures:
         if self.cause is not None:
             return  # the survivors of a failed run leave: no news
         error = self._death(rank, reason)
-        logger.error("%s", error)
         self._channel.mark_dead(rank)
         self.fail(error, Poison.RANK_DIED, rank)
 
@@ -168,8 +167,12 @@ class Failures:
             if first:
                 self.cause = error
             self._held.clear()
-        if first and poison is not None and self._on_cause is not None:
-            self._on_cause(error)
+        if first:
+            if poison is not None:
+                self._tell_cause(error)
+            if poison is Poison.RANK_DIED:
+                logger.error("%s", error)
+            self._known.set()
         # In this order: who registers a call after it was failed here finds the channel ended.
         if poison is None:
             self._channel.close()
@@ -177,12 +180,19 @@ class Failures:
             self._channel.poison(poison, rank)
         self._replies.end(self.cause or error)
         self._channel.requests.interrupt()
-        self._known.set()
         if first and poison is not None:
             reaper = threading.Thread(target=self._end_ranks, name="mpspmd-reaper", daemon=True)
             reaper.start()
             self._reaper = reaper
             self._run_callbacks()
+
+    def _tell_cause(self, error: BaseException) -> None:
+        if self._on_cause is None:
+            return
+        try:
+            self._on_cause(error)
+        except Exception:
+            logger.exception("on_cause has failed")
 
     def wait_for_reaper(self) -> None:
         """Until the ranks of a failed run are gone."""
@@ -205,11 +215,12 @@ class Failures:
 
     def raise_cause(self, error: BaseException | None = None) -> NoReturn:
         """The first cause, as a new exception: one object must not collect many tracebacks."""
+        if self.cause is not None or isinstance(error, ChannelPoisoned):
+            # The waits were ended by a watcher that is faster than any Python: `on_cause` comes first.
+            self._known.wait(_NOTICE_S)
         cause = self.cause
         if cause is None and isinstance(error, ChannelPoisoned):
-            # The waits were ended by a watcher that is faster than any Python.
-            self._known.wait(_NOTICE_S)
-            cause = self.cause or self._death(max(0, error.rank), PENDING)
+            cause = self._death(max(0, error.rank), PENDING)
         if cause is None:
             raise EngineClosed("the channel has ended") from error
         raise type(cause)(*cause.args) from cause.__cause__

@@ -99,10 +99,10 @@ class Ranks:
     ) -> None:
         """Returns when every worker is made. Whatever it raises, `stop()` undoes."""
         _check_descriptors(descriptors_for(self._world_size))
-        self._run_dir = RunDir(self._config.runtime_dir)
-        folder = self._run_dir.path
         try:
             self._janitor = Janitor()
+            self._run_dir = RunDir(self._config.runtime_dir, self._janitor.remove_at_end)
+            folder = self._run_dir.path
             plane = EnginePlane(control_address(folder))
         except (OSError, zmq.ZMQError) as error:
             if isinstance(error, SegmentError):
@@ -111,7 +111,7 @@ class Ranks:
                 f"the control plane can't be opened: {error}; check the limit of open files (ulimit -n)"
             ) from error
         self._supervisor = make_supervisor(plane)
-        for name in (str(folder), *remove_at_end):
+        for name in remove_at_end:
             self._janitor.remove_at_end(name)
         ranks = [
             RankProcess(

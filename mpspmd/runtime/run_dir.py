@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import shutil
 import stat
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from mpspmd.errors import SegmentError
@@ -23,12 +25,16 @@ class RunDir:
     """A folder that only this user can enter, for the control socket. It holds a lock on a file in
     there: the kernel gives that back when this process ends, however it ends."""
 
-    def __init__(self, parent: str | None) -> None:
-        """Removes what dead runs have left beside it. SegmentError when no folder can be made."""
-        folder = Path(parent or tempfile.gettempdir())
+    def __init__(self, parent: str | None, remove_at_end: Callable[[str], None]) -> None:
+        """Removes what dead runs have left beside it. `remove_at_end` is the janitor's: it is told of the
+        folder before there is one, so that no moment is left in which to be killed would leave it.
+
+        SegmentError when no folder can be made.
+        """
+        folder = Path(parent or tempfile.gettempdir()).absolute()
         remove_dead(folder)
         try:
-            self.path, self._fd = _make(folder)
+            self.path, self._fd = _make(folder, remove_at_end)
         except OSError as error:
             raise SegmentError(
                 f"no folder for the control socket can be made in {folder}: {error.strerror}; choose "
@@ -67,9 +73,13 @@ def _remove_if_dead(path: Path, changed: float) -> None:
         os.close(fd)
 
 
-def _make(folder: Path) -> tuple[Path, int]:
+def _make(folder: Path, remove_at_end: Callable[[str], None]) -> tuple[Path, int]:
     while True:
-        path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder))
+        path = folder / f"{_PREFIX}{secrets.token_hex(4)}"
+        if path.exists():
+            continue
+        remove_at_end(str(path))
+        path.mkdir(0o700)
         try:
             fd = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except FileNotFoundError:

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from multiprocessing import connection
 from multiprocessing import util as multiprocessing_util
@@ -16,6 +17,7 @@ from types import FrameType
 from mpspmd.runtime.leave import leave
 
 _PARENT_LOOK_S = 0.5
+_KILLED_WITHIN_S = 0.5
 
 
 def _is_engine_core() -> bool:
@@ -62,6 +64,16 @@ def _has_noted(handler: object) -> bool:
     return "shutdown_requested" in names and bool(
         cells[names.index("shutdown_requested")].cell_contents
     )
+
+
+def await_own_kill() -> None:
+    """After a rank's death: returns only if EngineCore hasn't been told to end, or goes on living.
+
+    The front end kills the whole tree at Ctrl-C, the ranks first. A failure that EngineCore tells of in
+    the moment before its own turn is none, and its traceback would be all that the user sees.
+    """
+    if _is_engine_core() and _has_noted(signal.getsignal(signal.SIGTERM)):
+        time.sleep(_KILLED_WITHIN_S)
 
 
 def leave_with_parent() -> None:

@@ -26,10 +26,15 @@ from vllm.v1.executor.multiproc_executor import set_multiprocessing_worker_envs
 from vllm.v1.outputs import DraftTokenIds, ModelRunnerOutput
 
 from mpspmd.config import RuntimeConfig
-from mpspmd.errors import ConfigError
+from mpspmd.errors import ConfigError, RankDied
 from mpspmd.runtime.engine import Engine
 from mpspmd.vllm.cpu_binding import CoreBinding
-from mpspmd.vllm.engine_core import leave_quickly, leave_with_parent, leaving_at_signals
+from mpspmd.vllm.engine_core import (
+    await_own_kill,
+    leave_quickly,
+    leave_with_parent,
+    leaving_at_signals,
+)
 from mpspmd.vllm.faults import report
 from mpspmd.vllm.leftovers import leftovers, sweep
 from mpspmd.vllm.lock import RankLock
@@ -127,7 +132,7 @@ class MpSpmdExecutor(Executor):
                 around_start=around_start,
                 remove_at_end=[*leftovers(self._init_method), lock.file],
                 fatal_methods=self._fatal_methods(),
-                on_cause=report,
+                on_cause=_tell_cause,
                 step_codec=step_codec(),
             )
         except BaseException as error:
@@ -201,6 +206,12 @@ class MpSpmdExecutor(Executor):
 
     def _aggregators(self) -> Aggregators:
         return [each for each in (self.kv_output_aggregator, self.ec_output_aggregator) if each]
+
+
+def _tell_cause(error: BaseException) -> None:
+    if isinstance(error, RankDied):
+        await_own_kill()
+    report(error)
 
 
 def _config() -> RuntimeConfig:

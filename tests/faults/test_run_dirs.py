@@ -24,9 +24,28 @@ pytestmark = pytest.mark.timeout(60)
 _MAKE_ONE_AND_WAIT = """
 import sys, time
 from mpspmd.runtime.run_dir import RunDir
-print(RunDir(sys.argv[1]).path, flush=True)
+print(RunDir(sys.argv[1], lambda name: None).path, flush=True)
 time.sleep(600)
 """
+
+_DIE_WHEN_IT_IS_MADE = """
+import os, pathlib, signal, sys
+from mpspmd.runtime.janitor import Janitor
+from mpspmd.runtime.run_dir import RunDir
+
+def mkdir(path, mode):
+    os.mkdir(path, mode)
+    print(path, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+pathlib.Path.mkdir = mkdir
+RunDir(sys.argv[1], Janitor().remove_at_end)
+"""
+
+
+def _run_dir(parent: Path) -> RunDir:
+    """One that no janitor knows."""
+    return RunDir(str(parent), lambda name: None)
 
 
 @pytest.fixture
@@ -46,13 +65,24 @@ def dead_folder(tmp_path: Path) -> Path:
 
 def test_the_folder_of_a_dead_run_is_removed_by_the_next(dead_folder: Path) -> None:
     assert dead_folder.exists()
-    RunDir(str(dead_folder.parent)).remove()
+    _run_dir(dead_folder.parent).remove()
     assert not dead_folder.exists()
     assert not list(dead_folder.parent.iterdir())
 
 
+def test_a_folder_whose_maker_is_killed_that_very_moment_is_removed(
+    tmp_path: Path, eventually: Any
+) -> None:
+    died = subprocess.run(
+        [sys.executable, "-c", _DIE_WHEN_IT_IS_MADE, str(tmp_path)], capture_output=True, text=True
+    )
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    assert Path(died.stdout.strip()).parent == tmp_path
+    eventually(lambda: not list(tmp_path.iterdir()), "the janitor removes it")
+
+
 def test_the_folder_of_a_living_run_is_never_removed(dead_folder: Path) -> None:
-    living = [RunDir(str(dead_folder.parent)) for _ in range(3)]
+    living = [_run_dir(dead_folder.parent) for _ in range(3)]
     assert all(run.path.exists() for run in living)
     for run in living:
         run.remove()
@@ -65,7 +95,7 @@ def test_a_folder_that_is_just_being_made_is_not_removed(tmp_path: Path) -> None
     old.mkdir()
     an_hour_ago = time.time() - 3600
     os.utime(old, (an_hour_ago, an_hour_ago))
-    RunDir(str(tmp_path)).remove()
+    _run_dir(tmp_path).remove()
     assert young.exists()
     assert not old.exists()
 
@@ -76,7 +106,7 @@ def test_what_only_looks_like_a_runs_folder_is_left_alone(tmp_path: Path) -> Non
     precious.mkdir()
     (precious / "lock").touch()
     (tmp_path / "mpspmd-link").symlink_to(precious)
-    RunDir(str(tmp_path)).remove()
+    _run_dir(tmp_path).remove()
     assert (tmp_path / "mpspmd-file").exists()
     assert (precious / "lock").exists()
 

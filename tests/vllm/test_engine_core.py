@@ -1,0 +1,97 @@
+"""vLLM's front end kills its ranks first, then EngineCore: which must not cry in between."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# As vLLM's EngineCore notes a signal, in a process of its name.
+SCRIPT = """
+import multiprocessing, os, signal, sys
+import mpspmd
+from mpspmd.errors import RankDied
+from mpspmd.vllm.engine_core import await_own_kill
+
+class Worker(mpspmd.Worker):
+    def work(self):
+        print("working", self.ctx.rank, os.getpid(), flush=True)
+        signal.pause()
+
+def run():
+    shutdown_requested = False
+
+    def note(number, frame):
+        nonlocal shutdown_requested
+        shutdown_requested = True
+
+    signal.signal(signal.SIGTERM, note)
+    if sys.argv[1] == "told":
+        signal.raise_signal(signal.SIGTERM)
+    print("engine", os.getpid(), flush=True)
+    with mpspmd.Engine(Worker, world_size=1, on_cause=lambda error: await_own_kill()) as engine:
+        try:
+            engine.collective_rpc("work")
+        except RankDied:
+            print("failed", flush=True)
+
+if __name__ == "__main__":
+    multiprocessing.get_context("fork").Process(target=run, name="EngineCore").start()
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT)
+    return path
+
+
+@pytest.fixture
+def engine_core(script: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, script, request.param],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    yield process
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def _kill_rank(process: subprocess.Popen[str]) -> int:
+    """The engine's pid."""
+    assert process.stdout is not None
+    engine = int(process.stdout.readline().split()[-1])
+    os.kill(int(process.stdout.readline().split()[-1]), signal.SIGKILL)
+    return engine
+
+
+@pytest.mark.parametrize("engine_core", ["told"], indirect=True)
+def test_engine_core_that_is_killed_after_its_ranks_says_nothing(
+    engine_core: subprocess.Popen[str],
+) -> None:
+    engine = _kill_rank(engine_core)
+    time.sleep(0.05)
+    os.kill(engine, signal.SIGKILL)
+    out, err = engine_core.communicate(timeout=30)
+    assert (out, err) == ("", "")
+
+
+@pytest.mark.parametrize("engine_core", ["told", "not told"], indirect=True)
+def test_engine_core_that_lives_on_tells_of_a_dead_rank(
+    engine_core: subprocess.Popen[str],
+) -> None:
+    _kill_rank(engine_core)
+    out, err = engine_core.communicate(timeout=30)
+    assert out == "failed\n"
+    assert "died in work" in err
