@@ -27,7 +27,7 @@ endef
 export LEND_METADATA
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test soak lint format native-test sanitize mutants fuzz fuzz-keep fuzz-random verify bench docs clean
+.PHONY: help install demo test soak lint format native-test sanitize mutants fuzz fuzz-keep fuzz-random verify bench bench-vllm docs clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1	\2/' | expand -t 20
@@ -104,6 +104,9 @@ verify:  ## check a model of the ring's protocol in all interleavings (needs spi
 
 bench: install $(VENV)/.peers  ## measure against the peers, in a quarter of an hour, and write docs/benchmarks.md
 	$(PY) -m benchmarks.suite
+
+bench-vllm: install  ## measure vLLM's steps on mp and on mp-spmd, in half an hour, and write them into docs/benchmarks.md
+	$(PY) -m benchmarks.suite --vllm
 
 docs: install  ## the reference of all classes, from their docstrings, in build/docs
 	@# The modules, because the package itself imports its names only when they are used.

@@ -33,10 +33,12 @@ def reached(runs: _Runs) -> list[Row]:
     return rows
 
 
-def _figure(runs: _Runs, run: str, key: str, transport: str, **where: Any) -> float:
-    where["transport"] = transport
+def _figure(runs: _Runs, run: str, key: str, who: str, **where: Any) -> float:
+    """`who` is a transport or a backend."""
     for row in runs[run]["results"] if run in runs else ():
-        if all(row.get(name) == value for name, value in where.items()):
+        if who in (row.get("transport"), row.get("backend")) and all(
+            row.get(name) == value for name, value in where.items()
+        ):
             return float(row[key])
     raise _NotMeasured
 
@@ -103,6 +105,75 @@ def _linear(runs: _Runs) -> Row:
     )
 
 
+def _codec(key: str, batch: int, direction: str, factor: float) -> Callable[[_Runs], Row]:
+    """What pickle takes is so many times what ours does, in steady decode."""
+
+    def aim(runs: _Runs) -> Row:
+        ours, its = (
+            _figure(
+                runs, "step-codec", key, name, scenario="steady", batch=batch, direction=direction
+            )
+            for name in ("mpspmd-delta", "pickle5")
+        )
+        what, unit = ("bytes", "B") if key == "bytes" else ("encoding and decoding, p50", "µs")
+        return _row(
+            f"a {direction} of {batch:,} steady requests, {what}, against `pickle5`",
+            f"{factor:g}×",  # noqa: RUF001
+            f"{its / ours:.1f}× ({ours:,.0f} and {its:,.0f} {unit})",  # noqa: RUF001
+            its / ours >= factor,
+        )
+
+    return aim
+
+
+def _growth(runs: _Runs) -> Row:
+    large, small = (
+        sum(
+            _figure(
+                runs, "step-codec", "p50_us", "mpspmd-delta",
+                scenario="steady", batch=batch, direction=direction,
+            )
+            for direction in ("request", "reply")
+        )
+        for batch in (4096, 1024)
+    )  # fmt: skip
+    return _row(
+        "a step of 4,096 steady requests, encoded and decoded, against one of 1,024",
+        "at most 4.5×",  # noqa: RUF001
+        f"{large / small:.1f}× ({large:,.0f} and {small:,.0f} µs)",  # noqa: RUF001
+        large <= 4.5 * small,
+    )
+
+
+def _overhead(batch: int) -> Callable[[_Runs], Row]:
+    def aim(runs: _Runs) -> Row:
+        ours, its = (
+            _figure(runs, "step-overhead", "p50_us", name, tp=2, scenario="steady", batch=batch)
+            for name in ("mp-spmd", "mp")
+        )
+        return _row(
+            f"a whole step with workers that return at once, TP 2, {batch:,} requests, against `mp`",
+            "8×",  # noqa: RUF001
+            f"{its / ours:.1f}× ({ours:,.0f} and {its:,.0f} µs)",  # noqa: RUF001
+            its / ours >= 8,
+        )
+
+    return aim
+
+
+def _tokens(tp: int, requests: int, least: float) -> Callable[[_Runs], Row]:
+    def aim(runs: _Runs) -> Row:
+        share = _figure(runs, "vllm", "vs_mp", "mp-spmd", tp=tp, concurrency=requests)
+        return _row(
+            f"vLLM with a tiny model, TP {tp}, {requests} at once: share of `mp`'s tokens/s",
+            f"{least:g}",
+            f"{share:.3f}",
+            share >= least,
+        )
+
+    return aim
+
+
 _TRIP = "mean round trip of 64 bytes"
 _PACED = "a message every 5 ms, p50"
 _MQ = "vllm-messagequeue"
@@ -130,4 +201,21 @@ _AIMS: tuple[Callable[[_Runs], Row], ...] = (
     _at_most("idle", "rank_switches_per_s", 5, "/s", "a rank's context switches", ranks=2),
     _linear,
     _faster("tensors", "gb_per_s", _MQ, 3, "64 MiB tensors", ranks=4, size_bytes=64 << 20),
+    *(
+        _codec("p50_us", batch, direction, factor)
+        for batch, factor in ((1, 1), (256, 6), (1024, 10))
+        for direction in ("request", "reply")
+    ),
+    *(
+        _codec("bytes", batch, direction, factor)
+        for batch in (256, 1024)
+        for direction, factor in (("request", 50), ("reply", 8))
+    ),
+    _growth,
+    *(_overhead(batch) for batch in (1, 256, 1024)),
+    *(
+        _tokens(tp, requests, 1.0 if requests <= 8 else 0.99)
+        for tp in (1, 2)
+        for requests in (1, 8, 64, 256)
+    ),
 )

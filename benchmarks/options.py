@@ -16,13 +16,16 @@ _T = TypeVar("_T")
 
 
 class ToolParser(argparse.ArgumentParser):
-    """Of one tool, with the options that each has: --rounds --json."""
+    """Of one tool, with the options that each has: --rounds --json --plot."""
 
     def __init__(self, tool: str, description: str, *, rounds: int = 5, epilog: str | None = None):
         super().__init__(prog=tool, description=description, epilog=epilog, allow_abbrev=False)
         self.add("--rounds", count, str(rounds), "N", "results are medians over them")
         self.add_argument(
             "--json", type=_file, metavar="FILE", help="where to write the results as well"
+        )
+        self.add_argument(
+            "--plot", type=_file, metavar="FILE", help="where to draw them (.png, .svg)"
         )
 
     def add(
@@ -39,7 +42,7 @@ class ToolParser(argparse.ArgumentParser):
 
 
 class Parser(ToolParser):
-    """Of a tool that measures transports: --ranks --transports --plot as well."""
+    """Of a tool that measures transports: --ranks --transports as well."""
 
     def __init__(
         self,
@@ -58,9 +61,6 @@ class Parser(ToolParser):
         if transports:
             take = names(known, "transport")
             self.add("--transports", take, ",".join(transports), "NAME,NAME", "what to measure")
-        self.add_argument(
-            "--plot", type=_file, metavar="FILE", help="where to draw them (.png, .svg)"
-        )
 
 
 def count(text: str) -> int:

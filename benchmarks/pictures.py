@@ -108,17 +108,59 @@ def _draw_scaling(results: Results, path: Path) -> None:
     figure.savefig(path, dpi=_DPI)
 
 
+def _draw_step_codec(results: Results, path: Path) -> None:
+    """Encoding and decoding by batch, in steady decode where that was measured."""
+    rows = _of_one_scenario(results)
+    figure = Figure(figsize=(_WIDTH_IN, _HEIGHT_IN), layout="constrained")
+    axes: Sequence[Axes] = figure.subplots(1, 2, sharey=True)
+    for one, direction in zip(axes, ("request", "reply"), strict=True):
+        chosen = [row for row in rows if row["direction"] == direction]
+        _lines(one, chosen, "batch", "p50_us", by="backend")
+        _label(one, f"{rows[0]['scenario']}: {direction}", "requests in a step", "p50, µs")
+    _save(figure, axes[0], path)
+
+
+def _draw_step_overhead(results: Results, path: Path) -> None:
+    """A step by batch, for each number of ranks."""
+    rows = _of_one_scenario(results)
+    ranks = sorted({row["tp"] for row in rows})
+    figure = Figure(figsize=(_WIDTH_IN, _HEIGHT_IN), layout="constrained")
+    axes: Sequence[Axes] = figure.subplots(1, len(ranks), sharey=True, squeeze=False)[0]
+    for one, n in zip(axes, ranks, strict=True):
+        _lines(one, [row for row in rows if row["tp"] == n], "batch", "p50_us", by="backend")
+        _label(one, f"{rows[0]['scenario']}, TP {n}", "requests in a step", "p50, µs")
+    _save(figure, axes[0], path)
+
+
+def _draw_vllm(results: Results, path: Path) -> None:
+    rows = results["results"]
+    ranks = sorted({row["tp"] for row in rows})
+    figure = Figure(figsize=(_WIDTH_IN, _HEIGHT_IN), layout="constrained")
+    axes: Sequence[Axes] = figure.subplots(1, len(ranks), sharey=True, squeeze=False)[0]
+    for one, n in zip(axes, ranks, strict=True):
+        chosen = [row for row in rows if row["tp"] == n]
+        _lines(one, chosen, "concurrency", "tokens_per_s", by="backend")
+        _label(one, f"TP {n}", "requests at once", "tokens/s")
+    _save(figure, axes[0], path)
+
+
+def _of_one_scenario(results: Results) -> list[Row]:
+    """The first one's."""
+    rows = results["results"]
+    return [row for row in rows if row["scenario"] == rows[0]["scenario"]]
+
+
 def _draw_nothing(path: Path) -> None:
     figure = Figure(figsize=(_WIDTH_IN, _HEIGHT_IN))
     figure.text(0.5, 0.5, "nothing was measured", ha="center")
     figure.savefig(path, dpi=_DPI)
 
 
-def _lines(axes: Axes, rows: Sequence[Row], x: str, y: str) -> None:
+def _lines(axes: Axes, rows: Sequence[Row], x: str, y: str, by: str = "transport") -> None:
     """One for each transport, on logarithmic axes."""
-    for name in dict.fromkeys(row["transport"] for row in rows):
-        points = sorted((row[x], row[y]) for row in rows if row["transport"] == name)
-        style = "-" if name.startswith("mpspmd") else "--"
+    for name in dict.fromkeys(row[by] for row in rows):
+        points = sorted((row[x], row[y]) for row in rows if row[by] == name)
+        style = "-" if name.startswith(("mpspmd", "mp-spmd")) else "--"
         axes.plot(*zip(*points, strict=True), style, marker="o", markersize=4, label=name)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
@@ -160,4 +202,7 @@ _DRAW: dict[str, Callable[[Results, Path], None]] = {
     "idle": _draw_idle,
     "throughput": _draw_throughput,
     "scaling": _draw_scaling,
+    "step_codec": _draw_step_codec,
+    "step_overhead": _draw_step_overhead,
+    "vllm_e2e": _draw_vllm,
 }

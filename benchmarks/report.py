@@ -15,12 +15,12 @@ from benchmarks.table import markdown
 
 _INTRODUCTION = """# Benchmarks
 
-`make bench` writes this file; the figures are those of one run of each command below, on one machine.
-Latencies are in microseconds. In each round every transport is measured in turn, while the processes
-of all others are stopped; figures are medians over the rounds. Compare within a table, not between
-machines: what else runs on a machine, and where the kernel puts two processes, changes every figure.
-Each table says the load average before its run: with more than the cores can take, the ratios still
-say something, the times little.
+`make bench` writes this file, and `make bench-vllm` the sections of vLLM's steps; the figures are those
+of one run of each command below, on one machine. Latencies are in microseconds. In each round every
+transport is measured in turn, while the processes of all others are stopped; figures are medians over
+the rounds. Compare within a table, not between machines: what else runs on a machine, and where the
+kernel puts two processes, changes every figure. Each table says the load average before its run: with
+more than the cores can take, the ratios still say something, the times little.
 """
 
 
@@ -70,7 +70,7 @@ def _section(section: Section, picture: str) -> list[str]:
         markdown(tool.columns(results), results["results"]) + "\n",
     ]
     if left := sorted(
-        set(results["settings"]["ranks"]) - {row["ranks"] for row in results["results"]}
+        set(results["settings"].get("ranks", ())) - {row.get("ranks") for row in results["results"]}
     ):
         lines.append(f"The run was stopped before ranks {', '.join(map(str, left))}.\n")
     if "fits" in results:

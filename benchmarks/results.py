@@ -15,8 +15,8 @@ from benchmarks.progress import Progress
 from benchmarks.signals import uninterrupted
 
 Row: TypeAlias = dict[str, Any]
-"""One transport in one configuration: `transport`, `version`, `ranks`, and the tool's own keys.
-Figures are medians over the rounds."""
+"""One transport in one configuration: `transport`, `version`, `ranks`, and the tool's own keys; of the
+tools that compare what vLLM does, one `backend`. Figures are medians over the rounds."""
 
 
 class Missing(TypedDict):

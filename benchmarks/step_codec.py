@@ -3,13 +3,13 @@
     python -m benchmarks.step_codec --batch 1,8,64,256,1024,4096 --json FILE
 
 In one process, without a channel. Each step is made just before it is encoded, as by a scheduler; the
-reply is what a model runner makes of it. `p50_us` is encoding and decoding together.
+reply is what a model runner makes of it. In a row `p50_us` is encoding and decoding together, and `tp` is
+1: a request is encoded once for all ranks, and this is what one of them does.
 """
 
 from __future__ import annotations
 
 import gc
-import json
 import math
 import random
 import statistics
@@ -18,47 +18,24 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
-from rich.console import Console
-from rich.table import Table
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.outputs import ModelRunnerOutput
 
 from benchmarks.codecs import CODECS, Codec
-from benchmarks.machine import Machine, this_machine
 from benchmarks.options import ToolParser, count, counts, names
 from benchmarks.progress import Progress
+from benchmarks.results import Results, Row, new_results, save
 from benchmarks.scenarios import SCENARIOS
-from benchmarks.tool import attempt
+from benchmarks.table import Column, faster, figure, print_table, text
+from benchmarks.tool import run_tool
 
 _WARM_UP = 20  # uncounted steps at the beginning of a round
 _FEWEST = 30  # counted ones, at least
 _REQUESTS = 60_000  # in all steps of a round, about
 _VOCABULARY = 128_000
 _DIRECTIONS = ("request", "reply")
-
-
-class Row(TypedDict):
-    backend: str
-    version: str
-    tp: int  # a request is encoded once for all ranks; what one of them does
-    batch: int
-    scenario: str
-    direction: str
-    p50_us: float  # encoding and decoding; medians over the rounds
-    p99_us: float
-    encode_us: float  # p50s, medians over the rounds
-    decode_us: float
-    bytes: int  # median
-
-
-class Results(TypedDict):
-    benchmark: str
-    machine: Machine
-    rounds: int
-    steps_per_round: int
-    results: list[Row]
 
 
 @dataclass(frozen=True)
@@ -68,6 +45,7 @@ class Options:
     steps: int
     rounds: int
     json: Path | None
+    plot: Path | None
 
 
 @dataclass
@@ -123,30 +101,17 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     return Options(**vars(parser.parse_args(arguments)))
 
 
-def main() -> int:
-    """The exit code: 0; 2 a bad option; 128 + signal when interrupted."""
-    options = parse()
-    results = attempt("step_codec", options, run)
-    if isinstance(results, int):
-        return results
-    print_table(results)
-    if options.json is not None:
-        options.json.write_text(json.dumps(results, indent=2) + "\n")
-    return 0
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run_tool("step_codec", parse(arguments), run, show)
 
 
 def run(options: Options) -> Results:
-    results: Results = {
-        "benchmark": "step_codec",
-        "machine": this_machine(),
-        "rounds": options.rounds,
-        "steps_per_round": options.steps,
-        "results": [],
-    }
+    results = new_results("step_codec", options.rounds, options.steps, {})
     cases = [(name, batch) for name in options.scenario for batch in options.batch]
     with Progress(len(cases) * options.rounds * len(CODECS)) as progress:
         for name, batch in cases:
             results["results"] += _measure(name, batch, options, progress)
+            save(results, options.json)
     return results
 
 
@@ -220,36 +185,32 @@ def _row(
     }
 
 
-def print_table(results: Results) -> None:
-    """On stdout."""
-    table = Table(
-        title="A step's request and its reply, encoded and decoded, µs",
-        caption=f"medians of {results['rounds']} rounds; ratios of the p50 and of the bytes",
+def columns(results: Results) -> list[Column]:
+    rows, case = results["results"], ("scenario", "batch", "direction")
+    return [
+        text("scenario", "scenario"),
+        figure("batch", "batch", 0),
+        text("direction", "direction"),
+        text("backend", "backend"),
+        text("version", "version"),
+        figure("p50", "p50_us"),
+        figure("p99", "p99_us"),
+        figure("encode", "encode_us"),
+        figure("decode", "decode_us"),
+        figure("bytes", "bytes", 0),
+        faster(rows, "p50_us", "pickle5", case, "pickle5 / this"),
+        faster(rows, "bytes", "pickle5", case, "bytes"),
+    ]
+
+
+def show(results: Results) -> None:
+    print_table(
+        results,
+        columns(results),
+        "A step's request and its reply, encoded and decoded, µs",
+        f"medians of {results['rounds']} rounds; ratios of the p50 and of the bytes",
+        ("scenario", "batch", "direction"),
     )
-    for heading in ("scenario", "batch", "direction", "backend"):
-        table.add_column(heading)
-    for heading in ("p50", "p99", "encode", "decode", "bytes", "pickle5 / this", "bytes"):
-        table.add_column(heading, justify="right")
-    rows = results["results"]
-    reference = {_case(row): row for row in rows if row["backend"] == "pickle5"}
-    for row in rows:
-        base = reference[_case(row)]
-        table.add_row(
-            row["scenario"],
-            f"{row['batch']:,}",
-            row["direction"],
-            row["backend"],
-            *(f"{row[name]:,.1f}" for name in ("p50_us", "p99_us", "encode_us", "decode_us")),  # type: ignore[literal-required]
-            f"{row['bytes']:,}",
-            f"{base['p50_us'] / row['p50_us']:.1f}×",  # noqa: RUF001
-            f"{base['bytes'] / row['bytes']:.1f}×",  # noqa: RUF001
-            end_section=row["backend"] == CODECS[-1].name,
-        )
-    Console(highlight=False).print(table)
-
-
-def _case(row: Row) -> tuple[object, ...]:
-    return row["scenario"], row["batch"], row["direction"]
 
 
 if __name__ == "__main__":

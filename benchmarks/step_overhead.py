@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import math
 import statistics
 import sys
@@ -19,50 +18,29 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
-from rich.console import Console
-from rich.table import Table
 from vllm.v1.core.sched.output import SchedulerOutput
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.executors import BACKENDS, Backend
-from benchmarks.machine import Machine, this_machine
 from benchmarks.options import ToolParser, count, counts, names
 from benchmarks.pause import pause, resume
 from benchmarks.progress import Progress
+from benchmarks.results import Results, Row, new_results, save
 from benchmarks.scenarios import SCENARIOS, Scenario
 from benchmarks.signals import (
     deaths_raise,
     raise_if_interrupted,
     uninterrupted,
 )
-from benchmarks.tool import attempt
+from benchmarks.table import Column, faster, figure, print_table, text
+from benchmarks.tool import run_tool
 from benchmarks.vllm_model import tiny_model
 
 _WARM_UP = 20  # uncounted steps at the beginning of a round
 _BYTE_STEPS = 32  # steps whose messages are measured
 _MEMORY_STEPS = 200_000  # requests in all steps that are made beforehand for a round
-
-
-class Row(TypedDict):
-    backend: str
-    version: str
-    tp: int
-    batch: int
-    scenario: str
-    p50_us: float  # medians over the rounds
-    p99_us: float
-    bytes: int  # a step's messages, to one rank and from it
-    rounds_p50_us: list[float]
-
-
-class Results(TypedDict):
-    benchmark: str
-    machine: Machine
-    rounds: int
-    steps_per_round: int
-    results: list[Row]
 
 
 @dataclass(frozen=True)
@@ -73,6 +51,7 @@ class Options:
     steps: int
     rounds: int
     json: Path | None
+    plot: Path | None
 
 
 @dataclass(frozen=True)
@@ -98,26 +77,12 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     return Options(**vars(parser.parse_args(arguments)))
 
 
-def main() -> int:
-    """The exit code: 0; 1 a backend failed; 2 a bad option; 128 + signal when interrupted."""
-    options = parse()
-    results = attempt("step_overhead", options, run)
-    if isinstance(results, int):
-        return results
-    print_table(results)
-    if options.json is not None:
-        options.json.write_text(json.dumps(results, indent=2) + "\n")
-    return 0
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run_tool("step_overhead", parse(arguments), run, show)
 
 
 def run(options: Options) -> Results:
-    results: Results = {
-        "benchmark": "step_overhead",
-        "machine": this_machine(),
-        "rounds": options.rounds,
-        "steps_per_round": options.steps,
-        "results": [],
-    }
+    results = new_results("step_overhead", options.rounds, options.steps, {"tp": options.tp})
     cases = [(batch, name) for name in options.scenario for batch in options.batch]
     steps = len(options.tp) * len(BACKENDS) * (1 + len(cases) * (options.rounds + 1))
     with tiny_model() as model, Progress(steps) as progress:
@@ -125,6 +90,7 @@ def run(options: Options) -> Results:
             with _started(model, tp, progress) as backends:
                 for batch, name in cases:
                     results["results"] += _measure(backends, tp, batch, name, options, progress)
+                    save(results, options.json)
     return results
 
 
@@ -235,35 +201,30 @@ def _failures_named(backend: Backend) -> Any:
         raise BenchmarkError(f"{backend.name} failed: {type(error).__name__}: {reason}") from error
 
 
-def print_table(results: Results) -> None:
-    """On stdout."""
-    table = Table(
-        title="A step with workers that return at once, µs",
-        caption=f"medians of {results['rounds']} rounds; ratios of the p50",
+def columns(results: Results) -> list[Column]:
+    rows, case = results["results"], ("tp", "scenario", "batch")
+    return [
+        text("TP", "tp"),
+        text("scenario", "scenario"),
+        figure("batch", "batch", 0),
+        text("backend", "backend"),
+        text("version", "version"),
+        figure("p50", "p50_us"),
+        figure("p99", "p99_us"),
+        figure("bytes", "bytes", 0),
+        faster(rows, "p50_us", "mp", case, "mp / this"),
+    ]
+
+
+def show(results: Results) -> None:
+    print_table(
+        results,
+        columns(results),
+        "A step with workers that return at once, µs",
+        f"medians of {results['rounds']} rounds; ratios of the p50; bytes of a step's messages to one "
+        "rank and from it",
+        ("tp", "scenario", "batch"),
     )
-    for heading in ("TP", "scenario", "batch", "backend", "version"):
-        table.add_column(heading)
-    for heading in ("p50", "p99", "bytes", "mp / this"):
-        table.add_column(heading, justify="right")
-    rows = results["results"]
-    reference = {_case(row): row["p50_us"] for row in rows if row["backend"] == "mp"}
-    for row in rows:
-        table.add_row(
-            str(row["tp"]),
-            row["scenario"],
-            f"{row['batch']:,}",
-            row["backend"],
-            row["version"],
-            f"{row['p50_us']:,.1f}",
-            f"{row['p99_us']:,.1f}",
-            f"{row['bytes']:,}",
-            f"{reference[_case(row)] / row['p50_us']:.1f}",
-        )
-    Console(highlight=False).print(table)
-
-
-def _case(row: Row) -> tuple[int, str, int]:
-    return row["tp"], row["scenario"], row["batch"]
 
 
 if __name__ == "__main__":

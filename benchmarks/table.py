@@ -63,6 +63,21 @@ def ratio(rows: Sequence[Row], key: str, reference: str, same: Sequence[str]) ->
     return Column(f"vs {reference}", cell)
 
 
+def faster(
+    rows: Sequence[Row], key: str, reference: str, same: Sequence[str], heading: str
+) -> Column:
+    """How many times less than the `reference` backend's, in the row with the same keys, a figure is."""
+    base = {
+        tuple(row[name] for name in same): row[key] for row in rows if row["backend"] == reference
+    }
+
+    def cell(row: Row) -> str:
+        value = base.get(tuple(row[name] for name in same))
+        return f"{value / row[key]:.1f}×" if value else ""  # noqa: RUF001
+
+    return Column(heading, cell)
+
+
 def print_table(
     results: Results, columns: Sequence[Column], title: str, caption: str, group: Sequence[str]
 ) -> None:

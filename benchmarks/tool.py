@@ -22,25 +22,6 @@ class Output(Protocol):
 
 
 _Options = TypeVar("_Options", bound=Output)
-_AnyOptions = TypeVar("_AnyOptions")
-_AnyResults = TypeVar("_AnyResults")
-
-
-def attempt(
-    name: str, options: _AnyOptions, run: Callable[[_AnyOptions], _AnyResults]
-) -> _AnyResults | int:
-    """What `run` found. The exit code where it found nothing, which one line has said: 1 something
-    failed; 128 + signal when interrupted.
-    """
-    try:
-        with interruptible():
-            return run(options)
-    except Interrupted as interrupted:
-        print(f"{name}: interrupted", file=sys.stderr)
-        return 128 + interrupted.signum
-    except BenchmarkError as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return 1
 
 
 def run_tool(
@@ -49,12 +30,18 @@ def run_tool(
     run: Callable[[_Options], Results],
     show: Callable[[Results], None],
 ) -> int:
-    """The exit code: 0; 1 a transport failed; 128 + signal when interrupted. A bad option has ended
-    the process with 2 before.
+    """The exit code: 0; 1 something failed, which one line has said; 128 + signal when interrupted. A bad
+    option has ended the process with 2 before.
     """
-    results = attempt(name, options, run)
-    if isinstance(results, int):
-        return results
+    try:
+        with interruptible():
+            results = run(options)
+    except Interrupted as interrupted:
+        print(f"{name}: interrupted", file=sys.stderr)
+        return 128 + interrupted.signum
+    except BenchmarkError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
     show(results)
     save(results, options.json)
     if options.plot is not None:

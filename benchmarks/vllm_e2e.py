@@ -4,55 +4,29 @@
 
 All requests come at once and generate the same number of tokens, greedily. Both backends are started
 with the same settings; in each round both generate, another one first each time, while the processes of
-the other are stopped. Tokens must be the same.
+the other are stopped. Tokens must be the same. In a row `vs_mp` is the share of mp's tokens/s, the
+median of the rounds' own ratios, and `cpu_s` the CPU seconds of all processes in one round.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
-
-from rich.console import Console
-from rich.table import Table
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.machine import Machine, this_machine
 from benchmarks.options import ToolParser, count, counts
 from benchmarks.pause import pause, resume
 from benchmarks.progress import Progress
+from benchmarks.results import Results, Row, new_results, save
 from benchmarks.signals import raise_if_interrupted, uninterrupted
-from benchmarks.tool import attempt
+from benchmarks.table import Column, figure, print_table, text
+from benchmarks.tool import run_tool
 from benchmarks.vllm_engines import VERSIONS, Engine, Generation
 from benchmarks.vllm_model import tiny_model
-
-
-class Row(TypedDict):
-    """Medians over the rounds."""
-
-    backend: str
-    version: str
-    tp: int
-    concurrency: int
-    tokens_per_s: float
-    ms_per_step: float
-    cpu_s: float  # of all processes, for one round
-    vs_mp: float  # tokens/s as a share of mp's: the median of the rounds' own ratios
-    same_tokens: bool  # as mp's
-    rounds_tokens_per_s: list[float]
-
-
-class Results(TypedDict):
-    benchmark: str
-    machine: Machine
-    rounds: int
-    tokens: int
-    results: list[Row]
 
 
 @dataclass(frozen=True)
@@ -62,6 +36,7 @@ class Options:
     tokens: int
     rounds: int
     json: Path | None
+    plot: Path | None
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
@@ -72,32 +47,20 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     return Options(**vars(parser.parse_args(arguments)))
 
 
-def main() -> int:
-    """The exit code: 0; 1 a backend failed; 2 a bad option; 128 + signal when interrupted."""
-    options = parse()
-    results = attempt("vllm_e2e", options, run)
-    if isinstance(results, int):
-        return results
-    print_table(results)
-    if options.json is not None:
-        options.json.write_text(json.dumps(results, indent=2) + "\n")
-    return 0
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run_tool("vllm_e2e", parse(arguments), run, show)
 
 
 def run(options: Options) -> Results:
-    results: Results = {
-        "benchmark": "vllm_e2e",
-        "machine": this_machine(),
-        "rounds": options.rounds,
-        "tokens": options.tokens,
-        "results": [],
-    }
+    settings = {"tp": options.tp, "tokens": options.tokens}
+    results = new_results("vllm_e2e", options.rounds, options.tokens, settings)
     cases = len(options.concurrency) * (1 + options.rounds)
     with tiny_model() as model, Progress(len(options.tp) * len(VERSIONS) * (1 + cases)) as progress:
         for tp in options.tp:
             with _started(model, tp, max(options.concurrency), progress) as engines:
                 for requests in options.concurrency:
                     results["results"] += _measure(engines, tp, requests, options, progress)
+                    save(results, options.json)
     return results
 
 
@@ -162,29 +125,28 @@ def _row(
     }
 
 
-def print_table(results: Results) -> None:
-    """On stdout."""
-    table = Table(
-        title=f"vLLM with a tiny model, {results['tokens']} tokens a request",
-        caption=f"medians of {results['rounds']} rounds",
+def columns(results: Results) -> list[Column]:
+    return [
+        text("TP", "tp"),
+        figure("requests", "concurrency", 0),
+        text("backend", "backend"),
+        text("version", "version"),
+        figure("tokens/s", "tokens_per_s", 0),
+        figure("ms/step", "ms_per_step", 2),
+        figure("CPU s", "cpu_s", 2),
+        figure("vs mp", "vs_mp", 3),
+        Column("same tokens", lambda row: "yes" if row["same_tokens"] else "NO"),
+    ]
+
+
+def show(results: Results) -> None:
+    print_table(
+        results,
+        columns(results),
+        f"vLLM with a tiny model, {results['settings']['tokens']} tokens a request",
+        f"medians of {results['rounds']} rounds",
+        ("tp", "concurrency"),
     )
-    for heading in ("TP", "requests", "backend", "version"):
-        table.add_column(heading)
-    for heading in ("tokens/s", "ms/step", "CPU s", "vs mp", "same tokens"):
-        table.add_column(heading, justify="right")
-    for row in results["results"]:
-        table.add_row(
-            str(row["tp"]),
-            str(row["concurrency"]),
-            row["backend"],
-            row["version"],
-            f"{row['tokens_per_s']:,.0f}",
-            f"{row['ms_per_step']:.2f}",
-            f"{row['cpu_s']:.2f}",
-            f"{row['vs_mp']:.3f}",
-            "yes" if row["same_tokens"] else "NO",
-        )
-    Console(highlight=False).print(table)
 
 
 if __name__ == "__main__":

@@ -307,6 +307,16 @@ def test_an_aim_that_is_missed_says_so() -> None:
     assert found[1]["found"].startswith("7.5")
 
 
+def test_aims_of_vllms_steps_compare_backends() -> None:
+    rows = [
+        {"backend": name, "tp": 2, "scenario": "steady", "batch": batch, "p50_us": p50}
+        for name, batch, p50 in (("mp", 1, 80.0), ("mp-spmd", 1, 10.0), ("mp", 256, 79.0))
+    ]
+    rows.append({"backend": "mp-spmd", "tp": 2, "scenario": "steady", "batch": 256, "p50_us": 10.0})
+    found = aims.reached({"step-overhead": _results("step_overhead", rows)})
+    assert [row["reached"] for row in found] == ["yes", "**no**"]
+
+
 def test_the_document_has_the_table_the_picture_and_what_is_missing(tmp_path: Path) -> None:
     results = _results("channel_latency", [_trip("mpspmd", 1, 2.0)], reply="all")
     results["missing"].append({"name": "ray-graph", "why": "not installed: no ray"})

@@ -356,13 +356,24 @@ def test_what_the_benchmark_compares_does_the_same(scenario: str) -> None:
             assert_same(output, codec.decode_reply(codec.encode_reply(output)))
 
 
-def test_the_benchmark_has_a_row_for_each_case() -> None:
+def test_the_benchmark_has_a_row_for_each_case(tmp_path: Path) -> None:
+    from benchmarks import report
     from benchmarks.step_codec import parse, run
 
-    rows = run(parse(["--batch", "1,3", "--scenario", "churn", "--rounds", "1"]))["results"]
+    options = ["--batch", "1,3", "--scenario", "steady", "--rounds", "1", "--steps", "30"]
+    results = run(parse(options))
+    rows = results["results"]
     cases = {(row["backend"], row["batch"], row["direction"]) for row in rows}
     assert len(cases) == len(rows) == 3 * 2 * 2
     assert all(0 < row["p50_us"] <= row["p99_us"] and row["bytes"] > 0 for row in rows)
+    document = tmp_path / "figures.md"
+    report.write(document, {"step-codec": report.Section("Steps", "", "python -m x", results)})
+    text = document.read_text()
+    assert text.count("| steady | 3 | reply | pickle5 |") == 1
+    assert (
+        "| a request of 1 steady requests, encoding and decoding, p50, against `pickle5` |" in text
+    )
+    assert (tmp_path / "figures/step-codec.png").exists()
 
 
 def test_the_example_in_the_design_is_what_is_sent() -> None:
