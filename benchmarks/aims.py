@@ -47,6 +47,15 @@ def _row(aim: str, wanted: str, found: str, met: bool) -> Row:
     return {"aim": aim, "wanted": wanted, "found": found, "reached": "yes" if met else "**no**"}
 
 
+def _ratio_row(aim: str, factor: float, ratio: float, figures: str) -> Row:
+    return _row(
+        aim,
+        f"{factor:g}×",  # noqa: RUF001
+        f"{ratio:.1f}× ({figures})",  # noqa: RUF001
+        ratio >= factor,
+    )
+
+
 def _faster(
     run: str, key: str, peer: str, factor: float, what: str, **where: Any
 ) -> Callable[[_Runs], Row]:
@@ -56,11 +65,11 @@ def _faster(
         ours, its = (_figure(runs, run, key, name, **where) for name in ("mpspmd", peer))
         ratio = its / ours if key != "gb_per_s" else ours / its
         unit = "GB/s" if key == "gb_per_s" else "µs"
-        return _row(
+        return _ratio_row(
             f"{what}, n={where['ranks']}, against `{peer}`",
-            f"{factor:g}×",  # noqa: RUF001
-            f"{ratio:.1f}× ({ours:,.1f} and {its:,.1f} {unit})",  # noqa: RUF001
-            ratio >= factor,
+            factor,
+            ratio,
+            f"{ours:,.1f} and {its:,.1f} {unit}",
         )
 
     return aim
@@ -105,25 +114,37 @@ def _linear(runs: _Runs) -> Row:
     )
 
 
-def _codec(key: str, batch: int, direction: str, factor: float) -> Callable[[_Runs], Row]:
-    """What pickle takes is so many times what ours does, in steady decode."""
+def _cheaper(
+    run: str, key: str, ours: str, peer: str, factor: float, what: str, **where: Any
+) -> Callable[[_Runs], Row]:
+    """The peer's figure is so many times ours, in steady decode."""
 
     def aim(runs: _Runs) -> Row:
-        ours, its = (
-            _figure(
-                runs, "step-codec", key, name, scenario="steady", batch=batch, direction=direction
-            )
-            for name in ("mpspmd-delta", "pickle5")
+        mine, its = (
+            _figure(runs, run, key, name, scenario="steady", **where) for name in (ours, peer)
         )
-        what, unit = ("bytes", "B") if key == "bytes" else ("encoding and decoding, p50", "µs")
-        return _row(
-            f"a {direction} of {batch:,} steady requests, {what}, against `pickle5`",
-            f"{factor:g}×",  # noqa: RUF001
-            f"{its / ours:.1f}× ({ours:,.0f} and {its:,.0f} {unit})",  # noqa: RUF001
-            its / ours >= factor,
-        )
+        unit = "B" if key == "bytes" else "µs"
+        figures = f"{mine:,.0f} and {its:,.0f} {unit}"
+        return _ratio_row(f"{what}, against `{peer}`", factor, its / mine, figures)
 
     return aim
+
+
+def _codec(key: str, batch: int, direction: str, factor: float) -> Callable[[_Runs], Row]:
+    what = "bytes" if key == "bytes" else "encoding and decoding, p50"
+    return _cheaper(
+        "step-codec", key, "mpspmd-delta", "pickle5", factor,
+        f"a {direction} of {batch:,} steady requests, {what}",
+        batch=batch, direction=direction,
+    )  # fmt: skip
+
+
+def _overhead(batch: int) -> Callable[[_Runs], Row]:
+    return _cheaper(
+        "step-overhead", "p50_us", "mp-spmd", "mp", 8,
+        f"a whole step with workers that return at once, TP 2, {batch:,} requests",
+        batch=batch, tp=2,
+    )  # fmt: skip
 
 
 def _growth(runs: _Runs) -> Row:
@@ -143,22 +164,6 @@ def _growth(runs: _Runs) -> Row:
         f"{large / small:.1f}× ({large:,.0f} and {small:,.0f} µs)",  # noqa: RUF001
         large <= 4.5 * small,
     )
-
-
-def _overhead(batch: int) -> Callable[[_Runs], Row]:
-    def aim(runs: _Runs) -> Row:
-        ours, its = (
-            _figure(runs, "step-overhead", "p50_us", name, tp=2, scenario="steady", batch=batch)
-            for name in ("mp-spmd", "mp")
-        )
-        return _row(
-            f"a whole step with workers that return at once, TP 2, {batch:,} requests, against `mp`",
-            "8×",  # noqa: RUF001
-            f"{its / ours:.1f}× ({ours:,.0f} and {its:,.0f} µs)",  # noqa: RUF001
-            its / ours >= 8,
-        )
-
-    return aim
 
 
 def _tokens(tp: int, requests: int, least: float) -> Callable[[_Runs], Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -74,14 +75,8 @@ def _draw_idle(results: Results, path: Path) -> None:
 
 def _draw_throughput(results: Results, path: Path) -> None:
     """Bytes a second that each rank gets, by size and by number of ranks."""
-    rows = results["results"]
-    ranks = sorted({row["ranks"] for row in rows})
-    figure = Figure(figsize=(_WIDTH_IN, _HEIGHT_IN), layout="constrained")
-    axes: Sequence[Axes] = figure.subplots(1, len(ranks), sharey=True, squeeze=False)[0]
-    for one, n in zip(axes, ranks, strict=True):
-        _lines(one, [row for row in rows if row["ranks"] == n], "size_bytes", "gb_per_s")
-        _label(one, f"ranks: {n}", "bytes", "GB/s to each rank" if n == ranks[0] else "")
-    _save(figure, axes[0], path)
+    rows = sorted(results["results"], key=itemgetter("ranks"))
+    _panels(rows, "ranks", "ranks: {}", "size_bytes", "gb_per_s", path)
 
 
 def _draw_scaling(results: Results, path: Path) -> None:
@@ -109,39 +104,23 @@ def _draw_scaling(results: Results, path: Path) -> None:
 
 
 def _draw_step_codec(results: Results, path: Path) -> None:
-    """Encoding and decoding by batch, in steady decode where that was measured."""
+    """Encoding and decoding by batch, in the first scenario that was measured."""
     rows = _of_one_scenario(results)
-    figure = Figure(figsize=(_WIDTH_IN, _HEIGHT_IN), layout="constrained")
-    axes: Sequence[Axes] = figure.subplots(1, 2, sharey=True)
-    for one, direction in zip(axes, ("request", "reply"), strict=True):
-        chosen = [row for row in rows if row["direction"] == direction]
-        _lines(one, chosen, "batch", "p50_us", by="backend")
-        _label(one, f"{rows[0]['scenario']}: {direction}", "requests in a step", "p50, µs")
-    _save(figure, axes[0], path)
+    title = f"{rows[0]['scenario']}: {{}}"
+    _panels(rows, "direction", title, "batch", "p50_us", path, by="backend")
 
 
 def _draw_step_overhead(results: Results, path: Path) -> None:
     """A step by batch, for each number of ranks."""
-    rows = _of_one_scenario(results)
-    ranks = sorted({row["tp"] for row in rows})
-    figure = Figure(figsize=(_WIDTH_IN, _HEIGHT_IN), layout="constrained")
-    axes: Sequence[Axes] = figure.subplots(1, len(ranks), sharey=True, squeeze=False)[0]
-    for one, n in zip(axes, ranks, strict=True):
-        _lines(one, [row for row in rows if row["tp"] == n], "batch", "p50_us", by="backend")
-        _label(one, f"{rows[0]['scenario']}, TP {n}", "requests in a step", "p50, µs")
-    _save(figure, axes[0], path)
+    rows = sorted(_of_one_scenario(results), key=itemgetter("tp"))
+    title = f"{rows[0]['scenario']}, TP {{}}"
+    _panels(rows, "tp", title, "batch", "p50_us", path, by="backend")
 
 
 def _draw_vllm(results: Results, path: Path) -> None:
-    rows = results["results"]
-    ranks = sorted({row["tp"] for row in rows})
-    figure = Figure(figsize=(_WIDTH_IN, _HEIGHT_IN), layout="constrained")
-    axes: Sequence[Axes] = figure.subplots(1, len(ranks), sharey=True, squeeze=False)[0]
-    for one, n in zip(axes, ranks, strict=True):
-        chosen = [row for row in rows if row["tp"] == n]
-        _lines(one, chosen, "concurrency", "tokens_per_s", by="backend")
-        _label(one, f"TP {n}", "requests at once", "tokens/s")
-    _save(figure, axes[0], path)
+    """Tokens a second by requests, for each number of ranks."""
+    rows = sorted(results["results"], key=itemgetter("tp"))
+    _panels(rows, "tp", "TP {}", "concurrency", "tokens_per_s", path, by="backend")
 
 
 def _of_one_scenario(results: Results) -> list[Row]:
@@ -154,6 +133,19 @@ def _draw_nothing(path: Path) -> None:
     figure = Figure(figsize=(_WIDTH_IN, _HEIGHT_IN))
     figure.text(0.5, 0.5, "nothing was measured", ha="center")
     figure.savefig(path, dpi=_DPI)
+
+
+def _panels(
+    rows: Sequence[Row], split: str, title: str, x: str, y: str, path: Path, by: str = "transport"
+) -> None:
+    """Lines side by side: for each value of `split`, which stands in the title, axes of their own."""
+    values = list(dict.fromkeys(row[split] for row in rows))
+    figure = Figure(figsize=(_WIDTH_IN, _HEIGHT_IN), layout="constrained")
+    axes: Sequence[Axes] = figure.subplots(1, len(values), sharey=True, squeeze=False)[0]
+    for one, value in zip(axes, values, strict=True):
+        _lines(one, [row for row in rows if row[split] == value], x, y, by)
+        _label(one, title.format(value), _NAMES[x], _NAMES[y] if one is axes[0] else "")
+    _save(figure, axes[0], path)
 
 
 def _lines(axes: Axes, rows: Sequence[Row], x: str, y: str, by: str = "transport") -> None:
@@ -195,6 +187,16 @@ def _save(figure: Figure, legend_of: Axes, path: Path) -> None:
     figure.legend(handles, names, loc="outside right upper", fontsize="small")
     figure.savefig(path, dpi=_DPI)
 
+
+_NAMES = {
+    "size_bytes": "bytes",
+    "gb_per_s": "GB/s to each rank",
+    "batch": "requests in a step",
+    "p50_us": "p50, µs",
+    "concurrency": "requests at once",
+    "tokens_per_s": "tokens/s",
+}
+"""What the axes of _panels() are called."""
 
 _DRAW: dict[str, Callable[[Results, Path], None]] = {
     "channel_latency": _draw_latency,

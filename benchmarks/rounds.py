@@ -73,9 +73,7 @@ def run_rounds(
                     continue
                 pause(peer.pids)
         for number in range(rounds):
-            # Another one goes first in each round.
-            first = number % max(1, len(peers))
-            for peer in peers[first:] + peers[:first]:
+            for peer in in_turn(peers, number):
                 resume(peer.pids)
                 for index, task in enumerate(tasks):
                     raise_if_interrupted()
@@ -90,6 +88,12 @@ def run_rounds(
             for peer in peers:
                 ends.callback(_end, peer)
     return [finding for finding in findings.values() if finding.rounds]
+
+
+def in_turn(items: Sequence[T], number: int) -> list[T]:
+    """In the order of round `number`: another one goes first in each."""
+    first = number % max(1, len(items))
+    return [*items[first:], *items[:first]]
 
 
 def _why_not_started(setup: Setup, error: Exception) -> str:

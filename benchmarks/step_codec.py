@@ -27,6 +27,7 @@ from benchmarks.codecs import CODECS, Codec
 from benchmarks.options import ToolParser, count, counts, names
 from benchmarks.progress import Progress
 from benchmarks.results import Results, Row, new_results, save
+from benchmarks.rounds import in_turn
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.table import Column, faster, figure, print_table, text
 from benchmarks.tool import run_tool
@@ -120,8 +121,7 @@ def _measure(name: str, batch: int, options: Options, progress: Progress) -> lis
     count = max(_FEWEST, min(options.steps, _REQUESTS // batch))
     rounds: dict[str, list[dict[str, Timings]]] = {codec.name: [] for codec in CODECS}
     for number in range(options.rounds):
-        first = number % len(CODECS)
-        for codec in [*CODECS[first:], *CODECS[:first]]:
+        for codec in in_turn(CODECS, number):
             with progress.step(f"{name}, batch {batch}: round {number + 1}, {codec.name}"):
                 rounds[codec.name].append(_time(codec(), name, batch, count))
     return [

@@ -28,6 +28,7 @@ from benchmarks.options import ToolParser, count, counts, names
 from benchmarks.pause import pause, resume
 from benchmarks.progress import Progress
 from benchmarks.results import Results, Row, new_results, save
+from benchmarks.rounds import in_turn
 from benchmarks.scenarios import SCENARIOS, Scenario
 from benchmarks.signals import (
     deaths_raise,
@@ -129,8 +130,7 @@ def _measure(
     sizes: dict[str, int] = {}
     count = min(options.steps, max(_WARM_UP, _MEMORY_STEPS // batch))
     for number in range(options.rounds):
-        first = number % len(backends)
-        for backend in [*backends[first:], *backends[:first]]:
+        for backend in in_turn(backends, number):
             raise_if_interrupted()
             steps = _steps(scenarios[backend.name], count + _WARM_UP)
             with progress.step(f"{what}: round {number + 1}, {backend.name}"), _running(backend):

@@ -52,30 +52,27 @@ def size_text(n_bytes: int) -> str:
 
 def ratio(rows: Sequence[Row], key: str, reference: str, same: Sequence[str]) -> Column:
     """How many times the figure of the `reference` transport, in the row with the same keys."""
-    base = {
-        tuple(row[name] for name in same): row[key] for row in rows if row["transport"] == reference
-    }
-
-    def cell(row: Row) -> str:
-        value = base.get(tuple(row[name] for name in same))
-        return f"{row[key] / value:.1f}×" if value else ""  # noqa: RUF001
-
-    return Column(f"vs {reference}", cell)
+    base = _figures_of(rows, key, "transport", reference, same)
+    return Column(f"vs {reference}", lambda row: _times(row[key], base(row)))
 
 
 def faster(
     rows: Sequence[Row], key: str, reference: str, same: Sequence[str], heading: str
 ) -> Column:
     """How many times less than the `reference` backend's, in the row with the same keys, a figure is."""
-    base = {
-        tuple(row[name] for name in same): row[key] for row in rows if row["backend"] == reference
-    }
+    base = _figures_of(rows, key, "backend", reference, same)
+    return Column(heading, lambda row: _times(base(row), row[key]))
 
-    def cell(row: Row) -> str:
-        value = base.get(tuple(row[name] for name in same))
-        return f"{value / row[key]:.1f}×" if value else ""  # noqa: RUF001
 
-    return Column(heading, cell)
+def _figures_of(
+    rows: Sequence[Row], key: str, by: str, reference: str, same: Sequence[str]
+) -> Callable[[Row], float | None]:
+    figures = {tuple(row[name] for name in same): row[key] for row in rows if row[by] == reference}
+    return lambda row: figures.get(tuple(row[name] for name in same))
+
+
+def _times(value: float | None, base: float | None) -> str:
+    return f"{value / base:.1f}×" if value and base else ""  # noqa: RUF001
 
 
 def print_table(

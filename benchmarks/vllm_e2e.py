@@ -22,6 +22,7 @@ from benchmarks.options import ToolParser, count, counts
 from benchmarks.pause import pause, resume
 from benchmarks.progress import Progress
 from benchmarks.results import Results, Row, new_results, save
+from benchmarks.rounds import in_turn
 from benchmarks.signals import raise_if_interrupted, uninterrupted
 from benchmarks.table import Column, figure, print_table, text
 from benchmarks.tool import run_tool
@@ -92,8 +93,7 @@ def _measure(
     """The first round warms up, and isn't counted."""
     rounds: dict[str, list[Generation]] = {engine.backend: [] for engine in engines}
     for number in range(options.rounds + 1):
-        first = number % len(engines)
-        for engine in engines[first:] + engines[:first]:
+        for engine in in_turn(engines, number):
             raise_if_interrupted()
             with progress.step(f"TP {tp}, {requests} requests: round {number}, {engine.backend}"):
                 resume(engine.pids)

@@ -360,11 +360,11 @@ def test_the_benchmark_has_a_row_for_each_case(tmp_path: Path) -> None:
     from benchmarks import report
     from benchmarks.step_codec import parse, run
 
-    options = ["--batch", "1,3", "--scenario", "steady", "--rounds", "1", "--steps", "30"]
+    options = ["--batch", "1,3", "--scenario", "steady,churn", "--rounds", "1", "--steps", "30"]
     results = run(parse(options))
     rows = results["results"]
-    cases = {(row["backend"], row["batch"], row["direction"]) for row in rows}
-    assert len(cases) == len(rows) == 3 * 2 * 2
+    cases = {(row["backend"], row["scenario"], row["batch"], row["direction"]) for row in rows}
+    assert len(cases) == len(rows) == 3 * 2 * 2 * 2
     assert all(0 < row["p50_us"] <= row["p99_us"] and row["bytes"] > 0 for row in rows)
     document = tmp_path / "figures.md"
     report.write(document, {"step-codec": report.Section("Steps", "", "python -m x", results)})
