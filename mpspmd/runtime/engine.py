@@ -53,13 +53,13 @@ class Engine(AwaitedCalls):
         """Returns when every rank's worker is made.
 
         `worker(ctx, *args, **kwargs)` makes the worker on each rank; it and its arguments are pickled.
-        `around_start(rank)` is a context manager for the start of that rank's process, for example to
-        set its environment. `remove_at_end` are files (paths or shell patterns) that are removed when the
-        last of the run's processes is gone, also if all of them are killed. When one of `fatal_methods`
-        fails on any rank, the engine has failed: what the ranks hold may differ from then on. `on_cause`
-        is told why, before any caller is. `step_codec` sends the requests and replies that it knows as
-        deltas, unless `config.step_deltas` is off. `start` starts the ranks' processes; they are spawned,
-        unless told otherwise.
+        `around_start(rank)` is a context manager for the start of that rank's process, for example to set
+        its environment. `remove_at_end` are files (paths or shell patterns) that ranks may make: they are
+        removed when the last of the run's processes is gone, also if all of them are killed. When one of
+        `fatal_methods` fails on any rank, the engine has failed: what the ranks hold may differ from then
+        on. `on_cause` is told why, before any caller is. `step_codec` sends the requests and replies that
+        it knows as deltas, unless `config.step_deltas` is off. `start` starts the ranks' processes; they
+        are spawned, unless told otherwise.
 
         ConfigError, SegmentError, WorkerNotPicklable, StartupError; then nothing is left behind.
         """

@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 
+from mpspmd.runtime.signals import signals_deferred
 from mpspmd.transport.descriptor import Descriptor
 
 logger = logging.getLogger(__name__)
@@ -37,9 +38,11 @@ class Janitor:
         read, write = os.pipe2(os.O_CLOEXEC)
         self._end = Descriptor(write)
         try:
-            subprocess.run(
-                ["/bin/sh", "-c", _SCRIPT], stdin=read, start_new_session=True, check=True
-            )
+            # A KeyboardInterrupt that subprocess meets in its own cleaning up would be lost.
+            with signals_deferred():
+                subprocess.run(
+                    ["/bin/sh", "-c", _SCRIPT], stdin=read, start_new_session=True, check=True
+                )
         except (OSError, subprocess.SubprocessError) as error:
             logger.warning("no janitor: a killed run may leave files behind (%s)", error)
         finally:

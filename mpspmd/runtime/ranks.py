@@ -101,6 +101,8 @@ class Ranks:
         _check_descriptors(descriptors_for(self._world_size))
         try:
             self._janitor = Janitor()
+            for name in remove_at_end:
+                self._janitor.remove_at_end(name)
             self._run_dir = RunDir(self._config.runtime_dir, self._janitor.remove_at_end)
             folder = self._run_dir.path
             plane = EnginePlane(control_address(folder))
@@ -111,8 +113,6 @@ class Ranks:
                 f"the control plane can't be opened: {error}; check the limit of open files (ulimit -n)"
             ) from error
         self._supervisor = make_supervisor(plane)
-        for name in remove_at_end:
-            self._janitor.remove_at_end(name)
         ranks = [
             RankProcess(
                 rank=rank,

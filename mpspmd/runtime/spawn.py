@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from multiprocessing import connection, resource_tracker
 from multiprocessing.process import BaseProcess
-from typing import Any
 
 from mpspmd.errors import SegmentError, WorkerNotPicklable
 from mpspmd.runtime.rank import RankProcess
+from mpspmd.runtime.signals import signals_deferred
 
 _TERM_GRACE_S = 1.0
 """How long a rank may take after SIGTERM before it gets SIGKILL."""
@@ -42,9 +41,11 @@ def start_ranks(
     from torch import multiprocessing as torch_multiprocessing
 
     context = torch_multiprocessing.get_context("spawn")
+    # Not by the first process.start(), from which it would inherit that SIGINT is blocked, for good.
+    resource_tracker.ensure_running()
     for rank in ranks:
         process = context.Process(target=rank, name=f"mpspmd-rank-{rank.rank}")
-        with around_start(rank.rank), _signals_deferred():
+        with around_start(rank.rank), signals_deferred():
             try:
                 process.start()
                 # Within: a signal that comes now is taken only when the process is known.
@@ -63,35 +64,6 @@ def start_ranks(
                     f"the worker {name} or its arguments can't be sent to a new process: {error}; "
                     "define the class at the top level of a module, and pass data as arguments"
                 ) from error
-
-
-@contextlib.contextmanager
-def _signals_deferred() -> Iterator[None]:
-    """SIGINT and SIGTERM are taken when this is left: the new process is known by then.
-
-    SIGINT is blocked too, for a new process inherits that: Ctrl-C while it imports must not print a
-    traceback. Blocking alone doesn't do here: any other thread may take the signal for the main one.
-    """
-    signals = (signal.SIGINT, signal.SIGTERM)
-    came: list[int] = []
-    handlers: dict[signal.Signals, Any] = {}
-    # Started here, and not by the first process.start(): it would inherit the mask for good.
-    resource_tracker.ensure_running()
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
-    try:
-        if threading.current_thread() is threading.main_thread():
-            for number in signals:
-                # None: a handler that isn't Python's.
-                if (handler := signal.getsignal(number)) is not None:
-                    handlers[number] = handler
-                    signal.signal(number, lambda taken, frame: came.append(taken))
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        for taken in came:
-            signal.raise_signal(taken)
 
 
 def stop_ranks(processes: Sequence[BaseProcess], patience_s: float) -> list[int]:

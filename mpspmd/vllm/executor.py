@@ -36,8 +36,8 @@ from mpspmd.vllm.engine_core import (
     leaving_at_signals,
 )
 from mpspmd.vllm.faults import report
-from mpspmd.vllm.leftovers import leftovers, sweep
-from mpspmd.vllm.lock import RankLock
+from mpspmd.vllm.leftovers import leftovers, remove, sweep
+from mpspmd.vllm.lock import lock_file, lock_name
 from mpspmd.vllm.step_codec import step_codec
 from mpspmd.vllm.steps import Aggregators, Steps
 from mpspmd.vllm.worker import RankWorker
@@ -122,7 +122,7 @@ class MpSpmdExecutor(Executor):
             ):
                 yield
 
-        lock = RankLock()
+        lock = lock_name()
         try:
             return Engine(
                 RankWorker,
@@ -130,7 +130,7 @@ class MpSpmdExecutor(Executor):
                 args=(self.vllm_config, self._init_method, lock),
                 config=_config(),
                 around_start=around_start,
-                remove_at_end=[*leftovers(self._init_method), lock.file],
+                remove_at_end=[*leftovers(self._init_method), lock_file(lock)],
                 fatal_methods=self._fatal_methods(),
                 on_cause=_tell_cause,
                 step_codec=step_codec(),
@@ -140,7 +140,7 @@ class MpSpmdExecutor(Executor):
             sweep(self._init_method)
             raise
         finally:
-            lock.unlink()
+            remove([lock_file(lock)])
 
     def _fatal_methods(self) -> frozenset[str]:
         # With fault tolerance vLLM resets the ranks itself, and uses the executor again.

@@ -2,45 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import secrets
-from typing import Any
 
 import posix_ipc
 
 
+def lock_name() -> str:
+    """The engine chooses it, and makes nothing: what it had made would be left if it were killed now."""
+    return f"/mpspmd-lock-{secrets.token_hex(16)}"
+
+
+def lock_file(name: str) -> str:
+    """Where the lock has its name, which is of no use once every rank has opened it."""
+    return f"/dev/shm/sem.{name.removeprefix('/')}"
+
+
 class RankLock:
-    """An argument of the ranks' processes, which open it by name; then the name is of no use.
+    """Each rank opens it; the first one to come makes it.
 
     multiprocessing's own would be told to its resource tracker, which warns about the name when the
     processes are killed before they can take it back.
     """
 
-    def __init__(self) -> None:
-        name = f"/mpspmd-lock-{secrets.token_hex(16)}"
-        self._semaphore = posix_ipc.Semaphore(name, posix_ipc.O_CREX, mode=0o600, initial_value=1)
-
-    @property
-    def file(self) -> str:
-        """Where it has its name."""
-        return f"/dev/shm/sem.{self._semaphore.name.removeprefix('/')}"
-
-    def unlink(self) -> None:
-        """Once every rank has it, or when there will be none. More than once does nothing."""
-        with contextlib.suppress(posix_ipc.ExistentialError):
-            self._semaphore.unlink()
+    def __init__(self, name: str) -> None:
+        self._semaphore = posix_ipc.Semaphore(name, posix_ipc.O_CREAT, mode=0o600, initial_value=1)
 
     def __enter__(self) -> None:
         self._semaphore.acquire()
 
     def __exit__(self, *exception: object) -> None:
         self._semaphore.release()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _open, (self._semaphore.name,)
-
-
-def _open(name: str) -> RankLock:
-    lock = RankLock.__new__(RankLock)
-    lock._semaphore = posix_ipc.Semaphore(name)
-    return lock

@@ -44,7 +44,7 @@ class RankWorker(WorkerWrapperBase):
         ctx: RankContext,
         vllm_config: VllmConfig,
         distributed_init_method: str,
-        shared_worker_lock: RankLock,
+        lock: str,
     ) -> None:
         self._init_method = distributed_init_method
         self._slot = StepSlot()
@@ -61,7 +61,7 @@ class RankWorker(WorkerWrapperBase):
             "rank": ctx.rank,
             "distributed_init_method": distributed_init_method,
             "is_driver_worker": ctx.rank % vllm_config.parallel_config.tensor_parallel_size == 0,
-            "shared_worker_lock": shared_worker_lock,
+            "shared_worker_lock": RankLock(lock),
         }
         try:
             self._make_worker(all_kwargs, vllm_config.parallel_config.enable_expert_parallel)

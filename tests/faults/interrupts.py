@@ -20,12 +20,11 @@ from typing import Any, NoReturn
 import scenes
 import trials
 
-MOMENTS = {"start": 0.8, "load": 0.2, "shutdown": 0.03}
-"""And how long each of them may last, in seconds."""
+MOMENTS = {"start": 1.0, "load": 0.2, "shutdown": 0.03}
+"""And how long each of them lasts, in seconds; the start as a part of what a first one has taken."""
 
 
 def act(moment: str, folder: str, report: int) -> NoReturn:
-    os.setsid()
     tempfile.tempdir = folder
     os.environ["SCENE_FOLDER"] = folder
     errors = os.open(f"{folder}.err", os.O_WRONLY | os.O_CREAT, 0o600)
@@ -34,6 +33,7 @@ def act(moment: str, folder: str, report: int) -> NoReturn:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     code = 0
     try:
+        os.setsid()  # whoever interrupts waits for this
         with scenes.make_engine() as engine:
             trials.send(report, {})
             if moment == "load":
@@ -49,6 +49,7 @@ def act(moment: str, folder: str, report: int) -> NoReturn:
 def play(moment: str, delay_s: float, folder: str) -> dict[str, Any]:
     os.mkdir(folder)
     read, write = os.pipe()
+    began = time.monotonic()
     pid = os.fork()
     if pid == 0:
         os.close(read)
@@ -59,13 +60,11 @@ def play(moment: str, delay_s: float, folder: str) -> dict[str, Any]:
             time.sleep(0.001)
     else:
         os.read(read, 100)
+    waited_s = time.monotonic() - began
     time.sleep(delay_s)
     interrupted = time.monotonic()
-    try:
-        os.killpg(pid, signal.SIGINT)
-        hit = True
-    except ProcessLookupError:
-        hit = False
+    # At the latest a process that nobody has waited for yet.
+    os.killpg(pid, signal.SIGINT)
     _, status = os.waitpid(pid, 0)
     seconds = time.monotonic() - interrupted
     os.close(read)
@@ -73,7 +72,7 @@ def play(moment: str, delay_s: float, folder: str) -> dict[str, Any]:
     said = [line for line in errors.read_text().splitlines() if not line.startswith("[")]
     return {
         "moment": moment,
-        "hit": hit,
+        "waited_s": waited_s,
         "exit_code": os.waitstatus_to_exitcode(status),
         "seconds": seconds,
         "said": said,
@@ -99,10 +98,12 @@ def main(times: int, seed: int) -> None:
     import mpspmd.runtime.engine  # noqa: F401
 
     moments = random.Random(seed)
+    start_s = play("load", 0.0, str(Path(os.environ["SCENE_FOLDER"], "first")))["waited_s"]
     for number in range(times):
         moment = list(MOMENTS)[number % len(MOMENTS)]
         folder = str(Path(os.environ["SCENE_FOLDER"], str(number)))
-        print(json.dumps(play(moment, moments.uniform(0, MOMENTS[moment]), folder)), flush=True)
+        delay_s = moments.uniform(0, MOMENTS[moment]) * (start_s if moment == "start" else 1)
+        print(json.dumps(play(moment, delay_s, folder)), flush=True)
 
 
 if __name__ == "__main__":

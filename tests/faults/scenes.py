@@ -26,8 +26,12 @@ if __name__ != "__main__" and (takes_s := os.environ.get("SCENE_IMPORT_TAKES")):
 class Actor(mpspmd.Worker):
     """Sleeps, ends, or leaves marks, as told."""
 
-    def __init__(self, ctx: mpspmd.RankContext, takes_s: float = 0.0) -> None:
+    def __init__(
+        self, ctx: mpspmd.RankContext, takes_s: float = 0.0, scratch: Path | None = None
+    ) -> None:
         super().__init__(ctx)
+        if scratch:
+            scratch.touch()
         if takes_s:
             Path(os.environ["SCENE_FOLDER"], "making").touch()
             time.sleep(takes_s)
@@ -127,8 +131,9 @@ class Actor(mpspmd.Worker):
 
 def make_engine(*args: Any) -> mpspmd.Engine:
     scratch = Path(os.environ["SCENE_FOLDER"], f"scratch-{os.getpid()}")
-    scratch.touch()
-    engine = mpspmd.Engine(Actor, world_size=2, args=args, remove_at_end=[str(scratch)])
+    engine = mpspmd.Engine(
+        Actor, world_size=2, args=args, kwargs={"scratch": scratch}, remove_at_end=[str(scratch)]
+    )
     print(json.dumps([os.getpid(), *engine.pids]), flush=True)
     return engine
 

@@ -37,5 +37,5 @@ def _check(play: Play, times: int) -> None:
         assert each["exit_code"] in ((130,) if each["moment"] == "load" else (130, 0)), each
         # Promised are 2 s beyond the worker's own shutdown, which takes none here.
         assert each["seconds"] < 20, each
-    assert sum(each["hit"] for each in played) >= times // 2
+    assert sum(each["exit_code"] == 130 for each in played) >= times // 2
     print(f"ended after at most {max(each['seconds'] for each in played):.2f} s")
