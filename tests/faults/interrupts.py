@@ -95,7 +95,7 @@ def _left(session: int, folder: str) -> list[str]:
 def main(times: int, seed: int) -> None:
     import torch.multiprocessing  # noqa: F401
 
-    import mpspmd.runtime.engine  # noqa: F401
+    from mpspmd import Engine  # noqa: F401
 
     moments = random.Random(seed)
     start_s = play("load", 0.0, str(Path(os.environ["SCENE_FOLDER"], "first")))["waited_s"]
