@@ -147,18 +147,19 @@ class FlatTuple(Pickle5):
         lists = output.sampled_token_ids
         lengths = np.array([len(tokens) for tokens in lists], dtype=np.int32)
         tokens = np.array([token for tokens in lists for token in tokens], dtype=np.int32)
-        index = list(output.req_id_to_index.values())
-        return self._dumps((_STATUS, output.req_ids, index, lengths, tokens, fields))
+        index = output.req_id_to_index
+        places = np.array(list(index.values()), dtype=np.int32)
+        return self._dumps((_STATUS, output.req_ids, list(index), places, lengths, tokens, fields))
 
     def decode_reply(self, message: Any) -> ModelRunnerOutput:
-        _, ids, index, lengths, tokens, fields = self._loads(message)
+        _, ids, keys, places, lengths, tokens, fields = self._loads(message)
         flat, at, lists = tokens.tolist(), 0, []
         for length in lengths.tolist():
             lists.append(flat[at : at + length])
             at += length
         return ModelRunnerOutput(
             req_ids=ids,
-            req_id_to_index=dict(zip(ids, index, strict=True)),
+            req_id_to_index=dict(zip(keys, places.tolist(), strict=True)),
             sampled_token_ids=lists,
             **fields,
         )

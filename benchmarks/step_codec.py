@@ -69,7 +69,10 @@ class Timings:
 
 
 class Runner:
-    """What a model runner says to a step: a token for each request, in its own order."""
+    """What a model runner says to a step: a token for each request, in the order of its input batch.
+
+    As vLLM's, a request takes the first row that one which has finished has left.
+    """
 
     def __init__(self) -> None:
         self._order: list[str] = []
@@ -77,10 +80,11 @@ class Runner:
         self._random = random.Random(0)
 
     def run(self, step: SchedulerOutput) -> ModelRunnerOutput:
-        scheduled = step.num_scheduled_tokens
-        if scheduled.keys() != self._index.keys():
-            self._order = list(scheduled)
-            self._index = {key: i for i, key in enumerate(scheduled)}
+        free = sorted((self._index.pop(key) for key in step.finished_req_ids), reverse=True)
+        for new in step.scheduled_new_reqs:
+            row = free.pop() if free else len(self._order)
+            self._order[row : row + 1] = [new.req_id]
+            self._index[new.req_id] = row
         tokens = [[self._random.randrange(_VOCABULARY)] for _ in self._order]
         # Copies, as vLLM's: its input batch goes on changing.
         return ModelRunnerOutput(list(self._order), self._index.copy(), tokens)

@@ -17,12 +17,13 @@
 
 /* How a field is sent; `_native` has the same names as constants. */
 enum field_kind {
-    FIELD_PLAIN, /* a code for None, a bool, an int, a str, an empty container, a list of ints; else
-                    cold */
-    FIELD_RECORD,   /* a dataclass with a plan of its own */
-    FIELD_RECORDS,  /* list of such dataclasses */
-    FIELD_KEYS,     /* list of row keys: edits of an order that both ends remember */
-    FIELD_COUNTS,   /* dict from row key to int: predicted to stay */
+    FIELD_PLAIN,   /* a code for None, a bool, a number, a str, an empty container, a list or set of
+                      ints; else   cold */
+    FIELD_RECORD,  /* a record with a plan of its own */
+    FIELD_MEMBER,  /* one of a few objects that both ends have */
+    FIELD_RECORDS, /* list of such dataclasses */
+    FIELD_KEYS,    /* list of row keys: edits of an order that both ends remember */
+    FIELD_COUNTS,  /* dict from row key to int: predicted to stay */
     FIELD_PROGRESS, /* list of ints along KEYS: predicted to grow by the row's last count */
     FIELD_TREND,    /* list of ints along KEYS: predicted to grow as it did last time */
     FIELD_SUM,      /* int: predicted to be the sum of COUNTS */
@@ -31,6 +32,7 @@ enum field_kind {
     FIELD_LISTS,    /* list of lists of ints */
     FIELD_TAILS,    /* dict from row key to a list of ints that grows at its end */
     FIELD_TOKENS,   /* dict from row key to list of ints */
+    FIELD_KEY,      /* a key that has a row by now */
     FIELD_KEYSET,   /* set of keys */
     FIELD_FINISHED, /* set of keys whose rows end; before all other fields with keys */
     FIELD_ORDER,    /* a reply's list of keys: edits of an earlier reply's */
@@ -109,6 +111,7 @@ struct plan_object {
         PyObject *name;
         enum field_kind kind;
         struct plan_object *record;
+        PyObject *members; /* tuple */
     } *fields;
 };
 
@@ -117,9 +120,12 @@ struct reply_base {
     PyObject *scheduled; /* list: keys of the request that is answered */
     PyObject *order;     /* that tuple, or None */
     PyObject *keys, *index;
-    PyObject *place_of;                 /* dict: key -> place in `scheduled`, once it is needed */
-    PyObject *new_keys, *new_index;     /* what this reply says */
-    bool has_order, has_index, changed; /* which of them are there, and other than the base's */
+    uint32_t *homes;                     /* places in `scheduled` by its keys' hashes, */
+    size_t mask;                         /* if they are needed; the table's size - 1 */
+    PyObject *new_keys, *new_index;      /* what this reply says, */
+    struct slots old_places, new_places; /* the keys' places, if they are needed, */
+    uint64_t digest;                     /* and what both ends have made of it */
+    bool has_order, has_index, changed;  /* which of them are there, and other than the base's */
 };
 
 /* One message being written or read. */
@@ -230,6 +236,28 @@ bool check_plan(const struct plan_object *plan, bool is_reply); /* false with an
 const char *text_of(PyObject *text,
                     Py_ssize_t *length); /* NULL, without an exception, if not UTF-8 */
 PyObject *get_text(struct step *step, size_t length);
+
+/* What a field begins with. */
+enum code {
+    CODE_NONE,
+    CODE_FALSE,
+    CODE_TRUE,
+    CODE_INT,
+    CODE_LIST, /* these four are empty */
+    CODE_DICT,
+    CODE_SET,
+    CODE_TUPLE,
+    CODE_TEXT,
+    CODE_INTS, /* a list of ints */
+    CODE_COLD,
+    CODE_KIND, /* as the field's kind says */
+    CODE_FLOAT,
+    CODE_INT_SET,
+};
+
+bool put_plain(struct step *step, PyObject *value);
+bool put_cold(struct step *step, PyObject *value);
+PyObject *get_plain(struct step *step, uint8_t code);
 
 bool put_record(struct step *step, const struct plan_object *plan, PyObject *record);
 PyObject *get_record(struct step *step, const struct plan_object *plan);

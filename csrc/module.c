@@ -109,6 +109,7 @@ static int add_field_kinds(PyObject *module) {
         [FIELD_SUM] = "FIELD_SUM",           [FIELD_GROUPS] = "FIELD_GROUPS",
         [FIELD_LISTS] = "FIELD_LISTS",       [FIELD_TAILS] = "FIELD_TAILS",
         [FIELD_TOKENS] = "FIELD_TOKENS",     [FIELD_KEYSET] = "FIELD_KEYSET",
+        [FIELD_KEY] = "FIELD_KEY",           [FIELD_MEMBER] = "FIELD_MEMBER",
         [FIELD_FINISHED] = "FIELD_FINISHED", [FIELD_ORDER] = "FIELD_ORDER",
         [FIELD_INDEX] = "FIELD_INDEX",
     };

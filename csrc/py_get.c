@@ -262,6 +262,14 @@ PyObject *get_lists(struct step *step) {
     return lists;
 }
 
+/* The row's own object: replies that name it are compared with the rows' sooner. */
+static PyObject *get_key(struct step *step) {
+    uint64_t slot = unpack_varint(&step->in);
+    if (slot >= step->rows->n_slots || !step->rows->keys[slot])
+        return bad(step);
+    return Py_NewRef(step->rows->keys[slot]);
+}
+
 static PyObject *get_key_set(struct step *step, struct slots *known) {
     size_t n = unpack_length(&step->in);
     PyObject *set = PySet_New(NULL);
@@ -306,5 +314,5 @@ get_function *const get_functions[N_FIELD_KINDS] = {
     [FIELD_TREND] = get_trend,   [FIELD_SUM] = get_sum,           [FIELD_GROUPS] = get_groups,
     [FIELD_LISTS] = get_lists,   [FIELD_TAILS] = get_tails,       [FIELD_TOKENS] = get_tokens,
     [FIELD_KEYSET] = get_keyset, [FIELD_GROUP] = get_group,       [FIELD_ORDER] = get_order,
-    [FIELD_INDEX] = get_index,   [FIELD_FINISHED] = get_finished,
+    [FIELD_INDEX] = get_index,   [FIELD_FINISHED] = get_finished, [FIELD_KEY] = get_key,
 };

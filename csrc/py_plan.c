@@ -3,35 +3,22 @@
 
 #include <string.h>
 
-enum code {
-    CODE_NONE,
-    CODE_FALSE,
-    CODE_TRUE,
-    CODE_INT,
-    CODE_LIST, /* these four are empty */
-    CODE_DICT,
-    CODE_SET,
-    CODE_TUPLE,
-    CODE_TEXT,
-    CODE_INTS, /* a list of ints */
-    CODE_COLD,
-    CODE_KIND, /* as the field's kind says */
-};
-
 enum {
     /* What needs the rows that requests have, what an order that replies have, */
     ROW_KINDS = 1 << FIELD_KEYS | 1 << FIELD_COUNTS | 1 << FIELD_PROGRESS | 1 << FIELD_TREND |
-                1 << FIELD_TAILS | 1 << FIELD_TOKENS | 1 << FIELD_KEYSET | 1 << FIELD_FINISHED,
+                1 << FIELD_TAILS | 1 << FIELD_TOKENS | 1 << FIELD_KEY | 1 << FIELD_KEYSET |
+                1 << FIELD_FINISHED,
     REPLY_KINDS = 1 << FIELD_ORDER | 1 << FIELD_INDEX,
-    /* and what there is but one of in a message. */
-    LONE_KINDS =
-        (ROW_KINDS | REPLY_KINDS | 1 << FIELD_SUM) & ~(1 << FIELD_KEYSET | 1 << FIELD_TOKENS),
+    /* and of these what there is but one of in a message. */
+    LONE_KINDS = (ROW_KINDS | REPLY_KINDS | 1 << FIELD_SUM) &
+                 ~(1 << FIELD_KEY | 1 << FIELD_KEYSET | 1 << FIELD_TOKENS),
+    NEVER_IN_RECORDS = (ROW_KINDS | REPLY_KINDS) & ~(1 << FIELD_KEY),
 };
 
 static bool add_kinds(struct plan_object *self, const struct field *field) {
     uint32_t kinds = 1U << field->kind | (field->record ? field->record->kinds : 0);
     bool lone = !(self->kinds & kinds & LONE_KINDS);
-    if (field->kind == FIELD_RECORDS && (kinds & (ROW_KINDS | REPLY_KINDS)))
+    if (field->kind == FIELD_RECORDS && (kinds & NEVER_IN_RECORDS))
         lone = false;
     self->kinds |= kinds;
     if (!lone || ((self->kinds & ROW_KINDS) && (self->kinds & REPLY_KINDS)))
@@ -54,10 +41,13 @@ static bool add_field(struct plan_object *self, PyTypeObject *plan_type, PyObjec
     int kind;
     if (!PyArg_ParseTuple(item, "UiO:field", &name, &kind, &record))
         return false;
-    bool has_record = PyObject_TypeCheck(record, plan_type);
+    bool has_record = PyObject_TypeCheck(record, plan_type), has_members = PyTuple_Check(record);
     bool wants_record = kind == FIELD_RECORD || kind == FIELD_RECORDS;
-    if (kind < 0 || kind >= N_FIELD_KINDS || has_record != wants_record) {
-        PyErr_SetString(PyExc_ValueError, "a field is (name, kind, Plan for RECORD and RECORDS)");
+    if (kind < 0 || kind >= N_FIELD_KINDS || has_record != wants_record ||
+        has_members != (kind == FIELD_MEMBER)) {
+        PyErr_SetString(
+            PyExc_ValueError,
+            "a field is (name, kind, a Plan for RECORD and RECORDS, a tuple for MEMBER)");
         return false;
     }
     struct field *field = &self->fields[self->n_fields++];
@@ -66,6 +56,8 @@ static bool add_field(struct plan_object *self, PyTypeObject *plan_type, PyObjec
     *field = (struct field){.name = name, .kind = (enum field_kind)kind};
     if (has_record)
         field->record = (struct plan_object *)Py_NewRef(record);
+    if (has_members)
+        field->members = Py_NewRef(record);
     return add_kinds(self, field);
 }
 
@@ -79,7 +71,8 @@ static PyObject *plan_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
         return NULL;
     newfunc make = (newfunc)PyType_GetSlot((PyTypeObject *)cls, Py_tp_new);
     if (!make)
-        return PyErr_Format(PyExc_TypeError, "%R has no instances", cls);
+        return PyErr_Format(PyExc_TypeError,
+                            "an instance of %R can't be made without its constructor", cls);
     struct plan_object *self = (struct plan_object *)PyType_GenericAlloc(type, 0);
     if (!self)
         return NULL;
@@ -107,6 +100,7 @@ static void plan_dealloc(PyObject *object) {
     for (Py_ssize_t i = 0; i < self->n_fields; i++) {
         Py_DECREF(self->fields[i].name);
         Py_XDECREF((PyObject *)self->fields[i].record);
+        Py_XDECREF(self->fields[i].members);
     }
     PyMem_Free(self->fields);
     Py_XDECREF((PyObject *)self->type);
@@ -116,82 +110,6 @@ static void plan_dealloc(PyObject *object) {
     Py_XDECREF(self->known);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
     Py_DECREF(type);
-}
-
-/* The code of a value that needs no more than that, or CODE_INT, or CODE_COLD. */
-static enum code code_of(PyObject *value) {
-    if (value == Py_None)
-        return CODE_NONE;
-    if (PyBool_Check(value))
-        return value == Py_True ? CODE_TRUE : CODE_FALSE;
-    if (PyLong_CheckExact(value))
-        return CODE_INT;
-    if (PyList_CheckExact(value))
-        return PyList_GET_SIZE(value) == 0 ? CODE_LIST : CODE_INTS;
-    if (PyDict_CheckExact(value) && PyDict_GET_SIZE(value) == 0)
-        return CODE_DICT;
-    if (PyUnicode_CheckExact(value))
-        return CODE_TEXT;
-    if (PySet_CheckExact(value) && PySet_GET_SIZE(value) == 0)
-        return CODE_SET;
-    if (PyTuple_CheckExact(value) && PyTuple_GET_SIZE(value) == 0)
-        return CODE_TUPLE;
-    return CODE_COLD;
-}
-
-static bool put_cold(struct step *step, PyObject *value) {
-    if (!step->cold && !(step->cold = PyList_New(0)))
-        return false;
-    pack_byte(&step->out, CODE_COLD);
-    return PyList_Append(step->cold, value) == 0;
-}
-
-/* Any list. One of other things than ints goes cold. */
-static bool put_int_list(struct step *step, PyObject *list) {
-    Py_ssize_t n = PyList_GET_SIZE(list);
-    if (!ints_reserve(&step->actual, (size_t)n))
-        return false;
-    for (Py_ssize_t i = 0; i < n; i++)
-        if (!int_of(PyList_GET_ITEM(list, i), &step->actual.at[i]))
-            return put_cold(step, list);
-    pack_byte(&step->out, CODE_INTS);
-    pack_varint(&step->out, (uint64_t)n);
-    pack_ints(&step->out, step->actual.at, (size_t)n);
-    return true;
-}
-
-static PyObject *get_int_list(struct step *step) {
-    size_t n = unpack_length(&step->in);
-    if (!ints_reserve(&step->actual, n))
-        return NULL;
-    unpack_ints(&step->in, step->actual.at, n);
-    return step->in.bad ? NULL : int_list(step->module, step->actual.at, n);
-}
-
-static bool put_text(struct step *step, PyObject *value) {
-    Py_ssize_t length;
-    const char *text = text_of(value, &length);
-    if (!text)
-        return put_cold(step, value);
-    pack_byte(&step->out, CODE_TEXT);
-    pack_varint(&step->out, (uint64_t)length);
-    pack_bytes(&step->out, text, (size_t)length);
-    return true;
-}
-
-static bool put_plain(struct step *step, PyObject *value) {
-    enum code code = code_of(value);
-    int64_t number = 0;
-    if (code == CODE_INTS)
-        return put_int_list(step, value);
-    if (code == CODE_TEXT)
-        return put_text(step, value);
-    if (code == CODE_COLD || (code == CODE_INT && !int_of(value, &number)))
-        return put_cold(step, value);
-    pack_byte(&step->out, (uint8_t)code);
-    if (code == CODE_INT)
-        pack_signed(&step->out, number);
-    return true;
 }
 
 static bool put_records(struct step *step, const struct plan_object *plan, PyObject *list) {
@@ -219,12 +137,32 @@ static bool are_records(PyObject *value, const struct plan_object *plan) {
     return n > 0;
 }
 
+static bool put_member(struct step *step, PyObject *members, PyObject *value) {
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(members); i++)
+        if (PyTuple_GET_ITEM(members, i) == value) {
+            pack_byte(&step->out, CODE_KIND);
+            pack_varint(&step->out, (uint64_t)i);
+            return true;
+        }
+    return put_plain(step, value);
+}
+
+static PyObject *get_member(struct step *step, PyObject *members) {
+    uint64_t i = unpack_varint(&step->in);
+    if (i < (uint64_t)PyTuple_GET_SIZE(members))
+        return Py_NewRef(PyTuple_GET_ITEM(members, (Py_ssize_t)i));
+    step->in.bad = true;
+    return NULL;
+}
+
 static bool put_field(struct step *step, const struct field *field, PyObject *value) {
     size_t mark = step->out.length;
     if (field->kind == FIELD_RECORD && Py_IS_TYPE(value, field->record->type)) {
         pack_byte(&step->out, CODE_KIND);
         return put_record(step, field->record, value);
     }
+    if (field->kind == FIELD_MEMBER)
+        return put_member(step, field->members, value);
     if (field->kind == FIELD_RECORDS && are_records(value, field->record))
         return put_records(step, field->record, value);
     if (put_functions[field->kind]) {
@@ -295,14 +233,6 @@ bool put_record(struct step *step, const struct plan_object *plan, PyObject *rec
     return put;
 }
 
-/* When the cold part couldn't be rebuilt, None stands for all of it, and the message is dropped. */
-static PyObject *get_next_cold(struct step *step) {
-    if (!step->cold)
-        return Py_NewRef(Py_None);
-    PyObject *value = PyList_GetItem(step->cold, step->next_cold++);
-    return value ? Py_NewRef(value) : NULL;
-}
-
 static PyObject *get_records(struct step *step, const struct plan_object *plan) {
     size_t n = unpack_length(&step->in);
     PyObject *list = PyList_New(0);
@@ -315,40 +245,23 @@ static PyObject *get_records(struct step *step, const struct plan_object *plan) 
     return list;
 }
 
-static PyObject *get_coded(struct step *step, uint8_t code, const struct field *field) {
-    switch (code) {
-    case CODE_NONE:
-        return Py_NewRef(Py_None);
-    case CODE_FALSE:
-        return Py_NewRef(Py_False);
-    case CODE_TRUE:
-        return Py_NewRef(Py_True);
-    case CODE_INT:
-        return int_object(step->module, unpack_signed(&step->in));
-    case CODE_LIST:
-        return PyList_New(0);
-    case CODE_DICT:
-        return PyDict_New();
-    case CODE_SET:
-        return PySet_New(NULL);
-    case CODE_TUPLE:
-        return PyTuple_New(0);
-    case CODE_TEXT:
-        return get_text(step, unpack_length(&step->in));
-    case CODE_INTS:
-        return get_int_list(step);
-    case CODE_COLD:
-        return get_next_cold(step);
-    case CODE_KIND:
-        if (field && field->kind == FIELD_RECORD)
-            return get_record(step, field->record);
-        if (field && field->kind == FIELD_RECORDS)
-            return get_records(step, field->record);
-        if (field && get_functions[field->kind])
-            return get_functions[field->kind](step);
-    }
+static PyObject *get_kind(struct step *step, const struct field *field) {
+    if (field && field->kind == FIELD_RECORD)
+        return get_record(step, field->record);
+    if (field && field->kind == FIELD_MEMBER)
+        return get_member(step, field->members);
+    if (field && field->kind == FIELD_RECORDS)
+        return get_records(step, field->record);
+    if (field && get_functions[field->kind])
+        return get_functions[field->kind](step);
     step->in.bad = true;
     return NULL;
+}
+
+/* `field`: NULL for the attributes that are no fields. */
+static PyObject *get_field(struct step *step, const struct field *field) {
+    uint8_t code = unpack_byte(&step->in);
+    return code == CODE_KIND ? get_kind(step, field) : get_plain(step, code);
 }
 
 /* Sets the attribute `name`, or merges extras. Steals the value. */
@@ -383,7 +296,7 @@ PyObject *get_record(struct step *step, const struct plan_object *plan) {
     bool got = attributes != NULL;
     for (Py_ssize_t i = 0; got && i <= plan->n_fields; i++) {
         const struct field *field = i < plan->n_fields ? &plan->fields[i] : NULL;
-        PyObject *value = get_coded(step, unpack_byte(&step->in), field);
+        PyObject *value = get_field(step, field);
         got = set_value(attributes, field ? field->name : NULL, value);
     }
     if (got && !step->in.bad)

@@ -18,17 +18,41 @@ const char *text_of(PyObject *text, Py_ssize_t *length) {
     return bytes;
 }
 
-/* The slots of keys. Unknown ones get rows, and are written first: their lengths + 1, then a 0. */
-static enum fit put_unknown(struct step *step, PyObject *list, struct slots *slots) {
+/* A key's slot as rows_find() has it. Most keys follow each other as in an order of before: those
+ * are found without asking the dict. `next` is where this one may be in there. */
+static int64_t find_next(const struct rows *rows, const struct slots *order, size_t *next,
+                         PyObject *key) {
+    enum { SKIPPED = 8 }; /* so many rows may be left out at a time */
+    size_t i = *next;
+    while (i < order->n && !rows->keys[order->at[i]])
+        i++; /* it has ended */
+    if (i < order->n && rows->keys[order->at[i]] == key) {
+        *next = i + 1;
+        return order->at[i];
+    }
+    int64_t slot = rows_find(rows, key);
+    for (size_t end = i + SKIPPED; slot >= 0 && i < order->n && i < end; i++)
+        if (order->at[i] == slot) {
+            *next = i + 1;
+            break;
+        }
+    return slot;
+}
+
+/* The slots of keys, most of which follow each other as in `order`. Unknown ones get rows, and are
+ * written first: their lengths + 1, then a 0. */
+static enum fit put_unknown(struct step *step, PyObject *list, const struct slots *order,
+                            struct slots *slots) {
     Py_ssize_t n = PyList_GET_SIZE(list), length;
     const char *text;
+    size_t next = 0;
     if (!slots_resize(slots, (size_t)n))
         return out_of_memory();
     for (Py_ssize_t i = 0; i < n; i++) {
         PyObject *key = PyList_GET_ITEM(list, i);
         if (!PyUnicode_CheckExact(key))
             return UNFIT;
-        int64_t slot = rows_find(step->rows, key);
+        int64_t slot = find_next(step->rows, order, &next, key);
         if (slot == -2)
             return FAILED;
         if (slot == -1 && !text_of(key, &length))
@@ -52,6 +76,19 @@ static enum fit put_unknown(struct step *step, PyObject *list, struct slots *slo
     }
     pack_byte(&step->out, 0);
     return FITS;
+}
+
+/* The order of before that begins with the same key, or the newest. */
+static const struct slots *likely_order(const struct rows *rows, PyObject *list) {
+    for (int place = 0; place < N_ORDERS; place++) {
+        const struct slots *slots = &rows->orders[place]->slots;
+        size_t i = 0;
+        while (i < slots->n && !rows->keys[slots->at[i]])
+            i++;
+        if (i < slots->n && rows->keys[slots->at[i]] == PyList_GET_ITEM(list, 0))
+            return slots;
+    }
+    return &rows->orders[0]->slots;
 }
 
 static int nearest_order(const struct rows *rows, const struct slots *slots) {
@@ -92,7 +129,7 @@ static enum fit put_keys(struct step *step, PyObject *value) {
     if (found == FITS) {
         pack_byte(&step->out, 0); /* no new keys */
     } else if (found == UNFIT) {
-        found = put_unknown(step, value, &step->keys);
+        found = put_unknown(step, value, likely_order(rows, value), &step->keys);
         step->keys_place = nearest_order(rows, &step->keys);
     }
     if (found != FITS) {
@@ -192,7 +229,7 @@ static enum fit put_counted_keys(struct step *step, PyObject *dict, Py_ssize_t n
     PyObject *keys = PyDict_Keys(dict);
     if (!keys)
         return FAILED;
-    enum fit fit = put_unknown(step, keys, &step->counted);
+    enum fit fit = put_unknown(step, keys, base, &step->counted);
     if (fit == FITS && PyList_GET_SIZE(keys) != n)
         fit = was_changed();
     Py_DECREF(keys);
@@ -322,6 +359,14 @@ enum fit put_lists(struct step *step, PyObject *value) {
     return FITS;
 }
 
+static enum fit put_key(struct step *step, PyObject *value) {
+    int64_t slot = PyUnicode_CheckExact(value) ? rows_find(step->rows, value) : -1;
+    if (slot < 0)
+        return slot == -1 ? UNFIT : FAILED;
+    pack_varint(&step->out, (uint64_t)slot);
+    return FITS;
+}
+
 static enum fit put_key_set(struct step *step, PyObject *value, struct slots *known) {
     if (!PySet_CheckExact(value) || PySet_GET_SIZE(value) == 0)
         return UNFIT;
@@ -372,5 +417,5 @@ put_function *const put_functions[N_FIELD_KINDS] = {
     [FIELD_TREND] = put_trend,   [FIELD_SUM] = put_sum,           [FIELD_GROUPS] = put_groups,
     [FIELD_LISTS] = put_lists,   [FIELD_TAILS] = put_tails,       [FIELD_TOKENS] = put_tokens,
     [FIELD_KEYSET] = put_keyset, [FIELD_GROUP] = put_group,       [FIELD_ORDER] = put_order,
-    [FIELD_INDEX] = put_index,   [FIELD_FINISHED] = put_finished,
+    [FIELD_INDEX] = put_index,   [FIELD_FINISHED] = put_finished, [FIELD_KEY] = put_key,
 };

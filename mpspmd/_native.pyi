@@ -198,6 +198,7 @@ class Inbox:
 FIELD_PLAIN: int
 FIELD_RECORD: int
 FIELD_RECORDS: int
+FIELD_MEMBER: int
 FIELD_KEYS: int
 FIELD_COUNTS: int
 FIELD_PROGRESS: int
@@ -208,6 +209,7 @@ FIELD_GROUP: int
 FIELD_LISTS: int
 FIELD_TAILS: int
 FIELD_TOKENS: int
+FIELD_KEY: int
 FIELD_KEYSET: int
 FIELD_FINISHED: int
 FIELD_ORDER: int
@@ -228,7 +230,7 @@ class Plan:
     def __init__(
         self,
         cls: type,
-        fields: tuple[tuple[str, int, Plan | None], ...],
+        fields: tuple[tuple[str, int, Plan | tuple[Any, ...] | None], ...],
         blank: dict[str, None],
         known: frozenset[str],
         has_dict: bool,

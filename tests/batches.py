@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
+
+import msgspec
 
 from mpspmd import Worker
 from mpspmd._native import Plan
@@ -40,6 +43,31 @@ class Batch:
     newcomers: Any = field(default_factory=list)
 
 
+class Manner(enum.Enum):
+    CALM = "calm"
+    WILD = "wild"
+
+
+class Mixin:
+    """With a base like this one, and only then, a Struct can be made without its constructor."""
+
+
+class Params(Mixin, msgspec.Struct, dict=True):
+    """Its constructor is not asked: what it would refuse was set later, by somebody who may."""
+
+    warmth: Any = 1.0
+    stops: Any = msgspec.field(default_factory=set)
+    manner: Any = Manner.CALM
+
+    def __post_init__(self) -> None:
+        if self.warmth == 451.0:
+            raise ValueError("too hot")
+
+    @cached_property
+    def is_warm(self) -> bool:
+        return bool(self.warmth)
+
+
 @dataclass
 class Newcomer:
     key: Any = ""
@@ -69,6 +97,11 @@ def batch_plan(batch: type = Batch) -> Plan:
             "again": Kind.KEYSET,
         },
     )
+    newcomer = {
+        "key": Kind.KEY,
+        "blocks": Kind.GROUP,
+        "params": plan(Params, {"manner": Manner}),
+    }
     hot: dict[str, Any] = {
         "counts": Kind.COUNTS,
         "total": Kind.SUM,
@@ -76,7 +109,7 @@ def batch_plan(batch: type = Batch) -> Plan:
         "drafts": Kind.TOKENS,
         "finished": Kind.FINISHED,
         "paused": Kind.KEYSET,
-        "newcomers": [plan(Newcomer, {"blocks": Kind.GROUP})],
+        "newcomers": [plan(Newcomer, newcomer)],
     }
     return plan(batch, hot)
 

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 from typing import Any
 
+import msgspec
 import numpy as np
 
-_SHARED = (str, int, float, bool, bytes, type(None), type, np.generic)
+_SHARED = (str, int, float, bool, bytes, type(None), type, np.generic, enum.Enum)
+
+
+def field_names(value: Any) -> list[str] | None:
+    """Of a record: a dataclass or a Struct."""
+    if isinstance(value, msgspec.Struct):
+        return list(value.__struct_fields__)
+    if dataclasses.is_dataclass(value):
+        return [field.name for field in dataclasses.fields(value)]
+    return None
 
 
 def assert_same(sent: Any, got: Any, where: str = "it") -> None:
     assert type(sent) is type(got), f"{where}: {type(sent)} became {type(got)}"
     if isinstance(sent, _SHARED):
-        assert sent == got or sent != sent, f"{where}: {sent!r} became {got!r}"
+        assert repr(sent) == repr(got), f"{where}: {sent!r} became {got!r}"  # a NaN equals nothing
         return
     if sent is not got or sent not in ((), frozenset()):
         assert sent is not got, f"{where} is the very same object"
-    if dataclasses.is_dataclass(sent):
-        for field in dataclasses.fields(sent):
-            mine, yours = getattr(sent, field.name), getattr(got, field.name)
-            assert_same(mine, yours, f"{where}.{field.name}")
+    if (names := field_names(sent)) is not None:
+        for name in names:
+            assert_same(getattr(sent, name), getattr(got, name), f"{where}.{name}")
     elif isinstance(sent, dict):
         assert list(sent) == list(got), f"{where}: the keys or their order"
         for key in sent:

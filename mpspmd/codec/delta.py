@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, TypeAlias
 
+import msgspec
+
 from mpspmd import _native
 from mpspmd.codec.objects import Message, ObjectEncoder, Payload, decode
 
@@ -28,11 +30,13 @@ class Kind(enum.IntEnum):
     """How a field is sent. A value of another shape than its kind's goes as a pickle."""
 
     PLAIN = _native.FIELD_PLAIN
-    """None, a bool, an int, a str, an empty container, a list of ints: compact. Anything else: a pickle."""
+    """None, a bool, a number, a str, an empty container, a list or set of ints: compact. Else a pickle."""
     RECORD = _native.FIELD_RECORD
-    """A dataclass with a plan of its own."""
+    """A record with a plan of its own."""
+    MEMBER = _native.FIELD_MEMBER
+    """A member of an enum that the plan names."""
     RECORDS = _native.FIELD_RECORDS
-    """A list of such dataclasses."""
+    """A list of such records."""
     KEYS = _native.FIELD_KEYS
     """list[str]: the rows of this message. Edits of one of the last orders."""
     COUNTS = _native.FIELD_COUNTS
@@ -53,6 +57,8 @@ class Kind(enum.IntEnum):
     """dict[str, list[int]]: lists that grow at their ends; both ends hold what was sent."""
     TOKENS = _native.FIELD_TOKENS
     """dict[str, list[int]], packed."""
+    KEY = _native.FIELD_KEY
+    """str: one of the rows of this message."""
     KEYSET = _native.FIELD_KEYSET
     """set[str]"""
     FINISHED = _native.FIELD_FINISHED
@@ -68,19 +74,25 @@ _TURN = {Kind.FINISHED: 0, Kind.RECORD: 1, Kind.KEYS: 1, Kind.COUNTS: 3, Kind.IN
 _LAST = 4
 
 
-def plan(cls: type, hot: Mapping[str, Kind | _native.Plan | list[_native.Plan]]) -> _native.Plan:
-    """How to send instances of a dataclass: fields named in `hot` as said, all others plainly.
+How: TypeAlias = Kind | _native.Plan | list[_native.Plan] | type[enum.Enum]
 
-    A plan stands for a dataclass, a list of one plan for a list of dataclasses.
+
+def plan(cls: type, hot: Mapping[str, How]) -> _native.Plan:
+    """How to send instances of a dataclass or msgspec.Struct: the fields in `hot` as said, others plainly.
+
+    A plan stands for a record, a list of one plan for a list of records, an enum for one of its members.
+    TypeError for a class whose instances can't be made without its constructor, as most Structs' can't.
     """
-    names = [field.name for field in dataclasses.fields(cls)]
-    fields: list[tuple[str, int, _native.Plan | None]] = []
+    names = _field_names(cls)
+    fields: list[tuple[str, int, Any]] = []
     for name in names:
         how = hot.get(name, Kind.PLAIN)
         if isinstance(how, _native.Plan):
             fields.append((name, int(Kind.RECORD), how))
         elif isinstance(how, list):
             fields.append((name, int(Kind.RECORDS), how[0]))
+        elif isinstance(how, type):
+            fields.append((name, int(Kind.MEMBER), tuple(how)))
         else:
             fields.append((name, int(how), None))
     fields.sort(key=lambda field: _turn(Kind(field[1])))
@@ -97,6 +109,12 @@ def plan(cls: type, hot: Mapping[str, Kind | _native.Plan | list[_native.Plan]])
         inspect.isdatadescriptor(getattr(cls, name, None)) for name in names
     )
     return _native.Plan(cls, tuple(fields), dict.fromkeys(names), known, has_dict, in_dict)
+
+
+def _field_names(cls: Any) -> list[str]:
+    if issubclass(cls, msgspec.Struct):
+        return list(cls.__struct_fields__)
+    return [field.name for field in dataclasses.fields(cls)]
 
 
 def _turn(kind: Kind) -> int:

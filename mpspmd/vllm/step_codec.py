@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.core.sched.output import CachedRequestData, NewRequestData, SchedulerOutput
 from vllm.v1.outputs import ModelRunnerOutput
 
@@ -19,6 +20,11 @@ CACHED_REQUESTS: dict[str, Any] = {
     "new_block_ids": Kind.GROUPS,
     "num_computed_tokens": Kind.PROGRESS,
     "num_output_tokens": Kind.TREND,
+}
+
+NEW_REQUEST: dict[str, Any] = {
+    "req_id": Kind.KEY,
+    "block_ids": Kind.GROUP,
 }
 
 STEP: dict[str, Any] = {
@@ -42,12 +48,20 @@ def step_codec() -> StepCodec:
 
 
 def request_plan(step: type = SchedulerOutput) -> Plan:
-    new_request = plan(NewRequestData, {"block_ids": Kind.GROUP})
+    new_request = plan(NewRequestData, NEW_REQUEST | {"sampling_params": _sampling_params()})
     records = {
         "scheduled_new_reqs": [new_request],
         "scheduled_cached_reqs": plan(CachedRequestData, CACHED_REQUESTS),
     }
     return plan(step, STEP | records)
+
+
+def _sampling_params() -> Plan | Kind:
+    """A pickle of them takes longer than the rest of a step: their constructor checks them once more."""
+    try:
+        return plan(SamplingParams, {"output_kind": RequestOutputKind})
+    except TypeError:  # not in this version
+        return Kind.PLAIN
 
 
 def reply_plan(output: type = ModelRunnerOutput) -> Plan:

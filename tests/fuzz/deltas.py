@@ -8,7 +8,7 @@ import resource
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from batches import Batch, Newcomer, Outcome, Rows, batch_plan, joined, outcome_plan
+from batches import Batch, Manner, Newcomer, Outcome, Params, Rows, batch_plan, joined, outcome_plan
 
 from mpspmd.codec.delta import DeltaDecoder, DeltaEncoder, ReplyBase, ReplyCodec
 from mpspmd.errors import CodecDesync, DecodeError
@@ -64,7 +64,11 @@ def batches() -> Iterator[Batch]:
             drafts={running[-1]: [-1, -1, step]},
             finished={f"new-{step - 2}", "unknown"},
             paused={running[2]},
-            newcomers=[Newcomer(f"new-{step}", [1, 2, 3000], ([step],))],
+            newcomers=[
+                Newcomer(
+                    f"new-{step}", [1, 2, 3000], ([step],), Params(0.5, {1, 70_000}, Manner.WILD)
+                )
+            ],
             flag=step % 2 == 0,
         )
 

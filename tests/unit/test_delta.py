@@ -12,10 +12,10 @@ from typing import Any
 import batches
 import numpy as np
 import pytest
-from batches import Batch, Newcomer, Outcome, Rows, joined
+from batches import Batch, Manner, Newcomer, Outcome, Params, Rows, joined
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from same import assert_same
+from same import assert_same, field_names
 
 from mpspmd.codec.delta import DeltaDecoder, DeltaEncoder, ReplyCodec
 from mpspmd.errors import CodecDesync, DecodeError, EncodeError
@@ -51,7 +51,8 @@ odd = st.sampled_from(
     [
         *(None, True, 1.0, "text", (), [], {}, set(), [None], {"a": [1]}, [1, 2.0], b"bytes"),
         *(np.int64(1), [True], {"request-1": True}, {"request-1": np.int32(3)}, {1: 1}),
-        *(["\ud800"], Odd.ONE),
+        *(["\ud800"], Odd.ONE, -0.0, float("nan"), np.float32(1), {1, 2**63 - 1}, {2**63}),
+        *({1, 2.0}, {True}, frozenset({1})),
     ]
 )
 lists = st.lists(numbers, max_size=5)
@@ -77,8 +78,15 @@ def some_batches(draw: st.DrawFn) -> Batch:
         mostly(st.dictionaries(keys, lists, max_size=4)),
         mostly(st.sets(keys, max_size=3)),
     )
+    params = st.builds(
+        Params, odd | st.floats(), odd | st.sets(numbers), odd | st.sampled_from(Manner)
+    )
     newcomer = st.builds(
-        Newcomer, odd | keys, odd | lists, odd | st.lists(lists, max_size=3).map(tuple), odd
+        Newcomer,
+        odd | keys,
+        odd | lists,
+        odd | st.lists(lists, max_size=3).map(tuple),
+        odd | params,
     )
     counts = mostly(st.dictionaries(keys, st.integers(0, 9) | numbers, max_size=9))
     return Batch(
@@ -288,10 +296,10 @@ def test_what_cant_be_decoded_doesnt_lose_the_thread() -> None:
 
 def spoil(value: Any) -> None:
     """Changes everything that can be changed."""
-    if dataclasses.is_dataclass(value):
-        for field in dataclasses.fields(value):
-            spoil(getattr(value, field.name))
-            setattr(value, field.name, "spoiled")
+    if (names := field_names(value)) is not None:
+        for name in names:
+            spoil(getattr(value, name))
+            setattr(value, name, "spoiled")
     elif isinstance(value, dict):
         for each in list(value.values()):
             spoil(each)
@@ -391,6 +399,28 @@ def test_what_goes_beside_a_record_comes_out_too() -> None:
     assert extra[0].tolist() == list(range(1000))
 
 
+def test_a_struct_comes_out_as_it_is_and_not_as_its_constructor_would_have_it() -> None:
+    params = Params()
+    params.warmth = 451.0
+    params.extra = [1]  # type: ignore[attr-defined]
+    assert params.is_warm
+    ends = Ends()
+    got = ends.carry(Batch(newcomers=[Newcomer("a", params=params)])).newcomers[0].params
+    assert_same(params, got)
+    assert vars(got) == {"extra": [1]}, "what follows from fields is not sent"
+    assert got.manner is Manner.CALM
+
+
+def test_a_newcomer_has_the_very_key_of_its_row() -> None:
+    ends = Ends()
+    for number in range(3):
+        name = f"request-{number}"
+        got = ends.carry(Batch(counts={name: 8}, newcomers=[Newcomer(name), Newcomer("unknown")]))
+        (key,) = got.counts
+        assert got.newcomers[0].key is key
+        assert got.newcomers[1].key == "unknown"
+
+
 # Replies.
 
 
@@ -411,6 +441,11 @@ def replies(draw: st.DrawFn) -> tuple[list[str], Outcome]:
     )
 
 
+def copied(key: str) -> str:
+    """Equal, but another object, as in another process."""
+    return key.encode().decode()
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(replies(), st.booleans()), max_size=10))
 def test_any_replies_come_out_whichever_of_them_are_lost(sequence: Any) -> None:
@@ -419,10 +454,68 @@ def test_any_replies_come_out_whichever_of_them_are_lost(sequence: Any) -> None:
     for check, ((scheduled, outcome), arrives) in enumerate(sequence):
         message, order = rank.encode(outcome, (check, scheduled, rank_order))
         if arrives:
-            got, got_order = engine.decode(joined(message), (check, list(scheduled), engine_order))
+            base = (check, [copied(key) for key in scheduled], engine_order)
+            got, got_order = engine.decode(joined(message), base)
             assert_same(outcome, got)
             spoil(got)
             rank_order, engine_order = order, got_order
+
+
+class InputBatch:
+    """Requests in rows, as a model runner has them: a few come, go and change places at a time."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.order: list[str] = []
+        self.index: dict[str, int] = {}
+        self.made = 0
+
+    def change(self) -> None:
+        draw = self.random
+        for _ in range(draw.choice([0, 0, 1, 3])):
+            self.remove(draw.choice(self.order) if self.order else "")
+        for _ in range(draw.choice([0, 1, 2])):
+            self.made += 1
+            # Now and then one that has been there, or even is.
+            self.add(f"request-{draw.choice([self.made, draw.randrange(self.made)])}")
+        if len(self.order) > 1 and draw.random() < 0.1:
+            self.swap(*draw.sample(range(len(self.order)), 2))
+
+    def remove(self, key: str) -> None:
+        if key not in self.index:
+            return
+        row, last = self.index.pop(key), self.order.pop()
+        if last != key:
+            self.order[row] = last
+            self.index[last] = row
+
+    def add(self, key: str) -> None:
+        if key not in self.index:
+            self.index[key] = len(self.order)
+            self.order.append(key)
+
+    def swap(self, a: int, b: int) -> None:
+        self.order[a], self.order[b] = self.order[b], self.order[a]
+        self.index[self.order[a]], self.index[self.order[b]] = a, b
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_input_batch_that_changes_a_little_is_said_in_few_bytes(seed: int) -> None:
+    rank, engine = ReplyCodec(batches.outcome_plan()), ReplyCodec(batches.outcome_plan())
+    batch, rank_order, engine_order, sizes = InputBatch(seed), None, None, []
+    for number in range(40):
+        batch.add(f"first-{number}")
+    for check in range(300):
+        batch.change()
+        scheduled = sorted(batch.index)  # in an order of its own
+        outcome = Outcome(list(batch.order), batch.index.copy(), [])
+        message, rank_order = rank.encode(outcome, (check, scheduled, rank_order))
+        base = (check, [copied(key) for key in scheduled], engine_order)
+        got, engine_order = engine.decode(joined(message), base)
+        assert_same(outcome, got)
+        sizes.append(len(joined(message)))
+        spoil(got)
+    assert sum(sizes[10:]) / len(sizes[10:]) < 45, "a head of 17, and a few edits"
 
 
 def test_a_reply_that_was_changed_or_is_anothers_is_found() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import pytest
 
 from mpspmd import _native
@@ -174,9 +175,22 @@ class TestPlans:
         with pytest.raises(ValueError, match="one for requests"):
             codec.decode(b"", (1, ["x"], None))
 
+    @pytest.mark.parametrize("more", [None, One, plan(One, {})])
+    def test_members_are_a_tuple(self, more: Any) -> None:
+        with pytest.raises(ValueError, match="a tuple for MEMBER"):
+            _native.Plan(
+                One, (("a", int(Kind.MEMBER), more),), {"a": None}, frozenset(), True, True
+            )
+        with pytest.raises(ValueError, match="a tuple for MEMBER"):
+            _native.Plan(One, (("a", 0, (1, 2)),), {"a": None}, frozenset(), True, True)
+
     def test_a_class_without_instances_is_refused(self) -> None:
-        with pytest.raises(TypeError, match="no instances"):
+        with pytest.raises(TypeError, match="can't be made"):
             _native.Plan(type(sys.flags), (), {}, frozenset(), False, False)
+
+    def test_a_struct_that_only_its_constructor_makes_is_refused(self) -> None:
+        with pytest.raises(TypeError, match="can't be made"):
+            plan(msgspec.defstruct("Alone", ["a"]), {})
 
 
 class TestWhereFieldsAre:

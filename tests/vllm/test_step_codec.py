@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
+from batches import joined
 from same import assert_same
 from vllm import SamplingParams
 from vllm.v1.core.sched.output import CachedRequestData, NewRequestData, SchedulerOutput
@@ -26,7 +28,9 @@ from vllm.v1.outputs import (
     ModelRunnerOutput,
 )
 
+from mpspmd.codec.delta import DeltaDecoder, DeltaEncoder
 from mpspmd.codec.steps import ReplyContext, StepCodec
+from mpspmd.vllm import step_codec as step_codec_module
 from mpspmd.vllm.step_codec import reply_plan, request_plan, step_codec
 
 HERE = Path(__file__).parent
@@ -128,6 +132,27 @@ def test_recorded_steps_of_several_ranks(
     seen = record(model, tmp_path / "steps", tp, pp, variant)
     for what in came_by:
         assert seen[what], f"no {what} in {seen}"
+
+
+def test_sampling_params_come_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    params = SamplingParams(
+        temperature=0.7, stop=["end"], stop_token_ids=[7, 9], bad_words=["no"], logit_bias={3: 0.5}
+    )
+    params.update_from_generation_config({"eos_token_id": [2, 3]}, 2)
+    params.temperature = -1.0  # which the constructor would refuse
+    draws = Scheduler(0)
+    step = SchedulerOutput.make_empty()
+    step.num_scheduled_tokens = {"a": 8}
+    step.scheduled_new_reqs = [draws.new("a", [1])]
+    step.scheduled_new_reqs[0].sampling_params = params
+    message = joined(DeltaEncoder(request_plan()).encode(step))
+    assert_same(step, DeltaDecoder(request_plan()).decode(message)[0])
+
+    # Another version's, of which only the constructor makes an instance, are pickled.
+    monkeypatch.setattr(step_codec_module, "SamplingParams", msgspec.defstruct("Alone", ["a"]))
+    params.temperature = 0.7
+    message = joined(DeltaEncoder(request_plan()).encode(step))
+    assert_same(step, DeltaDecoder(request_plan()).decode(message)[0])
 
 
 class Scheduler:
