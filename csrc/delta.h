@@ -18,10 +18,10 @@
 /* How a field is sent; `_native` has the same names as constants. */
 enum field_kind {
     FIELD_PLAIN,   /* a code for None, a bool, a number, a str, an empty container, a list or set of
-                      ints; else   cold */
+                      ints; else cold */
     FIELD_RECORD,  /* a record with a plan of its own */
     FIELD_MEMBER,  /* one of a few objects that both ends have */
-    FIELD_RECORDS, /* list of such dataclasses */
+    FIELD_RECORDS, /* list of records with one plan */
     FIELD_KEYS,    /* list of row keys: edits of an order that both ends remember */
     FIELD_COUNTS,  /* dict from row key to int: predicted to stay */
     FIELD_PROGRESS, /* list of ints along KEYS: predicted to grow by the row's last count */
@@ -115,17 +115,19 @@ struct plan_object {
     } *fields;
 };
 
-/* What an earlier reply said about its order, as Python keeps it: (keys, index, digest). */
+/* What a reply is written and read against, and what it says about its own order. A key's place is
+ * where it stands in `scheduled`. */
 struct reply_base {
     PyObject *scheduled; /* list: keys of the request that is answered */
-    PyObject *order;     /* that tuple, or None */
-    PyObject *keys, *index;
-    uint32_t *homes;                     /* places in `scheduled` by its keys' hashes, */
-    size_t mask;                         /* if they are needed; the table's size - 1 */
+    PyObject *order; /* an earlier reply's, as Python keeps it: (keys, index, digest); or None */
+    PyObject *keys, *index; /* those two; without an order `scheduled`, and NULL */
+    PyObject *own;          /* once places are asked for, `scheduled` is this copy of it, and */
+    uint32_t *homes;        /* a table of places by their keys' hashes, */
+    size_t mask;            /* whose size is this + 1 */
+    struct slots old_places, new_places; /* of `keys` and `new_keys`, once they are asked for */
     PyObject *new_keys, *new_index;      /* what this reply says, */
-    struct slots old_places, new_places; /* the keys' places, if they are needed, */
-    uint64_t digest;                     /* and what both ends have made of it */
-    bool has_order, has_index, changed;  /* which of them are there, and other than the base's */
+    bool has_order, has_index, changed;  /* whether it does, and something else than the base */
+    uint64_t digest;                     /* of all that both ends have made of it */
 };
 
 /* One message being written or read. */
@@ -137,7 +139,7 @@ struct step {
     struct unpacker in;
     PyObject *cold; /* list; when reading, NULL if it couldn't be rebuilt */
     Py_ssize_t next_cold;
-    struct slots keys; /* of KEYS, */
+    struct slots keys; /* of KEYS; in a reply the base's index's places, */
     int keys_place;    /* their place among the remembered orders, or -1 */
     struct slots counted;
     bool has_counts;
@@ -284,7 +286,7 @@ uint64_t check_of(const Py_buffer *message, uint64_t seed);
 bool get_cold(struct step *step, PyObject *payload, const struct head *head, PyObject *loads);
 bool raise_desync(struct module_state *module, const char *format, ...);
 /* After fields that couldn't be read. Whatever has come of it (a key that isn't UTF-8, a place that
- * isn't there) is a desync to the caller; that there is no memory stays what it is. */
+ * isn't there, no room for edits) is a desync to the caller; a MemoryError stays what it is. */
 bool raise_unreadable(struct module_state *module, const char *format, ...);
 
 #endif

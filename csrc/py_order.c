@@ -32,10 +32,15 @@ static uint32_t *home_of(const struct reply_base *base, PyObject *key) {
 /* A table by the keys' hashes, half of it free at least. A dict takes several times as long to
  * make, and this is made for every reply whose order is new. */
 static bool find_homes(struct reply_base *base) {
-    Py_ssize_t n = PyList_GET_SIZE(base->scheduled);
     size_t size = 16;
     if (base->homes)
         return true;
+    /* From here on its own: somebody's code, called between two fields, may change the caller's. */
+    base->own = PyList_GetSlice(base->scheduled, 0, PyList_GET_SIZE(base->scheduled));
+    if (!base->own)
+        return false;
+    base->scheduled = base->own;
+    Py_ssize_t n = PyList_GET_SIZE(base->scheduled);
     while (size < 2 * (size_t)n)
         size *= 2;
     base->homes = malloc(size * sizeof *base->homes);
@@ -183,7 +188,7 @@ static bool is_index_of(PyObject *dict, PyObject *keys) {
         if (!PyUnicode_CheckExact(key) || !int_of(value, &place) || place < 0 || place >= n)
             return false;
         PyObject *there = PyList_GET_ITEM(keys, (Py_ssize_t)place);
-        if (there != key && PyUnicode_Compare(there, key) != 0)
+        if (there != key && (!PyUnicode_CheckExact(there) || PyUnicode_Compare(there, key) != 0))
             return false;
     }
     return true;
@@ -216,6 +221,8 @@ enum fit put_index(struct step *step, PyObject *value) {
 static bool get_edited(struct step *step, const struct slots *from, struct slots *to) {
     Py_ssize_t n = PyList_GET_SIZE(step->reply->scheduled);
     unpack_edits(&step->in, from, to);
+    if (step->in.bad)
+        return false;
     for (size_t i = 0; i < to->n; i++)
         if ((Py_ssize_t)to->at[i] >= n)
             step->in.bad = true;

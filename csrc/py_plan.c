@@ -1,4 +1,5 @@
-/* Plan: how the fields of a dataclass are sent. And the fields of a record, one by one. */
+/* Plan: how the fields of a dataclass or Struct are sent. And the fields of a record, one by one.
+ */
 #include "delta.h"
 
 #include <string.h>
@@ -6,8 +7,8 @@
 enum {
     /* What needs the rows that requests have, what an order that replies have, */
     ROW_KINDS = 1 << FIELD_KEYS | 1 << FIELD_COUNTS | 1 << FIELD_PROGRESS | 1 << FIELD_TREND |
-                1 << FIELD_TAILS | 1 << FIELD_TOKENS | 1 << FIELD_KEY | 1 << FIELD_KEYSET |
-                1 << FIELD_FINISHED,
+                1 << FIELD_GROUPS | 1 << FIELD_TAILS | 1 << FIELD_TOKENS | 1 << FIELD_KEY |
+                1 << FIELD_KEYSET | 1 << FIELD_FINISHED,
     REPLY_KINDS = 1 << FIELD_ORDER | 1 << FIELD_INDEX,
     /* and of these what there is but one of in a message. */
     LONE_KINDS = (ROW_KINDS | REPLY_KINDS | 1 << FIELD_SUM) &
@@ -39,8 +40,11 @@ bool check_plan(const struct plan_object *plan, bool is_reply) {
 static bool add_field(struct plan_object *self, PyTypeObject *plan_type, PyObject *item) {
     PyObject *name, *record;
     int kind;
-    if (!PyArg_ParseTuple(item, "UiO:field", &name, &kind, &record))
+    if (!PyTuple_Check(item) || !PyArg_ParseTuple(item, "UiO:field", &name, &kind, &record)) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_TypeError, "a field is a tuple");
         return false;
+    }
     bool has_record = PyObject_TypeCheck(record, plan_type), has_members = PyTuple_Check(record);
     bool wants_record = kind == FIELD_RECORD || kind == FIELD_RECORDS;
     if (kind < 0 || kind >= N_FIELD_KINDS || has_record != wants_record ||
@@ -315,7 +319,7 @@ static PyMethodDef plan_methods[] = {
 };
 
 static PyType_Slot plan_slots[] = {
-    {Py_tp_doc, "How the fields of a dataclass are sent; see _native.pyi."},
+    {Py_tp_doc, "How the fields of a record are sent; see _native.pyi."},
     {Py_tp_new, plan_new},
     {Py_tp_dealloc, plan_dealloc},
     {Py_tp_methods, plan_methods},

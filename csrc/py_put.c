@@ -26,6 +26,7 @@ static int64_t find_next(const struct rows *rows, const struct slots *order, siz
     size_t i = *next;
     while (i < order->n && !rows->keys[order->at[i]])
         i++; /* it has ended */
+    *next = i;
     if (i < order->n && rows->keys[order->at[i]] == key) {
         *next = i + 1;
         return order->at[i];
@@ -78,7 +79,7 @@ static enum fit put_unknown(struct step *step, PyObject *list, const struct slot
     return FITS;
 }
 
-/* The order of before that begins with the same key, or the newest. */
+/* The order of before whose first row that hasn't ended is the first key's, or the newest. */
 static const struct slots *likely_order(const struct rows *rows, PyObject *list) {
     for (int place = 0; place < N_ORDERS; place++) {
         const struct slots *slots = &rows->orders[place]->slots;
@@ -104,6 +105,13 @@ static int nearest_order(const struct rows *rows, const struct slots *slots) {
     return nearest;
 }
 
+static bool are_texts(PyObject *list) {
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++)
+        if (!PyUnicode_CheckExact(PyList_GET_ITEM(list, i)))
+            return false;
+    return true;
+}
+
 /* The same keys as in one of the last steps: step->keys_place says which one. */
 static enum fit find_order(struct step *step, PyObject *list) {
     for (int place = 0; place < N_ORDERS; place++) {
@@ -125,7 +133,8 @@ static enum fit put_keys(struct step *step, PyObject *value) {
     if (!PyList_CheckExact(value) || PyList_GET_SIZE(value) == 0)
         return UNFIT;
     struct rows *rows = step->rows;
-    enum fit found = find_order(step, value);
+    /* Others may be equal to a str without being one, and do anything when they are asked. */
+    enum fit found = are_texts(value) ? find_order(step, value) : UNFIT;
     if (found == FITS) {
         pack_byte(&step->out, 0); /* no new keys */
     } else if (found == UNFIT) {

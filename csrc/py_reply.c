@@ -4,17 +4,24 @@
 
 #include <stdlib.h>
 
+static bool is_tuple(PyObject *object) {
+    if (!PyTuple_Check(object))
+        PyErr_SetString(PyExc_TypeError, "a base, and an order in it, is a tuple");
+    return PyTuple_Check(object);
+}
+
 /* From (seed, scheduled, order): what both ends know of a request. */
 static bool read_base(struct reply_base *base, PyObject *tuple, uint64_t *seed) {
     PyObject *number;
     unsigned long long digest = 0;
-    if (!PyArg_ParseTuple(tuple, "O!O!O:base", &PyLong_Type, &number, &PyList_Type,
-                          &base->scheduled, &base->order))
+    if (!is_tuple(tuple) || !PyArg_ParseTuple(tuple, "O!O!O:base", &PyLong_Type, &number,
+                                              &PyList_Type, &base->scheduled, &base->order))
         return false;
     base->keys = base->scheduled;
     if (base->order != Py_None &&
-        !PyArg_ParseTuple(base->order, "O!O!K:order", &PyList_Type, &base->keys, &PyDict_Type,
-                          &base->index, &digest))
+        (!is_tuple(base->order) ||
+         !PyArg_ParseTuple(base->order, "O!O!K:order", &PyList_Type, &base->keys, &PyDict_Type,
+                           &base->index, &digest)))
         return false;
     *seed = digest_word(PyLong_AsUnsignedLongLong(number), digest);
     base->digest = *seed;
@@ -23,6 +30,7 @@ static bool read_base(struct reply_base *base, PyObject *tuple, uint64_t *seed) 
 
 static void base_free(struct reply_base *base) {
     free(base->homes);
+    Py_CLEAR(base->own);
     slots_free(&base->old_places);
     slots_free(&base->new_places);
     Py_CLEAR(base->new_keys);

@@ -221,7 +221,7 @@ _Dumps = Callable[[Any], bytes | list[Any]]
 _Loads = Callable[[Any, bool, int], Any]
 
 class Plan:
-    """How the fields of a dataclass are sent: see codec/delta.py. Any thread.
+    """How the fields of a dataclass or Struct are sent: see codec/delta.py. Any thread.
 
     ValueError for fields that don't go together: of requests and of replies, or two of a kind that a
     message has once. `has_dict`: instances have a `__dict__`; `in_dict`: all fields are in it.

@@ -1,4 +1,4 @@
-"""Dataclasses as deltas against what both ends hold: the Python side of `csrc/py_delta.c`.
+"""Dataclasses and Structs as deltas against what both ends hold: the Python side of `csrc/py_delta.c`.
 
 Two ends that decode the same messages in the same order hold the same rows, one for each key that was
 named and hasn't been finished. Each message carries its number and a check of its bytes and of the
@@ -27,7 +27,7 @@ ReplyBase: TypeAlias = tuple[int, list[str], ReplyOrder | None]
 
 
 class Kind(enum.IntEnum):
-    """How a field is sent. A value of another shape than its kind's goes as a pickle."""
+    """How a field is sent. A value of another shape than its kind's goes plainly."""
 
     PLAIN = _native.FIELD_PLAIN
     """None, a bool, a number, a str, an empty container, a list or set of ints: compact. Else a pickle."""
@@ -58,7 +58,7 @@ class Kind(enum.IntEnum):
     TOKENS = _native.FIELD_TOKENS
     """dict[str, list[int]], packed."""
     KEY = _native.FIELD_KEY
-    """str: one of the rows of this message."""
+    """str: a row that is held, mostly one of this message."""
     KEYSET = _native.FIELD_KEYSET
     """set[str]"""
     FINISHED = _native.FIELD_FINISHED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import pickle
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 from mpspmd import _native
 from mpspmd.codec.delta import DeltaDecoder, DeltaEncoder, Kind, ReplyCodec, plan
+from mpspmd.codec.objects import ObjectEncoder, decode
 
 
 @dataclass
@@ -25,6 +27,28 @@ class One:
 class Two:
     a: Any
     b: Any
+
+
+class Text(str):
+    pass
+
+
+class Chameleon:
+    """Equal to anything."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return 1
+
+
+def dumps(value: Any) -> Any:
+    return ObjectEncoder().encode(value)
+
+
+def loads(payload: Any, out_of_band: bool, at: int) -> Any:
+    return decode(payload, out_of_band, at)
 
 
 def carry(value: Any, how: Any) -> Any:
@@ -160,6 +184,7 @@ class TestPlans:
             {"a": Kind.KEYS, "b": Kind.ORDER},
             {"a": Kind.COUNTS, "b": plan(One, {"a": Kind.COUNTS})},
             {"a": Kind.COUNTS, "b": [plan(One, {"a": Kind.FINISHED})]},
+            {"a": Kind.ORDER, "b": Kind.GROUPS},
         ],
     )
     def test_kinds_that_do_not_go_together_are_refused(self, hot: Any) -> None:
@@ -191,6 +216,98 @@ class TestPlans:
     def test_a_struct_that_only_its_constructor_makes_is_refused(self) -> None:
         with pytest.raises(TypeError, match="can't be made"):
             plan(msgspec.defstruct("Alone", ["a"]), {})
+
+
+class TestKeys:
+    """What is equal to a key isn't always one."""
+
+    def test_keys_that_empty_their_list_when_they_are_compared(self) -> None:
+        class Evil:
+            def __eq__(self, other: object) -> bool:
+                keys.clear()
+                return False
+
+            def __hash__(self) -> int:
+                return 1
+
+        how = plan(Two, {"a": Kind.KEYS, "b": Kind.COUNTS})
+        encoder = DeltaEncoder(how)
+        encoder.encode(Two(["x"], {"x": 1}))
+        encoder.sent()
+        keys: list[Any] = [Evil()]
+        encoder.encode(Two(keys, {"x": 1}))
+        assert len(keys) == 1, "nobody asks what isn't a text"
+
+    def test_keys_that_are_equal_to_those_before_keep_their_types(self) -> None:
+        how = plan(Two, {"a": Kind.KEYS, "b": Kind.COUNTS})
+        encoder, decoder = DeltaEncoder(how), DeltaDecoder(how)
+        for keys in (["x"], [Text("x")], [Chameleon()], ["x"]):
+            got = decoder.decode(encoder.encode(Two(keys, {"x": 1})))[0].a  # type: ignore[arg-type]
+            encoder.sent()
+            assert [type(key) for key in got] == [type(key) for key in keys]
+
+    def test_many_new_keys_after_many_that_ended_do_not_take_long(self) -> None:
+        how = plan(Two, {"a": Kind.FINISHED, "b": Kind.COUNTS})
+        encoder, decoder = DeltaEncoder(how), DeltaDecoder(how)
+        old, new = ([f"{name}{i}" for i in range(100_000)] for name in ("old", "new"))
+        for record in (
+            Two(set(), dict.fromkeys(old, 1)),
+            Two(set(old[1:]), dict.fromkeys([old[0], *new], 1)),
+        ):
+            began = time.process_time()
+            assert decoder.decode(encoder.encode(record))[0] == record  # type: ignore[arg-type]
+            encoder.sent()
+        # Walking past each ended row for each new one it took 5.
+        assert time.process_time() - began < 2
+
+
+class TestReplies:
+    """Somebody's code, called between a reply's fields, changes what the reply is about."""
+
+    how = staticmethod(
+        lambda cls: _native.Plan(
+            cls,
+            (("a", int(Kind.ORDER), None), ("b", int(Kind.INDEX), None)),
+            {"a": None, "b": None},
+            frozenset({"a", "b"}),
+            True,
+            True,
+        )
+    )
+
+    @pytest.mark.parametrize("change", [list.clear, lambda keys: keys.__setitem__(0, 7)])
+    def test_scheduled_keys_that_an_attribute_changes(
+        self, change: Callable[[list[Any]], None]
+    ) -> None:
+        class Changing:
+            a: Any
+
+            def __getattr__(self, name: str) -> Any:
+                if name != "b":
+                    raise AttributeError(name)
+                change(scheduled)
+                return {b"zzz".decode(): 0, b"yyy".decode(): 1}  # other objects
+
+        before = (["xxx"], {"xxx": 0}, 5)
+        scheduled: list[Any] = ["yyy", "zzz", "xxx"]
+        record = Changing()
+        record.a = ["zzz", "yyy"]
+        message, _ = self.how(Changing).encode_reply(record, (1, scheduled, before), dumps)
+        got, _ = self.how(Two).decode_reply(message, (1, ["yyy", "zzz", "xxx"], before), loads)
+        assert got == Two(["zzz", "yyy"], {"zzz": 0, "yyy": 1})
+
+    def test_an_order_that_is_not_of_texts(self) -> None:
+        keys: list[Any] = [1, 2]
+        record = Two(keys, {"a": 0, "b": 1})
+        message, _ = self.how(Two).encode_reply(record, (1, keys, None), dumps)
+        assert self.how(Two).decode_reply(message, (1, keys, None), loads)[0] == record
+
+    @pytest.mark.parametrize("base", [None, 5, (1, [], 5), (1, ["a"], (["a"], 3, 4))])
+    def test_a_base_that_is_none(self, base: Any) -> None:
+        with pytest.raises(TypeError, match=r"tuple|dict"):
+            self.how(Two).encode_reply(Two([], {}), base, dumps)
+        with pytest.raises(TypeError, match=r"tuple|dict"):
+            self.how(Two).decode_reply(b"", base, loads)
 
 
 class TestWhereFieldsAre:
