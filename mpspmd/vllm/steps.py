@@ -12,6 +12,7 @@ from vllm.distributed.ec_transfer.ec_connector.utils import ECOutputAggregator
 from vllm.distributed.kv_transfer.kv_connector.utils import KVOutputAggregator
 from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
 
+from mpspmd.errors import ConfigError
 from mpspmd.request import ALL
 from mpspmd.runtime.call import Call
 from mpspmd.runtime.engine import Engine
@@ -22,8 +23,9 @@ Aggregators: TypeAlias = list[KVOutputAggregator | ECOutputAggregator]
 class Steps:
     """EngineCore's thread.
 
-    Where `execute_model` can only answer "not sampled yet", its future is done at once: `sample_tokens` is
-    in the ring when the forward pass ends, and the ranks reply once. An exception of the forward pass is
+    Where `execute_model` can only answer "not sampled yet", its future is done at once, and the ranks reply
+    once. Where no grammar will come either, they sample without being asked, and `sample_tokens` has the
+    reply; else its request is in the ring when the forward pass ends. An exception of the forward pass is
     the sampling's outcome.
     """
 
@@ -35,7 +37,11 @@ class Steps:
         self._output_rank = output_rank
         self._timeout_s = timeout_s
         self._answers_early = engine.config.answer_early and _samples(vllm_config)
+        # Others' schedulers may have grammars that vLLM's flag doesn't tell of.
+        self._flag_tells = vllm_config.scheduler_config.scheduler_cls is None
         self._begun: Call | None = None
+        self._whole: Future[Any] | None = None
+        """Of a step that needs no second request."""
         self._epoch = 0
         self._to_aggregate: deque[AggregatedFuture] = deque()
 
@@ -45,12 +51,16 @@ class Steps:
         if self._begun is not None:
             # Its sampling was never asked for: the engine has failed in between.
             self._engine.forget(self._begun)
-            self._begun = None
+        self._begun = self._whole = None
         early = (
             self._answers_early and non_block and scheduler_output.total_num_scheduled_tokens > 0
         )
         if not early:
-            return self._call("execute_model", scheduler_output, non_block, aggregators)
+            return self._call("execute_model", (scheduler_output,), non_block, aggregators)
+        if self._flag_tells and not scheduler_output.has_structured_output_requests:
+            step = (scheduler_output, self._epoch, 1)
+            self._whole = self._call("execute_model", step, True, aggregators, is_step=True)
+            return _NOT_SAMPLED_YET
         self._begun = self._engine.begin(
             "execute_model",
             (scheduler_output, self._epoch),
@@ -62,17 +72,27 @@ class Steps:
         self, grammar_output: GrammarOutput | None, non_block: bool, aggregators: Aggregators
     ) -> Any:
         begun, self._begun = self._begun, None
+        whole, self._whole = self._whole, None
+        if whole is not None:
+            if grammar_output is not None:
+                raise ConfigError(
+                    "a grammar came for a step whose has_structured_output_requests is False, and which is "
+                    "being sampled without one; set MPSPMD_ANSWER_EARLY=0 for such a scheduler"
+                )
+            return whole if non_block else whole.result()
         if begun is None:
-            return self._call("sample_tokens", grammar_output, non_block, aggregators)
+            return self._call("sample_tokens", (grammar_output,), non_block, aggregators)
         try:
-            return self._call("sample_step", grammar_output, non_block, aggregators, begun)
+            return self._call(
+                "sample_step", (grammar_output,), non_block, aggregators, is_step=True, ends=begun
+            )
         except Exception:
             self._engine.forget(begun)
             self._forgive()
             raise
 
     def take_draft_token_ids(self) -> Any:
-        """Also between a step's two calls; then it fails with the first."""
+        """Also between a step's two requests; then it fails with the first."""
         return self._engine.call(
             "take_draft_token_ids",
             reply_ranks=self._output_rank,
@@ -83,18 +103,20 @@ class Steps:
     def _call(
         self,
         method: str,
-        argument: Any,
+        args: tuple[Any, ...],
         non_block: bool,
         aggregators: Aggregators,
+        *,
+        is_step: bool = False,
         ends: Call | None = None,
     ) -> Any:
-        timeout_s = self._timeout_s if ends is None else 2 * self._timeout_s
+        """`is_step`: the reply stands for both calls of a step."""
         # With aggregators every rank's output counts: each has its share of what a connector transfers.
         outcome = self._engine.call(
             method,
-            (argument,),
+            args,
             reply_ranks=ALL if aggregators else self._output_rank,
-            timeout=timeout_s,
+            timeout=2 * self._timeout_s if is_step else self._timeout_s,
             non_block=non_block or bool(aggregators),
             ends=ends,
         )
@@ -103,7 +125,7 @@ class Steps:
             if not non_block:
                 return future.result()
             outcome = future
-        if non_block and ends is not None:
+        if non_block and is_step:
             outcome.on_raise = self._forgive
         return outcome
 

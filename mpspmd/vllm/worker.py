@@ -85,11 +85,15 @@ class RankWorker(WorkerWrapperBase):
         else:
             self.worker.load_model()
 
-    def execute_model(self, scheduler_output: SchedulerOutput, epoch: int | None = None) -> Any:
-        """With an epoch: the first call of a step whose reply is that of `sample_step`."""
+    def execute_model(
+        self, scheduler_output: SchedulerOutput, epoch: int | None = None, samples: int = 0
+    ) -> Any:
+        """With an epoch: the first call of a step whose reply is that of `sample_step`, or, if it `samples`
+        itself, the only one."""
         if epoch is None:
             return super().execute_model(scheduler_output)
-        return self._slot.execute(super().execute_model, scheduler_output, epoch)
+        later = self._slot.execute(super().execute_model, scheduler_output, epoch)
+        return self.sample_step(None) if samples else later
 
     def sample_step(self, grammar_output: GrammarOutput | None) -> Any:
         """The last call of such a step."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mpspmd.errors import RankError, StepTimeout
+from mpspmd.errors import ConfigError, RankError, StepTimeout
 
 
 def start(model: Path, *, asynchronous: bool) -> Any:
@@ -46,10 +47,21 @@ def asynchronous(model: Path) -> Iterator[Any]:
 
 
 @pytest.fixture(params=["synchronous", "asynchronous"])
-def executor(request: pytest.FixtureRequest) -> Any:
+def executor(request: pytest.FixtureRequest, halves: bool) -> Any:
     made = request.getfixturevalue(request.param)
     made.collective_rpc("take_events")
     return made
+
+
+@pytest.fixture(params=[False, True], ids=["whole", "halves"])
+def halves(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether a step may have a grammar, and so takes a second request for its sampling."""
+    monkeypatch.setattr(sys.modules[__name__], "MAY_HAVE_GRAMMAR", request.param)
+    return bool(request.param)
+
+
+in_halves = pytest.mark.parametrize("halves", [True], indirect=True, ids=["halves"])
+MAY_HAVE_GRAMMAR = False
 
 
 def step(name: str, *instructions: str, tokens: int = 1) -> Any:
@@ -59,6 +71,7 @@ def step(name: str, *instructions: str, tokens: int = 1) -> Any:
     made.num_scheduled_tokens = {name: tokens}
     made.total_num_scheduled_tokens = tokens
     made.free_encoder_mm_hashes = list(instructions)
+    made.has_structured_output_requests = MAY_HAVE_GRAMMAR
     return made
 
 
@@ -94,6 +107,7 @@ def replies(executor: Any, rank: int) -> int:
     return executor._engine._channel.status.line(rank).snapshot()["replies"]
 
 
+@in_halves
 def test_sampling_is_asked_for_before_the_forward_pass_has_ended(
     executor: Any, tmp_path: Path
 ) -> None:
@@ -121,14 +135,32 @@ def test_a_step_has_one_reply(executor: Any, eventually: Any) -> None:
 
 
 def test_outputs_are_the_same_without_early_answers(
-    executor: Any, monkeypatch: pytest.MonkeyPatch
+    executor: Any, halves: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    bits = grammar(4) if halves else None
     steps = [step("a"), step("b", "answer"), step("c", tokens=3), step("d", tokens=0)]
-    early = [run(executor, each, grammar(4)) for each in steps]
+    early = [run(executor, each, bits) for each in steps]
     called = events(executor)
     monkeypatch.setattr(executor._steps, "_answers_early", False)
-    assert [run(executor, each, grammar(4)) for each in steps] == early
+    assert [run(executor, each, bits) for each in steps] == early
     assert events(executor) == called
+
+
+def test_a_step_without_grammar_is_one_request(asynchronous: Any) -> None:
+    sent = asynchronous._engine._steps
+    for _ in range(5):
+        assert run(asynchronous, step("a")).req_ids == ["a"]
+    assert asynchronous._engine._steps == sent + 5
+
+
+def test_a_grammar_that_the_scheduler_has_not_announced_is_refused(
+    asynchronous: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match="MPSPMD_ANSWER_EARLY=0"):
+        run(asynchronous, step("a"), grammar(4))
+    # Of another scheduler than vLLM's own it isn't expected to.
+    monkeypatch.setattr(asynchronous._steps, "_flag_tells", False)
+    assert run(asynchronous, step("a"), grammar(4)).prompt_logprobs_dict == {"note": [[4]]}
 
 
 def test_an_output_of_execute_model_is_the_steps_and_nothing_is_sampled(executor: Any) -> None:
@@ -188,6 +220,7 @@ def test_a_failure_that_comes_after_its_steps_reply_fails_the_next_step(
     assert run(executor, step("c")).req_ids == ["c"]
 
 
+@in_halves
 def test_a_failed_rank_is_reported_while_another_hangs(executor: Any, tmp_path: Path) -> None:
     file = tmp_path / "go"
     # As in a collective: rank 0, which has the output, waits for rank 1.
@@ -200,6 +233,7 @@ def test_a_failed_rank_is_reported_while_another_hangs(executor: Any, tmp_path: 
     assert run(executor, step("b")).req_ids == ["b"]
 
 
+@in_halves
 def test_draft_tokens_can_be_taken_between_the_halves(executor: Any) -> None:
     executor.execute_model(step("a"), non_block=True)
     assert executor.take_draft_token_ids().draft_token_ids == [[0]]
@@ -230,7 +264,7 @@ def test_the_reply_for_both_halves_has_the_time_of_both(
     began = time.monotonic()
     late = submit(executor, step("late", f"wait {file}"))[1]
     with pytest.raises(
-        StepTimeout, match=r"(?s)sample_step .* timed out.*rank 1 .*running"
+        StepTimeout, match=r"(?s)(sample_step|execute_model) .* timed out.*rank 1 .*running"
     ) as caught:
         late.result()
     assert isinstance(caught.value, TimeoutError)
