@@ -175,6 +175,9 @@ extern put_function *const put_functions[N_FIELD_KINDS];
 extern get_function *const get_functions[N_FIELD_KINDS];
 
 put_function put_order, put_index, put_lists, put_tails, put_tokens;
+put_function put_keys, put_key, put_keyset, put_finished;
+enum fit put_unknown(struct step *step, PyObject *list, const struct slots *order,
+                     struct slots *slots);
 get_function get_order, get_index, get_lists, get_tails, get_tokens;
 
 enum { N_SHARED_INTS = 1 << 15 };
