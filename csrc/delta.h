@@ -139,9 +139,10 @@ struct step {
     struct unpacker in;
     PyObject *cold; /* list; when reading, NULL if it couldn't be rebuilt */
     Py_ssize_t next_cold;
-    struct slots keys; /* of KEYS; in a reply the base's index's places, */
+    struct slots keys; /* of KEYS, */
     int keys_place;    /* their place among the remembered orders, or -1 */
-    struct slots counted;
+    struct slots
+        counted; /* of COUNTS. In a reply: places of the base's index's keys, and of its own */
     bool has_counts;
     int64_t total;
     uint64_t digest; /* of what this message has made of the rows */

@@ -10,11 +10,6 @@ static PyObject *bad(struct step *step) {
     return NULL;
 }
 
-PyObject *get_text(struct step *step, size_t length) {
-    const uint8_t *text = unpack_bytes(&step->in, length);
-    return text ? PyUnicode_FromStringAndSize((const char *)text, (Py_ssize_t)length) : NULL;
-}
-
 /* Rows for the keys that come now, as put_unknown() has made them. */
 static bool get_unknown(struct step *step) {
     size_t length;

@@ -2,13 +2,6 @@
  */
 #include "delta.h"
 
-const char *text_of(PyObject *text, Py_ssize_t *length) {
-    const char *bytes = PyUnicode_AsUTF8AndSize(text, length);
-    if (!bytes)
-        PyErr_Clear(); /* lone surrogates: let pickle have it */
-    return bytes;
-}
-
 /* A key's slot as rows_find() has it. Most keys follow each other as in an order of before: those
  * are found without asking the dict. `next` is where this one may be in there. */
 static int64_t find_next(const struct rows *rows, const struct slots *order, size_t *next,

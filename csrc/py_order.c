@@ -76,18 +76,20 @@ static bool find_old_places(struct reply_base *base) {
 }
 
 /* The places of a dict's keys, in its order. Its values say where most of them are in `keys`, whose
- * places are known. */
+ * places are known. `is_index`: they all do, and `keys` has no others. */
 static bool find_index_places(struct step *step, PyObject *dict, PyObject *keys,
-                              const struct slots *known, struct slots *places) {
+                              const struct slots *known, struct slots *places, bool *is_index) {
     Py_ssize_t position = 0, n_keys = PyList_GET_SIZE(keys);
     PyObject *key, *value;
     int64_t at;
     if (!slots_resize(places, (size_t)PyDict_GET_SIZE(dict)))
         return out_of_memory() == FITS;
+    *is_index = PyDict_GET_SIZE(dict) == n_keys;
     for (size_t i = 0; i < places->n && PyDict_Next(dict, &position, &key, &value); i++) {
-        bool is_there = int_of(value, &at) && at >= 0 && at < n_keys &&
-                        PyList_GET_ITEM(keys, (Py_ssize_t)at) == key;
+        bool is_within = int_of(value, &at) && at >= 0 && at < n_keys;
+        bool is_there = is_within && PyList_GET_ITEM(keys, (Py_ssize_t)at) == key;
         places->at[i] = is_there ? known->at[at] : place_of(step->reply, key);
+        *is_index = *is_index && is_within && places->at[i] == known->at[at];
     }
     return true;
 }
@@ -95,10 +97,12 @@ static bool find_index_places(struct step *step, PyObject *dict, PyObject *keys,
 /* The places of the keys of the dict that an edited one is described against. */
 static bool find_base_index_places(struct step *step, struct slots *places) {
     struct reply_base *base = step->reply;
+    bool ignored;
     if (!find_old_places(base))
         return false;
     if (base->index)
-        return find_index_places(step, base->index, base->keys, &base->old_places, places);
+        return find_index_places(step, base->index, base->keys, &base->old_places, places,
+                                 &ignored);
     return slots_copy(places, &base->old_places) || out_of_memory() == FITS;
 }
 
@@ -177,23 +181,6 @@ static bool same_index(PyObject *a, PyObject *b) {
     return true;
 }
 
-/* Whether every key's value is its place in `keys`, which has no more. */
-static bool is_index_of(PyObject *dict, PyObject *keys) {
-    Py_ssize_t position = 0, n = PyList_GET_SIZE(keys);
-    PyObject *key, *value;
-    if (PyDict_GET_SIZE(dict) != n)
-        return false;
-    while (PyDict_Next(dict, &position, &key, &value)) {
-        int64_t place;
-        if (!PyUnicode_CheckExact(key) || !int_of(value, &place) || place < 0 || place >= n)
-            return false;
-        PyObject *there = PyList_GET_ITEM(keys, (Py_ssize_t)place);
-        if (there != key && (!PyUnicode_CheckExact(there) || PyUnicode_Compare(there, key) != 0))
-            return false;
-    }
-    return true;
-}
-
 enum fit put_index(struct step *step, PyObject *value) {
     struct reply_base *base = step->reply;
     if (!PyDict_CheckExact(value) || PyDict_GET_SIZE(value) == 0 || !base->has_order)
@@ -204,12 +191,12 @@ enum fit put_index(struct step *step, PyObject *value) {
         base->has_index = true;
         return FITS;
     }
-    if (!is_index_of(value, base->new_keys))
-        return UNFIT;
-    bool found = find_base_index_places(step, &step->keys) &&
-                 find_new_places(base, base->new_keys) &&
-                 find_index_places(step, value, base->new_keys, &base->new_places, &step->counted);
-    enum fit fit = found ? put_edited(step, &step->keys, &step->counted) : FAILED;
+    bool is_index;
+    if (!find_base_index_places(step, &step->keys) || !find_new_places(base, base->new_keys) ||
+        !find_index_places(step, value, base->new_keys, &base->new_places, &step->counted,
+                           &is_index))
+        return FAILED;
+    enum fit fit = is_index ? put_edited(step, &step->keys, &step->counted) : UNFIT;
     if (fit != FITS)
         return fit;
     base->new_index = PyDict_Copy(value);

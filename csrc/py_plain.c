@@ -78,6 +78,18 @@ static PyObject *get_float(struct step *step) {
     return PyFloat_FromDouble(number);
 }
 
+const char *text_of(PyObject *text, Py_ssize_t *length) {
+    const char *bytes = PyUnicode_AsUTF8AndSize(text, length);
+    if (!bytes)
+        PyErr_Clear(); /* lone surrogates: let pickle have it */
+    return bytes;
+}
+
+PyObject *get_text(struct step *step, size_t length) {
+    const uint8_t *text = unpack_bytes(&step->in, length);
+    return text ? PyUnicode_FromStringAndSize((const char *)text, (Py_ssize_t)length) : NULL;
+}
+
 static bool put_text(struct step *step, PyObject *value) {
     Py_ssize_t length;
     const char *text = text_of(value, &length);

@@ -13,6 +13,10 @@ _FILES = {"semaphore": "/dev/shm/sem.{}", "shared_memory": "/dev/shm/{}"}
 """Where the kernel shows what multiprocessing names, by the type that its tracker knows."""
 
 
+def file_of(name: str, rtype: str) -> str:
+    return _FILES[rtype].format(name.removeprefix("/"))
+
+
 def leftovers(distributed_init_method: str) -> list[str]:
     """Patterns of what vLLM's ranks of a run may leave.
 
@@ -47,7 +51,7 @@ def hand_over_tracking(remove_at_end: Callable[[str], None]) -> list[str]:
     shared_memory: list[str] = []
 
     def register(name: Any, rtype: str) -> None:
-        file = _FILES[rtype].format(name.removeprefix("/"))
+        file = file_of(name, rtype)
         remove_at_end(file)
         if rtype == "shared_memory":
             shared_memory.append(file)

@@ -6,6 +6,8 @@ import secrets
 
 import posix_ipc
 
+from mpspmd.vllm.leftovers import file_of
+
 
 def lock_name() -> str:
     """The engine chooses it, and makes nothing: what it had made would be left if it were killed now."""
@@ -14,7 +16,7 @@ def lock_name() -> str:
 
 def lock_file(name: str) -> str:
     """Where the lock has its name, which is of no use once every rank has opened it."""
-    return f"/dev/shm/sem.{name.removeprefix('/')}"
+    return file_of(name, "semaphore")
 
 
 class RankLock:

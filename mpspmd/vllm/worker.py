@@ -89,7 +89,7 @@ class RankWorker(WorkerWrapperBase):
         self, scheduler_output: SchedulerOutput, epoch: int | None = None, samples: int = 0
     ) -> Any:
         """With an epoch: the first call of a step whose reply is that of `sample_step`, or, if it `samples`
-        itself, the only one."""
+        itself, the only one. (An int, which goes beside a delta, as a bool doesn't.)"""
         if epoch is None:
             return super().execute_model(scheduler_output)
         later = self._slot.execute(super().execute_model, scheduler_output, epoch)
