@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import select
+import signal
 import struct
 from multiprocessing.process import BaseProcess
 
@@ -30,12 +31,19 @@ class _Elsewhere:
             self._status = _status_from_pidfd(self.sentinel)
             if self._status is None:
                 self._status = _status_from_zombie(self.pid)
+            if self._status is None:  # it was reaped in between
+                self._status = _status_from_pidfd(self.sentinel)
         return None if self._status is None else os.waitstatus_to_exitcode(self._status)
 
     def is_gone(self, timeout_s: float | None) -> bool:
         poller = select.poll()
         poller.register(self.sentinel, select.POLLIN)
         return bool(poller.poll(None if timeout_s is None else timeout_s * 1000))
+
+    def terminate(self) -> None:
+        """Called at exit for a process whose status nobody can tell: gone or not."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.sentinel, signal.SIGTERM)
 
     def close(self) -> None:
         os.close(self.sentinel)
