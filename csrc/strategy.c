@@ -32,7 +32,7 @@ bool strategy_begin(struct strategy *strategy, struct waiting *waiting, const st
                     uint64_t spin_ns) {
     waiting->began = true;
     waiting->start_ns = monotonic_ns();
-    return strategy->kind != WAIT_PARK && wait_spin(waiter, spin_ns);
+    return strategy->kind != WAIT_PARK && wait_spin(waiter, waiting->start_ns + spin_ns);
 }
 
 /* May this thread look for a while? There must be a core left for those that work. A process that
@@ -169,7 +169,7 @@ enum wait_result strategy_wait(struct strategy *strategy, struct waiting *waitin
     end_ns = earlier(end_ns, now + (looks ? LOOK_NS : DOZE_NS));
     enum wait_result result;
     if (kind == WAIT_SPIN)
-        result = wait_spin(waiter, end_ns > now ? end_ns - now : 0) ? WAIT_READY : WAIT_TIMEOUT;
+        result = wait_spin(waiter, end_ns) ? WAIT_READY : WAIT_TIMEOUT;
     else if (kind == WAIT_YIELD)
         result = wait_look(waiter, end_ns) ? WAIT_READY : WAIT_TIMEOUT;
     else if (kind == WAIT_PARK)

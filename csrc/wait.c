@@ -16,8 +16,7 @@ void count_wait(_Atomic uint64_t *counter) {
     atomic_store_explicit(counter, old + 1, memory_order_relaxed);
 }
 
-bool wait_spin(const struct waiter *waiter, uint64_t spin_ns) {
-    uint64_t end = monotonic_ns() + spin_ns;
+bool wait_spin(const struct waiter *waiter, uint64_t end_ns) {
     do {
         for (int i = 0; i < 8; i++) {
             if (waiter->ready(waiter->condition)) {
@@ -26,7 +25,7 @@ bool wait_spin(const struct waiter *waiter, uint64_t spin_ns) {
             }
             pause_core();
         }
-    } while (monotonic_ns() < end);
+    } while (monotonic_ns() < end_ns);
     return false;
 }
 

@@ -25,10 +25,10 @@ struct waiter {
     struct wait_counts counts;
 };
 
-/* Looks for `spin_ns`, without giving up the core. True when ready. */
-bool wait_spin(const struct waiter *waiter, uint64_t spin_ns);
+/* Looks until `end_ns` of CLOCK_MONOTONIC, without giving up the core. True when ready. */
+bool wait_spin(const struct waiter *waiter, uint64_t end_ns);
 
-/* Looks until `end_ns` of CLOCK_MONOTONIC, and gives up the core between looks: the peer may need
+/* Looks until `end_ns`, and gives up the core between looks: the peer may need
  * this very core, and pausing without yielding would keep it from its work. True when ready. */
 bool wait_look(const struct waiter *waiter, uint64_t end_ns);
 

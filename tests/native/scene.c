@@ -77,7 +77,7 @@ void scene_wait(const struct scene *scene, struct side *side, enum doing doing,
                 const struct waiter *waiter) {
     side_is(side, doing);
     bool park = scene->options.park;
-    if (park || !wait_spin(waiter, SPIN_NS))
+    if (park || !wait_spin(waiter, monotonic_ns() + SPIN_NS))
         if (wait_until(waiter, park ? 0 : YIELD_NS, UINT64_MAX) != WAIT_READY)
             side_fails("wait_until", "ended without a deadline, and nobody sends signals");
     side_is(side, WORKS);
