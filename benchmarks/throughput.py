@@ -87,8 +87,8 @@ def _task(n_bytes: int, options: Options) -> Task[Rate]:
 
     def task(peer: Peer, number: int) -> Rate:
         request = _request(n_bytes)
-        # Uncounted: the ranks have just been woken. A few bytes of a large tensor wake as well.
-        _send_window(peer, _request(min(n_bytes, _TENSOR_BYTES)), window)
+        # Uncounted: the ranks have just been woken, and the next message finds what the last one has left.
+        _send_window(peer, request, window)
         with no_garbage_collection():
             began = now = time.perf_counter()
             sent = 0

@@ -137,6 +137,7 @@ static int module_exec(PyObject *module) {
              add_type(module, &page_spec, &state->page_type) ||
              add_type(module, &line_spec, &state->line_type) ||
              add_type(module, &life_spec, &state->life_type) ||
+             add_type(module, &block_spec, &state->block_type) ||
              add_type(module, &plan_spec, &state->plan_type) ||
              add_type(module, &encoder_spec, &state->encoder_type) ||
              add_type(module, &decoder_spec, &state->decoder_type) || add_field_kinds(module) ||
@@ -162,6 +163,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(state->page_type);
     Py_VISIT(state->line_type);
     Py_VISIT(state->life_type);
+    Py_VISIT(state->block_type);
     Py_VISIT(state->plan_type);
     Py_VISIT(state->encoder_type);
     Py_VISIT(state->decoder_type);
@@ -181,6 +183,7 @@ static int module_clear(PyObject *module) {
     Py_CLEAR(state->page_type);
     Py_CLEAR(state->line_type);
     Py_CLEAR(state->life_type);
+    Py_CLEAR(state->block_type);
     Py_CLEAR(state->plan_type);
     Py_CLEAR(state->encoder_type);
     Py_CLEAR(state->decoder_type);
@@ -191,6 +194,10 @@ static int module_clear(PyObject *module) {
     Py_CLEAR(state->channel_corrupt);
     Py_CLEAR(state->channel_error);
     return 0;
+}
+
+static void module_free(void *module) {
+    free_idle_blocks(&((struct module_state *)PyModule_GetState(module))->idle_blocks);
 }
 
 static PyModuleDef_Slot module_slots[] = {{Py_mod_exec, module_exec}, {0, NULL}};
@@ -204,6 +211,7 @@ struct PyModuleDef native_module = {
     .m_slots = module_slots,
     .m_traverse = module_traverse,
     .m_clear = module_clear,
+    .m_free = module_free,
 };
 
 PyMODINIT_FUNC PyInit__native(void) {

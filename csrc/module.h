@@ -11,18 +11,29 @@
 
 enum {
     N_WAIT_COUNTS = 6,
-    GIL_SPIN_NS = 2000,           /* a wait keeps the GIL for so long */
-    LARGE_BYTES = 64 * 1024,      /* copying so much is done without the GIL */
-    HUGE_BYTES = 4 * 1024 * 1024, /* memory of this much is worth huge pages */
-    SMALL_BYTES = 4 * 1024,       /* a record of up to this is copied, so that it is free at once */
+    GIL_SPIN_NS = 2000,      /* a wait keeps the GIL for so long */
+    LARGE_BYTES = 64 * 1024, /* copying so much is done without the GIL */
+    SMALL_BYTES = 4 * 1024,  /* a record of up to this is copied, so that it is free at once */
+    IDLE_BLOCKS = 16
 };
 
 extern struct PyModuleDef native_module;
 
+/* What py_block.c keeps for the next large message. The oldest comes first. */
+struct idle_blocks {
+    struct idle_block {
+        char *memory;
+        size_t bytes;
+    } blocks[IDLE_BLOCKS];
+    size_t n, bytes;
+};
+
 struct module_state {
     PyTypeObject *ring_type, *writer_type, *inbox_type, *page_type, *line_type, *life_type;
+    PyTypeObject *block_type;
     PyTypeObject *plan_type, *encoder_type, *decoder_type;
     PyObject *channel_closed, *channel_poisoned, *channel_corrupt, *channel_error, *codec_desync;
+    struct idle_blocks idle_blocks;
     PyObject **ints; /* int objects from 0 on, made when they are first used */
 };
 
@@ -32,7 +43,7 @@ struct module_state *module_state_of(PyObject *self);
 extern unsigned fork_generation;
 
 /* Both types add their methods here; the rest of a type is private to its file. */
-extern PyType_Spec ring_spec, writer_spec, inbox_spec, page_spec, line_spec, life_spec;
+extern PyType_Spec ring_spec, writer_spec, inbox_spec, page_spec, line_spec, life_spec, block_spec;
 extern PyType_Spec plan_spec, encoder_spec, decoder_spec;
 
 void free_shared_ints(struct module_state *module);
@@ -67,7 +78,7 @@ struct inbox_object {
     PyObject *rings; /* a tuple of ring objects */
     struct ring_reader *readers;
     struct incoming *messages;
-    PyObject **buffers; /* bytearray that messages[i].buffer lies in */
+    PyObject **buffers; /* the block that messages[i].buffer is */
     bool *ended;        /* closed or poisoned, and seen */
     Py_ssize_t next;    /* where the next look starts */
     Py_ssize_t current; /* the ring whose record is being read in place, or -1 */
@@ -82,6 +93,11 @@ struct inbox_object {
     struct waiter waiter;
     struct strategy strategy;
 };
+
+/* A block of `length` bytes, and where they are. What is in them is left over from somebody. */
+PyObject *block_new(struct module_state *state, size_t length, char **memory);
+
+void free_idle_blocks(struct idle_blocks *idle);
 
 /* Sets the exception that goes with a result; always NULL. */
 PyObject *raise_result(PyObject *self, const struct ring *ring, enum ring_result result);

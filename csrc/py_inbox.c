@@ -1,7 +1,6 @@
 /* Inbox: the reading end of one ring or of several that share a bell. One thread at a time. */
 #include "module.h"
 
-#include <sys/mman.h>
 #include <unistd.h>
 
 bool inbox_readable(struct inbox_object *inbox) {
@@ -122,16 +121,7 @@ static void inbox_dealloc(PyObject *object) {
     Py_DECREF(type);
 }
 
-/* Memory that large is new from the kernel each time: with huge pages, it is filled in a fourth of
- * the time. Only advice, as numpy gives it for its arrays. */
-static void advise_huge_pages(char *memory, size_t bytes) {
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uintptr_t start = ((uintptr_t)memory + page - 1) / page * page;
-    if (bytes >= HUGE_BYTES)
-        (void)madvise((void *)start, (uintptr_t)memory + bytes - start, MADV_HUGEPAGE);
-}
-
-/* message_receive() with memory from Python; `*failed` when that raised. */
+/* message_receive() with a block for what comes in fragments; `*failed` when that raised. */
 static enum ring_result receive(struct inbox_object *self, Py_ssize_t i, bool *failed) {
     struct incoming *message = &self->messages[i];
     for (;;) {
@@ -146,13 +136,14 @@ static enum ring_result receive(struct inbox_object *self, Py_ssize_t i, bool *f
             message_take(message);
             Py_CLEAR(self->buffers[i]);
         } else if (result == RING_NEED_BUFFER) {
-            self->buffers[i] = PyByteArray_FromStringAndSize(NULL, (Py_ssize_t)message->total);
+            char *memory;
+            self->buffers[i] =
+                block_new(module_state_of((PyObject *)self), message->total, &memory);
             if (!self->buffers[i]) {
                 *failed = true;
                 return result;
             }
-            message->buffer = (unsigned char *)PyByteArray_AS_STRING(self->buffers[i]);
-            advise_huge_pages(PyByteArray_AS_STRING(self->buffers[i]), message->total);
+            message->buffer = (unsigned char *)memory;
         } else {
             return result;
         }

@@ -164,6 +164,18 @@ class Writer:
     @property
     def pending(self) -> bool: ...
 
+class Block:
+    """Memory of a message that its receiver may keep: writable bytes, aligned to 16. Any thread.
+
+    When nobody uses a large one any more, its memory waits for the next one of about its size: up to
+    256 MiB a process, which the kernel may take when it is short.
+    """
+
+    def __init__(self, data: Buffer, /) -> None:
+        """A copy."""
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
 class Inbox:
     """The reading end of rings that share a bell. One thread at a time, except `interrupt`."""
 
@@ -178,16 +190,16 @@ class Inbox:
         """Counts its waits in `line`, and its spinning in `page`; `wait` is a WAIT_ strategy."""
     def recv(
         self, timeout: float | None = None, key: int = 0, /
-    ) -> tuple[int, int, int, bytes | bytearray | memoryview] | None:
+    ) -> tuple[int, int, int, bytes | Block | memoryview] | None:
         """The next message as (ring, kind, tag, payload), or None after an interrupt.
 
         `key` stands for what came before: waits with the same key are expected to take as long.
 
-        A memoryview shows the record in the ring: release() it before the next recv(). A bytearray is
-        the caller's own. TimeoutError; ChannelClosed when all rings have been drained and closed;
+        A memoryview shows the record in the ring: release() it before the next recv(). Anything else
+        is the caller's own. TimeoutError; ChannelClosed when all rings have been drained and closed;
         ChannelPoisoned; ChannelCorrupt.
         """
-    def try_recv(self) -> tuple[int, int, int, bytes | bytearray | memoryview] | None: ...
+    def try_recv(self) -> tuple[int, int, int, bytes | Block | memoryview] | None: ...
     def release(self) -> None:
         """Frees the record that the last recv() showed. BufferError while views of it are held."""
     def interrupt(self) -> None:

@@ -19,11 +19,11 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from mpspmd._native import pack, unpack
+from mpspmd._native import Block, pack, unpack
 from mpspmd.codec.tensors import reduce_tensor
 from mpspmd.errors import DecodeError, EncodeError
 
-Payload: TypeAlias = bytes | bytearray | memoryview
+Payload: TypeAlias = bytes | Block | memoryview
 Message: TypeAlias = bytes | list[Any]
 
 _ALIGN = 16
@@ -129,12 +129,14 @@ def decode(payload: Payload, out_of_band: bool, at: int = 0) -> Any:
         except ValueError as error:
             raise DecodeError(f"a message of {len(payload)} bytes: {error}") from error
         return _load(payload, ()) if value is NotImplemented else value
-    owned = isinstance(payload, bytearray)
+    owned = isinstance(payload, Block)
     with memoryview(payload)[at:] as view:
         pickled, spans = _layout(view)
         buffers: list[Any] = [
             # A slice of memory that is ours already, or a copy of what lies in the ring.
-            memoryview(payload)[at + start : at + end] if owned else bytearray(view[start:end])
+            memoryview(payload)[at + start : at + end]
+            if owned
+            else memoryview(Block(view[start:end]))
             for start, end in spans
         ]
         with view[slice(*pickled)] as stream:

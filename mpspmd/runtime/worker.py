@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     import torch
 
+    from mpspmd.codec.objects import Payload
+
 LATER: Final = object()
 """What a method returns that has no reply: a later call of the same step has. See Engine.begin."""
 
@@ -60,7 +62,7 @@ class RankContext:
     def keep_digest(self) -> None:
         self._digest = hashlib.blake2b(digest_size=16)
 
-    def add_to_digest(self, payload: bytes | bytearray | memoryview) -> None:
+    def add_to_digest(self, payload: Payload) -> None:
         if self._digest is not None:
             self._digest.update(payload)
 

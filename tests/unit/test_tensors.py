@@ -10,6 +10,7 @@ import pytest
 import torch
 from test_objects import message_of, there_and_back
 
+from mpspmd._native import Block
 from mpspmd.codec.objects import ObjectEncoder, decode
 from mpspmd.errors import EncodeError
 
@@ -88,7 +89,7 @@ class TestArrays:
 
     def test_arrays_from_a_payload_that_is_theirs_do_not_overlap(self) -> None:
         payload, _ = message_of([np.zeros(3001, np.uint8), np.zeros(3001, np.uint8)])
-        first, second = decode(bytearray(payload), True)
+        first, second = decode(Block(payload), True)
         first += 1
         assert (first.sum(), second.sum()) == (3001, 0)
         assert first.flags.writeable
