@@ -81,7 +81,7 @@ static bool find_index_places(struct step *step, PyObject *dict, PyObject *keys,
                               const struct slots *known, struct slots *places, bool *is_index) {
     Py_ssize_t position = 0, n_keys = PyList_GET_SIZE(keys);
     PyObject *key, *value;
-    int64_t at;
+    int64_t at = 0;
     if (!slots_resize(places, (size_t)PyDict_GET_SIZE(dict)))
         return out_of_memory() == FITS;
     *is_index = PyDict_GET_SIZE(dict) == n_keys;
