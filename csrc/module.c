@@ -167,6 +167,8 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(state->plan_type);
     Py_VISIT(state->encoder_type);
     Py_VISIT(state->decoder_type);
+    for (size_t i = 0; i < state->spare_lists.n; i++)
+        Py_VISIT(state->spare_lists.lists[i]);
     Py_VISIT(state->codec_desync);
     Py_VISIT(state->channel_closed);
     Py_VISIT(state->channel_poisoned);
@@ -188,6 +190,7 @@ static int module_clear(PyObject *module) {
     Py_CLEAR(state->encoder_type);
     Py_CLEAR(state->decoder_type);
     Py_CLEAR(state->codec_desync);
+    free_spare_lists(&state->spare_lists);
     free_shared_ints(state);
     Py_CLEAR(state->channel_closed);
     Py_CLEAR(state->channel_poisoned);

@@ -214,49 +214,6 @@ static PyObject *get_group(struct step *step) {
     return get_lists_of(step, &last);
 }
 
-/* Tokens are too many different numbers to be shared. */
-static PyObject *token_list(const int64_t *values, size_t n) {
-    PyObject *list = PyList_New((Py_ssize_t)n);
-    for (size_t i = 0; list && i < n; i++) {
-        PyObject *value = PyLong_FromLong(values[i]);
-        if (!value) {
-            Py_CLEAR(list);
-            break;
-        }
-        PyList_SET_ITEM(list, (Py_ssize_t)i, value);
-    }
-    return list;
-}
-
-PyObject *get_lists(struct step *step) {
-    size_t n = unpack_length(&step->in);
-    uint64_t total = 0;
-    if (step->in.bad || !ints_reserve(&step->predicted, n))
-        return NULL;
-    unpack_ints(&step->in, step->predicted.at, n);
-    for (size_t i = 0; i < n; i++)
-        total += (uint64_t)step->predicted.at[i];
-    if (step->in.bad || total > MAX_LIST)
-        return bad(step);
-    if (!ints_reserve(&step->actual, (size_t)total))
-        return NULL;
-    unpack_ints(&step->in, step->actual.at, (size_t)total);
-    PyObject *lists = step->in.bad ? NULL : PyList_New((Py_ssize_t)n);
-    const int64_t *values = step->actual.at;
-    for (size_t i = 0; lists && i < n; i++) {
-        size_t length = (size_t)step->predicted.at[i];
-        PyObject *list = length <= total ? token_list(values, length) : bad(step);
-        if (!list) {
-            Py_CLEAR(lists);
-            break;
-        }
-        PyList_SET_ITEM(lists, (Py_ssize_t)i, list);
-        values += length;
-        total -= length;
-    }
-    return lists;
-}
-
 /* The row's own object: replies that name it are compared with the rows' sooner. */
 static PyObject *get_key(struct step *step) {
     uint64_t slot = unpack_varint(&step->in);
