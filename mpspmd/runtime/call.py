@@ -55,11 +55,13 @@ class Call:
         if error is not None:
             self.error = error
         self.done = True
-        if self.future is not None:
+        # A cycle of call and future would keep the replies until the garbage collector comes.
+        future, self.future = self.future, None
+        if future is not None:
             if error is None:
-                self.future.set_result(self.outcome())
+                future.set_result(self.outcome())
             else:
-                self.future.set_exception(error)
+                future.set_exception(error)
 
     def outcome(self) -> Any:
         """A list in rank order, or the one reply; raises what went wrong."""
@@ -79,13 +81,19 @@ class StepFuture(concurrent.futures.Future[Any]):
     cancelled: the ranks have the request already.
     """
 
-    def __init__(self, engine: Engine, call: Call) -> None:
+    _call: Call
+
+    def __init__(self, engine: Engine) -> None:
         super().__init__()
         self.set_running_or_notify_cancel()
         self._engine = engine
-        self._call = call
         self.on_raise: Callable[[], None] | None = None
         """Called when somebody is told that the call has failed, each time."""
+
+    def follow(self, call: Call) -> None:
+        """Once, before the call's request is sent."""
+        self._call = call
+        call.future = self
 
     def result(self, timeout: float | None = None) -> Any:
         """The outcome. TimeoutError after `timeout` seconds; StepTimeout after the call's own."""

@@ -198,13 +198,14 @@ class Engine(AwaitedCalls):
         if reply_ranks != ALL:
             self._check_reply_ranks(reply_ranks)
         deadline = None if timeout is None else time.monotonic() + timeout
-        call = self._submit(method, args, kwargs or {}, reply_ranks, deadline, non_block, ends)
+        future = StepFuture(self) if non_block and reply_ranks is not None else None
+        call = self._submit(method, args, kwargs or {}, reply_ranks, deadline, future, ends)
         if (first := ends or within) is not None:
             self._replies.link(call, first)
         if reply_ranks is None:
             return None
-        if non_block:
-            return call.future
+        if future is not None:
+            return future
         if not call.done:
             self.wait_for(call)
         return call.outcome()
@@ -222,7 +223,7 @@ class Engine(AwaitedCalls):
         `ends` is what this returns. If the method raises on any rank, all calls of the step fail with that.
         """
         self._check_reply_ranks(reply_ranks)
-        return self._submit(method, args, {}, reply_ranks, None, False)
+        return self._submit(method, args, {}, reply_ranks, None)
 
     def forget(self, step: Call) -> None:
         """Gives up a step made by begin(), which will have no last call."""
@@ -296,7 +297,7 @@ class Engine(AwaitedCalls):
         kwargs: dict[str, Any],
         reply_ranks: ReplyRanks,
         deadline: float | None,
-        with_future: bool,
+        future: StepFuture | None = None,
         ends: Call | None = None,
     ) -> Call:
         if not self._sending.acquire(False):
@@ -315,8 +316,8 @@ class Engine(AwaitedCalls):
                 call.closes = ends
             if (context := self._encoder.reply_context()) is not None:
                 call.reply_context = context
-            if with_future:
-                call.future = StepFuture(self, call)
+            if future is not None:
+                future.follow(call)
             # Before it is sent: the reply may be there before try_send() returns.
             if reply_ranks is not None:
                 self._replies.expect(call)

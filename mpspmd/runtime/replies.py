@@ -197,11 +197,19 @@ class Replies:
         while not self._ended:
             self._reader_has_work.wait()
             self._reader_has_work.clear()
-            while (calls := list(self._pending.values())) and not self._ended:
-                # The one that must end first: its deadline ends the wait.
-                first = min(calls, key=lambda call: call.deadline or math.inf)
-                with contextlib.suppress(ChannelError):
-                    self.wait_for(first, None)
+            while self._read_most_urgent():
+                pass
+
+    def _read_most_urgent(self) -> bool:
+        """Until the call is done that must end first. Its own frame: nothing of it is held afterwards."""
+        calls = list(self._pending.values())
+        if not calls or self._ended:
+            return False
+        # Its deadline ends the wait.
+        first = min(calls, key=lambda call: call.deadline or math.inf)
+        with contextlib.suppress(ChannelError):
+            self.wait_for(first, None)
+        return True
 
     def _lead_or_follow(self, call: Call, limit: float | None) -> bool:
         """True: this thread reads now. False: the call is done, by whoever did."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import concurrent.futures
+import gc
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -200,3 +202,21 @@ def test_futures_under_way_end_when_the_engine_is_shut_down() -> None:
         assert future.done()
         assert future.exception() is None or isinstance(future.exception(), EngineClosed)
     assert waiter.result(10) is None or isinstance(waiter.result(), EngineClosed)
+
+
+@pytest.mark.parametrize("non_block", [False, True])
+def test_a_reply_goes_with_its_last_user_and_waits_for_no_garbage_collection(
+    engine: Engine, eventually: Any, non_block: bool
+) -> None:
+    gc.disable()
+    try:
+        outcome = engine.collective_rpc("echo", args=({1, 2},), non_block=non_block)
+        if non_block:
+            outcome = outcome.result()
+        gone = weakref.ref(outcome[0])
+        assert gone() == {1, 2}
+        del outcome
+        # At once, unless another test has started the engine's reader: that looks up from its work first.
+        eventually(lambda: gone() is None, "the reply is gone")
+    finally:
+        gc.enable()
