@@ -55,13 +55,19 @@ class Call:
         if error is not None:
             self.error = error
         self.done = True
-        # A cycle of call and future would keep the replies until the garbage collector comes.
-        future, self.future = self.future, None
+        self.tell()
+
+    def tell(self) -> None:
+        """The future, if there is one, that the call is done: once, by whoever takes it away.
+
+        A cycle of both would keep the replies until the garbage collector comes.
+        """
+        future = vars(self).pop("future", None)
         if future is not None:
-            if error is None:
+            if self.error is None:
                 future.set_result(self.outcome())
             else:
-                future.set_exception(error)
+                future.set_exception(self.error)
 
     def outcome(self) -> Any:
         """A list in rank order, or the one reply; raises what went wrong."""
@@ -91,9 +97,12 @@ class StepFuture(concurrent.futures.Future[Any]):
         """Called when somebody is told that the call has failed, each time."""
 
     def follow(self, call: Call) -> None:
-        """Once, before the call's request is sent."""
+        """Once, whether the call is done or not."""
         self._call = call
         call.future = self
+        # Looked at after the future is there: whoever finishes the call does this in turn.
+        if call.done:
+            call.tell()
 
     def result(self, timeout: float | None = None) -> Any:
         """The outcome. TimeoutError after `timeout` seconds; StepTimeout after the call's own."""

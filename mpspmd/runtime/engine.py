@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from multiprocessing import util as multiprocessing_util
-from typing import Any
+from typing import Any, Literal
 
 from mpspmd.codec.steps import StepCodec
 from mpspmd.config import RuntimeConfig
@@ -204,11 +204,35 @@ class Engine(AwaitedCalls):
             self._replies.link(call, first)
         if reply_ranks is None:
             return None
-        if future is not None:
-            return future
+        return self.outcome(call) if future is None else future
+
+    def send(
+        self,
+        method: str | Callable[..., Any],
+        args: tuple[Any, ...] = (),
+        *,
+        reply_ranks: int | Literal["all"] = ALL,
+        timeout: float | None = None,
+    ) -> Call:
+        """As call(), and doesn't wait: what comes of it is to be asked for, by outcome() or by future().
+
+        A future is known sooner with call(non_block=True); this costs less where none is needed.
+        """
+        self._check_reply_ranks(reply_ranks)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        return self._submit(method, args, {}, reply_ranks, deadline)
+
+    def outcome(self, call: Call) -> Any:
+        """Waits for it. What call() returns, or raises."""
         if not call.done:
             self.wait_for(call)
         return call.outcome()
+
+    def future(self, call: Call) -> StepFuture:
+        """Of what call() returns, or raises. Once for each call."""
+        future = StepFuture(self)
+        future.follow(call)
+        return future
 
     def begin(
         self,

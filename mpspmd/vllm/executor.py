@@ -205,7 +205,8 @@ class MpSpmdExecutor(Executor):
         return True
 
     def _aggregators(self) -> Aggregators:
-        return [each for each in (self.kv_output_aggregator, self.ec_output_aggregator) if each]
+        kv, ec = self.kv_output_aggregator, self.ec_output_aggregator
+        return [] if kv is None and ec is None else [each for each in (kv, ec) if each]
 
 
 def _tell_cause(error: BaseException) -> None:

@@ -40,7 +40,7 @@ class Steps:
         # Others' schedulers may have grammars that vLLM's flag doesn't tell of.
         self._flag_tells = vllm_config.scheduler_config.scheduler_cls is None
         self._begun: Call | None = None
-        self._whole: Future[Any] | None = None
+        self._whole: Call | AggregatedFuture | None = None
         """Of a step that needs no second request."""
         self._epoch = 0
         self._to_aggregate: deque[AggregatedFuture] = deque()
@@ -58,8 +58,7 @@ class Steps:
         if not early:
             return self._call("execute_model", (scheduler_output,), non_block, aggregators)
         if self._flag_tells and not scheduler_output.has_structured_output_requests:
-            step = (scheduler_output, self._epoch, 1)
-            self._whole = self._call("execute_model", step, True, aggregators, is_step=True)
+            self._whole = self._send_whole((scheduler_output, self._epoch, 1), aggregators)
             return _NOT_SAMPLED_YET
         self._begun = self._engine.begin(
             "execute_model",
@@ -79,7 +78,7 @@ class Steps:
                     "a grammar came for a step whose has_structured_output_requests is False, and which is "
                     "being sampled without one; set MPSPMD_ANSWER_EARLY=0 for such a scheduler"
                 )
-            return whole if non_block else whole.result()
+            return self._outcome_of(whole, non_block)
         if begun is None:
             return self._call("sample_tokens", (grammar_output,), non_block, aggregators)
         try:
@@ -99,6 +98,31 @@ class Steps:
             timeout=self._timeout_s,
             within=self._begun,
         )
+
+    def _send_whole(
+        self, step: tuple[Any, ...], aggregators: Aggregators
+    ) -> Call | AggregatedFuture:
+        if aggregators:
+            future: AggregatedFuture = self._call(
+                "execute_model", step, True, aggregators, is_step=True
+            )
+            return future
+        return self._engine.send(
+            "execute_model", step, reply_ranks=self._output_rank, timeout=2 * self._timeout_s
+        )
+
+    def _outcome_of(self, whole: Call | AggregatedFuture, non_block: bool) -> Any:
+        if isinstance(whole, AggregatedFuture):
+            return whole if non_block else whole.result()
+        if non_block:
+            future = self._engine.future(whole)
+            future.on_raise = self._forgive
+            return future
+        try:
+            return self._engine.outcome(whole)
+        except Exception:
+            self._forgive()
+            raise
 
     def _call(
         self,
@@ -193,5 +217,12 @@ def _samples(vllm_config: VllmConfig) -> bool:
     return not (pools or encodes_only or vllm_config.is_mm_encoder_only)
 
 
-_NOT_SAMPLED_YET: Future[None] = Future()
+class _NotSampledYet(Future[None]):
+    """Done, whoever asks: without a lock."""
+
+    def result(self, timeout: float | None = None) -> None:
+        return None
+
+
+_NOT_SAMPLED_YET = _NotSampledYet()
 _NOT_SAMPLED_YET.set_result(None)

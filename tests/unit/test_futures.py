@@ -220,3 +220,45 @@ def test_a_reply_goes_with_its_last_user_and_waits_for_no_garbage_collection(
         eventually(lambda: gone() is None, "the reply is gone")
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_what_comes_of_a_sent_call_is_asked_for_later(engine: Engine, done: bool) -> None:
+    calls = [engine.send("echo", (i,), reply_ranks=1) for i in range(5)]
+    if done:
+        engine.call("rank")
+        assert all(call.done for call in calls)
+    assert engine.outcome(calls[3]) == 3
+    futures = {i: engine.future(calls[i]) for i in (4, 0, 2)}
+    assert {i: future.result() for i, future in futures.items()} == {4: 4, 0: 0, 2: 2}
+    assert all(future.done() for future in futures.values())
+    assert engine.outcome(calls[1]) == engine.outcome(calls[1]) == 1
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_a_sent_call_that_fails_raises_where_it_is_asked_for(engine: Engine, done: bool) -> None:
+    calls = [engine.send("fail", ("no",)) for _ in range(2)]
+    if done:
+        engine.call("rank")
+    with pytest.raises(RankError):
+        engine.outcome(calls[0])
+    assert isinstance(engine.future(calls[1]).exception(), RankError)
+    late = engine.send("sleep", (0.3, "x"), timeout=0.02)
+    with pytest.raises(StepTimeout):
+        engine.outcome(late)
+    with pytest.raises(StepTimeout):
+        engine.future(late).result()
+    assert engine.collective_rpc("rank") == [0, 1]
+
+
+def test_a_future_that_comes_while_the_reply_comes_is_told_once(engine: Engine) -> None:
+    told: list[int] = []
+    for i in range(300):
+        call = engine.send("echo", (i,), reply_ranks=0)
+        reader = threading.Thread(target=engine.outcome, args=(call,))
+        reader.start()
+        future = engine.future(call)
+        future.add_done_callback(lambda each: told.append(each.result()))
+        reader.join()
+        assert future.result(timeout=10) == i
+    assert sorted(told) == list(range(300))
