@@ -77,7 +77,7 @@ struct wait_counts wait_counts_of(struct status_line *line, _Atomic uint64_t *ow
 
 int wait_python(struct strategy *strategy, struct waiting *waiting, const struct waiter *waiter,
                 uint64_t deadline_ns) {
-    if (!waiting->began && strategy_begin(strategy, waiting, waiter, GIL_SPIN_NS))
+    if (!waiting->began && strategy_begin(strategy, waiting, waiter))
         return 1;
     for (;;) {
         enum wait_result result;

@@ -11,7 +11,6 @@
 
 enum {
     N_WAIT_COUNTS = 6,
-    GIL_SPIN_NS = 2000,      /* a wait keeps the GIL for so long */
     LARGE_BYTES = 64 * 1024, /* copying so much is done without the GIL */
     SMALL_BYTES = 4 * 1024,  /* a record of up to this is copied, so that it is free at once */
     IDLE_BLOCKS = 16,
@@ -120,7 +119,7 @@ bool check_page(struct page_object *page);
 /* Nanoseconds of CLOCK_MONOTONIC from seconds (a float, an int, or None for never); 0 on error. */
 uint64_t deadline_of(PyObject *timeout);
 
-/* Waits as `strategy` says: for GIL_SPIN_NS with the GIL, then without. 1 when ready, 0 at the
+/* Waits as `strategy` says: at its beginning with the GIL, then without. 1 when ready, 0 at the
  * deadline, -1 with an exception set when a signal handler raised. */
 int wait_python(struct strategy *strategy, struct waiting *waiting, const struct waiter *waiter,
                 uint64_t deadline_ns);

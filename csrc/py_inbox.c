@@ -100,8 +100,9 @@ static PyObject *inbox_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     set_waiter(self, slot);
     self->page_owner = Py_NewRef(page);
-    strategy_init(&self->strategy, (enum wait_strategy)wait,
-                  page == Py_None ? NULL : &((struct page_object *)page)->page->spinners);
+    struct status_page *run = page == Py_None ? NULL : ((struct page_object *)page)->page;
+    bool crowded = run && run->spinners.allowed < run->about.n_ranks;
+    strategy_init(&self->strategy, (enum wait_strategy)wait, run ? &run->spinners : NULL, crowded);
     return (PyObject *)self;
 }
 

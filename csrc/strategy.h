@@ -26,6 +26,7 @@ enum {
 struct strategy {
     enum wait_strategy kind;
     struct spinners *spinners;       /* of the whole run, or NULL: no limit */
+    uint32_t spin_ns;                /* how long a wait first looks without giving up the core */
     uint32_t late_ns[SLEEP_LENGTHS]; /* how much longer than asked a sleep of that length takes */
     struct predictor predictors[PREDICTORS];
 };
@@ -39,11 +40,13 @@ struct waiting {
     struct window expected; /* if `predicted` */
 };
 
-void strategy_init(struct strategy *strategy, enum wait_strategy kind, struct spinners *spinners);
+/* `crowded`: there are no more usable cores than ranks, so that processes share one. */
+void strategy_init(struct strategy *strategy, enum wait_strategy kind, struct spinners *spinners,
+                   bool crowded);
 
 /* The start of a wait: a first short look, without giving up the core. True when ready. */
-bool strategy_begin(struct strategy *strategy, struct waiting *waiting, const struct waiter *waiter,
-                    uint64_t spin_ns);
+bool strategy_begin(struct strategy *strategy, struct waiting *waiting,
+                    const struct waiter *waiter);
 
 /* The rest of it. Returns at the deadline, and with WAIT_SIGNAL when a signal has come, or now and
  * then because one may have; call it again to go on. */

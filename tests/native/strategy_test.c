@@ -108,7 +108,8 @@ static void make_subject(struct subject *subject, struct bell *bell, struct spin
         .condition = subject,
         .counts = {counts, counts + 1, counts + 2, counts + 3, counts + 4, counts + 5},
     };
-    strategy_init(&subject->strategy, WAIT_AUTO, spinners);
+    strategy_init(&subject->strategy, WAIT_AUTO, spinners, true);
+    subject->strategy.spin_ns = 0;
     for (int i = 0; i < PREDICT_SAMPLES; i++) {
         struct waiting past = {.start_ns = 1000};
         strategy_learn(&subject->strategy, &past, &subject->waiter, 1000 + gap_ns + (uint64_t)i);
@@ -117,7 +118,7 @@ static void make_subject(struct subject *subject, struct bell *bell, struct spin
 
 static void begin(struct subject *subject) {
     subject->waiting = (struct waiting){0};
-    CHECK(!strategy_begin(&subject->strategy, &subject->waiting, &subject->waiter, 0));
+    CHECK(!strategy_begin(&subject->strategy, &subject->waiting, &subject->waiter));
 }
 
 static enum wait_result go_on(struct subject *subject, uint64_t ns) {
