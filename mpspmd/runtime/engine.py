@@ -21,6 +21,7 @@ from mpspmd.runtime.launch import refuse_an_engine_on_a_rank
 from mpspmd.runtime.ranks import Ranks
 from mpspmd.runtime.replies import Replies
 from mpspmd.runtime.requests import RequestEncoder
+from mpspmd.runtime.signals import signals_deferred
 from mpspmd.runtime.spawn import AroundStart, StartRanks, start_ranks
 from mpspmd.runtime.stall import StallWatch
 from mpspmd.runtime.stats import EngineStats, RankStats, read_stats
@@ -282,11 +283,13 @@ class Engine(AwaitedCalls):
         with self._closing:
             if self._closed:
                 return
-            self._closed = True
-            failed = self._failures.cause is not None
-            self._ranks.expect_end()
-            self._channel.expect_deaths()
-            self._failures.fail(EngineClosed("the engine has been shut down"), None)
+            # A Ctrl-C in the middle would leave ranks that nobody has told to leave.
+            with signals_deferred():
+                self._closed = True
+                failed = self._failures.cause is not None
+                self._ranks.expect_end()
+                self._channel.expect_deaths()
+                self._failures.fail(EngineClosed("the engine has been shut down"), None)
             self._failures.wait_for_reaper()
             # First: removing a folder takes a descriptor, and there may be none left.
             self._segments.close()

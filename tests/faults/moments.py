@@ -18,7 +18,9 @@ from typing import NoReturn
 
 import scenes
 
-_START_S = 0.6  # about what a start takes when everything has been imported
+_START_S = (
+    0.3  # about what a start takes when everything has been imported; half of it on a quick machine
+)
 
 
 def act(ready: int, folder: str) -> NoReturn:
