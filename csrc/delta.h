@@ -141,8 +141,8 @@ struct step {
     Py_ssize_t next_cold;
     struct slots keys; /* of KEYS, */
     int keys_place;    /* their place among the remembered orders, or -1 */
-    struct slots
-        counted; /* of COUNTS. In a reply: places of the base's index's keys, and of its own */
+    /* Of COUNTS. In a reply: places of the base's index's keys, and of its own. */
+    struct slots counted;
     bool has_counts;
     int64_t total;
     uint64_t digest; /* of what this message has made of the rows */
@@ -236,11 +236,11 @@ static inline bool same_items(PyObject *a, PyObject *b) {
 
 PyObject *int_list(struct module_state *module, const int64_t *values, size_t n);
 enum fit out_of_memory(void);
-enum fit
-was_changed(void); /* FAILED: somebody's code, called on the way, has changed a container */
+/* FAILED: somebody's code, called on the way, has changed a container. */
+enum fit was_changed(void);
 bool check_plan(const struct plan_object *plan, bool is_reply); /* false with an exception set */
-const char *text_of(PyObject *text,
-                    Py_ssize_t *length); /* NULL, without an exception, if not UTF-8 */
+/* NULL, without an exception, if it isn't UTF-8. */
+const char *text_of(PyObject *text, Py_ssize_t *length);
 PyObject *get_text(struct step *step, size_t length);
 
 /* What a field begins with. */

@@ -14,7 +14,7 @@ enum {
     LARGE_BYTES = 64 * 1024, /* copying so much is done without the GIL */
     SMALL_BYTES = 4 * 1024,  /* a record of up to this is copied, so that it is free at once */
     IDLE_BLOCKS = 16,
-    SPARE_LISTS = 4096
+    SPARE_LISTS = 4096,
 };
 
 extern struct PyModuleDef native_module;
@@ -49,7 +49,7 @@ struct module_state *module_state_of(PyObject *self);
 /* Changes in a forked child: what was mapped before the fork isn't there. */
 extern unsigned fork_generation;
 
-/* Both types add their methods here; the rest of a type is private to its file. */
+/* What module.c makes the types of; the rest of a type is private to its file. */
 extern PyType_Spec ring_spec, writer_spec, inbox_spec, page_spec, line_spec, life_spec, block_spec;
 extern PyType_Spec plan_spec, encoder_spec, decoder_spec;
 

@@ -28,26 +28,29 @@ static size_t mapped_bytes(size_t length) {
     return (length + HUGE_PAGE_BYTES - 1) / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
 }
 
+static struct idle_block remove_idle(struct idle_blocks *idle, size_t i) {
+    struct idle_block removed = idle->blocks[i];
+    idle->n--;
+    memmove(&idle->blocks[i], &idle->blocks[i + 1], (idle->n - i) * sizeof removed);
+    idle->bytes -= removed.bytes;
+    return removed;
+}
+
 /* The newest that is large enough, and at most twice as large. */
 static char *take_idle(struct idle_blocks *idle, size_t bytes, size_t *mapped) {
     for (size_t i = idle->n; i-- > 0;) {
-        struct idle_block found = idle->blocks[i];
-        if (found.bytes < bytes || found.bytes / 2 > bytes)
+        size_t found = idle->blocks[i].bytes;
+        if (found < bytes || found / 2 > bytes)
             continue;
-        idle->n--;
-        memmove(&idle->blocks[i], &idle->blocks[i + 1], (idle->n - i) * sizeof found);
-        idle->bytes -= found.bytes;
-        *mapped = found.bytes;
-        return found.memory;
+        *mapped = found;
+        return remove_idle(idle, i).memory;
     }
     return NULL;
 }
 
 static void unmap_oldest(struct idle_blocks *idle) {
-    munmap(idle->blocks[0].memory, idle->blocks[0].bytes);
-    idle->bytes -= idle->blocks[0].bytes;
-    idle->n--;
-    memmove(&idle->blocks[0], &idle->blocks[1], idle->n * sizeof idle->blocks[0]);
+    struct idle_block oldest = remove_idle(idle, 0);
+    munmap(oldest.memory, oldest.bytes);
 }
 
 static void put_idle(struct idle_blocks *idle, char *memory, size_t bytes) {

@@ -39,19 +39,6 @@ static PyObject *list_of_one(struct spare_lists *spare, int64_t value, size_t *l
     return list;
 }
 
-static PyObject *list_of(const int64_t *values, size_t n) {
-    PyObject *list = PyList_New((Py_ssize_t)n);
-    for (size_t i = 0; list && i < n; i++) {
-        PyObject *value = PyLong_FromLong(values[i]);
-        if (!value) {
-            Py_CLEAR(list);
-            break;
-        }
-        PyList_SET_ITEM(list, (Py_ssize_t)i, value);
-    }
-    return list;
-}
-
 void free_spare_lists(struct spare_lists *spare) {
     while (spare->n > 0) {
         PyObject *list = spare->lists[--spare->n];
@@ -84,7 +71,7 @@ PyObject *get_lists(struct step *step) {
         if (length == 1 && total > 0)
             list = list_of_one(&step->module->spare_lists, *values, &looks);
         else if (length <= total)
-            list = list_of(values, length);
+            list = int_list(step->module, values, length);
         else
             step->in.bad = true;
         if (!list) {

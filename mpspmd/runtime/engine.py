@@ -13,14 +13,14 @@ from mpspmd.codec.steps import StepCodec
 from mpspmd.config import RuntimeConfig
 from mpspmd.control.plane import EnginePlane
 from mpspmd.errors import ChannelError, ConfigError, EngineClosed, StepTimeout
-from mpspmd.request import ALL, ExecuteModelRequest, ReplyRanks
+from mpspmd.request import ALL, ReplyRanks
 from mpspmd.runtime.awaiting import AwaitedCalls
 from mpspmd.runtime.call import Call, StepFuture
 from mpspmd.runtime.failures import Failures
 from mpspmd.runtime.launch import refuse_an_engine_on_a_rank
 from mpspmd.runtime.ranks import Ranks
 from mpspmd.runtime.replies import Replies
-from mpspmd.runtime.requests import RequestEncoder
+from mpspmd.runtime.sending import Sender
 from mpspmd.runtime.signals import signals_deferred
 from mpspmd.runtime.spawn import AroundStart, StartRanks, start_ranks
 from mpspmd.runtime.stall import StallWatch
@@ -73,12 +73,8 @@ class Engine(AwaitedCalls):
         self._closing = threading.Lock()
         self._closed = False
         self._ranks = Ranks(world_size, self._config)
-        # Sending: one thread at a time has all of a message out before the next begins.
-        self._sending = threading.Lock()
         step_codec = step_codec if self._config.step_deltas else None
         step_end = step_codec.engine_end() if step_codec else None
-        self._encoder = RequestEncoder(step_end)
-        self._steps = 0
         self._segments = ChannelSegments.create(world_size, self._config)
         try:
             self._channel = EngineChannel(self._segments)
@@ -102,6 +98,9 @@ class Engine(AwaitedCalls):
             step_end,
         )
         self._failures.attach(self._replies)
+        self._sending = Sender(
+            self._channel, self._replies, self._failures, self._timeout, world_size, step_end
+        )
         self._stalls = StallWatch(
             self._config.stall_warn_s, self._channel, self._replies, ranks.stacks
         )
@@ -200,7 +199,7 @@ class Engine(AwaitedCalls):
             self._check_reply_ranks(reply_ranks)
         deadline = None if timeout is None else time.monotonic() + timeout
         future = StepFuture(self) if non_block and reply_ranks is not None else None
-        call = self._submit(method, args, kwargs or {}, reply_ranks, deadline, future, ends)
+        call = self._sending.send(method, args, kwargs or {}, reply_ranks, deadline, future, ends)
         if (first := ends or within) is not None:
             self._replies.link(call, first)
         if reply_ranks is None:
@@ -221,7 +220,7 @@ class Engine(AwaitedCalls):
         """
         self._check_reply_ranks(reply_ranks)
         deadline = None if timeout is None else time.monotonic() + timeout
-        return self._submit(method, args, {}, reply_ranks, deadline)
+        return self._sending.send(method, args, {}, reply_ranks, deadline)
 
     def outcome(self, call: Call) -> Any:
         """Waits for it. What call() returns, or raises."""
@@ -248,7 +247,7 @@ class Engine(AwaitedCalls):
         `ends` is what this returns. If the method raises on any rank, all calls of the step fail with that.
         """
         self._check_reply_ranks(reply_ranks)
-        return self._submit(method, args, {}, reply_ranks, None)
+        return self._sending.send(method, args, {}, reply_ranks, None)
 
     def forget(self, step: Call) -> None:
         """Gives up a step made by begin(), which will have no last call."""
@@ -256,8 +255,7 @@ class Engine(AwaitedCalls):
 
     def send_anew(self) -> None:
         """The next step goes to the ranks whole, and builds on nothing that they hold. Any thread."""
-        with self._sending:
-            self._encoder.send_anew()
+        self._sending.send_anew()
 
     def stats(self) -> EngineStats:
         """What engine and ranks are doing, and what they have counted. Any thread; asks nobody."""
@@ -306,8 +304,6 @@ class Engine(AwaitedCalls):
     def __exit__(self, *exception: object) -> None:
         self.shutdown()
 
-    # Sending.
-
     def _check_reply_ranks(self, ranks: ReplyRanks) -> None:
         if ranks is None or ranks == ALL:
             return
@@ -316,73 +312,6 @@ class Engine(AwaitedCalls):
                 f"reply_ranks={ranks!r}: must be a rank from 0 to {self._world_size - 1}, "
                 f"{ALL!r} or None"
             )
-
-    def _submit(
-        self,
-        method: str | Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        reply_ranks: ReplyRanks,
-        deadline: float | None,
-        future: StepFuture | None = None,
-        ends: Call | None = None,
-    ) -> Call:
-        if not self._sending.acquire(False):
-            self._wait_to_send(deadline)
-        try:
-            if self._failures.cause is not None:
-                self._failures.raise_cause()
-            step = self._steps + 1
-            kind, message = self._encoder.encode(step, method, args, kwargs, reply_ranks)
-            self._steps = step
-            name = _name_of(method)
-            large = isinstance(message, list)
-            size_class = 0 if large else len(message).bit_length()
-            call = Call(step, name, reply_ranks, self._world_size, deadline, size_class)
-            if ends is not None:
-                call.closes = ends
-            if (context := self._encoder.reply_context()) is not None:
-                call.reply_context = context
-            if future is not None:
-                future.follow(call)
-            # Before it is sent: the reply may be there before try_send() returns.
-            if reply_ranks is not None:
-                self._replies.expect(call)
-            try:
-                if not self._channel.requests.try_send(kind, step, message):
-                    self._send_slowly(call)
-                self._channel.status.sent(step)
-            except BaseException as error:
-                self._replies.forget(call, error)
-                self._channel.requests.abandon()
-                if isinstance(error, ChannelError):
-                    self._failures.raise_cause(error)
-                raise
-            self._encoder.sent(kind)
-            return call
-        finally:
-            self._sending.release()
-
-    def _wait_to_send(self, deadline: float | None) -> None:
-        if deadline is None:
-            self._sending.acquire()
-        elif not self._sending.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            raise StepTimeout("timed out while another thread's request waited for space")
-
-    def _send_slowly(self, call: Call) -> None:
-        """There is no space. Ranks may themselves be waiting for space: take their replies."""
-        requests = self._channel.requests
-        self._replies.sender_waits = True
-        try:
-            while not requests.resume():
-                with self._replies.leading() as leads:
-                    if leads:
-                        self._replies.drain()
-                    watched = self._channel.replies if leads else None
-                    if not requests.wait(watched, call.seconds_left()):
-                        raise self._timeout(call, "there was no space for the request")
-        finally:
-            self._replies.sender_waits = False
 
     # Reading.
 
@@ -427,7 +356,3 @@ class Engine(AwaitedCalls):
     def _make_supervisor(self, plane: EnginePlane) -> Supervisor:
         failures, ticks = self._failures, [self._failures.tick, self._stalls.tick]
         return Supervisor(plane, self._channel, failures.on_fault, failures.on_death, ticks)
-
-
-def _name_of(method: str | Callable[..., Any]) -> str:
-    return method if isinstance(method, str) else ExecuteModelRequest(0, method).method_name

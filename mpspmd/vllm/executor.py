@@ -205,8 +205,8 @@ class MpSpmdExecutor(Executor):
         return True
 
     def _aggregators(self) -> Aggregators:
-        kv, ec = self.kv_output_aggregator, self.ec_output_aggregator
-        return [] if kv is None and ec is None else [each for each in (kv, ec) if each]
+        both = self.kv_output_aggregator, self.ec_output_aggregator
+        return [each for each in both if each is not None]
 
 
 def _tell_cause(error: BaseException) -> None:

@@ -18,9 +18,8 @@ from typing import NoReturn
 
 import scenes
 
-_START_S = (
-    0.3  # about what a start takes when everything has been imported; half of it on a quick machine
-)
+_START_S = 0.3
+"""About what a start takes when everything has been imported; half of it on a quick machine."""
 
 
 def act(ready: int, folder: str) -> NoReturn:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 import random
-import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import batches
@@ -116,9 +116,6 @@ def test_threads_that_decode_at_the_same_time_get_lists_of_their_own() -> None:
             if sent(expected) != expected:
                 wrong.append(number)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(work, range(4)))
     assert not wrong
