@@ -277,17 +277,19 @@ class Engine(AwaitedCalls):
         return self._failures.cause
 
     def shutdown(self) -> None:
-        """Lets every worker shut down, and ends the ranks. Any thread; more than once does nothing."""
-        with self._closing:
+        """Lets every worker shut down, and ends the ranks. Any thread; more than once does nothing.
+
+        A Ctrl-C or SIGTERM that comes meanwhile is taken afterwards: in the middle it would leave ranks
+        that nobody waits for, or has told to leave.
+        """
+        with self._closing, signals_deferred():
             if self._closed:
                 return
-            # A Ctrl-C in the middle would leave ranks that nobody has told to leave.
-            with signals_deferred():
-                self._closed = True
-                failed = self._failures.cause is not None
-                self._ranks.expect_end()
-                self._channel.expect_deaths()
-                self._failures.fail(EngineClosed("the engine has been shut down"), None)
+            self._closed = True
+            failed = self._failures.cause is not None
+            self._ranks.expect_end()
+            self._channel.expect_deaths()
+            self._failures.fail(EngineClosed("the engine has been shut down"), None)
             self._failures.wait_for_reaper()
             # First: removing a folder takes a descriptor, and there may be none left.
             self._segments.close()

@@ -11,26 +11,31 @@ from typing import Any
 
 @contextlib.contextmanager
 def signals_deferred() -> Iterator[None]:
-    """SIGINT and SIGTERM are taken when this is left. For the start of a process, which is known by then.
+    """SIGINT and SIGTERM are taken when this is left. For the start of a process, which is known by then,
+    and for the end of a run.
 
     SIGINT is blocked too, for a new process inherits that: Ctrl-C while it imports must not print a
     traceback. Blocking alone doesn't do here: any other thread may take the signal for the main one.
     """
-    signals = (signal.SIGINT, signal.SIGTERM)
-    came: list[int] = []
+    came: set[int] = set()
     handlers: dict[signal.Signals, Any] = {}
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+    mask: set[signal.Signals | int] | None = None
+    # Each call below may raise what the handler of a signal that has just come does. SIGINT's, which mostly
+    # raises, is in force last.
     try:
         if threading.current_thread() is threading.main_thread():
-            for number in signals:
+            for number in (signal.SIGTERM, signal.SIGINT):
                 # None: a handler that isn't Python's.
                 if (handler := signal.getsignal(number)) is not None:
                     handlers[number] = handler
-                    signal.signal(number, lambda taken, frame: came.append(taken))
+                    signal.signal(number, lambda taken, frame: came.add(taken))
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
         yield
     finally:
+        if mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        for taken in came:
-            signal.raise_signal(taken)
+        for number in handlers:
+            if number in came:
+                signal.raise_signal(number)
