@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import concurrent.futures
 import gc
+import sys
 import threading
 import time
 import weakref
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,6 +17,7 @@ import workers
 
 from mpspmd import Engine
 from mpspmd.errors import EngineClosed, RankError, StepTimeout
+from mpspmd.runtime.call import Call
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -251,14 +254,33 @@ def test_a_sent_call_that_fails_raises_where_it_is_asked_for(engine: Engine, don
     assert engine.collective_rpc("rank") == [0, 1]
 
 
+@pytest.fixture
+def quick_switches() -> Iterator[None]:
+    """Threads give each other the interpreter's lock as often as they can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("quick_switches")
 def test_a_future_that_comes_while_the_reply_comes_is_told_once(engine: Engine) -> None:
     told: list[int] = []
-    for i in range(300):
+    wrong: list[Exception] = []
+
+    def read(call: Call) -> None:
+        try:
+            engine.outcome(call)
+        except Exception as error:
+            wrong.append(error)
+
+    for i in range(2000):
         call = engine.send("echo", (i,), reply_ranks=0)
-        reader = threading.Thread(target=engine.outcome, args=(call,))
+        reader = threading.Thread(target=read, args=(call,))
         reader.start()
         future = engine.future(call)
         future.add_done_callback(lambda each: told.append(each.result()))
         reader.join()
         assert future.result(timeout=10) == i
-    assert sorted(told) == list(range(300))
+    assert wrong == []
+    assert sorted(told) == list(range(2000))
