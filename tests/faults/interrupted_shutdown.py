@@ -1,7 +1,7 @@
 """Ctrl-C at the lines of an engine's shutdown, one after the other.
 
-`python interrupted_shutdown.py FIRST STEP` prints a line of JSON for every STEP-th line of the shutdown
-from FIRST on, and another one for the shutdown that no Ctrl-C has come to.
+`python interrupted_shutdown.py STEP` prints a line of JSON for every STEP-th line of the shutdown, and
+another one for the shutdown that no Ctrl-C has come to.
 """
 
 from __future__ import annotations
@@ -74,9 +74,9 @@ def play(after: int) -> dict[str, Any]:
     }
 
 
-def main(first: int, step: int) -> None:
+def main(step: int) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for after in itertools.count(first, step):
+    for after in itertools.count(0, step):
         played = play(after)
         print(json.dumps(played), flush=True)
         if not played["where"]:
@@ -84,4 +84,4 @@ def main(first: int, step: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(int(sys.argv[1]))
