@@ -1,4 +1,4 @@
-"""Scenarios: what a scheduler sends, step by step, for a batch of so many requests."""
+"""Scenarios: what a scheduler sends, step by step, for a batch of so many requests; and what it keeps."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import TypeAlias
 
 from vllm import SamplingParams
 from vllm.v1.core.sched.output import CachedRequestData, NewRequestData, SchedulerOutput
+from vllm.v1.outputs import ModelRunnerOutput
 
 BLOCK_TOKENS = 16
 PROMPT_TOKENS = 128
 _ODD = 0x9E3779B97F4A7C15  # spreads numbers over all bits
+_KEPT_STEPS = 16  # fewer than are uncounted, so that memory is used again when it counts
 _CHURN = 20  # one request in so many ends, and another comes in its place, in each step
 
 
@@ -96,6 +98,19 @@ class Scenario:
     def _new(self) -> _Request:
         self._made += 1
         return _Request(self._made)
+
+
+class Tokens:
+    """What a scheduler keeps of its replies: tokens, until their request ends; here, for some steps.
+
+    So ints outlive the reply they came in, and the next one's are made in other memory.
+    """
+
+    def __init__(self) -> None:
+        self._steps: deque[list[int]] = deque(maxlen=_KEPT_STEPS)
+
+    def keep(self, output: ModelRunnerOutput) -> None:
+        self._steps.append([token for tokens in output.sampled_token_ids for token in tokens])
 
 
 def steady(batch: int) -> Scenario:

@@ -28,7 +28,7 @@ from benchmarks.options import ToolParser, count, counts, names
 from benchmarks.progress import Progress
 from benchmarks.results import Results, Row, new_results, save
 from benchmarks.rounds import in_turn
-from benchmarks.scenarios import SCENARIOS
+from benchmarks.scenarios import SCENARIOS, Tokens
 from benchmarks.table import Column, faster, figure, print_table, text
 from benchmarks.tool import run_tool
 
@@ -138,7 +138,7 @@ def _measure(name: str, batch: int, options: Options, progress: Progress) -> lis
 def _time(codec: Codec, name: str, batch: int, count: int) -> dict[str, Timings]:
     """The garbage collector doesn't run: it would look through all of vLLM."""
     clock = time.perf_counter_ns
-    scenario, runner = SCENARIOS[name](batch), Runner()
+    scenario, runner, kept = SCENARIOS[name](batch), Runner(), Tokens()
     timings = {direction: Timings() for direction in _DIRECTIONS}
     gc.collect()
     gc.disable()
@@ -146,11 +146,8 @@ def _time(codec: Codec, name: str, batch: int, count: int) -> dict[str, Timings]
         for number in range(_WARM_UP + count):
             if number == _WARM_UP:
                 timings = {direction: Timings() for direction in _DIRECTIONS}
-            step, received, decoded = (
-                scenario.next(),
-                None,
-                None,
-            )  # nothing is freed while it counts
+            received = decoded = None  # nothing is freed while it counts
+            step = scenario.next()
             began = clock()
             message = codec.encode_request(step)
             encoded = clock()
@@ -162,7 +159,7 @@ def _time(codec: Codec, name: str, batch: int, count: int) -> dict[str, Timings]
             encoded = clock()
             decoded = codec.decode_reply(message)
             timings["reply"].add(began, encoded, clock(), message)
-            del decoded
+            kept.keep(decoded)
     finally:
         gc.enable()
     return timings

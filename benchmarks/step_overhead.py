@@ -29,7 +29,7 @@ from benchmarks.pause import pause, resume
 from benchmarks.progress import Progress
 from benchmarks.results import Results, Row, new_results, save
 from benchmarks.rounds import in_turn
-from benchmarks.scenarios import SCENARIOS, Scenario
+from benchmarks.scenarios import SCENARIOS, Scenario, Tokens
 from benchmarks.signals import (
     deaths_raise,
     raise_if_interrupted,
@@ -163,17 +163,18 @@ def _steps(scenario: Scenario, count: int) -> list[SchedulerOutput]:
 def _time(backend: Backend, steps: list[SchedulerOutput]) -> Round:
     """The garbage collector doesn't run: it would look through the other backend's modules."""
     clock = time.perf_counter_ns
-    step = backend.step
+    step, kept = backend.step, Tokens()
     for scheduler_output in steps[:_WARM_UP]:
-        step(scheduler_output)
+        kept.keep(step(scheduler_output))
     nanoseconds = []
     gc.collect()
     gc.disable()
     try:
         for scheduler_output in steps[_WARM_UP:]:
             began = clock()
-            step(scheduler_output)
+            output = step(scheduler_output)
             nanoseconds.append(clock() - began)
+            kept.keep(output)
     finally:
         gc.enable()
     nanoseconds.sort()

@@ -119,15 +119,19 @@ struct plan_object {
  * where it stands in `scheduled`. */
 struct reply_base {
     PyObject *scheduled; /* list: keys of the request that is answered */
-    PyObject *order; /* an earlier reply's, as Python keeps it: (keys, index, digest); or None */
-    PyObject *keys, *index; /* those two; without an order `scheduled`, and NULL */
-    PyObject *own;          /* once places are asked for, `scheduled` is this copy of it, and */
-    uint32_t *homes;        /* a table of places by their keys' hashes, */
-    size_t mask;            /* whose size is this + 1 */
+    PyObject *order; /* an earlier reply's, as Python keeps it: (keys, indices, index, digest) */
+    PyObject *keys;  /* without an order `scheduled`, and these two are NULL */
+    PyObject
+        *indices;    /* bytes, a u32 for each of the index's keys in turn: where in `keys` it is */
+    PyObject *index; /* dict, on the end that reads */
+    PyObject *own;   /* once places are asked for, `scheduled` is this copy of it, and */
+    uint32_t *homes; /* a table of places by their keys' hashes, */
+    size_t mask;     /* whose size is this + 1 */
     struct slots old_places, new_places; /* of `keys` and `new_keys`, once they are asked for */
     PyObject *new_keys, *new_index;      /* what this reply says, */
-    bool has_order, has_index, changed;  /* whether it does, and something else than the base */
-    uint64_t digest;                     /* of all that both ends have made of it */
+    struct slots new_indices;
+    bool has_order, has_index, changed; /* whether it does, and something else than the base */
+    uint64_t digest;                    /* of all that both ends have made of it */
 };
 
 /* One message being written or read. */
@@ -153,8 +157,10 @@ void step_free(struct step *step);
 
 /* What the counted rows' counts were. */
 void last_counts(const struct step *step, int64_t *values);
-/* A column's new values, from step->actual: as predicted, or not. */
-void take_predicted(struct step *step, enum column column);
+/* A column's values, if each row goes on by its step. */
+void predict(const struct step *step, int64_t *values, enum column column, enum column step_column);
+/* A column's new values: each row's last one and its step, or those in step->actual. */
+void take_predicted(struct step *step, enum column column, enum column step_column);
 void take_changes(struct step *step, enum column column);
 /* COUNTS' keys are edits of KEYS, or if there are none, of the newest order. */
 const struct slots *counts_base(const struct step *step);

@@ -67,18 +67,13 @@ static PyObject *get_predicted(struct step *step, enum column column, const int6
 
 static PyObject *get_column(struct step *step, enum column column, enum column step_column) {
     size_t n = step->keys.n;
-    const int64_t *last = step->rows->columns[column];
-    const int64_t *steps = step->rows->columns[step_column];
     if (step->in.at < step->in.end && *step->in.at == 0) {
         step->in.at++;
-        return get_predicted(step, column, steps);
+        return get_predicted(step, column, step->rows->columns[step_column]);
     }
     if (!ints_reserve(&step->actual, n))
         return NULL;
-    for (size_t i = 0; i < n; i++) {
-        uint32_t slot = step->keys.at[i];
-        step->actual.at[i] = (int64_t)((uint64_t)last[slot] + (uint64_t)steps[slot]);
-    }
+    predict(step, step->actual.at, column, step_column);
     unpack_changes(&step->in, step->actual.at, n);
     if (step->in.bad)
         return NULL;

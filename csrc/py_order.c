@@ -75,35 +75,28 @@ static bool find_old_places(struct reply_base *base) {
     return true;
 }
 
-/* The places of a dict's keys, in its order. Its values say where most of them are in `keys`, whose
- * places are known. `is_index`: they all do, and `keys` has no others. */
-static bool find_index_places(struct step *step, PyObject *dict, PyObject *keys,
-                              const struct slots *known, struct slots *places, bool *is_index) {
-    Py_ssize_t position = 0, n_keys = PyList_GET_SIZE(keys);
-    PyObject *key, *value;
-    int64_t at = 0;
-    if (!slots_resize(places, (size_t)PyDict_GET_SIZE(dict)))
-        return out_of_memory() == FITS;
-    *is_index = PyDict_GET_SIZE(dict) == n_keys;
-    for (size_t i = 0; i < places->n && PyDict_Next(dict, &position, &key, &value); i++) {
-        bool is_within = int_of(value, &at) && at >= 0 && at < n_keys;
-        bool is_there = is_within && PyList_GET_ITEM(keys, (Py_ssize_t)at) == key;
-        places->at[i] = is_there ? known->at[at] : place_of(step->reply, key);
-        *is_index = *is_index && is_within && places->at[i] == known->at[at];
-    }
-    return true;
+static size_t n_indices(const struct reply_base *base) {
+    return base->indices ? (size_t)PyBytes_GET_SIZE(base->indices) / sizeof(uint32_t) : 0;
+}
+
+static const uint32_t *indices_of(const struct reply_base *base) {
+    return (const uint32_t *)PyBytes_AS_STRING(base->indices);
 }
 
 /* The places of the keys of the dict that an edited one is described against. */
-static bool find_base_index_places(struct step *step, struct slots *places) {
-    struct reply_base *base = step->reply;
-    bool ignored;
+static bool find_base_index_places(struct reply_base *base, struct slots *places) {
     if (!find_old_places(base))
         return false;
-    if (base->index)
-        return find_index_places(step, base->index, base->keys, &base->old_places, places,
-                                 &ignored);
-    return slots_copy(places, &base->old_places) || out_of_memory() == FITS;
+    const struct slots *old = &base->old_places;
+    if (!base->indices)
+        return slots_copy(places, old) || out_of_memory() == FITS;
+    size_t n = n_indices(base);
+    if (!slots_resize(places, n))
+        return out_of_memory() == FITS;
+    const uint32_t *indices = indices_of(base);
+    for (size_t i = 0; i < n; i++)
+        places->at[i] = indices[i] < old->n ? old->at[indices[i]] : NO_PLACE;
+    return true;
 }
 
 /* Both ends have found the same places. */
@@ -166,42 +159,63 @@ enum fit put_order(struct step *step, PyObject *value) {
     return base->new_keys ? FITS : FAILED;
 }
 
-/* The same keys in the same order, with the same ints. */
-static bool same_index(PyObject *a, PyObject *b) {
-    Py_ssize_t at = 0, bt = 0;
-    PyObject *a_key, *a_value, *b_key, *b_value;
-    if (!b || PyDict_GET_SIZE(a) != PyDict_GET_SIZE(b))
+/* The base's keys in the order of its index, each with the int that says where it is. */
+static bool same_index(PyObject *dict, const struct reply_base *base) {
+    Py_ssize_t position = 0, n_keys = PyList_GET_SIZE(base->keys);
+    PyObject *key, *value;
+    if (!base->indices || (size_t)PyDict_GET_SIZE(dict) != n_indices(base))
         return false;
-    while (PyDict_Next(a, &at, &a_key, &a_value) && PyDict_Next(b, &bt, &b_key, &b_value)) {
-        int64_t x, y;
-        if (a_key != b_key ||
-            (a_value != b_value && !(int_of(a_value, &x) && int_of(b_value, &y) && x == y)))
+    const uint32_t *indices = indices_of(base);
+    for (size_t i = 0; PyDict_Next(dict, &position, &key, &value); i++) {
+        int64_t at;
+        if (!int_of(value, &at) || at != indices[i] || at >= n_keys ||
+            PyList_GET_ITEM(base->keys, (Py_ssize_t)at) != key)
             return false;
     }
     return true;
+}
+
+/* The places of a dict's keys, in its order. FITS: its values are where they are in this reply's
+ * own keys, which are no others. */
+static enum fit find_index_places(struct reply_base *base, PyObject *dict, struct slots *places) {
+    Py_ssize_t position = 0, n_keys = PyList_GET_SIZE(base->new_keys);
+    const struct slots *known = &base->new_places;
+    struct slots *indices = &base->new_indices;
+    PyObject *key, *value;
+    int64_t at = 0;
+    if (PyDict_GET_SIZE(dict) != n_keys)
+        return UNFIT;
+    if (!slots_resize(places, (size_t)n_keys) || !slots_resize(indices, (size_t)n_keys))
+        return out_of_memory();
+    for (size_t i = 0; PyDict_Next(dict, &position, &key, &value); i++) {
+        if (!int_of(value, &at) || at < 0 || at >= n_keys)
+            return UNFIT;
+        bool is_there = PyList_GET_ITEM(base->new_keys, (Py_ssize_t)at) == key;
+        if (!is_there && place_of(base, key) != known->at[at])
+            return UNFIT;
+        indices->at[i] = (uint32_t)at;
+        places->at[i] = known->at[at];
+    }
+    return FITS;
 }
 
 enum fit put_index(struct step *step, PyObject *value) {
     struct reply_base *base = step->reply;
     if (!PyDict_CheckExact(value) || PyDict_GET_SIZE(value) == 0 || !base->has_order)
         return UNFIT;
-    if (same_index(value, base->index)) {
+    if (!base->changed && same_index(value, base)) {
         pack_byte(&step->out, ORDER_SAME);
-        base->new_index = Py_NewRef(base->index);
         base->has_index = true;
         return FITS;
     }
-    bool is_index;
-    if (!find_base_index_places(step, &step->keys) || !find_new_places(base, base->new_keys) ||
-        !find_index_places(step, value, base->new_keys, &base->new_places, &step->counted,
-                           &is_index))
+    if (!find_base_index_places(base, &step->keys) || !find_new_places(base, base->new_keys))
         return FAILED;
-    enum fit fit = is_index ? put_edited(step, &step->keys, &step->counted) : UNFIT;
-    if (fit != FITS)
-        return fit;
-    base->new_index = PyDict_Copy(value);
-    base->has_index = base->changed = true;
-    return base->new_index ? FITS : FAILED;
+    enum fit fit = find_index_places(base, value, &step->counted);
+    if (fit == FITS)
+        fit = put_edited(step, &step->keys, &step->counted);
+    if (fit == FITS)
+        base->has_index = base->changed = true;
+    return fit;
 }
 
 /* The places that edits of `from` lead to. */
@@ -273,7 +287,7 @@ static size_t keep_begin(struct step *step, PyObject *index, const struct slots 
     PyObject *key, *value;
     size_t kept = 0;
     for (size_t i = 0; PyDict_Next(step->reply->index, &position, &key, &value); i++) {
-        if (kept == to->n || from->at[i] != to->at[kept]) {
+        if (kept == to->n || i >= from->n || from->at[i] != to->at[kept]) {
             if (PyDict_DelItem(index, key) != 0)
                 return SIZE_MAX;
             continue;
@@ -309,11 +323,22 @@ static PyObject *index_of(struct step *step, const struct slots *from, const str
     return index;
 }
 
+/* The indices of the keys whose places are `to`. */
+static bool note_indices(struct reply_base *base, const struct slots *to,
+                         const struct slots *indices) {
+    if (!slots_resize(&base->new_indices, to->n))
+        return out_of_memory() == FITS;
+    for (size_t i = 0; i < to->n; i++)
+        base->new_indices.at[i] = indices->at[to->at[i]];
+    return true;
+}
+
 static PyObject *get_edited_index(struct step *step) {
     struct slots indices = {0};
     PyObject *index = NULL;
-    if (find_base_index_places(step, &step->keys) &&
-        get_edited(step, &step->keys, &step->counted) && find_indices(step, &indices))
+    if (find_base_index_places(step->reply, &step->keys) &&
+        get_edited(step, &step->keys, &step->counted) && find_indices(step, &indices) &&
+        note_indices(step->reply, &step->counted, &indices))
         index = index_of(step, &step->keys, &step->counted, &indices);
     slots_free(&indices);
     return index;
@@ -322,7 +347,7 @@ static PyObject *get_edited_index(struct step *step) {
 PyObject *get_index(struct step *step) {
     struct reply_base *base = step->reply;
     if (unpack_byte(&step->in) == ORDER_SAME) {
-        base->new_index = Py_XNewRef(base->index);
+        base->new_index = base->changed ? NULL : Py_XNewRef(base->index);
     } else if (base->has_order) {
         base->new_index = get_edited_index(step);
         base->changed = true;

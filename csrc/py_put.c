@@ -11,47 +11,38 @@ static bool ints_of(PyObject *list, int64_t *values, Py_ssize_t n) {
     return true;
 }
 
-/* A column's values into step->actual, and what they were predicted to be. `changed`: they differ.
- * This is the encoder's innermost loop: what it needs lies in locals, which calls can't change. */
-static bool read_column(struct step *step, PyObject *list, const int64_t *last,
-                        const int64_t *steps, uint64_t *changed) {
+/* Whether each row has gone on by its step: the encoder's innermost loop. */
+static bool is_as_predicted(const struct step *step, PyObject *list, const int64_t *last,
+                            const int64_t *steps) {
     const uint32_t *slots = step->keys.at;
-    int64_t *actual = step->actual.at, *predicted = step->predicted.at;
     Py_ssize_t n = (Py_ssize_t)step->keys.n;
-    uint64_t differences = 0;
-    for (Py_ssize_t i = 0; i < n; i++) {
-        PyObject *item = PyList_GET_ITEM(list, i);
-        int64_t number;
-        if (!int_of(item, &number))
+    int64_t number;
+    for (Py_ssize_t i = 0; i < n; i++)
+        if (!int_of(PyList_GET_ITEM(list, i), &number) ||
+            (uint64_t)number != (uint64_t)last[slots[i]] + (uint64_t)steps[slots[i]])
             return false;
-        uint32_t slot = slots[i];
-        int64_t expected = (int64_t)((uint64_t)last[slot] + (uint64_t)steps[slot]);
-        predicted[i] = expected;
-        actual[i] = number;
-        differences |= (uint64_t)(expected ^ number);
-    }
-    *changed = differences;
     return true;
 }
 
 static enum fit put_column(struct step *step, PyObject *value, enum column column,
                            enum column step_column) {
     size_t n = step->keys.n;
+    const int64_t *last = step->rows->columns[column];
+    const int64_t *steps = step->rows->columns[step_column];
     if (!PyList_CheckExact(value) || (size_t)PyList_GET_SIZE(value) != n || n == 0)
         return UNFIT;
+    if (is_as_predicted(step, value, last, steps)) {
+        pack_byte(&step->out, 0);
+        take_predicted(step, column, step_column);
+        return FITS;
+    }
     if (!ints_reserve(&step->actual, n) || !ints_reserve(&step->predicted, n))
         return FAILED;
-    uint64_t changed;
-    if (!read_column(step, value, step->rows->columns[column], step->rows->columns[step_column],
-                     &changed))
+    if (!ints_of(value, step->actual.at, (Py_ssize_t)n))
         return UNFIT;
-    if (changed) {
-        pack_changes(&step->out, step->predicted.at, step->actual.at, n);
-        take_changes(step, column);
-    } else {
-        pack_byte(&step->out, 0);
-        take_predicted(step, column);
-    }
+    predict(step, step->predicted.at, column, step_column);
+    pack_changes(&step->out, step->predicted.at, step->actual.at, n);
+    take_changes(step, column);
     return FITS;
 }
 

@@ -20,9 +20,15 @@ static bool read_base(struct reply_base *base, PyObject *tuple, uint64_t *seed) 
     base->keys = base->scheduled;
     if (base->order != Py_None &&
         (!is_tuple(base->order) ||
-         !PyArg_ParseTuple(base->order, "O!O!K:order", &PyList_Type, &base->keys, &PyDict_Type,
+         !PyArg_ParseTuple(base->order, "O!SOK:order", &PyList_Type, &base->keys, &base->indices,
                            &base->index, &digest)))
         return false;
+    if (base->index == Py_None)
+        base->index = NULL;
+    if (base->index && !PyDict_CheckExact(base->index)) {
+        PyErr_SetString(PyExc_TypeError, "an order's index is a dict");
+        return false;
+    }
     *seed = digest_word(PyLong_AsUnsignedLongLong(number), digest);
     base->digest = *seed;
     return !PyErr_Occurred();
@@ -33,15 +39,19 @@ static void base_free(struct reply_base *base) {
     Py_CLEAR(base->own);
     slots_free(&base->old_places);
     slots_free(&base->new_places);
+    slots_free(&base->new_indices);
     Py_CLEAR(base->new_keys);
     Py_CLEAR(base->new_index);
 }
 
-/* What a later reply may be against: (keys, index, digest), or what this one was against. */
+/* What a later reply may be against, or what this one was against. */
 static PyObject *next_order(const struct reply_base *base) {
     if (!base->has_order || !base->has_index || !base->changed)
         return Py_NewRef(base->order);
-    return Py_BuildValue("OOK", base->new_keys, base->new_index, (unsigned long long)base->digest);
+    return Py_BuildValue("Oy#OK", base->new_keys, (const char *)base->new_indices.at,
+                         (Py_ssize_t)(base->new_indices.n * sizeof *base->new_indices.at),
+                         base->new_index ? base->new_index : Py_None,
+                         (unsigned long long)base->digest);
 }
 
 /* (record, base, dumps) -> (message, order) */

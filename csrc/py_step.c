@@ -55,26 +55,44 @@ void last_counts(const struct step *step, int64_t *values) {
         values[i] = step->rows->columns[COLUMN_COUNT][step->counted.at[i]];
 }
 
-void take_predicted(struct step *step, enum column column) {
-    int64_t *last = step->rows->columns[column];
-    const int64_t *values = step->actual.at;
-    const uint32_t *slots = step->keys.at;
-    uint64_t digest = 0;
+void predict(const struct step *step, int64_t *values, enum column column,
+             enum column step_column) {
+    const int64_t *last = step->rows->columns[column];
+    const int64_t *steps = step->rows->columns[step_column];
     for (size_t i = 0; i < step->keys.n; i++) {
-        last[slots[i]] = values[i];
-        digest += digest_cell(slots[i], values[i]);
+        uint32_t slot = step->keys.at[i];
+        values[i] = (int64_t)((uint64_t)last[slot] + (uint64_t)steps[slot]);
+    }
+}
+
+void take_predicted(struct step *step, enum column column, enum column step_column) {
+    int64_t *last = step->rows->columns[column];
+    const int64_t *steps = step->rows->columns[step_column];
+    const uint32_t *slots = step->keys.at;
+    size_t n = step->keys.n;
+    uint64_t digest = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t slot = slots[i];
+        int64_t value = (int64_t)((uint64_t)last[slot] + (uint64_t)steps[slot]);
+        last[slot] = value;
+        digest += digest_cell(slot, value);
     }
     step->digest += (column + 3) * digest;
 }
 
 void take_changes(struct step *step, enum column column) {
-    const int64_t *last = step->rows->columns[column];
+    int64_t *last = step->rows->columns[column];
     int64_t *steps = step->rows->columns[COLUMN_TREND_STEP];
-    for (size_t i = 0; column == COLUMN_TREND && i < step->keys.n; i++) {
+    uint64_t digest = 0;
+    for (size_t i = 0; i < step->keys.n; i++) {
         uint32_t slot = step->keys.at[i];
-        steps[slot] = (int64_t)((uint64_t)step->actual.at[i] - (uint64_t)last[slot]);
+        int64_t value = step->actual.at[i];
+        if (column == COLUMN_TREND)
+            steps[slot] = (int64_t)((uint64_t)value - (uint64_t)last[slot]);
+        last[slot] = value;
+        digest += digest_cell(slot, value);
     }
-    take_predicted(step, column);
+    step->digest += (column + 3) * digest;
 }
 
 static void take_counts(struct step *step, struct order *order) {

@@ -227,7 +227,7 @@ FIELD_FINISHED: int
 FIELD_ORDER: int
 FIELD_INDEX: int
 
-_ReplyOrder = tuple[list[str], dict[str, int], int]
+_ReplyOrder = tuple[list[str], bytes, dict[str, int] | None, int]
 _ReplyBase = tuple[int, list[str], _ReplyOrder | None]
 _Dumps = Callable[[Any], bytes | list[Any]]
 _Loads = Callable[[Any, bool, int], Any]

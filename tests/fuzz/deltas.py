@@ -84,15 +84,16 @@ class Deltas:
         self._request_plan, self._replies = batch_plan(), ReplyCodec(outcome_plan())
         self._requests: list[bytes] = []
         self._answers: list[tuple[bytes, ReplyBase]] = []
-        encoder, order = DeltaEncoder(self._request_plan), None
+        encoder, said, heard = DeltaEncoder(self._request_plan), None, None
         for batch in batches():
             self._requests.append(joined(encoder.encode(batch, 3, b"label")))
             encoder.sent()
             keys = sorted(batch.counts)
             index = {key: place for place, key in enumerate(keys)}
             outcome = Outcome(keys, index, [[batch.counts[key], 70_000] for key in keys])
-            base = encoder.reply_base(order)
-            message, order = self._replies.encode(outcome, base)
+            message, said = self._replies.encode(outcome, encoder.reply_base(said))
+            base = encoder.reply_base(heard)
+            _, heard = self._replies.decode(joined(message), base)
             self._answers.append((joined(message), base))
         # The last has no other behind it that could find it out.
         self._originals = self._requests[:-1] + [message for message, _ in self._answers]
@@ -116,7 +117,7 @@ class Deltas:
                 return self._request(number, flags, fields)
             original, base = self._answers[number - len(self._requests) + 1]
             check, _, order = base
-            message = _replaced(original, flags, fields, _word(check, order[2] if order else 0))
+            message = _replaced(original, flags, fields, _word(check, order[-1] if order else 0))
             return _refuses(lambda: self._replies.decode(message, base))
 
     def _request(self, at: int, flags: int, fields: bytes) -> bool:

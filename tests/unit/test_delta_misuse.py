@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import pickle
 import sys
@@ -14,8 +15,9 @@ import msgspec
 import pytest
 
 from mpspmd import _native
-from mpspmd.codec.delta import DeltaDecoder, DeltaEncoder, Kind, ReplyCodec, plan
+from mpspmd.codec.delta import DeltaDecoder, DeltaEncoder, Kind, ReplyCodec, ReplyOrder, plan
 from mpspmd.codec.objects import ObjectEncoder, decode
+from mpspmd.errors import CodecDesync
 
 
 @dataclass
@@ -288,12 +290,15 @@ class TestReplies:
                 change(scheduled)
                 return {b"zzz".decode(): 0, b"yyy".decode(): 1}  # other objects
 
-        before = (["xxx"], {"xxx": 0}, 5)
+        indices = (0).to_bytes(4, "little")
+        sent: ReplyOrder = (["xxx"], indices, None, 5)
+        got_before: ReplyOrder = (["xxx"], indices, {"xxx": 0}, 5)
         scheduled: list[Any] = ["yyy", "zzz", "xxx"]
         record = Changing()
         record.a = ["zzz", "yyy"]
-        message, _ = self.how(Changing).encode_reply(record, (1, scheduled, before), dumps)
-        got, _ = self.how(Two).decode_reply(message, (1, ["yyy", "zzz", "xxx"], before), loads)
+        message, _ = self.how(Changing).encode_reply(record, (1, scheduled, sent), dumps)
+        base = (1, ["yyy", "zzz", "xxx"], got_before)
+        got, _ = self.how(Two).decode_reply(message, base, loads)
         assert got == Two(["zzz", "yyy"], {"zzz": 0, "yyy": 1})
 
     def test_an_order_that_is_not_of_texts(self) -> None:
@@ -302,12 +307,31 @@ class TestReplies:
         message, _ = self.how(Two).encode_reply(record, (1, keys, None), dumps)
         assert self.how(Two).decode_reply(message, (1, keys, None), loads)[0] == record
 
-    @pytest.mark.parametrize("base", [None, 5, (1, [], 5), (1, ["a"], (["a"], 3, 4))])
+    @pytest.mark.parametrize(
+        "base",
+        [
+            None,
+            5,
+            (1, [], 5),
+            (1, ["a"], (["a"], 3, None, 4)),
+            (1, ["a"], (["a"], b"", 3, 4)),
+        ],
+    )
     def test_a_base_that_is_none(self, base: Any) -> None:
-        with pytest.raises(TypeError, match=r"tuple|dict"):
+        with pytest.raises(TypeError, match=r"tuple|bytes|dict"):
             self.how(Two).encode_reply(Two([], {}), base, dumps)
-        with pytest.raises(TypeError, match=r"tuple|dict"):
+        with pytest.raises(TypeError, match=r"tuple|bytes|dict"):
             self.how(Two).decode_reply(b"", base, loads)
+
+    @pytest.mark.parametrize("indices", [b"", b"\x00" * 3, b"\xff" * 4, b"\xff" * 40])
+    def test_an_order_that_does_not_fit_its_keys(self, indices: bytes) -> None:
+        scheduled = ["a", "b", "c"]
+        order: ReplyOrder = (["a"], indices, {"a": 0, "b": 1}, 4)
+        for keys in (["a"], ["b", "a"], ["a", "b", "c"]):
+            record = Two(keys, {key: at for at, key in enumerate(keys)})
+            message, _ = self.how(Two).encode_reply(record, (1, scheduled, order), dumps)
+            with contextlib.suppress(CodecDesync):
+                self.how(Two).decode_reply(message, (1, scheduled, order), loads)
 
 
 class TestWhereFieldsAre:
