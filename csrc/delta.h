@@ -157,6 +157,11 @@ void step_free(struct step *step);
 
 /* What the counted rows' counts were. */
 void last_counts(const struct step *step, int64_t *values);
+/* KEYS are a remembered order, which was a dict's: no key comes twice, and a column that is as
+ * predicted may be read and written in one go. */
+static inline bool is_known_order(const struct step *step) {
+    return step->keys_place >= 0;
+}
 /* A column's values, if each row goes on by its step. */
 void predict(const struct step *step, int64_t *values, enum column column, enum column step_column);
 /* A column's new values: each row's last one and its step, or those in step->actual. */

@@ -67,7 +67,7 @@ static PyObject *get_predicted(struct step *step, enum column column, const int6
 
 static PyObject *get_column(struct step *step, enum column column, enum column step_column) {
     size_t n = step->keys.n;
-    if (step->in.at < step->in.end && *step->in.at == 0) {
+    if (is_known_order(step) && step->in.at < step->in.end && *step->in.at == 0) {
         step->in.at++;
         return get_predicted(step, column, step->rows->columns[step_column]);
     }

@@ -31,7 +31,7 @@ static enum fit put_column(struct step *step, PyObject *value, enum column colum
     const int64_t *steps = step->rows->columns[step_column];
     if (!PyList_CheckExact(value) || (size_t)PyList_GET_SIZE(value) != n || n == 0)
         return UNFIT;
-    if (is_as_predicted(step, value, last, steps)) {
+    if (is_known_order(step) && is_as_predicted(step, value, last, steps)) {
         pack_byte(&step->out, 0);
         take_predicted(step, column, step_column);
         return FITS;

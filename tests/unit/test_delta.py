@@ -174,6 +174,16 @@ def test_a_steady_message_is_as_small_for_many_requests_as_for_few() -> None:
     assert lengths[4096] <= lengths[64] + 8 < 100
 
 
+def test_a_key_that_is_named_twice_comes_out_twice() -> None:
+    ends = Ends()
+    for number in range(8):
+        batch = Batch(
+            counts={"a": 1, "b": 1},
+            rows=Rows(["a", "a", "b"], [number] * 3, [2 * number] * 3, [None] * 3),
+        )
+        assert ends.carry(batch) == batch
+
+
 def test_batches_that_take_turns_are_steady_too() -> None:
     ends = Ends()
     for _ in range(8):
