@@ -78,7 +78,9 @@ static void end_step(struct delta_object *self, struct step *step) {
 /* After a message, on either end: what the next one's check begins with. */
 static bool finish(struct delta_object *self, struct step *step, uint64_t check) {
     uint64_t n_rows = (uint64_t)PyDict_GET_SIZE(self->rows.slot_of);
-    PyObject *scheduled = step->has_counts ? Py_NewRef(self->rows.orders[0]->keys) : PyList_New(0);
+    /* NULL: rows have ended after the counts, with a plan that says so in that order. */
+    PyObject *keys = step->has_counts ? self->rows.orders[0]->keys : NULL;
+    PyObject *scheduled = keys ? Py_NewRef(keys) : PyList_New(0);
     if (!scheduled)
         return false;
     replace_object(&self->scheduled, scheduled);

@@ -131,7 +131,8 @@ enum fit put_keys(struct step *step, PyObject *value) {
         pack_byte(&step->out, 0); /* no new keys */
     } else if (found == UNFIT) {
         found = put_unknown(step, value, likely_order(rows, value), &step->keys);
-        step->keys_place = nearest_order(rows, &step->keys);
+        if (found == FITS)
+            step->keys_place = nearest_order(rows, &step->keys);
     }
     if (found != FITS) {
         step->keys.n = 0;

@@ -326,6 +326,8 @@ static PyObject *index_of(struct step *step, const struct slots *from, const str
 /* The indices of the keys whose places are `to`. */
 static bool note_indices(struct reply_base *base, const struct slots *to,
                          const struct slots *indices) {
+    if (to->n == 0) /* is never sent so */
+        return false;
     if (!slots_resize(&base->new_indices, to->n))
         return out_of_memory() == FITS;
     for (size_t i = 0; i < to->n; i++)
@@ -347,7 +349,8 @@ static PyObject *get_edited_index(struct step *step) {
 PyObject *get_index(struct step *step) {
     struct reply_base *base = step->reply;
     if (unpack_byte(&step->in) == ORDER_SAME) {
-        base->new_index = base->changed ? NULL : Py_XNewRef(base->index);
+        if (base->has_order && !base->changed)
+            base->new_index = Py_XNewRef(base->index);
     } else if (base->has_order) {
         base->new_index = get_edited_index(step);
         base->changed = true;

@@ -193,6 +193,16 @@ class TestPlans:
         with pytest.raises(ValueError, match=r"field '[ab]'"):
             plan(Two, hot)
 
+    def test_rows_that_end_after_the_counts(self) -> None:
+        counts, finished = plan(One, {"a": Kind.COUNTS}), plan(One, {"a": Kind.FINISHED})
+        how = plan(Two, {"a": counts, "b": finished})
+        encoder, decoder = DeltaEncoder(how), DeltaDecoder(how)
+        for number in range(4):
+            record = Two(One({f"r{number}": 1, f"r{number - 1}": 1}), One({f"r{number - 1}"}))
+            assert decoder.decode(encoder.encode(record))[0] == record  # type: ignore[arg-type]
+            encoder.sent()
+            assert encoder.reply_base(None) == decoder.reply_base(None)
+
     def test_a_plan_for_replies_is_none_for_requests_and_the_other_way_round(self) -> None:
         with pytest.raises(ValueError, match="one for replies"):
             DeltaEncoder(plan(One, {"a": Kind.ORDER}))
