@@ -101,7 +101,8 @@ RUNS = {
         "What an engine sends for a step, and what a rank replies: encoded and decoded, in one process. "
         "`pickle5` is what `mp` does, `flat-tuple` what vLLM's PR 54406 proposes. `steady`: one token a "
         "request, one request in 16 gets a block. `churn`: one request in 20 ends and another one comes. "
-        "`prefill`: new requests only.",
+        "`prefill`: new requests only. A reply's tokens are kept for some steps, as a scheduler keeps "
+        "them.",
     ),
     "step-overhead": Run(
         "step_overhead",

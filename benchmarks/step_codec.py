@@ -3,8 +3,9 @@
     python -m benchmarks.step_codec --batch 1,8,64,256,1024,4096 --json FILE
 
 In one process, without a channel. Each step is made just before it is encoded, as by a scheduler; the
-reply is what a model runner makes of it. In a row `p50_us` is encoding and decoding together, and `tp` is
-1: a request is encoded once for all ranks, and this is what one of them does.
+reply is what a model runner makes of it, and its tokens live on for a while, as in a scheduler. In a row
+`p50_us` is encoding and decoding together, and `tp` is 1: a request is encoded once for all ranks, and
+this is what one of them does.
 """
 
 from __future__ import annotations

@@ -119,14 +119,13 @@ struct plan_object {
  * where it stands in `scheduled`. */
 struct reply_base {
     PyObject *scheduled; /* list: keys of the request that is answered */
-    PyObject *order; /* an earlier reply's, as Python keeps it: (keys, indices, index, digest) */
-    PyObject *keys;  /* without an order `scheduled`, and these two are NULL */
-    PyObject
-        *indices;    /* bytes, a u32 for each of the index's keys in turn: where in `keys` it is */
-    PyObject *index; /* dict, on the end that reads */
-    PyObject *own;   /* once places are asked for, `scheduled` is this copy of it, and */
-    uint32_t *homes; /* a table of places by their keys' hashes, */
-    size_t mask;     /* whose size is this + 1 */
+    PyObject *order;   /* an earlier reply's, as Python keeps it: (keys, indices, index, digest) */
+    PyObject *keys;    /* its first; without an order `scheduled`, and the next two are NULL */
+    PyObject *indices; /* bytes: for each of the index's keys a u32, where in `keys` it is */
+    PyObject *index;   /* dict, on the end that reads */
+    PyObject *own;     /* once places are asked for, `scheduled` is this copy of it, and */
+    uint32_t *homes;   /* a table of places by their keys' hashes, */
+    size_t mask;       /* whose size is this + 1 */
     struct slots old_places, new_places; /* of `keys` and `new_keys`, once they are asked for */
     PyObject *new_keys, *new_index;      /* what this reply says, */
     struct slots new_indices;
@@ -162,7 +161,11 @@ void last_counts(const struct step *step, int64_t *values);
 static inline bool is_known_order(const struct step *step) {
     return step->keys_place >= 0;
 }
-/* A column's values, if each row goes on by its step. */
+/* What a row's value is predicted to be. */
+static inline int64_t next_value(const int64_t *last, const int64_t *steps, uint32_t slot) {
+    return (int64_t)((uint64_t)last[slot] + (uint64_t)steps[slot]);
+}
+/* A column's predicted values. */
 void predict(const struct step *step, int64_t *values, enum column column, enum column step_column);
 /* A column's new values: each row's last one and its step, or those in step->actual. */
 void take_predicted(struct step *step, enum column column, enum column step_column);

@@ -53,7 +53,7 @@ static PyObject *get_predicted(struct step *step, enum column column, const int6
     PyObject *list = PyList_New(n), *number = list;
     for (Py_ssize_t i = 0; i < n && number; i++) {
         uint32_t slot = slots[i];
-        int64_t value = (int64_t)((uint64_t)last[slot] + (uint64_t)steps[slot]);
+        int64_t value = next_value(last, steps, slot);
         last[slot] = value;
         digest += digest_cell(slot, value);
         number = int_object(module, value);

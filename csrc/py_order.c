@@ -76,7 +76,7 @@ static bool find_old_places(struct reply_base *base) {
 }
 
 static size_t n_indices(const struct reply_base *base) {
-    return base->indices ? (size_t)PyBytes_GET_SIZE(base->indices) / sizeof(uint32_t) : 0;
+    return (size_t)PyBytes_GET_SIZE(base->indices) / sizeof(uint32_t);
 }
 
 static const uint32_t *indices_of(const struct reply_base *base) {

@@ -19,7 +19,7 @@ static bool is_as_predicted(const struct step *step, PyObject *list, const int64
     int64_t number;
     for (Py_ssize_t i = 0; i < n; i++)
         if (!int_of(PyList_GET_ITEM(list, i), &number) ||
-            (uint64_t)number != (uint64_t)last[slots[i]] + (uint64_t)steps[slots[i]])
+            number != next_value(last, steps, slots[i]))
             return false;
     return true;
 }

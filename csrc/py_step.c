@@ -59,10 +59,8 @@ void predict(const struct step *step, int64_t *values, enum column column,
              enum column step_column) {
     const int64_t *last = step->rows->columns[column];
     const int64_t *steps = step->rows->columns[step_column];
-    for (size_t i = 0; i < step->keys.n; i++) {
-        uint32_t slot = step->keys.at[i];
-        values[i] = (int64_t)((uint64_t)last[slot] + (uint64_t)steps[slot]);
-    }
+    for (size_t i = 0; i < step->keys.n; i++)
+        values[i] = next_value(last, steps, step->keys.at[i]);
 }
 
 void take_predicted(struct step *step, enum column column, enum column step_column) {
@@ -73,7 +71,7 @@ void take_predicted(struct step *step, enum column column, enum column step_colu
     uint64_t digest = 0;
     for (size_t i = 0; i < n; i++) {
         uint32_t slot = slots[i];
-        int64_t value = (int64_t)((uint64_t)last[slot] + (uint64_t)steps[slot]);
+        int64_t value = next_value(last, steps, slot);
         last[slot] = value;
         digest += digest_cell(slot, value);
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import pickle
 import sys
@@ -17,7 +16,6 @@ import pytest
 from mpspmd import _native
 from mpspmd.codec.delta import DeltaDecoder, DeltaEncoder, Kind, ReplyCodec, ReplyOrder, plan
 from mpspmd.codec.objects import ObjectEncoder, decode
-from mpspmd.errors import CodecDesync
 
 
 @dataclass
@@ -340,8 +338,7 @@ class TestReplies:
         for keys in (["a"], ["b", "a"], ["a", "b", "c"]):
             record = Two(keys, {key: at for at, key in enumerate(keys)})
             message, _ = self.how(Two).encode_reply(record, (1, scheduled, order), dumps)
-            with contextlib.suppress(CodecDesync):
-                self.how(Two).decode_reply(message, (1, scheduled, order), loads)
+            assert self.how(Two).decode_reply(message, (1, scheduled, order), loads)[0] == record
 
 
 class TestWhereFieldsAre:
