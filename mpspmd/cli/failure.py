@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mpspmd.runtime.spawn import PENDING
+
 _ENDED = (-signal.SIGTERM, 128 + signal.SIGTERM, -signal.SIGKILL)
 """How a process ends that had said what was wrong, and hadn't left by itself in time."""
 
@@ -105,9 +107,10 @@ def summary(program: str, failures: Mapping[int, Failure]) -> str:
     if first is engine and (rank := engine.error.get("rank")) is not None:
         cause = f"rank {rank} raised, and {cause}"
     lines = [f"mpspmd-launch: {program} failed: {cause}"]
-    # Where a rank was when it died is what the engine knows of it.
+    # Where a rank was when it died is what the engine knows of it; how it ended, its parent.
     source = first if first.error or engine is None else engine
-    lines += [text for text in (source.traceback or source.message or first.traceback,) if text]
+    text = source.traceback or source.message.replace(PENDING, first.reason) or first.traceback
+    lines += [text] if text else []
     others = [
         f"{failure.name}: {failure.reason}"
         for failure in failures.values()

@@ -286,6 +286,8 @@ class Engine(AwaitedCalls):
             if self._closed:
                 return
             self._closed = True
+            if self._ranks.any_gone:
+                self._failures.wait_until_known()
             failed = self._failures.cause is not None
             self._ranks.expect_end()
             self._channel.expect_deaths()

@@ -194,6 +194,10 @@ class Failures:
         except Exception:
             logger.exception("on_cause has failed")
 
+    def wait_until_known(self) -> None:
+        """A rank has died, and the supervisor is about to report it."""
+        self._known.wait(_NOTICE_S)
+
     def wait_for_reaper(self) -> None:
         """Until the ranks of a failed run are gone."""
         if self._reaper is not None and self._reaper is not threading.current_thread():
@@ -217,7 +221,7 @@ class Failures:
         """The first cause, as a new exception: one object must not collect many tracebacks."""
         if self.cause is not None or isinstance(error, ChannelPoisoned):
             # The waits were ended by a watcher that is faster than any Python: `on_cause` comes first.
-            self._known.wait(_NOTICE_S)
+            self.wait_until_known()
         cause = self.cause
         if cause is None and isinstance(error, ChannelPoisoned):
             cause = self._death(max(0, error.rank), PENDING)

@@ -60,6 +60,14 @@ class Ranks:
     def pids(self) -> list[int]:
         return [process.pid or -1 for process in self._processes]
 
+    @property
+    def any_gone(self) -> bool:
+        """Whether a rank that was ready has ended, whoever may have noticed."""
+        supervisor = self._supervisor
+        if supervisor is None or not supervisor.all_ready(self._world_size):
+            return False
+        return not all(process.is_alive() for process in self._processes)
+
     def wake(self) -> None:
         """Makes the supervisor ask what is due."""
         if self._supervisor is not None:

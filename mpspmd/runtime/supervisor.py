@@ -56,6 +56,7 @@ class Supervisor:
         self._failed: dict[int, str] = {}
         self._dead: set[int] = set()
         self._pending: set[int] = set()
+        self._leaving: dict[int, str] = {}
         self._dump = 0
         self._stacks: dict[int, str] = {}
         self._starting = True
@@ -135,6 +136,7 @@ class Supervisor:
             # What ranks have said comes before what has become of them.
             for message in received:
                 self._take(message)
+            self._take_leavings()
             if self._channel.deaths_fd in ready:
                 with contextlib.suppress(BlockingIOError):
                     os.eventfd_read(self._channel.deaths_fd)
@@ -168,9 +170,18 @@ class Supervisor:
                     self._stacks[rank] = text
                     self._change.notify_all()
             case Leaving(rank=rank, cause=cause) if not self._deaths_expected:
-                self._on_death(rank, cause)
+                self._leaving[rank] = cause
             case _:
                 logger.debug("control: %s", message)
+
+    def _take_leavings(self) -> None:
+        """Ranks may have been told to leave because another one has died."""
+        for rank, process in enumerate(self._processes) if self._leaving else ():
+            if rank not in self._leaving and not process.is_alive():
+                self._take_death(rank)
+        for rank, cause in self._leaving.items():
+            self._on_death(rank, cause)
+        self._leaving.clear()
 
     def _take_death(self, rank: int) -> None:
         """Its life has ended; the process may not be reaped for a while yet."""

@@ -15,6 +15,7 @@ import pytest
 import scenes
 
 from mpspmd import Engine, RuntimeConfig
+from mpspmd.control.plane import EnginePlane
 from mpspmd.errors import RankDied
 
 pytestmark = pytest.mark.timeout(40)
@@ -113,6 +114,58 @@ def test_only_the_rank_that_died_is_reported(
     reports = [record for record in caplog.records if "died" in record.getMessage()]
     assert len(reports) == 1
     assert "rank 1" in reports[0].getMessage()
+
+
+class Held:
+    """Keeps a supervisor from noticing anything until it is let go, as a busy machine may."""
+
+    def __init__(self, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.let_go = threading.Event()
+        self._holds = threading.Event()
+        self._poll = EnginePlane.poll
+        monkeypatch.setattr(EnginePlane, "poll", lambda *args: self._poll_later(*args))
+        engine._ranks.wake()
+        assert self._holds.wait(20)
+
+    def _poll_later(self, plane: EnginePlane, timeout_s: float) -> Any:
+        self._holds.set()
+        assert self.let_go.wait(20)
+        return self._poll(plane, timeout_s)
+
+
+def end(pid: int, number: signal.Signals) -> None:
+    """Returns when it has ended."""
+    os.kill(pid, number)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+
+def test_a_death_that_nobody_has_noticed_before_the_shutdown_is_still_a_failure(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = Held(watched.engine, monkeypatch)
+    end(watched.engine.pids[1], signal.SIGKILL)
+    threading.Timer(0.2, supervisor.let_go.set).start()
+    watched.engine.shutdown()
+    failure = watched.engine.failure
+    assert isinstance(failure, RankDied)
+    assert (failure.rank, failure.pid) == (1, watched.engine.pids[1])
+    assert "killed by SIGKILL" in str(failure)
+
+
+def test_a_rank_that_is_told_to_leave_since_another_has_died_is_not_to_blame(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, eventually: Any
+) -> None:
+    engine = watched.engine
+    engine.call("sleep", (600,), reply_ranks=None)
+    eventually(lambda: [rank.method for rank in engine.ranks] == ["sleep"] * 2, "both sleep")
+    supervisor = Held(engine, monkeypatch)
+    end(engine.pids[1], signal.SIGKILL)
+    end(engine.pids[0], signal.SIGTERM)
+    supervisor.let_go.set()
+    assert watched.failed.wait(20)
+    failure = engine.failure
+    assert isinstance(failure, RankDied)
+    assert failure.rank == 1
 
 
 def test_calls_of_all_threads_end_when_a_rank_dies(watched: Watched) -> None:

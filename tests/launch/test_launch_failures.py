@@ -45,7 +45,9 @@ def test_the_first_failure_is_named_and_gives_the_exit_code(
 def test_the_group_is_restarted_as_often_as_asked_and_then_ends(
     launch: Any, tmp_path: Path
 ) -> None:
-    launched = launch("-n", "2", "--max-restarts", "2", "app.py", "exits")
+    # A launcher that looks so often may notice a death before the engine does, and ends it.
+    options = ("-n", "2", "--max-restarts", "2", "--monitor-interval", "0.01")
+    launched = launch(*options, "app.py", "exits")
     code, _, err = launched.result()
     assert code == 3
     assert err.count("mpspmd-launch: restart") == 2

@@ -14,6 +14,7 @@ from mpspmd.cli.command import run_command
 from mpspmd.cli.failure import ENGINE, Failure, first_failure, summary
 from mpspmd.cli.launch import app
 from mpspmd.cli.output import Output, prefix_of
+from mpspmd.runtime.spawn import PENDING
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -164,6 +165,15 @@ class TestBlame:
     def test_a_rank_whose_death_the_engine_reports_comes_before_the_engine(self) -> None:
         failures = self._failure(ENGINE, 1, rank=1, died=True) | self._failure(1, -9)
         assert first_failure(failures).rank == 1
+
+    def test_how_a_rank_ended_is_told_though_the_engine_could_not_know_it_yet(self) -> None:
+        died = f"RankDied: rank 1 (pid 1001) died in step (step 4): {PENDING}"
+        failures = self._failure(ENGINE, 1, rank=1, died=True, message={"message": died})
+        assert summary("x.py", failures | self._failure(1, -9)) == (
+            "mpspmd-launch: x.py failed: rank 1 (pid 1001): killed by SIGKILL\n"
+            "RankDied: rank 1 (pid 1001) died in step (step 4): killed by SIGKILL\n"
+            "then the engine: exit code 1"
+        )
 
     def test_an_engine_that_died_comes_before_the_ranks_that_left_with_it(self) -> None:
         failures = self._failure(0, 1) | self._failure(1, 1) | self._failure(ENGINE, -11)
