@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import resource
 import threading
 import time
 from collections.abc import Iterator
@@ -52,6 +54,21 @@ class TestMessages:
             if isinstance(payload, memoryview):
                 payload.release()
                 scene.inbox.release()
+
+    def test_the_first_messages_find_their_pages_mapped(self) -> None:
+        scene = make_scene(capacity=1024 * mmap.PAGESIZE)
+        data = bytes(16 * mmap.PAGESIZE)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(32):
+            scene.writer.send(1, 0, data)
+            message = scene.inbox.recv(20)
+            assert message is not None
+            with message[3] as payload:
+                assert bytes(payload[:: mmap.PAGESIZE]) == bytes(16)
+            scene.inbox.release()
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        scene.segment.close()
+        assert faults < 256  # 512 pages were written, and as many read through another mapping
 
     def test_parts_arrive_as_one_message(self, scene: Scene) -> None:
         parts = [b"a", b"", bytearray(b"bc"), memoryview(b"xdefx")[1:-1], *[b"."] * 40]
