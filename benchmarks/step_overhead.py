@@ -3,8 +3,8 @@
     python -m benchmarks.step_overhead --tp 1,2,4 --batch 1,64,256,1024 --json FILE
 
 The real executors are driven as EngineCore.step drives them, one step after the other. A step's time is
-from its `execute_model` until its output is there. What the scheduler sends is made beforehand, and
-differs from step to step as it does in decoding.
+from its `execute_model` until its output is there; freeing the one before doesn't count. What the
+scheduler sends is made beforehand, and differs from step to step as it does in decoding.
 """
 
 from __future__ import annotations
@@ -171,6 +171,7 @@ def _time(backend: Backend, steps: list[SchedulerOutput]) -> Round:
     gc.disable()
     try:
         for scheduler_output in steps[_WARM_UP:]:
+            output = None  # nothing is freed while it counts
             began = clock()
             output = step(scheduler_output)
             nanoseconds.append(clock() - began)
