@@ -117,7 +117,8 @@ RUNS = {
         "--tp 1,2 --concurrency 1,8,64,256",
         "vLLM from end to end",
         "Tokens a second with a tiny model, whose forward pass takes most of the time: `mp` and `mp-spmd` "
-        "in turn. `vs mp` is the median of the rounds' own ratios; CPU seconds are those of all processes.",
+        "in turn, and in each round started anew. `vs mp` is the median of the rounds' own ratios; CPU "
+        "seconds are those of all processes for one generation.",
     ),
 }
 

@@ -2,11 +2,12 @@
 
     python -m benchmarks.vllm_e2e --tp 1,2 --concurrency 1,8,64,256 --json FILE
 
-All requests come at once and generate the same number of tokens, greedily. Both backends are started
-with the same settings; in each round both generate in turn, another one first each time, while the
-processes of the other are stopped, until either has done so for `--round-s`: a machine's speed changes
-from one second to the next. Tokens must be the same. In a row `vs_mp` is the share of mp's tokens/s, the
-median of the rounds' own ratios, and `cpu_s` the CPU seconds of all processes for one generation.
+All requests come at once and generate the same number of tokens, greedily. In each round both backends
+are started anew, with the same settings: where memory happens to lie makes one start faster than the
+next. Both generate in turn, another one first each time, while the processes of the other are stopped,
+until each has done so for `--round-s`: a machine's speed changes from one second to the next. Tokens
+must be the same. In a row `vs_mp` is the share of mp's tokens/s, the median of the rounds' own ratios,
+and `cpu_s` the CPU seconds of all processes for one generation.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import contextlib
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.options import ToolParser, count, counts, number
@@ -42,19 +44,8 @@ class Options:
     plot: Path | None
 
 
-@dataclass
-class Round:
-    """What one backend has generated in it: the same again and again."""
-
-    generations: list[Generation] = field(default_factory=list)
-
-    @property
-    def seconds(self) -> float:
-        return sum(each.seconds for each in self.generations)
-
-    def mean(self, attribute: str) -> float:
-        """Of one generation."""
-        return statistics.fmean(getattr(each, attribute) for each in self.generations)
+Share: TypeAlias = dict[str, list[Generation]]
+"""What each backend has generated in a round: the same again and again."""
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
@@ -62,7 +53,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     parser.add("--tp", counts, "1,2", "N,N", "how many ranks")
     parser.add("--concurrency", counts, "1,8,64,256", "N,N", "how many requests at once")
     parser.add("--tokens", count, "128", "N", "how many each request generates")
-    parser.add("--round-s", number(0, 3600), "3", "S", "how long either generates in a round")
+    parser.add("--round-s", number(0, 3600), "3", "S", "how long each generates in a round")
     return Options(**vars(parser.parse_args(arguments)))
 
 
@@ -73,25 +64,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: Options) -> Results:
     settings = {"tp": options.tp, "tokens": options.tokens, "round_s": options.round_s}
     results = new_results("vllm_e2e", options.rounds, options.tokens, settings)
-    cases = len(options.concurrency) * (1 + options.rounds)
-    steps = len(options.tp) * (len(VERSIONS) + cases)
+    steps = len(options.tp) * options.rounds * (len(VERSIONS) + len(options.concurrency))
     with tiny_model() as model, Progress(steps) as progress:
         for tp in options.tp:
-            with _started(model, tp, max(options.concurrency), progress) as engines:
-                for requests in options.concurrency:
-                    results["results"] += _measure(engines, tp, requests, options, progress)
-                    save(results, options.json)
+            results["results"] += _measure(model, tp, options, progress)
+            save(results, options.json)
     return results
 
 
+def _measure(model: Path, tp: int, options: Options, progress: Progress) -> list[Row]:
+    rounds: list[dict[int, Share]] = []
+    for turn in range(options.rounds):
+        what = f"TP {tp}, round {turn + 1}"
+        shares: dict[int, Share] = {}
+        with _started(model, tp, max(options.concurrency), turn, what, progress) as engines:
+            for requests in options.concurrency:
+                with progress.step(f"{what}: {requests} requests"):
+                    # The first of a kind warms up, and isn't counted.
+                    _generate(engines, turn, requests, options.tokens, 0)
+                    shares[requests] = _generate(
+                        engines, turn, requests, options.tokens, options.round_s
+                    )
+        rounds.append(shares)
+    return [
+        _row(backend, tp, requests, [shares[requests] for shares in rounds], options.tokens)
+        for requests in options.concurrency
+        for backend in VERSIONS
+    ]
+
+
 @contextlib.contextmanager
-def _started(model: Path, tp: int, batch: int, progress: Progress) -> Iterator[list[Engine]]:
+def _started(
+    model: Path, tp: int, batch: int, turn: int, what: str, progress: Progress
+) -> Iterator[list[Engine]]:
     """An engine on each backend; their processes are stopped unless they are measured."""
     engines: list[Engine] = []
     try:
-        for backend in VERSIONS:
+        for backend in in_turn(list(VERSIONS), turn):
             raise_if_interrupted()
-            with progress.step(f"TP {tp}: starting {backend}"):
+            with progress.step(f"{what}: starting {backend}"):
                 engines.append(engine := Engine(backend))
                 try:
                     engine.start(model, tp, batch)
@@ -106,41 +117,32 @@ def _started(model: Path, tp: int, batch: int, progress: Progress) -> Iterator[l
                 ends.callback(resume, engine.pids)
 
 
-def _measure(
-    engines: list[Engine], tp: int, requests: int, options: Options, progress: Progress
-) -> list[Row]:
-    """The first round warms up, and isn't counted."""
-    rounds: list[dict[str, Round]] = []
-    for turn in range(options.rounds + 1):
-        with progress.step(f"TP {tp}, {requests} requests: round {turn}"):
-            seconds = options.round_s if turn else 0
-            rounds.append(_generate(engines, turn, requests, options.tokens, seconds))
-    counted = {backend: [each[backend] for each in rounds[1:]] for backend in rounds[0]}
-    return [_row(backend, tp, requests, counted, options.tokens) for backend in counted]
-
-
 def _generate(
     engines: list[Engine], turn: int, requests: int, tokens: int, seconds: float
-) -> dict[str, Round]:
-    """One round."""
-    found = {engine.backend: Round() for engine in engines}
+) -> Share:
+    """All engines in turn, until each has generated for so long."""
+    share: Share = {engine.backend: [] for engine in engines}
     while True:
         for engine in in_turn(engines, turn):
             raise_if_interrupted()
             resume(engine.pids)
-            found[engine.backend].generations.append(engine.generate(requests, tokens))
+            share[engine.backend].append(engine.generate(requests, tokens))
             pause(engine.pids)
         turn += 1
-        if min(each.seconds for each in found.values()) >= seconds:
-            return found
+        if min(_mean(each, "seconds") * len(each) for each in share.values()) >= seconds:
+            return share
 
 
-def _row(backend: str, tp: int, requests: int, rounds: dict[str, list[Round]], tokens: int) -> Row:
-    mine, reference = rounds[backend], rounds["mp"]
-    took = [each.mean("seconds") for each in mine]
-    speeds = [requests * tokens / each for each in took]
-    ratios = [theirs.seconds / one.seconds for one, theirs in zip(mine, reference, strict=True)]
-    expected = reference[0].generations[0].tokens
+def _mean(generations: list[Generation], attribute: str) -> float:
+    return statistics.fmean(getattr(each, attribute) for each in generations)
+
+
+def _row(backend: str, tp: int, requests: int, rounds: list[Share], tokens: int) -> Row:
+    seconds = [_mean(share[backend], "seconds") for share in rounds]
+    theirs = [_mean(share["mp"], "seconds") for share in rounds]
+    speeds = [requests * tokens / each for each in seconds]
+    ratios = [their / mine for their, mine in zip(theirs, seconds, strict=True)]
+    expected = rounds[0]["mp"][0].tokens
     return {
         "backend": backend,
         "version": VERSIONS[backend],
@@ -148,11 +150,12 @@ def _row(backend: str, tp: int, requests: int, rounds: dict[str, list[Round]], t
         "concurrency": requests,
         "tokens_per_s": round(statistics.median(speeds), 1),
         # The prompts' step has the first token.
-        "ms_per_step": round(statistics.median(took) * 1e3 / tokens, 3),
-        "cpu_s": round(statistics.median(each.mean("cpu_seconds") for each in mine), 2),
+        "ms_per_step": round(statistics.median(seconds) * 1e3 / tokens, 3),
+        "cpu_s": round(statistics.median(_mean(s[backend], "cpu_seconds") for s in rounds), 2),
         "vs_mp": round(statistics.median(ratios), 3),
-        "same_tokens": all(one.tokens == expected for each in mine for one in each.generations),
+        "same_tokens": all(one.tokens == expected for s in rounds for one in s[backend]),
         "rounds_tokens_per_s": [round(speed, 1) for speed in speeds],
+        "rounds_vs_mp": [round(ratio, 3) for ratio in ratios],
     }
 
 
