@@ -44,11 +44,18 @@ enum { N_ORDERS = 4 }; /* as many batches may take turns before orders are sent 
 
 enum column { COLUMN_COUNT, COLUMN_PROGRESS, COLUMN_TREND, COLUMN_TREND_STEP, N_COLUMNS };
 
+/* The last copy of a list or dict that was handed out. */
+struct given {
+    PyObject *object;
+    uint64_t version; /* a dict's: as it was then */
+};
+
 /* An order of rows that was scheduled; with what was decoded for it, to be copied. */
 struct order {
     struct slots slots;
     PyObject *keys;   /* list, never handed out; NULL: to be made when it is needed */
     PyObject *counts; /* the same for the decoder's dict */
+    struct given given_keys, given_counts;
     uint64_t
         epoch;     /* counts, total and digest are right while no count has changed since; 0: not */
     int64_t total; /* of all counts, */
@@ -96,6 +103,11 @@ static inline uint64_t digest_cell(uint32_t slot, int64_t value) {
     return (uint64_t)value * (2 * (uint64_t)slot + 1);
 }
 
+/* and a column's, from its cells'. */
+static inline uint64_t digest_column(enum column column, uint64_t cells) {
+    return (column + 3) * cells;
+}
+
 struct plan_object {
     PyObject_HEAD PyTypeObject *type;
     newfunc make;
@@ -115,17 +127,24 @@ struct plan_object {
     } *fields;
 };
 
+/* What a reply has said about its order, as Python keeps it. */
+struct reply_order {
+    PyObject_HEAD PyObject *keys; /* list */
+    PyObject *index;              /* dict, on the end that reads */
+    struct slots indices;         /* for each of its keys, where in `keys` it is */
+    uint64_t digest;
+    struct given given_keys, given_index;
+};
+
 /* What a reply is written and read against, and what it says about its own order. A key's place is
  * where it stands in `scheduled`. */
 struct reply_base {
-    PyObject *scheduled; /* list: keys of the request that is answered */
-    PyObject *order;   /* an earlier reply's, as Python keeps it: (keys, indices, index, digest) */
-    PyObject *keys;    /* its first; without an order `scheduled`, and the next two are NULL */
-    PyObject *indices; /* bytes: for each of the index's keys a u32, where in `keys` it is */
-    PyObject *index;   /* dict, on the end that reads */
-    PyObject *own;     /* once places are asked for, `scheduled` is this copy of it, and */
-    uint32_t *homes;   /* a table of places by their keys' hashes, */
-    size_t mask;       /* whose size is this + 1 */
+    PyObject *scheduled;       /* list: keys of the request that is answered */
+    struct reply_order *order; /* an earlier reply's, or NULL */
+    PyObject *keys;            /* its own; without an order `scheduled` */
+    PyObject *own;             /* once places are asked for, `scheduled` is this copy of it, and */
+    uint32_t *homes;           /* a table of places by their keys' hashes, */
+    size_t mask;               /* whose size is this + 1 */
     struct slots old_places, new_places; /* of `keys` and `new_keys`, once they are asked for */
     PyObject *new_keys, *new_index;      /* what this reply says, */
     struct slots new_indices;
@@ -167,8 +186,7 @@ static inline int64_t next_value(const int64_t *last, const int64_t *steps, uint
 }
 /* A column's predicted values. */
 void predict(const struct step *step, int64_t *values, enum column column, enum column step_column);
-/* A column's new values: each row's last one and its step, or those in step->actual. */
-void take_predicted(struct step *step, enum column column, enum column step_column);
+/* A column's new values, in step->actual. */
 void take_changes(struct step *step, enum column column);
 /* COUNTS' keys are edits of KEYS, or if there are none, of the newest order. */
 const struct slots *counts_base(const struct step *step);
@@ -194,6 +212,15 @@ put_function put_keys, put_key, put_keyset, put_finished;
 enum fit put_unknown(struct step *step, PyObject *list, const struct slots *order,
                      struct slots *slots);
 get_function get_order, get_index, get_lists, get_tails, get_tokens;
+
+/* A list of one int, which it steals (NULL if that is NULL), and a tuple of such a list. After so
+ * many looks for one that nobody has any more, it is a new one: a thousand new ones a step take
+ * longer to make than the rest of a reply, and wake the garbage collector. */
+PyObject *list_of_one(struct module_state *module, PyObject *number, size_t *looks);
+PyObject *group_of_one(struct module_state *module, PyObject *number, size_t *looks);
+/* A copy, or if the last one has come back as it was, that. */
+PyObject *give_list(struct given *given, PyObject *list);
+PyObject *give_dict(struct given *given, PyObject *dict);
 
 enum { N_SHARED_INTS = 1 << 15 };
 
@@ -238,6 +265,14 @@ static inline bool int_of(PyObject *object, int64_t *value) {
         return true;
     *value = PyLong_AsSsize_t(object);
     return *value != -1 || is_minus_one();
+}
+
+/* False: not all of them are ints of up to 64 bits. */
+static inline bool ints_of(PyObject *list, int64_t *values, Py_ssize_t n) {
+    for (Py_ssize_t i = 0; i < n; i++)
+        if (!int_of(PyList_GET_ITEM(list, i), &values[i]))
+            return false;
+    return true;
 }
 
 /* Two lists of the very same objects: they are equal, whatever the objects are. */

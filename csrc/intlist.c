@@ -145,6 +145,21 @@ void unpack_ints(struct unpacker *unpacker, int64_t *values, size_t n) {
     }
 }
 
+enum { ONES_WIDTH = 0, ONES_LOW = 2 }; /* no bytes each, above 1 */
+
+void pack_ones(struct packer *packer) {
+    pack_byte(packer, ONES_WIDTH);
+    pack_byte(packer, ONES_LOW);
+}
+
+bool unpack_ones(struct unpacker *unpacker) {
+    const uint8_t *at = unpacker->at;
+    if (unpacker->bad || unpacker->end - at < 2 || at[0] != ONES_WIDTH || at[1] != ONES_LOW)
+        return false;
+    unpacker->at += 2;
+    return true;
+}
+
 static int64_t difference(int64_t a, int64_t b) {
     return (int64_t)((uint64_t)a - (uint64_t)b);
 }

@@ -48,6 +48,10 @@ size_t unpack_length(struct unpacker *unpacker); /* a varint of at most MAX_LIST
 void pack_ints(struct packer *packer, const int64_t *values, size_t n);
 void unpack_ints(struct unpacker *unpacker, int64_t *values, size_t n);
 
+/* The same of ones only, one or more. True: there were ones. If not, nothing has been read. */
+void pack_ones(struct packer *packer);
+bool unpack_ones(struct unpacker *unpacker);
+
 /* What differs from `predicted`: nothing, some positions, or everything if that is smaller. The
  * number of positions that differ. */
 size_t pack_changes(struct packer *packer, const int64_t *predicted, const int64_t *actual,

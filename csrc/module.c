@@ -140,7 +140,9 @@ static int module_exec(PyObject *module) {
              add_type(module, &block_spec, &state->block_type) ||
              add_type(module, &plan_spec, &state->plan_type) ||
              add_type(module, &encoder_spec, &state->encoder_type) ||
-             add_type(module, &decoder_spec, &state->decoder_type) || add_field_kinds(module) ||
+             add_type(module, &decoder_spec, &state->decoder_type) ||
+             add_type(module, &reply_order_spec, &state->reply_order_type) ||
+             add_field_kinds(module) ||
              PyModule_AddIntConstant(module, "MAX_READERS", RING_MAX_READERS) ||
              PyModule_AddIntConstant(module, "WAIT_AUTO", WAIT_AUTO) ||
              PyModule_AddIntConstant(module, "WAIT_SPIN", WAIT_SPIN) ||
@@ -167,8 +169,10 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(state->plan_type);
     Py_VISIT(state->encoder_type);
     Py_VISIT(state->decoder_type);
-    for (size_t i = 0; i < state->spare_lists.n; i++)
-        Py_VISIT(state->spare_lists.lists[i]);
+    Py_VISIT(state->reply_order_type);
+    int stopped = visit_spare_objects(&state->spare_lists, visit, arg);
+    if (stopped || (stopped = visit_spare_objects(&state->spare_groups, visit, arg)))
+        return stopped;
     Py_VISIT(state->codec_desync);
     Py_VISIT(state->channel_closed);
     Py_VISIT(state->channel_poisoned);
@@ -189,8 +193,10 @@ static int module_clear(PyObject *module) {
     Py_CLEAR(state->plan_type);
     Py_CLEAR(state->encoder_type);
     Py_CLEAR(state->decoder_type);
+    Py_CLEAR(state->reply_order_type);
     Py_CLEAR(state->codec_desync);
-    free_spare_lists(&state->spare_lists);
+    free_spare_objects(&state->spare_lists);
+    free_spare_objects(&state->spare_groups);
     free_shared_ints(state);
     Py_CLEAR(state->channel_closed);
     Py_CLEAR(state->channel_poisoned);

@@ -14,7 +14,7 @@ enum {
     LARGE_BYTES = 64 * 1024, /* copying so much is done without the GIL */
     SMALL_BYTES = 4 * 1024,  /* a record of up to this is copied, so that it is free at once */
     IDLE_BLOCKS = 16,
-    SPARE_LISTS = 4096,
+    SPARE_OBJECTS = 4096,
 };
 
 extern struct PyModuleDef native_module;
@@ -28,19 +28,19 @@ struct idle_blocks {
     size_t n, bytes;
 };
 
-/* Lists that py_lists.c has given out, and may give out again. */
-struct spare_lists {
-    PyObject *lists[SPARE_LISTS];
+/* What py_given.c has given out, and may give out again. */
+struct spare_objects {
+    PyObject *objects[SPARE_OBJECTS];
     size_t n, next;
 };
 
 struct module_state {
     PyTypeObject *ring_type, *writer_type, *inbox_type, *page_type, *line_type, *life_type;
     PyTypeObject *block_type;
-    PyTypeObject *plan_type, *encoder_type, *decoder_type;
+    PyTypeObject *plan_type, *encoder_type, *decoder_type, *reply_order_type;
     PyObject *channel_closed, *channel_poisoned, *channel_corrupt, *channel_error, *codec_desync;
     struct idle_blocks idle_blocks;
-    struct spare_lists spare_lists;
+    struct spare_objects spare_lists, spare_groups;
     PyObject **ints; /* int objects from 0 on, made when they are first used */
 };
 
@@ -51,10 +51,11 @@ extern unsigned fork_generation;
 
 /* What module.c makes the types of; the rest of a type is private to its file. */
 extern PyType_Spec ring_spec, writer_spec, inbox_spec, page_spec, line_spec, life_spec, block_spec;
-extern PyType_Spec plan_spec, encoder_spec, decoder_spec;
+extern PyType_Spec plan_spec, encoder_spec, decoder_spec, reply_order_spec;
 
 void free_shared_ints(struct module_state *module);
-void free_spare_lists(struct spare_lists *spare);
+void free_spare_objects(struct spare_objects *spare);
+int visit_spare_objects(const struct spare_objects *spare, visitproc visit, void *arg);
 
 static inline void replace_object(PyObject **place, PyObject *object) {
     PyObject *old = *place;

@@ -40,7 +40,7 @@ static PyObject *get_keys(struct step *step) {
         return rows_keys(rows, &step->keys);
     if (!order->keys && !(order->keys = rows_keys(rows, &order->slots)))
         return NULL;
-    return PyList_GetSlice(order->keys, 0, (Py_ssize_t)step->keys.n);
+    return give_list(&order->given_keys, order->keys);
 }
 
 /* A column of which all is as predicted: each of its rows goes on by its step. */
@@ -61,7 +61,7 @@ static PyObject *get_predicted(struct step *step, enum column column, const int6
     }
     if (!number)
         Py_CLEAR(list);
-    step->digest += (column + 3) * digest;
+    step->digest += digest_column(column, digest);
     return list;
 }
 
@@ -118,7 +118,7 @@ static PyObject *get_counts(struct step *step) {
         return NULL;
     if (!order->counts)
         order->counts = counts_of(step);
-    return order->counts ? PyDict_Copy(order->counts) : NULL;
+    return order->counts ? give_dict(&order->given_counts, order->counts) : NULL;
 }
 
 static PyObject *get_sum(struct step *step) {
@@ -129,19 +129,6 @@ static PyObject *get_sum(struct step *step) {
 static PyObject *get_id(struct step *step, int64_t *last) {
     *last = (int64_t)((uint64_t)*last + (uint64_t)unpack_signed(&step->in));
     return PyLong_FromLong(*last); /* seldom the same: a new int lies in warmer memory */
-}
-
-static PyObject *get_only_int(struct step *step, int64_t *last) {
-    PyObject *list = PyList_New(1), *lists = PyTuple_New(1), *id = get_id(step, last);
-    if (!list || !lists || !id) {
-        Py_XDECREF(list);
-        Py_XDECREF(lists);
-        Py_XDECREF(id);
-        return NULL;
-    }
-    PyList_SET_ITEM(list, 0, id);
-    PyTuple_SET_ITEM(lists, 0, list);
-    return lists;
 }
 
 static PyObject *get_lists_of(struct step *step, int64_t *last) {
@@ -184,7 +171,7 @@ static PyObject *nones(size_t n) {
 }
 
 static PyObject *get_groups(struct step *step) {
-    size_t n = step->keys.n, next = 0;
+    size_t n = step->keys.n, next = 0, looks = 2 * n;
     uint64_t code;
     int64_t last = 0;
     PyObject *list = nones(n);
@@ -192,7 +179,8 @@ static PyObject *get_groups(struct step *step) {
         uint64_t gap = code >> 1;
         PyObject *lists = NULL;
         if (gap > 0 && gap <= n - next)
-            lists = code & 1 ? get_lists_of(step, &last) : get_only_int(step, &last);
+            lists = code & 1 ? get_lists_of(step, &last)
+                             : group_of_one(step->module, get_id(step, &last), &looks);
         next += (size_t)gap;
         if (!lists) {
             step->in.bad = true;

@@ -75,27 +75,18 @@ static bool find_old_places(struct reply_base *base) {
     return true;
 }
 
-static size_t n_indices(const struct reply_base *base) {
-    return (size_t)PyBytes_GET_SIZE(base->indices) / sizeof(uint32_t);
-}
-
-static const uint32_t *indices_of(const struct reply_base *base) {
-    return (const uint32_t *)PyBytes_AS_STRING(base->indices);
-}
-
 /* The places of the keys of the dict that an edited one is described against. */
 static bool find_base_index_places(struct reply_base *base, struct slots *places) {
     if (!find_old_places(base))
         return false;
     const struct slots *old = &base->old_places;
-    if (!base->indices)
+    if (!base->order)
         return slots_copy(places, old) || out_of_memory() == FITS;
-    size_t n = n_indices(base);
-    if (!slots_resize(places, n))
+    const struct slots *indices = &base->order->indices;
+    if (!slots_resize(places, indices->n))
         return out_of_memory() == FITS;
-    const uint32_t *indices = indices_of(base);
-    for (size_t i = 0; i < n; i++)
-        places->at[i] = indices[i] < old->n ? old->at[indices[i]] : NO_PLACE;
+    for (size_t i = 0; i < indices->n; i++)
+        places->at[i] = old->at[indices->at[i]];
     return true;
 }
 
@@ -161,14 +152,14 @@ enum fit put_order(struct step *step, PyObject *value) {
 
 /* The base's keys in the order of its index, each with the int that says where it is. */
 static bool same_index(PyObject *dict, const struct reply_base *base) {
-    Py_ssize_t position = 0, n_keys = PyList_GET_SIZE(base->keys);
+    Py_ssize_t position = 0;
     PyObject *key, *value;
-    if (!base->indices || (size_t)PyDict_GET_SIZE(dict) != n_indices(base))
+    if (!base->order || (size_t)PyDict_GET_SIZE(dict) != base->order->indices.n)
         return false;
-    const uint32_t *indices = indices_of(base);
+    const uint32_t *indices = base->order->indices.at;
     for (size_t i = 0; PyDict_Next(dict, &position, &key, &value); i++) {
         int64_t at;
-        if (!int_of(value, &at) || at != indices[i] || at >= n_keys ||
+        if (!int_of(value, &at) || at != indices[i] ||
             PyList_GET_ITEM(base->keys, (Py_ssize_t)at) != key)
             return false;
     }
@@ -245,15 +236,14 @@ static PyObject *get_edited_keys(struct step *step) {
 
 PyObject *get_order(struct step *step) {
     struct reply_base *base = step->reply;
-    if (unpack_byte(&step->in) == ORDER_SAME) {
-        base->new_keys = Py_NewRef(base->keys);
-    } else {
-        base->new_keys = get_edited_keys(step);
-        base->changed = true;
-    }
+    base->changed = unpack_byte(&step->in) != ORDER_SAME;
+    base->new_keys = base->changed ? get_edited_keys(step) : Py_NewRef(base->keys);
     base->has_order = base->new_keys != NULL;
-    return base->has_order ? PyList_GetSlice(base->new_keys, 0, PyList_GET_SIZE(base->new_keys))
-                           : NULL;
+    if (!base->has_order)
+        return NULL;
+    if (!base->changed && base->order)
+        return give_list(&base->order->given_keys, base->keys);
+    return PyList_GetSlice(base->new_keys, 0, PyList_GET_SIZE(base->new_keys));
 }
 
 /* Where each scheduled key is among the reply's own, or NO_PLACE. */
@@ -286,7 +276,7 @@ static size_t keep_begin(struct step *step, PyObject *index, const struct slots 
     Py_ssize_t position = 0;
     PyObject *key, *value;
     size_t kept = 0;
-    for (size_t i = 0; PyDict_Next(step->reply->index, &position, &key, &value); i++) {
+    for (size_t i = 0; PyDict_Next(step->reply->order->index, &position, &key, &value); i++) {
         if (kept == to->n || i >= from->n || from->at[i] != to->at[kept]) {
             if (PyDict_DelItem(index, key) != 0)
                 return SIZE_MAX;
@@ -310,8 +300,9 @@ static PyObject *index_of(struct step *step, const struct slots *from, const str
             step->in.bad = true;
     if (step->in.bad)
         return NULL;
-    PyObject *index = base->index ? PyDict_Copy(base->index) : PyDict_New();
-    if (index && base->index)
+    PyObject *before = base->order ? base->order->index : NULL;
+    PyObject *index = before ? PyDict_Copy(before) : PyDict_New();
+    if (index && before)
         next = keep_begin(step, index, from, to, indices);
     for (; index && next < to->n; next++) {
         uint32_t place = to->at[next];
@@ -348,14 +339,17 @@ static PyObject *get_edited_index(struct step *step) {
 
 PyObject *get_index(struct step *step) {
     struct reply_base *base = step->reply;
+    struct reply_order *order = base->order;
     if (unpack_byte(&step->in) == ORDER_SAME) {
-        if (base->has_order && !base->changed)
-            base->new_index = Py_XNewRef(base->index);
+        if (order && order->index && base->has_order && !base->changed) {
+            base->has_index = true;
+            return give_dict(&order->given_index, order->index);
+        }
     } else if (base->has_order) {
         base->new_index = get_edited_index(step);
         base->changed = true;
+        base->has_index = base->new_index != NULL;
     }
-    base->has_index = base->new_index != NULL;
     if (base->has_index)
         return PyDict_Copy(base->new_index);
     step->in.bad = true;

@@ -38,9 +38,8 @@ static bool put_int_list(struct step *step, PyObject *list, enum code code, PyOb
     Py_ssize_t n = PyList_GET_SIZE(list);
     if (!ints_reserve(&step->actual, (size_t)n))
         return false;
-    for (Py_ssize_t i = 0; i < n; i++)
-        if (!int_of(PyList_GET_ITEM(list, i), &step->actual.at[i]))
-            return put_cold(step, value);
+    if (!ints_of(list, step->actual.at, n))
+        return put_cold(step, value);
     pack_byte(&step->out, (uint8_t)code);
     pack_varint(&step->out, (uint64_t)n);
     pack_ints(&step->out, step->actual.at, (size_t)n);

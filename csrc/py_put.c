@@ -4,38 +4,50 @@
 
 #include <string.h>
 
-static bool ints_of(PyObject *list, int64_t *values, Py_ssize_t n) {
-    for (Py_ssize_t i = 0; i < n; i++)
-        if (!int_of(PyList_GET_ITEM(list, i), &values[i]))
-            return false;
-    return true;
+/* Each row goes on by its step for as long as the list says so: for how many it does. */
+static size_t follow(const struct step *step, PyObject *list, int64_t *last, const int64_t *steps,
+                     uint64_t *digest) {
+    const uint32_t *slots = step->keys.at;
+    size_t i = 0, n = step->keys.n;
+    int64_t number;
+    for (; i < n; i++) {
+        uint32_t slot = slots[i];
+        int64_t value = next_value(last, steps, slot);
+        if (!int_of(PyList_GET_ITEM(list, (Py_ssize_t)i), &number) || number != value)
+            break;
+        last[slot] = value;
+        *digest += digest_cell(slot, value);
+    }
+    return i;
 }
 
-/* Whether each row has gone on by its step: the encoder's innermost loop. */
-static bool is_as_predicted(const struct step *step, PyObject *list, const int64_t *last,
-                            const int64_t *steps) {
-    const uint32_t *slots = step->keys.at;
-    Py_ssize_t n = (Py_ssize_t)step->keys.n;
-    int64_t number;
-    for (Py_ssize_t i = 0; i < n; i++)
-        if (!int_of(PyList_GET_ITEM(list, i), &number) ||
-            number != next_value(last, steps, slots[i]))
-            return false;
+/* All of a column as predicted, in one go: the encoder's innermost loop. If it is not, nothing has
+ * changed. */
+static bool put_predicted(struct step *step, PyObject *list, enum column column,
+                          const int64_t *steps) {
+    int64_t *last = step->rows->columns[column];
+    uint64_t digest = 0;
+    size_t followed = follow(step, list, last, steps, &digest);
+    if (followed < step->keys.n) {
+        while (followed-- > 0) {
+            uint32_t slot = step->keys.at[followed];
+            last[slot] = (int64_t)((uint64_t)last[slot] - (uint64_t)steps[slot]);
+        }
+        return false;
+    }
+    pack_byte(&step->out, 0);
+    step->digest += digest_column(column, digest);
     return true;
 }
 
 static enum fit put_column(struct step *step, PyObject *value, enum column column,
                            enum column step_column) {
     size_t n = step->keys.n;
-    const int64_t *last = step->rows->columns[column];
-    const int64_t *steps = step->rows->columns[step_column];
     if (!PyList_CheckExact(value) || (size_t)PyList_GET_SIZE(value) != n || n == 0)
         return UNFIT;
-    if (is_known_order(step) && is_as_predicted(step, value, last, steps)) {
-        pack_byte(&step->out, 0);
-        take_predicted(step, column, step_column);
+    if (is_known_order(step) &&
+        put_predicted(step, value, column, step->rows->columns[step_column]))
         return FITS;
-    }
     if (!ints_reserve(&step->actual, n) || !ints_reserve(&step->predicted, n))
         return FAILED;
     if (!ints_of(value, step->actual.at, (Py_ssize_t)n))
@@ -192,31 +204,6 @@ static enum fit put_groups(struct step *step, PyObject *value) {
 static enum fit put_group(struct step *step, PyObject *value) {
     int64_t last = 0;
     return put_lists_of(&step->out, value, &last);
-}
-
-enum fit put_lists(struct step *step, PyObject *value) {
-    if (!PyList_CheckExact(value) || PyList_GET_SIZE(value) == 0)
-        return UNFIT;
-    Py_ssize_t n = PyList_GET_SIZE(value);
-    size_t total = 0;
-    if (!ints_reserve(&step->predicted, (size_t)n) || !ints_reserve(&step->actual, (size_t)n))
-        return FAILED;
-    for (Py_ssize_t i = 0; i < n; i++) {
-        PyObject *list = PyList_GET_ITEM(value, i);
-        if (!PyList_CheckExact(list))
-            return UNFIT;
-        Py_ssize_t length = PyList_GET_SIZE(list);
-        if (!ints_reserve(&step->actual, total + (size_t)length))
-            return FAILED;
-        if (!ints_of(list, step->actual.at + total, length))
-            return UNFIT;
-        step->predicted.at[i] = length;
-        total += (size_t)length;
-    }
-    pack_varint(&step->out, (uint64_t)n);
-    pack_ints(&step->out, step->predicted.at, (size_t)n);
-    pack_ints(&step->out, step->actual.at, total);
-    return FITS;
 }
 
 put_function *const put_functions[N_FIELD_KINDS] = {

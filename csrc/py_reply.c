@@ -4,32 +4,69 @@
 
 #include <stdlib.h>
 
-static bool is_tuple(PyObject *object) {
-    if (!PyTuple_Check(object))
-        PyErr_SetString(PyExc_TypeError, "a base, and an order in it, is a tuple");
-    return PyTuple_Check(object);
+static int order_traverse(PyObject *object, visitproc visit, void *arg) {
+    struct reply_order *self = (struct reply_order *)object;
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(self->keys);
+    Py_VISIT(self->index);
+    Py_VISIT(self->given_keys.object);
+    Py_VISIT(self->given_index.object);
+    return 0;
+}
+
+static int order_clear(PyObject *object) {
+    struct reply_order *self = (struct reply_order *)object;
+    Py_CLEAR(self->given_keys.object);
+    Py_CLEAR(self->given_index.object);
+    return 0;
+}
+
+static void order_dealloc(PyObject *object) {
+    struct reply_order *self = (struct reply_order *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
+    order_clear(object);
+    Py_XDECREF(self->keys);
+    Py_XDECREF(self->index);
+    slots_free(&self->indices);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
+    Py_DECREF(type);
+}
+
+/* What a later reply may be against, or what this one was against. */
+static PyObject *next_order(struct module_state *module, struct reply_base *base) {
+    if (!base->has_order || !base->has_index || !base->changed)
+        return Py_NewRef(base->order ? (PyObject *)base->order : Py_None);
+    PyTypeObject *type = module->reply_order_type;
+    struct reply_order *order = (struct reply_order *)PyType_GenericAlloc(type, 0);
+    if (order) {
+        order->keys = Py_NewRef(base->new_keys);
+        order->index = Py_XNewRef(base->new_index);
+        order->indices = base->new_indices;
+        base->new_indices = (struct slots){0};
+        order->digest = base->digest;
+    }
+    return (PyObject *)order;
 }
 
 /* From (seed, scheduled, order): what both ends know of a request. */
-static bool read_base(struct reply_base *base, PyObject *tuple, uint64_t *seed) {
-    PyObject *number;
-    unsigned long long digest = 0;
-    if (!is_tuple(tuple) || !PyArg_ParseTuple(tuple, "O!O!O:base", &PyLong_Type, &number,
-                                              &PyList_Type, &base->scheduled, &base->order))
-        return false;
-    base->keys = base->scheduled;
-    if (base->order != Py_None &&
-        (!is_tuple(base->order) ||
-         !PyArg_ParseTuple(base->order, "O!SOK:order", &PyList_Type, &base->keys, &base->indices,
-                           &base->index, &digest)))
-        return false;
-    if (base->index == Py_None)
-        base->index = NULL;
-    if (base->index && !PyDict_CheckExact(base->index)) {
-        PyErr_SetString(PyExc_TypeError, "an order's index is a dict");
+static bool read_base(const struct module_state *module, struct reply_base *base, PyObject *tuple,
+                      uint64_t *seed) {
+    PyObject *number, *order;
+    if (!PyTuple_Check(tuple)) {
+        PyErr_SetString(PyExc_TypeError, "a base is a tuple");
         return false;
     }
-    *seed = digest_word(PyLong_AsUnsignedLongLong(number), digest);
+    if (!PyArg_ParseTuple(tuple, "O!O!O:base", &PyLong_Type, &number, &PyList_Type,
+                          &base->scheduled, &order))
+        return false;
+    if (order != Py_None && !Py_IS_TYPE(order, module->reply_order_type)) {
+        PyErr_SetString(PyExc_TypeError, "a base's order is a ReplyOrder or None");
+        return false;
+    }
+    base->order = order == Py_None ? NULL : (struct reply_order *)order;
+    base->keys = base->order ? base->order->keys : base->scheduled;
+    *seed = digest_word(PyLong_AsUnsignedLongLong(number), base->order ? base->order->digest : 0);
     base->digest = *seed;
     return !PyErr_Occurred();
 }
@@ -44,16 +81,6 @@ static void base_free(struct reply_base *base) {
     Py_CLEAR(base->new_index);
 }
 
-/* What a later reply may be against, or what this one was against. */
-static PyObject *next_order(const struct reply_base *base) {
-    if (!base->has_order || !base->has_index || !base->changed)
-        return Py_NewRef(base->order);
-    return Py_BuildValue("Oy#OK", base->new_keys, (const char *)base->new_indices.at,
-                         (Py_ssize_t)(base->new_indices.n * sizeof *base->new_indices.at),
-                         base->new_index ? base->new_index : Py_None,
-                         (unsigned long long)base->digest);
-}
-
 /* (record, base, dumps) -> (message, order) */
 PyObject *plan_encode(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
     const struct plan_object *plan = (const struct plan_object *)self;
@@ -63,15 +90,15 @@ PyObject *plan_encode(PyObject *self, PyObject *const *args, Py_ssize_t n_args) 
         PyErr_SetString(PyExc_TypeError, "encode_reply(record, base, dumps)");
         return NULL;
     }
-    if (!check_plan(plan, true) || !read_base(&base, args[1], &seed))
-        return NULL;
     struct step step = {.module = module_state_of(self), .reply = &base};
+    if (!check_plan(plan, true) || !read_base(step.module, &base, args[1], &seed))
+        return NULL;
     PyObject *message = NULL, *order = NULL, *result = NULL;
     put_head(&step);
     if (put_record(&step, plan, args[0]))
         message = put_end(&step, 0, 0, args[2], seed, &check);
     if (message)
-        order = next_order(&base);
+        order = next_order(step.module, &base);
     if (order)
         result = Py_BuildValue("OO", message, order);
     Py_XDECREF(message);
@@ -110,15 +137,16 @@ PyObject *plan_decode(PyObject *self, PyObject *const *args, Py_ssize_t n_args) 
         PyErr_SetString(PyExc_TypeError, "decode_reply(payload, base, loads)");
         return NULL;
     }
-    if (!check_plan((const struct plan_object *)self, true) || !read_base(&base, args[1], &seed) ||
+    struct step step = {.module = module_state_of(self), .reply = &base};
+    if (!check_plan((const struct plan_object *)self, true) ||
+        !read_base(step.module, &base, args[1], &seed) ||
         PyObject_GetBuffer(args[0], &message, PyBUF_SIMPLE))
         return NULL;
-    struct step step = {.module = module_state_of(self), .reply = &base};
     PyObject *order = NULL, *result = NULL;
     PyObject *record =
         read_reply((const struct plan_object *)self, &step, args[0], &message, seed, args[2]);
     if (record)
-        order = next_order(&base);
+        order = next_order(step.module, &base);
     if (order)
         result = Py_BuildValue("OO", record, order);
     Py_XDECREF(record);
@@ -128,3 +156,28 @@ PyObject *plan_decode(PyObject *self, PyObject *const *args, Py_ssize_t n_args) 
     PyBuffer_Release(&message);
     return result;
 }
+
+static PyObject *get_digest(PyObject *object, void *Py_UNUSED(closure)) {
+    return PyLong_FromUnsignedLongLong(((struct reply_order *)object)->digest);
+}
+
+static PyGetSetDef order_properties[] = {
+    {"digest", get_digest, NULL, NULL, NULL},
+    {0},
+};
+
+static PyType_Slot order_slots[] = {
+    {Py_tp_doc, "What a reply has said about its order; see _native.pyi."},
+    {Py_tp_dealloc, order_dealloc},
+    {Py_tp_traverse, order_traverse},
+    {Py_tp_clear, order_clear},
+    {Py_tp_getset, order_properties},
+    {0, NULL},
+};
+
+PyType_Spec reply_order_spec = {
+    .name = "mpspmd._native.ReplyOrder",
+    .basicsize = sizeof(struct reply_order),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = order_slots,
+};

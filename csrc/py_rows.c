@@ -49,6 +49,8 @@ static void order_clear(struct order *order) {
     order->epoch = 0;
     Py_CLEAR(order->keys);
     Py_CLEAR(order->counts);
+    Py_CLEAR(order->given_keys.object);
+    Py_CLEAR(order->given_counts.object);
 }
 
 bool rows_reset(struct rows *rows) {

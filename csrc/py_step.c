@@ -63,21 +63,6 @@ void predict(const struct step *step, int64_t *values, enum column column,
         values[i] = next_value(last, steps, step->keys.at[i]);
 }
 
-void take_predicted(struct step *step, enum column column, enum column step_column) {
-    int64_t *last = step->rows->columns[column];
-    const int64_t *steps = step->rows->columns[step_column];
-    const uint32_t *slots = step->keys.at;
-    size_t n = step->keys.n;
-    uint64_t digest = 0;
-    for (size_t i = 0; i < n; i++) {
-        uint32_t slot = slots[i];
-        int64_t value = next_value(last, steps, slot);
-        last[slot] = value;
-        digest += digest_cell(slot, value);
-    }
-    step->digest += (column + 3) * digest;
-}
-
 void take_changes(struct step *step, enum column column) {
     int64_t *last = step->rows->columns[column];
     int64_t *steps = step->rows->columns[COLUMN_TREND_STEP];
@@ -90,7 +75,7 @@ void take_changes(struct step *step, enum column column) {
         last[slot] = value;
         digest += digest_cell(slot, value);
     }
-    step->digest += (column + 3) * digest;
+    step->digest += digest_column(column, digest);
 }
 
 static void take_counts(struct step *step, struct order *order) {
@@ -104,6 +89,7 @@ static void take_counts(struct step *step, struct order *order) {
         digest += digest_cell(slot, count);
     }
     Py_CLEAR(order->counts);
+    Py_CLEAR(order->given_counts.object);
     order->total = (int64_t)total;
     order->digest = digest;
     order->epoch = rows->epoch;
@@ -121,7 +107,7 @@ struct order *finish_counts(struct step *step, bool same, bool changed) {
         take_counts(step, order);
     step->has_counts = true;
     step->total = order->total;
-    step->digest += 3 * order->digest;
+    step->digest += digest_column(COLUMN_COUNT, order->digest);
     return order;
 }
 

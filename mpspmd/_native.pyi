@@ -1,7 +1,7 @@
 """The ring, its waiting and the status page, in C. See csrc/README.md."""
 
 from collections.abc import Callable
-from typing import Any, TypedDict
+from typing import Any, TypedDict, final
 
 from typing_extensions import Buffer
 
@@ -227,8 +227,7 @@ FIELD_FINISHED: int
 FIELD_ORDER: int
 FIELD_INDEX: int
 
-_ReplyOrder = tuple[list[str], bytes, dict[str, int] | None, int]
-_ReplyBase = tuple[int, list[str], _ReplyOrder | None]
+_ReplyBase = tuple[int, list[str], ReplyOrder | None]
 _Dumps = Callable[[Any], bytes | list[Any]]
 _Loads = Callable[[Any, bool, int], Any]
 
@@ -250,10 +249,20 @@ class Plan:
     ) -> None: ...
     def encode_reply(
         self, record: Any, base: _ReplyBase, dumps: _Dumps, /
-    ) -> tuple[bytes | list[Any], _ReplyOrder | None]: ...
+    ) -> tuple[bytes | list[Any], ReplyOrder | None]: ...
     def decode_reply(
         self, payload: Buffer, base: _ReplyBase, loads: _Loads, /
-    ) -> tuple[Any, _ReplyOrder | None]: ...
+    ) -> tuple[Any, ReplyOrder | None]: ...
+
+@final
+class ReplyOrder:
+    """What a reply has said about the order of its keys: what a later one may be against.
+
+    Made by encode_reply() and decode_reply() only, and the same on both ends. Never changed.
+    """
+
+    @property
+    def digest(self) -> int: ...
 
 class DeltaEncoder:
     """One end of a delta codec. One thread at a time; RuntimeError when it is at work already."""

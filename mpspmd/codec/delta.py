@@ -17,13 +17,8 @@ from typing import Any, TypeAlias
 import msgspec
 
 from mpspmd import _native
+from mpspmd._native import ReplyOrder as ReplyOrder
 from mpspmd.codec.objects import Message, ObjectEncoder, Payload, decode
-
-ReplyOrder: TypeAlias = tuple[list[str], bytes, dict[str, int] | None, int]
-"""What a reply has said about the order of its keys; private to the codec, never changed.
-
-Its keys, the index's order, the index itself on the end that reads, a digest.
-"""
 
 ReplyBase: TypeAlias = tuple[int, list[str], ReplyOrder | None]
 """What both ends know of a request when it is answered: check, scheduled keys, an earlier order."""

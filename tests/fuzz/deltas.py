@@ -117,7 +117,7 @@ class Deltas:
                 return self._request(number, flags, fields)
             original, base = self._answers[number - len(self._requests) + 1]
             check, _, order = base
-            message = _replaced(original, flags, fields, _word(check, order[-1] if order else 0))
+            message = _replaced(original, flags, fields, _word(check, order.digest if order else 0))
             return _refuses(lambda: self._replies.decode(message, base))
 
     def _request(self, at: int, flags: int, fields: bytes) -> bool:
