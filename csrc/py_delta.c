@@ -240,33 +240,26 @@ static PyObject *decoder_decode(struct delta_object *self, PyObject *const *args
     return result;
 }
 
-static PyObject *get_check(struct delta_object *self, void *Py_UNUSED(closure)) {
-    return PyLong_FromUnsignedLongLong(self->check);
-}
-
-static PyObject *get_scheduled(struct delta_object *self, void *Py_UNUSED(closure)) {
-    return Py_NewRef(self->scheduled);
-}
-
 static Py_ssize_t delta_length(struct delta_object *self) {
     return PyDict_GET_SIZE(self->rows.slot_of);
+}
+
+/* (order) -> (check, scheduled, order) */
+static PyObject *delta_reply_base(struct delta_object *self, PyObject *order) {
+    return Py_BuildValue("KOO", (unsigned long long)self->check, self->scheduled, order);
 }
 
 static PyMethodDef encoder_methods[] = {
     {"encode", (PyCFunction)(void (*)(void))encoder_encode, METH_FASTCALL, NULL},
     {"sent", (PyCFunction)encoder_sent, METH_NOARGS, NULL},
     {"reset", (PyCFunction)encoder_reset, METH_NOARGS, NULL},
+    {"reply_base", (PyCFunction)delta_reply_base, METH_O, NULL},
     {0},
 };
 
 static PyMethodDef decoder_methods[] = {
     {"decode", (PyCFunction)(void (*)(void))decoder_decode, METH_FASTCALL, NULL},
-    {0},
-};
-
-static PyGetSetDef delta_properties[] = {
-    {"check", (getter)get_check, NULL, NULL, NULL},
-    {"scheduled", (getter)get_scheduled, NULL, NULL, NULL},
+    {"reply_base", (PyCFunction)delta_reply_base, METH_O, NULL},
     {0},
 };
 
@@ -275,7 +268,6 @@ static PyType_Slot encoder_slots[] = {
     {Py_tp_new, delta_new},
     {Py_tp_dealloc, delta_dealloc},
     {Py_tp_methods, encoder_methods},
-    {Py_tp_getset, delta_properties},
     {Py_sq_length, delta_length},
     {0, NULL},
 };
@@ -285,7 +277,6 @@ static PyType_Slot decoder_slots[] = {
     {Py_tp_new, delta_new},
     {Py_tp_dealloc, delta_dealloc},
     {Py_tp_methods, decoder_methods},
-    {Py_tp_getset, delta_properties},
     {Py_sq_length, delta_length},
     {0, NULL},
 };

@@ -1,7 +1,7 @@
 """The ring, its waiting and the status page, in C. See csrc/README.md."""
 
 from collections.abc import Callable
-from typing import Any, TypedDict, final
+from typing import Any, TypedDict, TypeVar, final
 
 from typing_extensions import Buffer
 
@@ -227,6 +227,7 @@ FIELD_FINISHED: int
 FIELD_ORDER: int
 FIELD_INDEX: int
 
+_Order = TypeVar("_Order")
 _ReplyBase = tuple[int, list[str], ReplyOrder | None]
 _Dumps = Callable[[Any], bytes | list[Any]]
 _Loads = Callable[[Any, bool, int], Any]
@@ -276,11 +277,8 @@ class DeltaEncoder:
     def sent(self) -> None:
         """The last message is on its way. Without this the next one is a key frame in its place."""
     def reset(self) -> None: ...
-    @property
-    def check(self) -> int: ...
-    @property
-    def scheduled(self) -> list[str]:
-        """The keys of the last message's counts. Not to be changed."""
+    def reply_base(self, order: _Order, /) -> tuple[int, list[str], _Order]:
+        """The check and the keys of the last message's counts, which are not to be changed."""
 
 class DeltaDecoder:
     """The other end."""
@@ -288,7 +286,4 @@ class DeltaDecoder:
     def __init__(self, plan: Plan) -> None: ...
     def __len__(self) -> int: ...
     def decode(self, payload: Buffer, loads: _Loads, /) -> tuple[Any, int, bytes, Any]: ...
-    @property
-    def check(self) -> int: ...
-    @property
-    def scheduled(self) -> list[str]: ...
+    def reply_base(self, order: _Order, /) -> tuple[int, list[str], _Order]: ...

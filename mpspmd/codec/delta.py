@@ -129,8 +129,15 @@ class DeltaEncoder:
     """The writing end. One thread at a time."""
 
     def __init__(self, request_plan: _native.Plan) -> None:
-        self._native = _native.DeltaEncoder(request_plan)
+        native = self._native = _native.DeltaEncoder(request_plan)
         self._dumps = ObjectEncoder().encode
+        # Bound once, since each is called for each step.
+        self.sent = native.sent
+        """The last message is on its way. Without this the next one is a key frame in its place."""
+        self.reset = native.reset
+        """Makes the next message a key frame, which needs nothing of what came before."""
+        self.reply_base = native.reply_base
+        """(order) -> what replies to the last message are encoded against, a ReplyBase."""
 
     def __len__(self) -> int:
         """How many rows are held."""
@@ -145,24 +152,14 @@ class DeltaEncoder:
         """
         return self._native.encode(record, note, label, extra, self._dumps)
 
-    def sent(self) -> None:
-        """The last message is on its way. Without this the next one is a key frame in its place."""
-        self._native.sent()
-
-    def reset(self) -> None:
-        """Makes the next message a key frame, which needs nothing of what came before."""
-        self._native.reset()
-
-    def reply_base(self, order: ReplyOrder | None) -> ReplyBase:
-        """What replies to the last message are encoded against."""
-        return self._native.check, self._native.scheduled, order
-
 
 class DeltaDecoder:
     """The reading end. One thread at a time."""
 
     def __init__(self, request_plan: _native.Plan) -> None:
-        self._native = _native.DeltaDecoder(request_plan)
+        native = self._native = _native.DeltaDecoder(request_plan)
+        self.reply_base = native.reply_base
+        """As the encoder's."""
 
     def __len__(self) -> int:
         return len(self._native)
@@ -174,9 +171,6 @@ class DeltaDecoder:
         can't be rebuilt; what follows can be decoded.
         """
         return self._native.decode(payload, _loads)
-
-    def reply_base(self, order: ReplyOrder | None) -> ReplyBase:
-        return self._native.check, self._native.scheduled, order
 
 
 class ReplyCodec:

@@ -26,6 +26,9 @@ Orders: TypeAlias = Mapping[int, ReplyOrder | None]
 _Base: TypeAlias = tuple[int, list[str], Orders]
 """What replies to a request are against: check, scheduled keys, earlier orders."""
 
+ReplyContext: TypeAlias = tuple[int, list[str], Orders, dict[int, ReplyOrder | None]]
+"""What the replies to one request are decoded against, and what each rank's has said."""
+
 _MAX_ORDERS = 64
 """How many replies a rank remembers that the engine hasn't said to have got."""
 
@@ -57,18 +60,6 @@ class StepCodec:
         return RankEnd(self)
 
 
-class ReplyContext:
-    """What the replies to one request are decoded against, and what they have said."""
-
-    __slots__ = ("check", "orders", "received", "scheduled")
-
-    def __init__(self, check: int, scheduled: list[str], orders: Orders) -> None:
-        self.check = check
-        self.scheduled = scheduled
-        self.orders = orders
-        self.received: dict[int, ReplyOrder | None] = {}
-
-
 class EngineEnd:
     """Encodes requests, in the sending thread; decodes replies, in whichever thread reads them."""
 
@@ -97,7 +88,7 @@ class EngineEnd:
         if not args or type(args[0]) is not self._class or not isinstance(method, str):
             return None
         numbers, extra = args[1:], None
-        if kwargs or (numbers and any(type(n) is not int or n.bit_length() > 62 for n in numbers)):
+        if kwargs or not _are_short_ints(numbers):
             numbers, extra = (), (args[1:], kwargs)
         replied, orders = self._newest
         message = self._encoder.encode(
@@ -106,13 +97,12 @@ class EngineEnd:
             _label((method, reply_ranks, numbers)),
             extra,
         )
-        check, scheduled, _ = self._encoder.reply_base(None)
-        self._current = (check, scheduled, orders)
+        self._current = self._encoder.reply_base(orders)
         return message
 
     def reply_context(self) -> ReplyContext:
         """For the request that was given to encode() last, whether or not it goes as a delta."""
-        return ReplyContext(*self._current)
+        return *self._current, {}
 
     def sent(self) -> None:
         """The message is on its way. If this isn't called, the ranks have never seen it."""
@@ -127,11 +117,21 @@ class EngineEnd:
         self, context: ReplyContext, step: int, rank: int, payload: Payload, n_asked: int
     ) -> Any:
         """A new object. `n_asked`: how many ranks reply to the request. CodecDesync, DecodeError."""
-        base = (context.check, context.scheduled, context.orders.get(rank))
-        value, context.received[rank] = self._replies.decode(payload, base)
-        if len(context.received) == n_asked and step > self._newest[0]:
-            self._newest = (step, context.received)
+        check, scheduled, orders, received = context
+        value, received[rank] = self._replies.decode(
+            payload, (check, scheduled, orders.get(rank))
+        )
+        if len(received) == n_asked and step > self._newest[0]:
+            self._newest = (step, received)
         return value
+
+
+def _are_short_ints(values: tuple[Any, ...]) -> bool:
+    """A loop, because all() and its generator take longer than the rest of a label."""
+    for value in values:  # noqa: SIM110
+        if type(value) is not int or value.bit_length() > 62:
+            return False
+    return True
 
 
 class RankEnd:
@@ -162,9 +162,12 @@ class RankEnd:
 
     def _acknowledged(self, step: int) -> ReplyOrder | None:
         """What this rank replied to a step; None if it wasn't asked."""
-        for older in [other for other in list(self._orders) if other < step]:
-            del self._orders[older]
-        return self._orders.get(step)
+        orders = self._orders
+        for older in list(orders):  # another thread may add to them
+            if older >= step:
+                break
+            del orders[older]
+        return orders.get(step)
 
     def encode_reply(self, step: int, value: Any, base: ReplyBase | None) -> Message | None:
         """A message, or None if this isn't a reply that goes as a delta. EncodeError."""

@@ -55,7 +55,8 @@ class Call:
         if error is not None:
             self.error = error
         self.done = True
-        self.tell()
+        if self.future is not None:  # else whoever makes one looks whether the call is done
+            self.tell()
 
     def tell(self) -> None:
         """The future, if there is one, that the call is done: once, by whoever takes it away.

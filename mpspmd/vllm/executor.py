@@ -65,6 +65,9 @@ _START_METHODS = frozenset(
 """What leaves the ranks in different states when it fails on some of them."""
 
 
+_NO_AGGREGATORS: Aggregators = []
+
+
 class MpSpmdExecutor(Executor):
     """All workers are ranks of an `mpspmd.Engine`; this process holds none of them."""
 
@@ -205,8 +208,10 @@ class MpSpmdExecutor(Executor):
         return True
 
     def _aggregators(self) -> Aggregators:
-        both = self.kv_output_aggregator, self.ec_output_aggregator
-        return [each for each in both if each is not None]
+        kv, ec = self.kv_output_aggregator, self.ec_output_aggregator
+        if kv is None and ec is None:
+            return _NO_AGGREGATORS
+        return [each for each in (kv, ec) if each is not None]
 
 
 def _tell_cause(error: BaseException) -> None:
