@@ -118,9 +118,7 @@ class EngineEnd:
     ) -> Any:
         """A new object. `n_asked`: how many ranks reply to the request. CodecDesync, DecodeError."""
         check, scheduled, orders, received = context
-        value, received[rank] = self._replies.decode(
-            payload, (check, scheduled, orders.get(rank))
-        )
+        value, received[rank] = self._replies.decode(payload, (check, scheduled, orders.get(rank)))
         if len(received) == n_asked and step > self._newest[0]:
             self._newest = (step, received)
         return value
