@@ -89,7 +89,7 @@ int64_t rows_add(struct rows *rows, PyObject *key);
 bool rows_end(struct rows *rows, uint32_t slot);
 bool rows_alive(const struct rows *rows, const struct slots *slots);
 PyObject *rows_keys(const struct rows *rows, const struct slots *slots); /* a new list */
-/* The order becomes the newest; `keep` is its place among the others, or -1 for a new one. */
+/* The order becomes the newest; `place` is its place among the others, or -1 for a new one. */
 struct order *rows_remember(struct rows *rows, const struct slots *slots, int place);
 
 struct ints {
@@ -142,9 +142,9 @@ struct reply_base {
     PyObject *scheduled;       /* list: keys of the request that is answered */
     struct reply_order *order; /* an earlier reply's, or NULL */
     PyObject *keys;            /* its own; without an order `scheduled` */
-    PyObject *own;             /* once places are asked for, `scheduled` is this copy of it, and */
-    uint32_t *homes;           /* a table of places by their keys' hashes, */
-    size_t mask;               /* whose size is this + 1 */
+    PyObject *own;   /* `scheduled` is this copy of the caller's, once it is looked at or kept */
+    uint32_t *homes; /* once places are asked for, a table of them by their keys' hashes, */
+    size_t mask;     /* whose size is this + 1 */
     struct slots old_places, new_places; /* of `keys` and `new_keys`, once they are asked for */
     PyObject *new_keys, *new_index;      /* what this reply says, */
     struct slots new_indices;
@@ -173,6 +173,10 @@ struct step {
 
 void step_free(struct step *step);
 
+/* From now on `scheduled` is nobody else's: somebody's code, called between two fields or later,
+ * may change the caller's. */
+bool own_scheduled(struct reply_base *base);
+
 /* What the counted rows' counts were. */
 void last_counts(const struct step *step, int64_t *values);
 /* KEYS are a remembered order, which was a dict's: no key comes twice, and a column that is as
@@ -188,7 +192,9 @@ static inline int64_t next_value(const int64_t *last, const int64_t *steps, uint
 void predict(const struct step *step, int64_t *values, enum column column, enum column step_column);
 /* A column's new values, in step->actual. */
 void take_changes(struct step *step, enum column column);
-/* COUNTS' keys are edits of KEYS, or if there are none, of the newest order. */
+/* COUNTS' keys are edits of KEYS, or if there are none, of the newest order. Its place among the
+ * remembered ones, or -1. */
+int counts_place(const struct step *step);
 const struct slots *counts_base(const struct step *step);
 /* COUNTS are in step->counted and step->actual. `same`: their keys are the base's. `changed`: not
  * all of them are what they were. */

@@ -1,4 +1,5 @@
-/* Reading the fields of a request: the mirror image of py_put.c. Everything handed out is new. */
+/* Reading the fields of a request: the mirror image of py_put.c. What is handed out is nobody
+ * else's. */
 #include "delta.h"
 
 #include <string.h>
@@ -105,7 +106,9 @@ static PyObject *get_counts(struct step *step) {
     if (!get_unknown(step))
         return NULL;
     bool same = unpack_edits(&step->in, counts_base(step), &step->counted);
-    bool known = same && (step->keys.n > 0 || rows->orders[0]->keys);
+    /* An order whose rows have ended since, by a plan that says so in between, has no keys. */
+    int place = same ? counts_place(step) : -1;
+    bool known = place >= 0 && rows->orders[place]->keys;
     if (step->in.bad || (!known && !rows_alive(rows, &step->counted)))
         return bad(step);
     size_t n = step->counted.n;

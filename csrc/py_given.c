@@ -1,4 +1,6 @@
-/* What is handed out again, because whoever had it has let go of it: to the next one it is new. */
+/* What is handed out again, because whoever had it has let go of it: to the next one it is new.
+ *
+ * What a user has put into it stays until it is looked at for the next message. */
 #include "delta.h"
 
 /* A list of one int; or a tuple of such a list, which can't be changed but by its list. */

@@ -15,6 +15,8 @@ static bool are_ones(PyObject *lists, int64_t *ints, Py_ssize_t n) {
 /* All ints one after the other into step->actual, and each list's length into step->predicted. */
 static enum fit read_lists(struct step *step, PyObject *lists, Py_ssize_t n, size_t *total) {
     *total = 0;
+    if (!ints_reserve(&step->predicted, (size_t)n))
+        return FAILED;
     for (Py_ssize_t i = 0; i < n; i++) {
         PyObject *list = PyList_GET_ITEM(lists, i);
         if (!PyList_CheckExact(list))
@@ -35,7 +37,7 @@ enum fit put_lists(struct step *step, PyObject *value) {
         return UNFIT;
     Py_ssize_t n = PyList_GET_SIZE(value);
     size_t total = (size_t)n;
-    if (!ints_reserve(&step->predicted, (size_t)n) || !ints_reserve(&step->actual, (size_t)n))
+    if (!ints_reserve(&step->actual, (size_t)n))
         return FAILED;
     pack_varint(&step->out, (uint64_t)n);
     if (are_ones(value, step->actual.at, n)) {

@@ -29,17 +29,23 @@ static uint32_t *home_of(const struct reply_base *base, PyObject *key) {
     }
 }
 
+bool own_scheduled(struct reply_base *base) {
+    if (base->own)
+        return true;
+    base->own = PyList_GetSlice(base->scheduled, 0, PyList_GET_SIZE(base->scheduled));
+    if (base->own)
+        base->scheduled = base->own;
+    return base->own != NULL;
+}
+
 /* A table by the keys' hashes, half of it free at least. A dict takes several times as long to
  * make, and this is made for every reply whose order is new. */
 static bool find_homes(struct reply_base *base) {
     size_t size = 16;
     if (base->homes)
         return true;
-    /* From here on its own: somebody's code, called between two fields, may change the caller's. */
-    base->own = PyList_GetSlice(base->scheduled, 0, PyList_GET_SIZE(base->scheduled));
-    if (!base->own)
+    if (!own_scheduled(base))
         return false;
-    base->scheduled = base->own;
     Py_ssize_t n = PyList_GET_SIZE(base->scheduled);
     while (size < 2 * (size_t)n)
         size *= 2;
@@ -341,17 +347,16 @@ PyObject *get_index(struct step *step) {
     struct reply_base *base = step->reply;
     struct reply_order *order = base->order;
     if (unpack_byte(&step->in) == ORDER_SAME) {
-        if (order && order->index && base->has_order && !base->changed) {
-            base->has_index = true;
+        base->has_index = order && order->index && base->has_order && !base->changed;
+        if (base->has_index)
             return give_dict(&order->given_index, order->index);
-        }
     } else if (base->has_order) {
-        base->new_index = get_edited_index(step);
         base->changed = true;
+        base->new_index = get_edited_index(step);
         base->has_index = base->new_index != NULL;
+        if (base->has_index)
+            return PyDict_Copy(base->new_index);
     }
-    if (base->has_index)
-        return PyDict_Copy(base->new_index);
     step->in.bad = true;
     return NULL;
 }

@@ -65,10 +65,12 @@ static bool read_base(const struct module_state *module, struct reply_base *base
         return false;
     }
     base->order = order == Py_None ? NULL : (struct reply_order *)order;
-    base->keys = base->order ? base->order->keys : base->scheduled;
     *seed = digest_word(PyLong_AsUnsignedLongLong(number), base->order ? base->order->digest : 0);
     base->digest = *seed;
-    return !PyErr_Occurred();
+    if (PyErr_Occurred() || (!base->order && !own_scheduled(base)))
+        return false;
+    base->keys = base->order ? base->order->keys : base->scheduled;
+    return true;
 }
 
 static void base_free(struct reply_base *base) {
@@ -140,8 +142,10 @@ PyObject *plan_decode(PyObject *self, PyObject *const *args, Py_ssize_t n_args) 
     struct step step = {.module = module_state_of(self), .reply = &base};
     if (!check_plan((const struct plan_object *)self, true) ||
         !read_base(step.module, &base, args[1], &seed) ||
-        PyObject_GetBuffer(args[0], &message, PyBUF_SIMPLE))
+        PyObject_GetBuffer(args[0], &message, PyBUF_SIMPLE)) {
+        base_free(&base);
         return NULL;
+    }
     PyObject *order = NULL, *result = NULL;
     PyObject *record =
         read_reply((const struct plan_object *)self, &step, args[0], &message, seed, args[2]);

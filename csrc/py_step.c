@@ -46,6 +46,10 @@ void step_free(struct step *step) {
     Py_CLEAR(step->cold);
 }
 
+int counts_place(const struct step *step) {
+    return step->keys.n > 0 ? step->keys_place : 0;
+}
+
 const struct slots *counts_base(const struct step *step) {
     return step->keys.n > 0 ? &step->keys : &step->rows->orders[0]->slots;
 }
@@ -96,10 +100,7 @@ static void take_counts(struct step *step, struct order *order) {
 }
 
 struct order *finish_counts(struct step *step, bool same, bool changed) {
-    int place = -1;
-    if (same)
-        place = step->keys.n > 0 ? step->keys_place : 0;
-    struct order *order = rows_remember(step->rows, &step->counted, place);
+    struct order *order = rows_remember(step->rows, &step->counted, same ? counts_place(step) : -1);
     if (!order)
         return NULL;
     step->rows->epoch += changed;

@@ -164,7 +164,7 @@ class RankEnd:
         for older in list(orders):  # another thread may add to them
             if older >= step:
                 break
-            del orders[older]
+            orders.pop(older, None)
         return orders.get(step)
 
     def encode_reply(self, step: int, value: Any, base: ReplyBase | None) -> Message | None:
@@ -173,6 +173,6 @@ class RankEnd:
             return None
         message, order = self._replies.encode(value, base)
         self._orders[step] = order
-        if len(self._orders) > _MAX_ORDERS:
-            del self._orders[next(iter(self._orders))]
+        for older in list(self._orders)[:-_MAX_ORDERS]:
+            self._orders.pop(older, None)
         return message

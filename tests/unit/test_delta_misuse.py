@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import pickle
 import sys
@@ -16,6 +17,7 @@ import pytest
 from mpspmd import _native
 from mpspmd.codec.delta import DeltaDecoder, DeltaEncoder, Kind, ReplyCodec, ReplyOrder, plan
 from mpspmd.codec.objects import ObjectEncoder, decode
+from mpspmd.errors import CodecDesync
 
 
 @dataclass
@@ -201,6 +203,24 @@ class TestPlans:
             encoder.sent()
             assert encoder.reply_base(None) == decoder.reply_base(None)
 
+    def test_rows_that_only_one_end_takes_to_have_ended_before_the_counts(self) -> None:
+        @dataclass
+        class Mixed:
+            keys: Any
+            inner: One
+            counts: Any
+
+        def how(kind: Kind) -> _native.Plan:
+            inner = plan(One, {"a": kind})
+            return plan(Mixed, {"keys": Kind.KEYS, "inner": inner, "counts": Kind.COUNTS})
+
+        encoder, decoder = DeltaEncoder(how(Kind.KEYSET)), DeltaDecoder(how(Kind.FINISHED))
+        for ended in (set(), set(), {"a"}):
+            message = encoder.encode(Mixed(["a", "b"], One(ended), {"a": 1, "b": 1}))
+            encoder.sent()
+            with pytest.raises(CodecDesync) if ended else contextlib.nullcontext():
+                decoder.decode(message)  # type: ignore[arg-type]
+
     def test_a_plan_for_replies_is_none_for_requests_and_the_other_way_round(self) -> None:
         with pytest.raises(ValueError, match="one for replies"):
             DeltaEncoder(plan(One, {"a": Kind.ORDER}))
@@ -331,6 +351,17 @@ class TestReplies:
             self.how(Two).encode_reply(Two([], {}), base, dumps)
         with pytest.raises(TypeError, match=r"tuple|ReplyOrder"):
             self.how(Two).decode_reply(b"", base, loads)
+
+    def test_scheduled_keys_that_change_when_a_reply_has_been_against_them(self) -> None:
+        how, keys = self.how(Two), ["a", "b", "c"]
+        record = Two(list(keys), {key: at for at, key in enumerate(keys)})
+        sent_to, came_to = list(keys), list(keys)
+        message, sent = how.encode_reply(record, (1, sent_to, None), dumps)
+        _, came = how.decode_reply(message, (1, came_to, None), loads)
+        sent_to.clear()
+        came_to[1:] = ["x"]
+        message, _ = how.encode_reply(record, (1, keys, sent), dumps)
+        assert how.decode_reply(message, (1, keys, came), loads)[0] == record
 
     def test_an_order_that_somebody_makes(self) -> None:
         with pytest.raises(TypeError):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -174,3 +176,14 @@ def test_the_end_of_what_a_user_has_left_may_decode_replies_itself() -> None:
         outer.keys.clear()
         assert_same(pair.sent(), within[-1])
     assert len(within) == 20
+
+
+@BOTH
+def test_what_was_handed_out_keeps_nothing_alive_that_refers_to_its_codec(ends: type) -> None:
+    pair = settled(ends)
+    got = pair.carry()
+    keys_of(got).append(pair)
+    gone = weakref.ref(pair)
+    del pair, got
+    gc.collect()
+    assert gone() is None
