@@ -219,11 +219,10 @@ enum fit put_unknown(struct step *step, PyObject *list, const struct slots *orde
                      struct slots *slots);
 get_function get_order, get_index, get_lists, get_tails, get_tokens;
 
-/* A list of one int, which it steals (NULL if that is NULL), and a tuple of such a list. After so
- * many looks for one that nobody has any more, it is a new one: a thousand new ones a step take
- * longer to make than the rest of a reply, and wake the garbage collector. */
+/* A list of one int, which it steals; NULL if that is NULL. After so many looks for one that nobody
+ * has any more, it is a new one: a thousand new ones a step take longer to make than the rest of a
+ * reply, and wake the garbage collector. */
 PyObject *list_of_one(struct module_state *module, PyObject *number, size_t *looks);
-PyObject *group_of_one(struct module_state *module, PyObject *number, size_t *looks);
 /* A copy, or if the last one has come back as it was, that. */
 PyObject *give_list(struct given *given, PyObject *list);
 PyObject *give_dict(struct given *given, PyObject *dict);

@@ -170,9 +170,8 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(state->encoder_type);
     Py_VISIT(state->decoder_type);
     Py_VISIT(state->reply_order_type);
-    int stopped = visit_spare_objects(&state->spare_lists, visit, arg);
-    if (stopped || (stopped = visit_spare_objects(&state->spare_groups, visit, arg)))
-        return stopped;
+    for (size_t i = 0; i < state->spare_lists.n; i++)
+        Py_VISIT(state->spare_lists.lists[i]);
     Py_VISIT(state->codec_desync);
     Py_VISIT(state->channel_closed);
     Py_VISIT(state->channel_poisoned);
@@ -195,8 +194,7 @@ static int module_clear(PyObject *module) {
     Py_CLEAR(state->decoder_type);
     Py_CLEAR(state->reply_order_type);
     Py_CLEAR(state->codec_desync);
-    free_spare_objects(&state->spare_lists);
-    free_spare_objects(&state->spare_groups);
+    free_spare_lists(&state->spare_lists);
     free_shared_ints(state);
     Py_CLEAR(state->channel_closed);
     Py_CLEAR(state->channel_poisoned);

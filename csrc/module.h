@@ -14,7 +14,7 @@ enum {
     LARGE_BYTES = 64 * 1024, /* copying so much is done without the GIL */
     SMALL_BYTES = 4 * 1024,  /* a record of up to this is copied, so that it is free at once */
     IDLE_BLOCKS = 16,
-    SPARE_OBJECTS = 4096,
+    SPARE_LISTS = 4096,
 };
 
 extern struct PyModuleDef native_module;
@@ -28,9 +28,9 @@ struct idle_blocks {
     size_t n, bytes;
 };
 
-/* What py_given.c has given out, and may give out again. */
-struct spare_objects {
-    PyObject *objects[SPARE_OBJECTS];
+/* Lists that py_given.c has given out, and may give out again. */
+struct spare_lists {
+    PyObject *lists[SPARE_LISTS];
     size_t n, next;
 };
 
@@ -40,7 +40,7 @@ struct module_state {
     PyTypeObject *plan_type, *encoder_type, *decoder_type, *reply_order_type;
     PyObject *channel_closed, *channel_poisoned, *channel_corrupt, *channel_error, *codec_desync;
     struct idle_blocks idle_blocks;
-    struct spare_objects spare_lists, spare_groups;
+    struct spare_lists spare_lists;
     PyObject **ints; /* int objects from 0 on, made when they are first used */
 };
 
@@ -54,8 +54,7 @@ extern PyType_Spec ring_spec, writer_spec, inbox_spec, page_spec, line_spec, lif
 extern PyType_Spec plan_spec, encoder_spec, decoder_spec, reply_order_spec;
 
 void free_shared_ints(struct module_state *module);
-void free_spare_objects(struct spare_objects *spare);
-int visit_spare_objects(const struct spare_objects *spare, visitproc visit, void *arg);
+void free_spare_lists(struct spare_lists *spare);
 
 static inline void replace_object(PyObject **place, PyObject *object) {
     PyObject *old = *place;

@@ -134,6 +134,13 @@ static PyObject *get_id(struct step *step, int64_t *last) {
     return PyLong_FromLong(*last); /* seldom the same: a new int lies in warmer memory */
 }
 
+static PyObject *get_only_int(struct step *step, int64_t *last, size_t *looks) {
+    PyObject *list = list_of_one(step->module, get_id(step, last), looks);
+    PyObject *lists = list ? PyTuple_Pack(1, list) : NULL;
+    Py_XDECREF(list);
+    return lists;
+}
+
 static PyObject *get_lists_of(struct step *step, int64_t *last) {
     size_t n_lists = unpack_length(&step->in);
     if (n_lists > (size_t)(step->in.end - step->in.at))
@@ -182,8 +189,7 @@ static PyObject *get_groups(struct step *step) {
         uint64_t gap = code >> 1;
         PyObject *lists = NULL;
         if (gap > 0 && gap <= n - next)
-            lists = code & 1 ? get_lists_of(step, &last)
-                             : group_of_one(step->module, get_id(step, &last), &looks);
+            lists = code & 1 ? get_lists_of(step, &last) : get_only_int(step, &last, &looks);
         next += (size_t)gap;
         if (!lists) {
             step->in.bad = true;

@@ -3,91 +3,46 @@
  * What a user has put into it stays until it is looked at for the next message. */
 #include "delta.h"
 
-/* A list of one int; or a tuple of such a list, which can't be changed but by its list. */
-static PyObject *list_within(PyObject *object) {
-    return PyTuple_CheckExact(object) ? PyTuple_GET_ITEM(object, 0) : object;
-}
-
-static bool is_unused(PyObject *list) {
-    return Py_REFCNT(list) == 1 && PyList_GET_SIZE(list) == 1 &&
-           PyLong_CheckExact(PyList_GET_ITEM(list, 0));
-}
-
-/* One that is free, after at most `*looks` looks; where the last search ended, the oldest are. */
-static PyObject *spare_object(struct spare_objects *spare, size_t *looks) {
+/* A list that is free, after at most `*looks` looks; where the last search ended, the oldest are.
+ */
+static PyObject *spare_list(struct spare_lists *spare, size_t *looks) {
     while (*looks > 0 && spare->n > 0) {
         --*looks;
         size_t at = spare->next < spare->n ? spare->next : 0;
-        PyObject *object = spare->objects[at];
+        PyObject *list = spare->lists[at];
         spare->next = at + 1;
-        if (Py_REFCNT(object) > 1)
+        if (Py_REFCNT(list) > 1)
             continue;
-        if (is_unused(list_within(object)))
-            return Py_NewRef(object);
-        /* Its last user has kept its list, or left something else in it, whose end may do
-         * anything. */
-        spare->objects[at] = spare->objects[--spare->n];
-        Py_DECREF(object);
+        if (PyList_GET_SIZE(list) == 1 && PyLong_CheckExact(PyList_GET_ITEM(list, 0)))
+            return Py_NewRef(list);
+        /* Its last user has left something else in it, whose end may do anything. */
+        spare->lists[at] = spare->lists[--spare->n];
+        Py_DECREF(list);
     }
     return NULL;
 }
 
-static void keep_spare(struct spare_objects *spare, PyObject *object) {
-    if (spare->n < SPARE_OBJECTS)
-        spare->objects[spare->n++] = Py_NewRef(object);
-}
-
-static PyObject *new_list(PyObject *number) {
-    PyObject *list = PyList_New(1);
+PyObject *list_of_one(struct module_state *module, PyObject *number, size_t *looks) {
+    struct spare_lists *spare = &module->spare_lists;
+    PyObject *list = number ? spare_list(spare, looks) : NULL;
+    if (list) {
+        Py_DECREF(PyList_GET_ITEM(list, 0));
+    } else if (number && (list = PyList_New(1))) {
+        if (spare->n < SPARE_LISTS)
+            spare->lists[spare->n++] = Py_NewRef(list);
+    }
     if (list)
-        PyList_SET_ITEM(list, 0, Py_NewRef(number));
+        PyList_SET_ITEM(list, 0, number);
+    else
+        Py_XDECREF(number);
     return list;
 }
 
-static PyObject *new_group(PyObject *number) {
-    PyObject *list = new_list(number);
-    PyObject *group = list ? PyTuple_Pack(1, list) : NULL;
-    Py_XDECREF(list);
-    return group;
-}
-
-static inline PyObject *object_of_one(struct spare_objects *spare, PyObject *number, size_t *looks,
-                                      PyObject *make(PyObject *)) {
-    if (!number)
-        return NULL;
-    PyObject *object = spare_object(spare, looks);
-    if (object) {
-        PyObject *list = list_within(object), *old = PyList_GET_ITEM(list, 0);
-        PyList_SET_ITEM(list, 0, number);
-        Py_DECREF(old);
-        return object;
-    }
-    object = make(number);
-    Py_DECREF(number);
-    if (object)
-        keep_spare(spare, object);
-    return object;
-}
-
-PyObject *list_of_one(struct module_state *module, PyObject *number, size_t *looks) {
-    return object_of_one(&module->spare_lists, number, looks, new_list);
-}
-
-PyObject *group_of_one(struct module_state *module, PyObject *number, size_t *looks) {
-    return object_of_one(&module->spare_groups, number, looks, new_group);
-}
-
-void free_spare_objects(struct spare_objects *spare) {
+void free_spare_lists(struct spare_lists *spare) {
     while (spare->n > 0) {
-        PyObject *object = spare->objects[--spare->n];
-        Py_DECREF(object);
+        PyObject *list = spare->lists[--spare->n];
+        Py_DECREF(list);
     }
-}
-
-int visit_spare_objects(const struct spare_objects *spare, visitproc visit, void *arg) {
-    for (size_t i = 0; i < spare->n; i++)
-        Py_VISIT(spare->objects[i]);
-    return 0;
 }
 
 /* CPython 3.11 to 3.13 give a dict another number with each change of it: no two of them, of all
