@@ -50,6 +50,7 @@ static PyObject *get_predicted(struct step *step, enum column column, const int6
     const uint32_t *slots = step->keys.at;
     Py_ssize_t n = (Py_ssize_t)step->keys.n;
     struct module_state *module = step->module;
+    PyObject *const *shared = module->ints; /* may be NULL */
     uint64_t digest = 0;
     PyObject *list = PyList_New(n), *number = list;
     for (Py_ssize_t i = 0; i < n && number; i++) {
@@ -57,7 +58,10 @@ static PyObject *get_predicted(struct step *step, enum column column, const int6
         int64_t value = next_value(last, steps, slot);
         last[slot] = value;
         digest += digest_cell(slot, value);
-        number = int_object(module, value);
+        if (shared && (uint64_t)value < N_SHARED_INTS && shared[value])
+            number = Py_NewRef(shared[value]);
+        else
+            number = int_object(module, value);
         PyList_SET_ITEM(list, i, number);
     }
     if (!number)
