@@ -58,6 +58,7 @@ static PyObject *get_predicted(struct step *step, enum column column, const int6
         int64_t value = next_value(last, steps, slot);
         last[slot] = value;
         digest += digest_cell(slot, value);
+        /* As int_object() does it, whose table is looked up once. */
         if (shared && (uint64_t)value < N_SHARED_INTS && shared[value])
             number = Py_NewRef(shared[value]);
         else
