@@ -149,6 +149,7 @@ static int module_exec(PyObject *module) {
              PyModule_AddIntConstant(module, "WAIT_YIELD", WAIT_YIELD) ||
              PyModule_AddIntConstant(module, "WAIT_PARK", WAIT_PARK) ||
              PyModule_AddIntConstant(module, "WAIT_AWAKE", WAIT_AWAKE) ||
+             PyModule_AddIntConstant(module, "KIND_PACKED", KIND_PACKED) ||
              PyModule_AddIntConstant(module, "PHASE_LOADING", PHASE_LOADING) ||
              PyModule_AddIntConstant(module, "PHASE_WAITING", PHASE_WAITING) ||
              PyModule_AddIntConstant(module, "PHASE_DECODING", PHASE_DECODING) ||

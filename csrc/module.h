@@ -15,6 +15,7 @@ enum {
     SMALL_BYTES = 4 * 1024,  /* a record of up to this is copied, so that it is free at once */
     IDLE_BLOCKS = 16,
     SPARE_LISTS = 4096,
+    KIND_PACKED = 0x2000, /* in a message's kind: it is a packed value, and recv() unpacks it */
 };
 
 extern struct PyModuleDef native_module;
@@ -102,6 +103,13 @@ struct inbox_object {
     struct strategy strategy;
 };
 
+/* py_pack.c: bytes that a plain value takes, or -1 for any other; the writing of one that has been
+ * measured; and one anew, or NotImplemented for bytes that aren't packed, or NULL and ValueError.
+ */
+Py_ssize_t packed_size(PyObject *value);
+void pack_into(void *memory, PyObject *value);
+PyObject *unpack_from(const void *bytes, size_t length);
+
 /* A block of `length` bytes, and where they are. What is in them is left over from somebody. */
 PyObject *block_new(struct module_state *state, size_t length, char **memory);
 
@@ -132,5 +140,9 @@ struct wait_counts wait_counts_of(struct status_line *line, _Atomic uint64_t *ow
 
 /* True when a record, an interrupt or the end of a ring is there for recv(). */
 bool inbox_readable(struct inbox_object *inbox);
+
+/* The message that message_receive() has found in ring `i`, as what recv() returns. NULL with an
+ * exception set. */
+PyObject *inbox_take(struct inbox_object *inbox, Py_ssize_t i);
 
 #endif

@@ -151,63 +151,6 @@ static enum ring_result receive(struct inbox_object *self, Py_ssize_t i, bool *f
     }
 }
 
-static PyObject *take_payload(struct inbox_object *self, Py_ssize_t i, uint16_t *kind,
-                              uint64_t *tag, uint64_t *bytes) {
-    struct incoming *message = &self->messages[i];
-    if (message_take(message)) {
-        PyObject *payload = self->buffers[i];
-        self->buffers[i] = NULL;
-        *kind = message->kind;
-        *tag = message->tag;
-        *bytes = message->total;
-        return payload;
-    }
-    *kind = message->record.header.kind;
-    *tag = message->record.header.tag;
-    *bytes = message->record.header.length;
-    if (*bytes <= SMALL_BYTES) {
-        PyObject *payload =
-            PyBytes_FromStringAndSize((const char *)message->record.payload, (Py_ssize_t)*bytes);
-        if (payload)
-            ring_release(&self->readers[i], &message->record);
-        return payload;
-    }
-    self->current = i;
-    PyObject *view = PyMemoryView_FromObject((PyObject *)self);
-    if (!view)
-        self->current = -1;
-    return view;
-}
-
-static PyObject *make_result(struct inbox_object *self, Py_ssize_t i) {
-    uint16_t kind;
-    uint64_t tag, bytes;
-    PyObject *payload = take_payload(self, i, &kind, &tag, &bytes);
-    if (!payload)
-        return NULL;
-    if (self->line) {
-        status_add(&self->line->bytes_in, bytes);
-        status_add(&self->line->requests, 1);
-    }
-    self->next = i + 1 < self->n_rings ? i + 1 : 0;
-    PyObject *ring = PyLong_FromSsize_t(i), *number = PyLong_FromUnsignedLong(kind);
-    PyObject *step = PyLong_FromUnsignedLongLong(tag), *result = PyTuple_New(4);
-    if (!ring || !number || !step || !result) {
-        Py_XDECREF(ring);
-        Py_XDECREF(number);
-        Py_XDECREF(step);
-        Py_XDECREF(result);
-        Py_DECREF(payload);
-        self->current = -1; /* what is read in place can be read again */
-        return NULL;
-    }
-    PyTuple_SET_ITEM(result, 0, ring);
-    PyTuple_SET_ITEM(result, 1, number);
-    PyTuple_SET_ITEM(result, 2, step);
-    PyTuple_SET_ITEM(result, 3, payload);
-    return result;
-}
-
 static PyObject *raise_corrupt(struct inbox_object *self, Py_ssize_t i) {
     const struct ring_reader *reader = &self->readers[i];
     const struct record_header *header = &self->messages[i].record.header;
@@ -233,7 +176,7 @@ static PyObject *look(struct inbox_object *self) {
         if (failed)
             return NULL;
         if (result == RING_OK)
-            return make_result(self, i);
+            return inbox_take(self, i);
         if (result == RING_CORRUPT)
             return raise_corrupt(self, i);
         if (result == RING_POISONED)

@@ -108,10 +108,17 @@ static bool enter(struct writer_object *self) {
     return !PyErr_Occurred();
 }
 
-/* Takes (kind, tag, parts) and begins a message of them; parts is bytes or a list of buffers. */
-static bool begin(struct writer_object *self, PyObject *const *args, Py_ssize_t n_args) {
+/* What a sending method is called with: (kind, tag, what, timeout=None). */
+struct sending {
+    uint16_t kind;
+    uint64_t tag;
+    PyObject *what, *timeout;
+};
+
+static bool read_arguments(struct writer_object *self, PyObject *const *args, Py_ssize_t n_args,
+                           struct sending *sending) {
     if (n_args < 3) {
-        PyErr_SetString(PyExc_TypeError, "expected kind, tag, parts");
+        PyErr_SetString(PyExc_TypeError, "expected kind, tag, and what to send");
         return false;
     }
     if (self->pending) {
@@ -126,12 +133,19 @@ static bool begin(struct writer_object *self, PyObject *const *args, Py_ssize_t 
         PyErr_Format(PyExc_OverflowError, "kind %lu: at most %d", kind, UINT16_MAX);
         return false;
     }
-    bool list = PyList_Check(args[2]);
-    Py_ssize_t n_parts = list ? PyList_Size(args[2]) : 1;
+    *sending = (struct sending){(uint16_t)kind, tag, args[2], n_args > 3 ? args[3] : NULL};
+    return true;
+}
+
+/* Begins a message of what is bytes, or a list of buffers. */
+static bool begin(struct writer_object *self, const struct sending *sending) {
+    PyObject *what = sending->what;
+    bool list = PyList_Check(what);
+    Py_ssize_t n_parts = list ? PyList_Size(what) : 1;
     if (!room_for(self, n_parts))
         return false;
     for (Py_ssize_t i = 0; i < n_parts; i++) {
-        PyObject *part = Py_XNewRef(list ? PyList_GetItem(args[2], i) : args[2]);
+        PyObject *part = Py_XNewRef(list ? PyList_GetItem(what, i) : what);
         bool held = part && hold_part(self, part);
         Py_XDECREF(part);
         if (!held) {
@@ -139,7 +153,7 @@ static bool begin(struct writer_object *self, PyObject *const *args, Py_ssize_t 
             return false;
         }
     }
-    message_begin(&self->message, self->parts, (size_t)n_parts, (uint16_t)kind, tag);
+    message_begin(&self->message, self->parts, (size_t)n_parts, sending->kind, sending->tag);
     self->pending = true;
     return true;
 }
@@ -197,9 +211,12 @@ static int wait_for_space(struct writer_object *self, uint64_t deadline_ns) {
 
 static PyObject *writer_try_send(struct writer_object *self, PyObject *const *args,
                                  Py_ssize_t n_args) {
+    struct sending sending;
     if (!enter(self))
         return NULL;
-    int sent = begin(self, args, n_args) ? go_on(self) : -1;
+    int sent = -1;
+    if (read_arguments(self, args, n_args, &sending) && begin(self, &sending))
+        sent = go_on(self);
     self->busy = false;
     return sent < 0 ? NULL : PyBool_FromLong(sent);
 }
@@ -270,12 +287,12 @@ static PyObject *writer_wait(struct writer_object *self, PyObject *args, PyObjec
 }
 
 /* begin() and go_on() until it is out. False with an exception set. */
-static bool send_waiting(struct writer_object *self, PyObject *const *args, Py_ssize_t n_args) {
-    if (!begin(self, args, n_args))
+static bool send_waiting(struct writer_object *self, const struct sending *sending) {
+    if (!begin(self, sending))
         return false;
     int sent = go_on(self);
     if (sent == 0) {
-        uint64_t deadline_ns = deadline_of(n_args > 3 ? args[3] : NULL);
+        uint64_t deadline_ns = deadline_of(sending->timeout);
         int ready = PyErr_Occurred() ? -1 : 1;
         while (sent == 0 && ready > 0) {
             ready = wait_for_space(self, deadline_ns);
@@ -293,13 +310,60 @@ static bool send_waiting(struct writer_object *self, PyObject *const *args, Py_s
 }
 
 static PyObject *writer_send(struct writer_object *self, PyObject *const *args, Py_ssize_t n_args) {
+    struct sending sending;
     if (!enter(self))
         return NULL;
-    bool sent = send_waiting(self, args, n_args);
+    bool sent = read_arguments(self, args, n_args, &sending) && send_waiting(self, &sending);
     self->busy = false;
     if (!sent)
         return NULL;
     Py_RETURN_NONE;
+}
+
+/* A plain value, measured, straight into the ring; false when it doesn't go in there as it is. */
+static bool put_packed(struct writer_object *self, const struct sending *sending, size_t size) {
+    enum ring_result result;
+    if (self->writer.torn || size > ring_max_record(&self->owner->ring))
+        return false;
+    unsigned char *memory = ring_claim(&self->writer, (uint32_t)size, &result);
+    if (!memory)
+        return false;
+    pack_into(memory, sending->what);
+    ring_publish(&self->writer, (struct record_header){.length = (uint32_t)size,
+                                                       .kind = sending->kind | KIND_PACKED,
+                                                       .tag = sending->tag});
+    if (self->bytes_out)
+        status_add(self->bytes_out, size);
+    return true;
+}
+
+/* 1: it is out. 0: no plain value. -1 with an exception set. */
+static int send_packed(struct writer_object *self, struct sending *sending) {
+    Py_ssize_t size = packed_size(sending->what);
+    if (size < 0)
+        return 0;
+    if (put_packed(self, sending, (size_t)size))
+        return 1;
+    /* It has to wait, or goes in fragments, or the ring has ended: as any bytes. */
+    PyObject *packed = PyBytes_FromStringAndSize(NULL, size);
+    if (!packed)
+        return -1;
+    pack_into(PyBytes_AS_STRING(packed), sending->what);
+    sending->what = packed;
+    sending->kind |= KIND_PACKED;
+    bool sent = send_waiting(self, sending);
+    Py_DECREF(packed);
+    return sent ? 1 : -1;
+}
+
+static PyObject *writer_send_packed(struct writer_object *self, PyObject *const *args,
+                                    Py_ssize_t n_args) {
+    struct sending sending;
+    if (!enter(self))
+        return NULL;
+    int sent = read_arguments(self, args, n_args, &sending) ? send_packed(self, &sending) : -1;
+    self->busy = false;
+    return sent < 0 ? NULL : PyBool_FromLong(sent);
 }
 
 static PyObject *get_pending(struct writer_object *self, void *Py_UNUSED(closure)) {
@@ -308,6 +372,7 @@ static PyObject *get_pending(struct writer_object *self, void *Py_UNUSED(closure
 
 static PyMethodDef writer_methods[] = {
     {"send", (PyCFunction)(void (*)(void))writer_send, METH_FASTCALL, NULL},
+    {"send_packed", (PyCFunction)(void (*)(void))writer_send_packed, METH_FASTCALL, NULL},
     {"try_send", (PyCFunction)(void (*)(void))writer_try_send, METH_FASTCALL, NULL},
     {"resume", (PyCFunction)writer_resume, METH_NOARGS, NULL},
     {"abandon", (PyCFunction)writer_abandon, METH_NOARGS, NULL},

@@ -3,10 +3,7 @@
 #include <sys/prctl.h>
 
 enum {
-    SPIN_NS = 2000, /* as long as a round trip between two processes that are awake */
-    /* What is waited for is mostly to be done on this very core. About one batch of looks: on two
-     * cores, round trips to two and to four ranks take a tenth less so than with 300 or 2000. */
-    CROWDED_SPIN_NS = 150,
+    SPIN_NS = 2000,       /* as long as a round trip between two processes that are awake */
     SHORT_NS = 50 * 1000, /* looking for so long is cheaper than a sleep and a wake-up */
     WINDOW_NS = 400 * 1000 /* and this is the most that one wait looks at predicted times */,
     GUARD_NS = 10 * 1000,  /* a window is so much wider at either end than what it is made from */
@@ -25,7 +22,9 @@ void strategy_init(struct strategy *strategy, enum wait_strategy kind, struct sp
                    bool crowded) {
     strategy->kind = kind;
     strategy->spinners = spinners;
-    strategy->spin_ns = crowded ? CROWDED_SPIN_NS : SPIN_NS;
+    /* Where processes share cores, what is waited for is mostly to be done on this very core: on
+     * two cores, round trips to four ranks take a tenth less when it is given up at once. */
+    strategy->spin_ns = crowded || kind == WAIT_PARK ? 0 : SPIN_NS;
     for (int i = 0; i < SLEEP_LENGTHS; i++)
         strategy->late_ns[i] = LATE_NS;
 }
@@ -38,7 +37,7 @@ bool strategy_begin(struct strategy *strategy, struct waiting *waiting,
                     const struct waiter *waiter) {
     waiting->began = true;
     waiting->start_ns = monotonic_ns();
-    return strategy->kind != WAIT_PARK && wait_spin(waiter, waiting->start_ns + strategy->spin_ns);
+    return strategy->spin_ns > 0 && wait_spin(waiter, waiting->start_ns + strategy->spin_ns);
 }
 
 /* May this thread look for a while? There must be a core left for those that work. A process that

@@ -25,8 +25,8 @@ enum {
 /* What one thread has learnt. Zero it before the first use, then strategy_init(). */
 struct strategy {
     enum wait_strategy kind;
-    struct spinners *spinners;       /* of the whole run, or NULL: no limit */
-    uint32_t spin_ns;                /* how long a wait first looks without giving up the core */
+    struct spinners *spinners; /* of the whole run, or NULL: no limit */
+    uint32_t spin_ns;          /* how long a wait looks without giving up the core; 0: not at all */
     uint32_t late_ns[SLEEP_LENGTHS]; /* how much longer than asked a sleep of that length takes */
     struct predictor predictors[PREDICTORS];
 };

@@ -11,6 +11,7 @@ WAIT_SPIN: int
 WAIT_YIELD: int
 WAIT_PARK: int
 WAIT_AWAKE: int
+KIND_PACKED: int
 PHASE_LOADING: int
 PHASE_WAITING: int
 PHASE_DECODING: int
@@ -154,6 +155,13 @@ class Writer:
         """Sends a message, waiting for space. TimeoutError, ChannelClosed, ChannelPoisoned."""
     def try_send(self, kind: int, tag: int, parts: Buffer | list[Buffer], /) -> bool:
         """False when there is no space for all of it yet: wait() and resume(), or abandon()."""
+    def send_packed(
+        self, kind: int, tag: int, value: object, timeout: float | None = None, /
+    ) -> bool:
+        """As send() of pack(value), with KIND_PACKED in its kind: recv() gives the value itself.
+
+        False, and nothing is sent, when pack() would return None.
+        """
     def resume(self) -> bool: ...
     def abandon(self) -> None:
         """Gives up the message under way; readers of its fragments are told by the next message."""
@@ -190,16 +198,20 @@ class Inbox:
         """Counts its waits in `line`, and its spinning in `page`; `wait` is a WAIT_ strategy."""
     def recv(
         self, timeout: float | None = None, key: int = 0, /
-    ) -> tuple[int, int, int, bytes | Block | memoryview] | None:
+    ) -> tuple[int, int, int, Any] | None:
         """The next message as (ring, kind, tag, payload), or None after an interrupt.
 
         `key` stands for what came before: waits with the same key are expected to take as long.
 
-        A memoryview shows the record in the ring: release() it before the next recv(). Anything else
-        is the caller's own. TimeoutError; ChannelClosed when all rings have been drained and closed;
-        ChannelPoisoned; ChannelCorrupt.
+        With KIND_PACKED in its kind the payload is the value that was packed; else it is bytes, a
+        Block or a memoryview, also of a message that was sent as packed, and is damaged or came in
+        fragments. A memoryview shows the record in the ring: release() it before the next recv().
+        Anything else is the caller's own.
+
+        TimeoutError; ChannelClosed when all rings have been drained and closed; ChannelPoisoned;
+        ChannelCorrupt.
         """
-    def try_recv(self) -> tuple[int, int, int, bytes | Block | memoryview] | None: ...
+    def try_recv(self) -> tuple[int, int, int, Any] | None: ...
     def release(self) -> None:
         """Frees the record that the last recv() showed. BufferError while views of it are held."""
     def interrupt(self) -> None:

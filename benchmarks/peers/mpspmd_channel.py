@@ -17,6 +17,7 @@ from mpspmd.transport.channel import ChannelSegments, EngineChannel, Kind, RankC
 _REQUEST = int(Kind.REQUEST)
 _REPLY = int(Kind.REPLY)
 _OUT_OF_BAND = int(Kind.OUT_OF_BAND)
+_PACKED = int(Kind.PACKED)
 _LEAVE_TIMEOUT_S = 1.0
 
 
@@ -94,6 +95,8 @@ def _serve(rank: int, link: Connection, setup: Setup, segments: ChannelSegments)
 
 
 def _send(writer: Writer, encoder: ObjectEncoder, kind: int, step: int, obj: object) -> None:
+    if writer.send_packed(kind, step, obj):
+        return
     message = encoder.encode(obj)
     writer.send(kind | _OUT_OF_BAND if isinstance(message, list) else kind, step, message)
 
@@ -104,6 +107,8 @@ def _receive(inbox: Inbox) -> tuple[int, object]:
     if message is None:
         raise InterruptedError("the wait for a message was interrupted")
     _, kind, step, payload = message
+    if kind & _PACKED:
+        return step, payload
     try:
         return step, decode(payload, bool(kind & _OUT_OF_BAND))
     finally:

@@ -1,7 +1,7 @@
 """Objects as messages: pickle 5, with large buffers beside the pickle instead of in it.
 
-A message of plain values, as most replies and many requests are, isn't a pickle: csrc/py_pack.c makes
-it. Else it is the pickle alone, or, when buffers go out of band (kind flag OUT_OF_BAND):
+A plain value, as most replies and many requests are, needs none of this: Writer.send_packed() sends it
+(kind flag PACKED). Else a message is the pickle alone, or, when buffers go out of band (OUT_OF_BAND):
 
     u32 number of buffers, u32 0, u64 pickle's length, u64 length of each buffer,
     the pickle, each buffer; every one of them padded to 16 bytes
@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from mpspmd._native import Block, pack, unpack
+from mpspmd._native import Block, unpack
 from mpspmd.codec.tensors import reduce_tensor
 from mpspmd.errors import DecodeError, EncodeError
 
@@ -73,8 +73,6 @@ class ObjectEncoder:
         `by_value` sends functions and classes themselves and not just their names; the same is tried
         when an object can't be pickled otherwise. EncodeError.
         """
-        if not by_value and (packed := pack(obj)) is not None:
-            return packed
         try:
             if by_value:
                 return self._encode_by_value(obj)
@@ -119,7 +117,10 @@ class ObjectEncoder:
 
 
 def decode(payload: Payload, out_of_band: bool, at: int = 0) -> Any:
-    """The object in a message that begins at `at`. What it holds is the caller's own. DecodeError."""
+    """The object in a message that begins at `at`. What it holds is the caller's own. DecodeError.
+
+    Also the plain value in a message that was sent as packed, and that recv() has left as it is.
+    """
     if not out_of_band:
         if at:
             with memoryview(payload)[at:] as stream:

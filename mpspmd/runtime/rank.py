@@ -15,8 +15,8 @@ from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any, cast
 
-from mpspmd._native import PHASE_DECODING, PHASE_REPLYING, PHASE_RUNNING, PHASE_WAITING
-from mpspmd.codec.objects import Payload, decode
+from mpspmd._native import PHASE_DECODING, PHASE_REPLYING, PHASE_RUNNING, PHASE_WAITING, pack
+from mpspmd.codec.objects import decode
 from mpspmd.codec.steps import RankEnd, StepCodec
 from mpspmd.control.messages import Fault, Goodbye, Hello, Leaving, Ready
 from mpspmd.control.plane import control_address
@@ -34,7 +34,8 @@ from mpspmd.transport.channel import ChannelSegments, Kind, RankChannel
 
 logger = logging.getLogger(__name__)
 
-_OUT_OF_BAND, _STEP = int(Kind.OUT_OF_BAND), int(Kind.STEP)  # an enum's operators are slow
+# Plain numbers: an enum's operators are slow.
+_OUT_OF_BAND, _STEP, _PACKED = int(Kind.OUT_OF_BAND), int(Kind.STEP), int(Kind.PACKED)
 
 START_METHOD = "__init__"
 """What a fault names as its method when a worker can't be made."""
@@ -214,10 +215,11 @@ class RankLoop:
         if message is None:
             return None
         _, kind, step, payload = message
-        if type(payload) is not bytes:  # a small one is decoded before anybody could look
+        packed = kind & _PACKED
+        if not packed and type(payload) is not bytes:  # a small one takes less than anybody's look
             self._line.enter(PHASE_DECODING, step, b"")
         if self._keeps_digest:
-            self._ctx.add_to_digest(payload)
+            self._ctx.add_to_digest(cast(bytes, pack(payload)) if packed else payload)
         try:
             request = self._decode(step, kind, payload)
         except Exception as error:
@@ -231,9 +233,11 @@ class RankLoop:
                 self._requests.release()
         return request
 
-    def _decode(self, step: int, kind: int, payload: Payload) -> ExecuteModelRequest:
+    def _decode(self, step: int, kind: int, payload: Any) -> ExecuteModelRequest:
         codec = self._step_codec
-        if kind & _STEP and codec is not None:
+        if kind & _PACKED:
+            request = ExecuteModelRequest(step, *payload)
+        elif kind & _STEP and codec is not None:
             request = ExecuteModelRequest(step, *codec.decode(step, payload))
         else:
             request = ExecuteModelRequest(step, *decode(payload, kind & _OUT_OF_BAND != 0))

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 from mpspmd._native import StatusLine, Writer
-from mpspmd.codec.objects import Message, ObjectEncoder
+from mpspmd.codec.objects import ObjectEncoder
 from mpspmd.codec.steps import RankEnd
 from mpspmd.control.messages import Fault
-from mpspmd.errors import ChannelError
+from mpspmd.errors import ChannelError, EncodeError
 from mpspmd.request import RemoteException
 from mpspmd.runtime.fault import as_fault, describe
 from mpspmd.runtime.worker import Worker
@@ -50,33 +50,37 @@ class Replier:
         try:
             if self._finish is not None:
                 result = self._finish(result)
-            kind, message = self._encode(step, result, base)
+            codec = self._step_codec
+            message = None if codec is None else codec.encode_reply(step, result, base)
         except Exception as error:
             self.fail(step, describe(error, method))
             return
-        self._send(kind, step, message)
-
-    def _encode(self, step: int, result: Any, base: Any) -> tuple[int, Message]:
-        if self._step_codec is not None:
-            message = self._step_codec.encode_reply(step, result, base)
+        try:
             if message is not None:
-                return _STEP_REPLY, message
-        message = self._encoder.encode(result)
-        return _REPLY | _OUT_OF_BAND if isinstance(message, list) else _REPLY, message
+                self._writer.send(_STEP_REPLY, step, message)
+            else:
+                self._send_object(_REPLY, step, result)
+        except EncodeError as error:
+            self.fail(step, describe(error, method))
+        else:
+            self._line.replied()
+
+    def _send_object(self, kind: int, step: int, value: Any) -> None:
+        """EncodeError, and then nothing is sent."""
+        if not self._writer.send_packed(kind, step, value):
+            message = self._encoder.encode(value)
+            large = _OUT_OF_BAND if isinstance(message, list) else 0
+            self._writer.send(kind | large, step, message)
 
     def fail(self, step: int, remote: RemoteException) -> None:
         """Replies that the method has raised."""
         try:
-            message = self._encoder.encode(remote)
-        except Exception:
+            self._send_object(_ERROR, step, remote)
+        except EncodeError:
             # The original exception doesn't cross; its description does.
             self._report(as_fault(remote, self._rank, step))
-            return
-        self._send(_ERROR | _OUT_OF_BAND if isinstance(message, list) else _ERROR, step, message)
-
-    def _send(self, kind: int, step: int, message: Message) -> None:
-        self._writer.send(kind, step, message)
-        self._line.replied()
+        else:
+            self._line.replied()
 
     def close(self) -> None:
         """Nothing more will be replied."""

@@ -24,7 +24,8 @@ from mpspmd.transport.channel import Kind
 # Plain numbers: an enum's operators cost as much as the rest of _take().
 _OUT_OF_BAND = int(Kind.OUT_OF_BAND)
 _STEP = int(Kind.STEP)
-_KIND_MASK = ~(_OUT_OF_BAND | _STEP)
+_PACKED = int(Kind.PACKED)
+_KIND_MASK = ~(_OUT_OF_BAND | _STEP | _PACKED)
 _ERROR = int(Kind.ERROR)
 
 
@@ -250,12 +251,13 @@ class Replies:
         call = self._pending.get(step)
         if call is None:
             self.late += 1
-            if type(payload) is not bytes:
-                self._release(payload)
+            self._release(payload)
             return
         error: Exception | None = None
         try:
-            if kind & _STEP and self._step_codec is not None and call.reply_context is not None:
+            if kind & _PACKED:
+                value = payload
+            elif kind & _STEP and self._step_codec is not None and call.reply_context is not None:
                 value = self._step_codec.decode_reply(
                     call.reply_context, step, rank, payload, call.asked
                 )
@@ -269,7 +271,7 @@ class Replies:
         except Exception as undecodable:
             error = undecodable
         finally:
-            if type(payload) is not bytes:
+            if type(payload) is memoryview:
                 self._release(payload)
         if error is not None:
             self._on_error(call, rank, error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from mpspmd._native import pack
 from mpspmd.codec.objects import Message, ObjectEncoder
 from mpspmd.codec.steps import EngineEnd, ReplyContext
 from mpspmd.request import ReplyRanks
@@ -12,6 +13,7 @@ from mpspmd.transport.channel import Kind
 
 _REQUEST = int(Kind.REQUEST)
 _LARGE_REQUEST = _REQUEST | int(Kind.OUT_OF_BAND)
+_PACKED_REQUEST = _REQUEST | int(Kind.PACKED)
 _STEP_REQUEST = _REQUEST | int(Kind.STEP)
 
 
@@ -35,8 +37,10 @@ class RequestEncoder:
             message = self._step_end.encode(step, method, args, kwargs, reply_ranks)
             if message is not None:
                 return _STEP_REQUEST, message
-        by_value = not isinstance(method, str)
-        message = self._encoder.encode((method, args, kwargs, reply_ranks), by_value=by_value)
+        request = (method, args, kwargs, reply_ranks)
+        if (packed := pack(request)) is not None:
+            return _PACKED_REQUEST, packed
+        message = self._encoder.encode(request, by_value=not isinstance(method, str))
         return _LARGE_REQUEST if isinstance(message, list) else _REQUEST, message
 
     def reply_context(self) -> ReplyContext | None:

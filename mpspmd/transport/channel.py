@@ -14,11 +14,12 @@ from mpspmd.transport.segment import Segment
 
 
 class Kind(enum.IntEnum):
-    """What a record's kind says. One of the flags may go with it."""
+    """What a message's kind says. One of the flags may go with it."""
 
     REQUEST = 1
     REPLY = 2
     ERROR = 3
+    PACKED = _native.KIND_PACKED  # a plain value
     STEP = 0x4000  # a message of the step codec; see codec/steps.py
     OUT_OF_BAND = 0x8000  # buffers follow the pickle; see codec/objects.py
 

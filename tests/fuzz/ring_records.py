@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 
-from mpspmd._native import Inbox, Ring, Writer
+from mpspmd._native import KIND_PACKED, Inbox, Ring, Writer
 from mpspmd.errors import ChannelError
 from mpspmd.transport.segment import Segment
 
@@ -12,6 +12,7 @@ _CAPACITY = 1 << 16
 _CONTROL_BYTES = 4096  # before the data
 _RECORD_HEAD = 16
 _FILLER = 8192  # a record of this size moves the tail to where the reader ends
+_PACKED = (None, ("echo", (1, -2.5, True), {}, "all"), b"x" * 300, (("nested", ()), "\N{SNOWMAN}"))
 _SIZES = ((0, 1, 17), (300, 0, 5000), (17, 40000), (40000, 40000), (1, 1, 1, 1), (5000,))
 
 
@@ -33,8 +34,14 @@ class Records:
             for tag, size in enumerate(sizes):
                 if not writer.try_send(tag % 4, tag, b"x" * size):
                     break  # full; the fragments that are there belong to a message without an end
-            found.append(self._memory[_CONTROL_BYTES : _CONTROL_BYTES + ring.tail])
-        return found
+            found.append(self._written(ring))
+        ring, writer = self._format()
+        for tag, value in enumerate(_PACKED):
+            writer.send_packed(1, tag, value)
+        return [*found, self._written(ring)]
+
+    def _written(self, ring: Ring) -> bytes:
+        return self._memory[_CONTROL_BYTES : _CONTROL_BYTES + ring.tail]
 
     def refuses(self, data: bytes) -> bool:
         ring, writer = self._format()
@@ -54,8 +61,8 @@ class Records:
 def _read_all(inbox: Inbox) -> bool:
     try:
         while (message := inbox.try_recv()) is not None:
-            payload = message[3]
-            len(bytes(payload))
+            _, kind, _, payload = message
+            repr(payload) if kind & KIND_PACKED else bytes(payload)
             if isinstance(payload, memoryview):
                 payload.release()
                 inbox.release()

@@ -109,7 +109,6 @@ static void make_subject(struct subject *subject, struct bell *bell, struct spin
         .counts = {counts, counts + 1, counts + 2, counts + 3, counts + 4, counts + 5},
     };
     strategy_init(&subject->strategy, WAIT_AUTO, spinners, true);
-    subject->strategy.spin_ns = 0;
     for (int i = 0; i < PREDICT_SAMPLES; i++) {
         struct waiting past = {.start_ns = 1000};
         strategy_learn(&subject->strategy, &past, &subject->waiter, 1000 + gap_ns + (uint64_t)i);

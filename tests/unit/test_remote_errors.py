@@ -10,7 +10,9 @@ import pytest
 import workers
 
 from mpspmd import Engine
+from mpspmd._native import pack
 from mpspmd.errors import DecodeError, RankDied, RankError, UnknownMethod
+from mpspmd.transport.channel import Kind
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -124,6 +126,17 @@ def test_an_argument_that_no_rank_can_rebuild_is_an_error_and_no_hang(engine: En
     with pytest.raises(RankError, match="this can't be rebuilt") as caught:
         engine.collective_rpc("echo", args=(workers.Unbuildable(),), timeout=20)
     assert caught.value.exception == "DecodeError"
+
+
+def test_a_request_that_is_none_is_an_error_and_no_hang(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = (int(Kind.REQUEST | Kind.PACKED), pack(("echo", (), {}, "all", "one too many", 1)))
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._sending._encoder, "encode", lambda *request: packed)
+        with pytest.raises(RankError, match="positional arguments") as caught:
+            engine.collective_rpc("echo", timeout=20)
+    assert caught.value.method == "(decoding the request)"
 
 
 def test_a_failing_call_without_replies_is_logged_and_harms_nobody(

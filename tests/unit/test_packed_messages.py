@@ -1,0 +1,157 @@
+"""Plain values through the ring: packed into it, and made anew from it."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from rings import CAPACITY, MAX_RECORD, Scene, make_scene
+from test_pack import NOT_PLAIN, PLAIN, types
+
+from mpspmd._native import KIND_PACKED, Block, pack
+from mpspmd.codec.objects import decode
+from mpspmd.errors import ChannelClosed, DecodeError
+
+pytestmark = pytest.mark.timeout(30)
+
+
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    made = make_scene()
+    yield made
+    made.segment.close()
+
+
+def received(scene: Scene) -> tuple[int, int, Any]:
+    """kind, tag, payload; nothing of it is left in the ring."""
+    message = scene.inbox.recv(20)
+    assert message is not None
+    _, kind, tag, payload = message
+    if isinstance(payload, memoryview):
+        copy = bytes(payload)
+        payload.release()
+        scene.inbox.release()
+        payload = copy
+    return kind, tag, payload
+
+
+def test_what_is_packed_is_received_as_itself() -> None:
+    scene = make_scene()
+
+    @given(PLAIN)
+    def check(value: Any) -> None:
+        assert scene.writer.send_packed(3, 7, value) is True
+        kind, tag, payload = received(scene)
+        assert (kind, tag) == (3 | KIND_PACKED, 7)
+        assert payload == value
+        assert types(payload) == types(value)
+        assert scene.ring.heads == (scene.ring.tail,)
+
+    check()
+    scene.segment.close()
+
+
+def test_the_bytes_are_those_of_pack(scene: Scene) -> None:
+    value = ("echo", (1, None, 2.5), {}, "all")
+    scene.writer.send(3 | KIND_PACKED, 7, pack(value) or b"")
+    assert received(scene) == (3 | KIND_PACKED, 7, value)
+
+
+@pytest.mark.parametrize("value", NOT_PLAIN, ids=lambda value: type(value).__name__)
+def test_anything_else_is_not_sent(scene: Scene, value: Any) -> None:
+    assert scene.writer.send_packed(1, 1, value) is False
+    assert scene.ring.tail == 0
+    assert scene.inbox.try_recv() is None
+
+
+@pytest.mark.parametrize("size", [MAX_RECORD - 6, MAX_RECORD - 5, 3 * CAPACITY])
+def test_a_large_value_comes_whole_or_in_fragments(scene: Scene, size: int) -> None:
+    value = bytes(range(256)) * (size // 256) + bytes(size % 256)
+    sender = threading.Thread(target=scene.writer.send_packed, args=(1, 1, value))
+    sender.start()
+    kind, _, payload = received(scene)
+    sender.join()
+    if 6 + size <= MAX_RECORD:
+        assert (kind, payload) == (1 | KIND_PACKED, value)
+    else:
+        assert kind == 1
+        assert type(payload) is Block
+        assert decode(payload, False) == value
+
+
+def test_without_space_it_waits_until_its_deadline(scene: Scene) -> None:
+    value = bytes(CAPACITY // 4)
+    for tag in range(3):
+        assert scene.writer.send_packed(1, tag, value)
+    with pytest.raises(TimeoutError, match="no space in the ring"):
+        scene.writer.send_packed(1, 3, value, 0.01)
+    late = threading.Timer(0.05, lambda: received(scene))
+    late.start()
+    assert scene.writer.send_packed(1, 4, value, 20)
+    late.join()
+    assert [received(scene)[1] for _ in range(3)] == [1, 2, 4]
+
+
+def test_after_an_abandoned_message_the_next_value_says_so_first(scene: Scene) -> None:
+    assert not scene.writer.try_send(1, 1, bytes(3 * CAPACITY))
+    with pytest.raises(RuntimeError, match="another message is under way"):
+        scene.writer.send_packed(1, 2, "value")
+    scene.writer.abandon()
+    assert scene.inbox.try_recv() is None
+    assert scene.writer.send_packed(1, 3, "value", 20)
+    assert received(scene) == (1 | KIND_PACKED, 3, "value")
+
+
+DAMAGED = {
+    "cut short": (pack(("echo", (1,))) or b"")[:-1],
+    "more behind it": (pack("text") or b"") + b"n",
+    "no UTF-8": b"\x01s\x01\x00\x00\x00\xff",
+    "a pickle": pickle.dumps([1, 2], 5),
+    "nothing": b"",
+    "long": b"\x01" + bytes(5000),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_what_is_not_a_packed_value_is_received_as_bytes(scene: Scene, damage: str) -> None:
+    scene.writer.send(2 | KIND_PACKED, 5, DAMAGED[damage])
+    assert received(scene) == (2, 5, DAMAGED[damage])
+    if damage == "a pickle":
+        assert decode(DAMAGED[damage], False) == [1, 2]
+    else:
+        with pytest.raises(DecodeError):
+            decode(DAMAGED[damage], False)
+    scene.writer.send_packed(2, 6, "next")
+    assert received(scene) == (2 | KIND_PACKED, 6, "next")
+
+
+def test_the_receiver_shares_nothing_with_the_sender(scene: Scene) -> None:
+    value: tuple[dict[str, int], ...] = ({},)
+    scene.writer.send_packed(1, 1, value)
+    value[0]["changed"] = 1
+    assert received(scene)[2] == ({},)
+
+
+def test_nothing_is_kept_of_a_value(scene: Scene) -> None:
+    import sys
+
+    value = ("text that is nobody else's", (b"bytes", 1 << 40))
+    before = [sys.getrefcount(item) for item in (value, *value)]
+    for tag in range(100):
+        scene.writer.send_packed(1, tag, value)
+        received(scene)
+    assert [sys.getrefcount(item) for item in (value, *value)] == before
+
+
+def test_arguments_that_do_not_fit_are_refused(scene: Scene) -> None:
+    for arguments in [(-1, 0, None), (1 << 16, 0, None), (1, -1, None), ("1", 0, None), (1, 1)]:
+        with pytest.raises((OverflowError, ValueError, TypeError)):
+            scene.writer.send_packed(*arguments)  # type: ignore[arg-type]
+    assert scene.ring.tail == 0
+    scene.ring.close()
+    with pytest.raises(ChannelClosed):
+        scene.writer.send_packed(1, 1, None)
