@@ -106,7 +106,7 @@ verify:  ## check a model of the ring's protocol in all interleavings (needs spi
 bench: install $(VENV)/.peers  ## measure against the peers, in a quarter of an hour, and write docs/benchmarks.md
 	$(PY) -m benchmarks.suite
 
-bench-vllm: install  ## measure vLLM's steps on mp and on mp-spmd, in three quarters of an hour, into docs/benchmarks.md
+bench-vllm: install  ## measure vLLM's steps on mp and on mp-spmd, in three quarters of an hour, and write docs/benchmarks-vllm.md
 	$(PY) -m benchmarks.suite --vllm
 
 docs: install  ## the reference of all classes, from their docstrings, in build/docs

@@ -15,12 +15,12 @@ from benchmarks.table import markdown
 
 _INTRODUCTION = """# Benchmarks
 
-`make bench` writes this file, and `make bench-vllm` the sections of vLLM's steps; the figures are those
-of one run of each command below, on one machine. Latencies are in microseconds. In each round every
-transport is measured in turn, while the processes of all others are stopped; figures are medians over
-the rounds. Compare within a table, not between machines: what else runs on a machine, and where the
-kernel puts two processes, changes every figure. Each table says the load average before its run: with
-more than the cores can take, the ratios still say something, the times little.
+A program writes this file: `make bench` that of the channels, `make bench-vllm` that of vLLM's steps.
+The figures are those of one run of each command below, on one machine. Latencies are in microseconds.
+In each round every transport is measured in turn, while the processes of all others are stopped;
+figures are medians over the rounds. Compare within a table, not between machines: what else runs on a
+machine, and where the kernel puts two processes, changes every figure. Each table says the load average
+before its run: with more than the cores can take, the ratios still say something, the times little.
 """
 
 

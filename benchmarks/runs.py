@@ -49,7 +49,7 @@ RUNS = {
     ),
     "working": Run(
         "paced_latency",
-        f"--gap ranks --interval-ms 5,20 --ranks 2 --messages 40 --transports {_STRATEGIES}",
+        f"--gap ranks --interval-ms 5 --ranks 2 --messages 40 --transports {_STRATEGIES}",
         "Ranks that compute, and an engine that waits",
         "The other side of a step: each rank sleeps for the interval, then replies. Times are from the "
         "end of that until the reply is in the engine.",
@@ -71,7 +71,7 @@ RUNS = {
     ),
     "throughput": Run(
         "throughput",
-        "--ranks 1,4 --size 64,1M,16M --round-s 0.15 "
+        "--ranks 1,4 --size 64,1M --round-s 0.15 "
         "--transports mpspmd,mpspmd-engine,vllm-messagequeue,zmq-ipc,mp-pipe,mp-queue",
         "Throughput",
         "Small messages 64 in a row, with a reply to the last one; tensors one at a time, with a reply "
@@ -124,3 +124,5 @@ RUNS = {
 
 VLLM = ["step-codec", "step-overhead", "vllm"]
 CHANNELS = [name for name in RUNS if name not in VLLM]
+DOCUMENTS = {"benchmarks.md": CHANNELS, "benchmarks-vllm.md": VLLM}
+"""Which runs each has, if they have been made."""

@@ -1,10 +1,11 @@
-"""All benchmarks, and the document that tells what they found.
+"""All benchmarks, and the documents that tell what they found.
 
     python -m benchmarks.suite                       # the channels: what `make bench` does
     python -m benchmarks.suite --vllm                # vLLM's steps: what `make bench-vllm` does
-    python -m benchmarks.suite --only paced,idle     # some of them; the document has all that ran
+    python -m benchmarks.suite --only paced,idle     # some of them
 
-Each run is one of the tools in a process of its own; its results are kept in --folder.
+Each run is one of the tools in a process of its own; its results are kept in --folder. A document has
+all whose results are there.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from pathlib import Path
 from benchmarks import report
 from benchmarks.options import names
 from benchmarks.results import Results
-from benchmarks.runs import CHANNELS, RUNS, VLLM, Run
+from benchmarks.runs import CHANNELS, DOCUMENTS, RUNS, VLLM, Run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0; 1 a run failed, of which the document has nothing."""
+    """The exit code: 0; 1 a run failed, of which no document has anything."""
     options = _parse(arguments)
     options.folder.mkdir(parents=True, exist_ok=True)
     failed = []
@@ -42,16 +43,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return code
         if code:
             failed.append(name)
-        report.write(options.document, sections(options.folder))
+        for document, named in DOCUMENTS.items():
+            if name in named:
+                report.write(options.documents / document, sections(options.folder, named))
     if failed:
         print(f"suite: failed, at least in part: {', '.join(failed)}", file=sys.stderr)
     return int(bool(failed))
 
 
-def sections(folder: Path) -> dict[str, report.Section]:
-    """Of all runs whose results are in the folder."""
+def sections(folder: Path, runs: Sequence[str]) -> dict[str, report.Section]:
+    """Of those runs whose results are in the folder."""
     found = {}
-    for name, run in RUNS.items():
+    for name in runs:
+        run = RUNS[name]
         path = folder / f"{name}.json"
         if path.exists() and path.stat().st_size:
             results: Results = json.loads(path.read_text())
@@ -79,7 +83,7 @@ def _signals_are_the_tools() -> Iterator[None]:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="suite", description="All benchmarks, and the document of what they found."
+        prog="suite", description="All benchmarks, and the documents of what they found."
     )
     parser.add_argument(
         "--only", type=names(tuple(RUNS), "run"), dest="runs", default=CHANNELS, metavar="NAME,NAME",
@@ -96,7 +100,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--folder", type=Path, default=Path("build/benchmarks"), help="where results are kept"
     )
     parser.add_argument(
-        "--document", type=Path, default=Path("docs/benchmarks.md"), help="with pictures beside it"
+        "--documents", type=Path, default=Path("docs"), help="where what they found is written"
     )
     return parser.parse_args(arguments)
 

@@ -32,7 +32,8 @@ class MpspmdRaw(Peer):
 
     def start(self) -> None:
         self._segments = ChannelSegments.create(self._setup.ranks, RuntimeConfig.from_env())
-        self._channel = EngineChannel(self._segments)
+        self._channel = channel = EngineChannel(self._segments)
+        self._send, self._replies = channel.requests.send, channel.replies
         self._processes.start(_serve, [(self._setup, self._segments)] * self._setup.ranks)
         self._processes.reports()
 
@@ -41,12 +42,13 @@ class MpspmdRaw(Peer):
         return self._processes.pids
 
     def send(self, request: object) -> None:
-        assert isinstance(request, bytes)
-        self._channel.requests.send(_REQUEST, 1, request)
+        self._send(_REQUEST, 1, request)  # type: ignore[arg-type]  # of this peer they are bytes
 
     def receive(self) -> list[object]:
-        replies = self._channel.replies
-        return [_receive(replies) for _ in range(self._n_replies)]
+        replies: list[object] = []  # no comprehension: to make one takes a tenth of a round trip
+        for _ in range(self._n_replies):
+            replies.append(_receive(self._replies))
+        return replies
 
     def close(self) -> None:
         self._processes.stop(self._ask_to_leave)
@@ -54,17 +56,18 @@ class MpspmdRaw(Peer):
             self._segments.close()
 
     def _ask_to_leave(self) -> None:
-        self._channel.requests.send(_REQUEST, _LAST, b"", _LEAVE_TIMEOUT_S)
+        self._send(_REQUEST, _LAST, b"", _LEAVE_TIMEOUT_S)
 
 
 def _serve(rank: int, link: Connection, setup: Setup, segments: ChannelSegments) -> None:
     channel = RankChannel(segments, rank)
     segments.close()
     replies = rank in setup.repliers
+    requests, send = channel.requests, channel.replies.send
     link.send(None)
-    while _receive(channel.requests) != _LAST:
+    while _receive(requests) != _LAST:
         if replies:
-            channel.replies.send(_REPLY, 1, b"\0")
+            send(_REPLY, 1, b"\0")
 
 
 def _receive(inbox: Inbox) -> int:
@@ -72,7 +75,8 @@ def _receive(inbox: Inbox) -> int:
     message = inbox.recv()
     if message is None:
         raise InterruptedError("the wait for a message was interrupted")
-    if isinstance(payload := message[3], memoryview):
+    _, _, tag, payload = message
+    if type(payload) is memoryview:
         payload.release()
         inbox.release()
-    return message[2]
+    return tag

@@ -13,6 +13,9 @@ import sys
 
 from mpspmd.runtime.launch import Launch
 
+WORLD_SIZES = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "ROLE_WORLD_SIZE")
+_RANK_VARIABLES = ("RANK", "LOCAL_RANK", "ROLE_RANK", *WORLD_SIZES)
+
 
 def main() -> None:
     launch = Launch.take()
@@ -21,6 +24,9 @@ def main() -> None:
         # Ctrl-C is the engine's to handle, for all. The launcher ends ranks that aren't ready yet.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     else:
+        # From the agent, for which it is one more rank, or from where the launcher was started.
+        for variable in _RANK_VARIABLES:
+            os.environ.pop(variable, None)
         # Listening from now on, so that ranks notice when the engine ends without having started them.
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.bind(launch.socket)

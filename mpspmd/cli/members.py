@@ -13,13 +13,9 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, LogsDest
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from mpspmd.cli.failure import ENGINE, Failure, read_error_file
+from mpspmd.cli.member import WORLD_SIZES
 from mpspmd.cli.output import Output, prefix_of
 from mpspmd.runtime.launch import Launch
-
-_RANK_VARIABLES = (
-    *("RANK", "LOCAL_RANK", "ROLE_RANK"),
-    *("WORLD_SIZE", "LOCAL_WORLD_SIZE", "ROLE_WORLD_SIZE"),
-)
 
 
 @dataclass(frozen=True)
@@ -92,10 +88,8 @@ class Members(DefaultLogsSpecs):
         )
 
     def _tell(self, env: dict[str, str], rank: int, attempt: int) -> None:
-        for variable in _RANK_VARIABLES:
-            if rank == ENGINE:
-                env.pop(variable, None)
-            elif variable.endswith("WORLD_SIZE"):
+        if rank != ENGINE:  # which will have none of a rank's variables
+            for variable in WORLD_SIZES:
                 env[variable] = str(self._n_ranks)
         Launch(rank, self._n_ranks, str(engine_socket(self._folder, attempt))).put(env)
 

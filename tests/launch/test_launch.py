@@ -29,7 +29,7 @@ def test_a_module_in_another_folder_gets_its_arguments_and_torchruns_variables(
 ) -> None:
     code, out, err = launch(
         "--nproc_per_node=2", "--env", "OWN=a=b", "-m", "app", "tells", "-n", "--", "--help",
-        cwd=tmp_path, PYTHONPATH=str(_HERE),
+        cwd=tmp_path, PYTHONPATH=str(_HERE), RANK="7", LOCAL_WORLD_SIZE="9",  # where it was started
     ).result()  # fmt: skip
     assert (code, err) == (0, "")
     assert out.splitlines() == [

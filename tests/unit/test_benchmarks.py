@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from benchmarks import aims, report
+from benchmarks import aims, report, runs, suite
 from benchmarks.cpu import Usage
 from benchmarks.growth import fit
 from benchmarks.latency import Latency
@@ -330,3 +330,14 @@ def test_the_document_has_the_table_the_picture_and_what_is_missing(tmp_path: Pa
     assert "`ray-graph` was not measured: not installed: no ray" in text
     assert "![Trips](figures/round-trips.png)" in text
     assert (tmp_path / "figures/round-trips.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_run_has_its_section_in_one_document(tmp_path: Path) -> None:
+    documented = [name for named in runs.DOCUMENTS.values() for name in named]
+    assert sorted(documented) == sorted(runs.RUNS)
+    results = _results("channel_latency", [_trip("mpspmd", 1, 2.0)], reply="all")
+    for name in ("round-trips", "vllm"):
+        (tmp_path / f"{name}.json").write_text(json.dumps(results))
+    (tmp_path / "sizes.json").touch()  # a run that was stopped before its first results
+    found = [list(suite.sections(tmp_path, named)) for named in runs.DOCUMENTS.values()]
+    assert found == [["round-trips"], ["vllm"]]

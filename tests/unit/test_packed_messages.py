@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import given
-from rings import CAPACITY, MAX_RECORD, Scene, make_scene
+from rings import CAPACITY, MAX_RECORD, Scene, make_page, make_scene
 from test_pack import NOT_PLAIN, PLAIN, types
 
-from mpspmd._native import KIND_PACKED, Block, pack
+from mpspmd._native import KIND_PACKED, Block, Writer, pack
 from mpspmd.codec.objects import decode
 from mpspmd.errors import ChannelClosed, DecodeError
 
@@ -136,9 +138,42 @@ def test_the_receiver_shares_nothing_with_the_sender(scene: Scene) -> None:
     assert received(scene)[2] == ({},)
 
 
-def test_nothing_is_kept_of_a_value(scene: Scene) -> None:
-    import sys
+def test_bytes_are_counted_however_they_go() -> None:
+    segment, page = make_page(1)
+    scene, line = make_scene(), page.line(0)
+    writer = Writer(scene.ring, line)
+    value = b"x" * 100
+    packed = pack(value) or b""
+    writer.send(1, 1, value)
+    assert writer.try_send(1, 2, value)
+    writer.send(1, 3, [value, value])
+    writer.send_packed(1, 4, value)
+    assert line.snapshot()["bytes_out"] == 4 * len(value) + len(packed)
+    for made in (segment, scene.segment):
+        made.close()
 
+
+def test_what_goes_in_fragments_is_let_go(scene: Scene) -> None:
+    value = bytes(2 * CAPACITY)
+
+    def send_and_receive() -> None:
+        sender = threading.Thread(target=scene.writer.send_packed, args=(1, 1, value))
+        sender.start()
+        received(scene)
+        sender.join()
+
+    send_and_receive()
+    tracemalloc.start()
+    try:
+        for _ in range(10):
+            send_and_receive()
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 2 * len(value)
+
+
+def test_nothing_is_kept_of_a_value(scene: Scene) -> None:
     value = ("text that is nobody else's", (b"bytes", 1 << 40))
     before = [sys.getrefcount(item) for item in (value, *value)]
     for tag in range(100):

@@ -15,8 +15,8 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 import workload  # noqa: E402
+from leftovers import Leftovers  # noqa: E402
 from tiny_model import make_tiny_llama  # noqa: E402
-from vllm_server import Server  # noqa: E402
 
 workload.set_environment()
 
@@ -76,8 +76,10 @@ def reference(model: Path, run_script: Callable[..., Outputs]) -> Outputs:
 # Not of the session: where ranks spin while they are idle, another vLLM beside them takes minutes to start.
 @pytest.fixture(scope="module")
 def llm(model: Path) -> Iterator[Any]:
-    """An `LLM` on mp-spmd with TP 2; requests keep a digest."""
+    """An `LLM` on mp-spmd with TP 2; requests keep a digest. It leaves nothing."""
     import os
+
+    before = Leftovers()
 
     os.environ["MPSPMD_DIGEST_REQUESTS"] = "1"
     from vllm import LLM
@@ -92,17 +94,4 @@ def llm(model: Path) -> Iterator[Any]:
     del os.environ["MPSPMD_DIGEST_REQUESTS"]
     yield engine
     engine.llm_engine.engine_core.shutdown()
-
-
-@pytest.fixture(scope="module")
-def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A healthy `vllm serve` with TP 2 on mp-spmd, told by the class path: the last option holds."""
-    log = tmp_path_factory.mktemp("server") / "log.txt"
-    class_path = "mpspmd.vllm.executor.MpSpmdExecutor"
-    served = Server(model, log, "--distributed-executor-backend", class_path)
-    try:
-        served.wait_until_healthy()
-        yield served
-        assert served.stop() == []
-    finally:
-        served.kill()
+    assert before.new_files(within_s=3) == set()

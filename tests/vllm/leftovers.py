@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import time
 from pathlib import Path
 
 import psutil
+
+# Of the engine and its ranks; vLLM's front end may say what it likes about its user's Ctrl-C.
+_COMPLAINTS = re.compile(
+    r"\((EngineCore|Worker).*(Traceback|WARNING.*shutdown)|resource_tracker|mpspmd.*Traceback"
+)
+
+
+def complaints(log: str) -> list[str]:
+    """What engine and ranks say of an end that is none of a failure."""
+    return [line for line in log.splitlines() if _COMPLAINTS.search(line)]
 
 
 def _shared_memory() -> set[str]:

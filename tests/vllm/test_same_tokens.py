@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import workload
-from vllm_server import Server
 
 Outputs = list[dict[str, Any]]
 CLASS_PATH = "mpspmd.vllm.executor.MpSpmdExecutor"
 
 
-@pytest.mark.slow  # the server below is an AsyncLLM by class path, too
+@pytest.mark.slow  # the server in test_server.py is an AsyncLLM by class path, too
 def test_async_llm_with_tp_2_by_class_path_generates_what_mp_does(
     model: Path, reference: Outputs, run_script: Callable[..., Outputs]
 ) -> None:
@@ -44,8 +42,3 @@ def test_tokens_are_the_same_when_execute_model_waits_for_its_answer(
 @pytest.mark.slow  # test_step_codec.py generates with TP 1 too
 def test_tp_1_generates(model: Path, run_script: Callable[..., Outputs]) -> None:
     assert run_script("generate.py", model, "mp-spmd", 1, 1)
-
-
-def test_http_streams_what_mp_generates(server: Server, reference: Outputs) -> None:
-    streamed = server.stream_all(workload.prompts(), workload.sampling)
-    assert streamed == [output["tokens"] for output in reference]
