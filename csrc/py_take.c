@@ -1,47 +1,37 @@
 /* What recv() returns: a message that has come, as a tuple, and its payload as what it is. */
 #include "module.h"
 
-/* The value that the record is, now free; NULL when it isn't one after all, or with MemoryError. */
-static PyObject *take_packed(struct inbox_object *self, Py_ssize_t i) {
-    const struct record *record = &self->messages[i].record;
-    PyObject *value = unpack_from(record->payload, record->header.length);
-    if (!value && PyErr_ExceptionMatches(PyExc_ValueError))
-        PyErr_Clear(); /* the receiver finds the same, and says whose message it was */
-    if (value == Py_NotImplemented)
-        Py_CLEAR(value);
-    if (value)
-        ring_release(&self->readers[i], record);
-    return value;
-}
-
-/* `kind` keeps KIND_PACKED only when the payload is the value. */
+/* `kind` keeps KIND_PACKED only when the payload is the value. `keep`: no record is to be
+ * freed now. */
 static PyObject *take_payload(struct inbox_object *self, Py_ssize_t i, uint16_t *kind,
-                              uint64_t *tag, uint64_t *bytes) {
+                              uint64_t *tag, uint64_t *bytes, bool *keep) {
     struct incoming *message = &self->messages[i];
+    *keep = false;
     if (message_take(message)) {
         PyObject *payload = self->buffers[i];
         self->buffers[i] = NULL;
         *kind = message->kind & ~KIND_PACKED;
         *tag = message->tag;
         *bytes = message->total;
+        *keep = true; /* its records are free already */
         return payload;
     }
-    *kind = message->record.header.kind;
-    *tag = message->record.header.tag;
-    *bytes = message->record.header.length;
+    const struct record *record = &message->record;
+    *kind = record->header.kind;
+    *tag = record->header.tag;
+    *bytes = record->header.length;
     if (*kind & KIND_PACKED) {
-        PyObject *value = take_packed(self, i);
-        if (value || PyErr_Occurred())
+        PyObject *value = unpack_from(record->payload, *bytes);
+        if (value && value != Py_NotImplemented)
             return value;
+        /* As it is: the receiver finds the same, where it knows whose message it is. */
+        Py_CLEAR(value);
+        PyErr_Clear();
         *kind &= ~KIND_PACKED;
     }
-    if (*bytes <= SMALL_BYTES) {
-        PyObject *payload =
-            PyBytes_FromStringAndSize((const char *)message->record.payload, (Py_ssize_t)*bytes);
-        if (payload)
-            ring_release(&self->readers[i], &message->record);
-        return payload;
-    }
+    if (*bytes <= SMALL_BYTES)
+        return PyBytes_FromStringAndSize((const char *)record->payload, (Py_ssize_t)*bytes);
+    *keep = true;
     self->current = i;
     PyObject *view = PyMemoryView_FromObject((PyObject *)self);
     if (!view)
@@ -49,17 +39,13 @@ static PyObject *take_payload(struct inbox_object *self, Py_ssize_t i, uint16_t 
     return view;
 }
 
-PyObject *inbox_take(struct inbox_object *self, Py_ssize_t i) {
+static PyObject *take(struct inbox_object *self, Py_ssize_t i) {
     uint16_t kind;
     uint64_t tag, bytes;
-    PyObject *payload = take_payload(self, i, &kind, &tag, &bytes);
+    bool keep;
+    PyObject *payload = take_payload(self, i, &kind, &tag, &bytes, &keep);
     if (!payload)
         return NULL;
-    if (self->line) {
-        status_add(&self->line->bytes_in, bytes);
-        status_add(&self->line->requests, 1);
-    }
-    self->next = i + 1 < self->n_rings ? i + 1 : 0;
     PyObject *ring = PyLong_FromSsize_t(i), *number = PyLong_FromUnsignedLong(kind);
     PyObject *step = PyLong_FromUnsignedLongLong(tag), *result = PyTuple_New(4);
     if (!ring || !number || !step || !result) {
@@ -68,12 +54,29 @@ PyObject *inbox_take(struct inbox_object *self, Py_ssize_t i) {
         Py_XDECREF(step);
         Py_XDECREF(result);
         Py_DECREF(payload);
-        self->current = -1; /* what is read in place can be read again */
+        self->current = -1; /* what is in one record can be taken again */
         return NULL;
     }
     PyTuple_SET_ITEM(result, 0, ring);
     PyTuple_SET_ITEM(result, 1, number);
     PyTuple_SET_ITEM(result, 2, step);
     PyTuple_SET_ITEM(result, 3, payload);
+    if (!keep)
+        ring_release(&self->readers[i], &self->messages[i].record);
+    if (self->line) {
+        status_add(&self->line->bytes_in, bytes);
+        status_add(&self->line->requests, 1);
+    }
+    self->next = i + 1 < self->n_rings ? i + 1 : 0;
+    return result;
+}
+
+PyObject *inbox_take(struct inbox_object *self, Py_ssize_t i) {
+    /* Up to CPython 3.11 whatever makes a tuple may collect garbage, whose end may do what it
+     * likes: also read this inbox, which is busy. */
+    int collects = PyGC_Disable();
+    PyObject *result = take(self, i);
+    if (collects)
+        PyGC_Enable();
     return result;
 }

@@ -176,3 +176,11 @@ class StartupError(MpSpmdError):
     def __str__(self) -> str:
         reasons = "\n".join(f"rank {rank}: {cause}" for rank, cause in sorted(self.causes.items()))
         return f"{len(self.causes)} rank(s) failed while starting\n{reasons}"
+
+
+def text_of(error: BaseException) -> str:
+    """str(error), also of one that can't be printed."""
+    try:
+        return str(error)
+    except Exception as trouble:
+        return f"(its message can't be printed: {type(trouble).__name__})"

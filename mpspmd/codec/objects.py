@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 
 from mpspmd._native import Block, unpack
 from mpspmd.codec.tensors import reduce_tensor
-from mpspmd.errors import DecodeError, EncodeError
+from mpspmd.errors import DecodeError, EncodeError, text_of
 
 Payload: TypeAlias = bytes | Block | memoryview
 Message: TypeAlias = bytes | list[Any]
@@ -89,8 +89,8 @@ class ObjectEncoder:
             raise
         except Exception as error:
             raise EncodeError(
-                f"an object of {type(obj).__qualname__} can't be sent to another process: {error}; "
-                "send data, and make locks, files and devices where they are used"
+                f"an object of {type(obj).__qualname__} can't be sent to another process: "
+                f"{text_of(error)}; send data, and make locks, files and devices where they are used"
             ) from error
         finally:
             self._buffers.clear()
@@ -169,6 +169,6 @@ def _load(stream: Payload, buffers: Any) -> Any:
         return pickle.loads(stream, buffers=buffers)
     except Exception as error:
         raise DecodeError(
-            f"what another process sent can't be rebuilt here: {type(error).__name__}: {error}; "
+            f"what another process sent can't be rebuilt here: {type(error).__name__}: {text_of(error)}; "
             "classes and functions must be importable in every process"
         ) from error

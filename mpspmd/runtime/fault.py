@@ -6,7 +6,7 @@ import pickle
 import traceback
 
 from mpspmd.control.messages import Fault
-from mpspmd.errors import CodecDesync, RankError, UnknownMethod
+from mpspmd.errors import CodecDesync, RankError, UnknownMethod, text_of
 from mpspmd.request import RemoteException
 
 
@@ -20,7 +20,7 @@ def describe(error: BaseException, method: str, unknown_method: bool = False) ->
     return RemoteException(
         method=method,
         exception=type(error).__qualname__,
-        message=_text(error),
+        message=text_of(error),
         traceback="".join(traceback.format_exception(error)).rstrip(),
         unknown_method=unknown_method,
         original=original,
@@ -57,10 +57,3 @@ def fault_as_error(fault: Fault) -> RankError:
 def is_desync(error: BaseException) -> bool:
     """Whether a rank has said that it has lost track of the step codec's state."""
     return isinstance(error, RankError) and error.exception == CodecDesync.__qualname__
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception as trouble:
-        return f"(its message can't be printed: {type(trouble).__name__})"

@@ -218,9 +218,9 @@ class RankLoop:
         packed = kind & _PACKED
         if not packed and type(payload) is not bytes:  # a small one takes less than anybody's look
             self._line.enter(PHASE_DECODING, step, b"")
-        if self._keeps_digest:
-            self._ctx.add_to_digest(cast(bytes, pack(payload)) if packed else payload)
         try:
+            if self._keeps_digest:
+                self._ctx.add_to_digest(cast(bytes, pack(payload)) if packed else payload)
             request = self._decode(step, kind, payload)
         except Exception as error:
             request = ExecuteModelRequest(step, "(decoding the request)")

@@ -11,7 +11,7 @@ from mpspmd._native import StatusLine, Writer
 from mpspmd.codec.objects import ObjectEncoder
 from mpspmd.codec.steps import RankEnd
 from mpspmd.control.messages import Fault
-from mpspmd.errors import ChannelError, EncodeError
+from mpspmd.errors import ChannelError
 from mpspmd.request import RemoteException
 from mpspmd.runtime.fault import as_fault, describe
 from mpspmd.runtime.worker import Worker
@@ -60,7 +60,9 @@ class Replier:
                 self._writer.send(_STEP_REPLY, step, message)
             else:
                 self._send_object(_REPLY, step, result)
-        except EncodeError as error:
+        except ChannelError:
+            raise
+        except Exception as error:
             self.fail(step, describe(error, method))
         else:
             self._line.replied()
@@ -76,7 +78,9 @@ class Replier:
         """Replies that the method has raised."""
         try:
             self._send_object(_ERROR, step, remote)
-        except EncodeError:
+        except ChannelError:
+            raise
+        except Exception:
             # The original exception doesn't cross; its description does.
             self._report(as_fault(remote, self._rank, step))
         else:

@@ -240,8 +240,11 @@ class Replies:
 
     def _read_until(self, call: Call, limit: float | None) -> None:
         recv, take = self._inbox.recv, self._take
-        while not call.done:
+        while True:
             left = None if limit is None else max(0.0, limit - time.monotonic())
+            # Looked at last: garbage whose end reads replies may be collected at any time before.
+            if call.done:
+                return
             # The last of several replies comes soon after the others.
             message = recv(left, call.key + call.missing)
             if message is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import sys
 import threading
@@ -190,3 +191,61 @@ def test_arguments_that_do_not_fit_are_refused(scene: Scene) -> None:
     scene.ring.close()
     with pytest.raises(ChannelClosed):
         scene.writer.send_packed(1, 1, None)
+
+
+class ReadsAtItsEnd:
+    """Garbage, because it holds itself, whose end reads an inbox."""
+
+    def __init__(self, scene: Scene, troubles: list[Exception]) -> None:
+        self.itself, self.scene, self.troubles = self, scene, troubles
+
+    def __del__(self) -> None:
+        try:
+            self.scene.inbox.try_recv()
+        except Exception as trouble:
+            self.troubles.append(trouble)
+
+
+def test_what_is_collected_meanwhile_may_read_the_same_inbox(scene: Scene) -> None:
+    troubles: list[Exception] = []
+    kept = []
+    before = gc.get_threshold()
+    gc.set_threshold(3, 2, 2)
+    try:
+        for tag in range(300):
+            scene.writer.send_packed(1, tag, ((), ("nested", (tag, ())), {}))
+            ReadsAtItsEnd(scene, troubles)
+            kept.append(scene.inbox.try_recv())
+    finally:
+        gc.set_threshold(*before)
+    assert troubles == []
+
+
+@pytest.mark.parametrize("value", [(1 << 40, ("text", {})), [b"bytes"], [bytes(5000)]])
+def test_where_there_is_no_memory_nothing_is_lost(scene: Scene, value: Any) -> None:
+    testcapi = pytest.importorskip("_testcapi", reason="this CPython was built without its tests")
+    failed = 0
+    for allocation in range(20):
+        tag = (1 << 40) + allocation
+        if isinstance(value, tuple):
+            scene.writer.send_packed(300, tag, value)
+        else:
+            scene.writer.send(300, tag, value)
+        testcapi.set_nomemory(allocation, allocation + 1)
+        try:
+            message = scene.inbox.try_recv()
+        except MemoryError:
+            message = None
+        finally:
+            testcapi.remove_mem_hooks()
+        if message is None:
+            failed += 1
+            message = scene.inbox.recv(20)
+        assert message is not None
+        payload = message[3]
+        assert message[2] == tag
+        if isinstance(payload, memoryview):
+            payload.release()
+            scene.inbox.release()
+    assert failed > 0
+    assert scene.ring.heads == (scene.ring.tail,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -117,6 +118,11 @@ def test_a_result_that_cannot_be_sent_is_an_error_and_no_hang(engine: Engine) ->
     assert caught.value.exception == "EncodeError"
 
 
+def test_a_result_that_cannot_be_sent_for_an_unprintable_reason_is_an_error(engine: Engine) -> None:
+    with pytest.raises(RankError, match=r"Unsayable .* message can't be printed: ValueError"):
+        engine.collective_rpc("unsayable", timeout=20)
+
+
 def test_a_result_that_cannot_be_rebuilt_is_an_error_and_no_hang(engine: Engine) -> None:
     with pytest.raises(DecodeError, match="this can't be rebuilt"):
         engine.collective_rpc("unbuildable", timeout=20)
@@ -128,13 +134,25 @@ def test_an_argument_that_no_rank_can_rebuild_is_an_error_and_no_hang(engine: En
     assert caught.value.exception == "DecodeError"
 
 
+LONG = 1200 << 10  # a text that pack() leaves to pickle, and unpack() would take
+NO_REQUESTS = {
+    "one argument too many": (pack(("echo", (), {}, "all", None, 1)), "positional arguments"),
+    "one that pack() never makes": (
+        b"\x01(\x01s" + struct.pack("<I", LONG) + b"x" * LONG,
+        "buffer",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", NO_REQUESTS)
 def test_a_request_that_is_none_is_an_error_and_no_hang(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    packed = (int(Kind.REQUEST | Kind.PACKED), pack(("echo", (), {}, "all", "one too many", 1)))
+    message, reason = NO_REQUESTS[what]
+    packed = (int(Kind.REQUEST | Kind.PACKED), message)
     with monkeypatch.context() as patch:
         patch.setattr(engine._sending._encoder, "encode", lambda *request: packed)
-        with pytest.raises(RankError, match="positional arguments") as caught:
+        with pytest.raises(RankError, match=reason) as caught:
             engine.collective_rpc("echo", timeout=20)
     assert caught.value.method == "(decoding the request)"
 

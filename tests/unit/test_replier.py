@@ -54,6 +54,12 @@ def test_a_result_that_cannot_be_finished_is_an_error(deferring: Engine) -> None
     assert deferring.collective_rpc("echo", args=(1,)) == [(1, True)] * 2
 
 
+def test_a_result_that_cannot_be_sent_is_an_error_whatever_the_reason(deferring: Engine) -> None:
+    with pytest.raises(RankError, match="can't be printed"):
+        deferring.collective_rpc("unsayable", timeout=20)
+    assert deferring.collective_rpc("echo", args=(1,), timeout=20) == [(1, True)] * 2
+
+
 def test_only_ranks_that_reply_finish_anything(deferring: Engine) -> None:
     assert deferring.call("echo", ("unfinishable",), reply_ranks=None) is None
     assert deferring.call("echo", (2,), reply_ranks=1) == (2, True)

@@ -77,6 +77,9 @@ class Calculator(mpspmd.Worker):
     def unbuildable(self) -> Any:
         return Unbuildable()
 
+    def unsayable(self) -> Any:
+        return Unsayable()
+
     def run_dir(self) -> str:
         return self.ctx.run_dir
 
@@ -167,6 +170,18 @@ class Speechless(Exception):
 
     def __str__(self) -> str:
         raise RuntimeError("no words")
+
+
+class Unsayable:
+    """Can't be pickled, and the reason can't be printed."""
+
+    def __reduce__(self) -> Any:
+        raise _SilentError
+
+
+class _SilentError(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no text")
 
 
 class Unbuildable:
