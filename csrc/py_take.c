@@ -1,19 +1,18 @@
 /* What recv() returns: a message that has come, as a tuple, and its payload as what it is. */
 #include "module.h"
 
-/* `kind` keeps KIND_PACKED only when the payload is the value. `keep`: no record is to be
- * freed now. */
+/* `kind` keeps KIND_PACKED only when the payload is the value. `copied`: it is a
+ * copy of the record, which may be freed then. */
 static PyObject *take_payload(struct inbox_object *self, Py_ssize_t i, uint16_t *kind,
-                              uint64_t *tag, uint64_t *bytes, bool *keep) {
+                              uint64_t *tag, uint64_t *bytes, bool *copied) {
     struct incoming *message = &self->messages[i];
-    *keep = false;
+    *copied = false;
     if (message_take(message)) {
         PyObject *payload = self->buffers[i];
         self->buffers[i] = NULL;
         *kind = message->kind & ~KIND_PACKED;
         *tag = message->tag;
         *bytes = message->total;
-        *keep = true; /* its records are free already */
         return payload;
     }
     const struct record *record = &message->record;
@@ -22,16 +21,19 @@ static PyObject *take_payload(struct inbox_object *self, Py_ssize_t i, uint16_t 
     *bytes = record->header.length;
     if (*kind & KIND_PACKED) {
         PyObject *value = unpack_from(record->payload, *bytes);
-        if (value && value != Py_NotImplemented)
+        if (value && value != Py_NotImplemented) {
+            *copied = true;
             return value;
+        }
         /* As it is: the receiver finds the same, where it knows whose message it is. */
         Py_CLEAR(value);
         PyErr_Clear();
         *kind &= ~KIND_PACKED;
     }
-    if (*bytes <= SMALL_BYTES)
+    if (*bytes <= SMALL_BYTES) {
+        *copied = true;
         return PyBytes_FromStringAndSize((const char *)record->payload, (Py_ssize_t)*bytes);
-    *keep = true;
+    }
     self->current = i;
     PyObject *view = PyMemoryView_FromObject((PyObject *)self);
     if (!view)
@@ -42,8 +44,8 @@ static PyObject *take_payload(struct inbox_object *self, Py_ssize_t i, uint16_t 
 static PyObject *take(struct inbox_object *self, Py_ssize_t i) {
     uint16_t kind;
     uint64_t tag, bytes;
-    bool keep;
-    PyObject *payload = take_payload(self, i, &kind, &tag, &bytes, &keep);
+    bool copied;
+    PyObject *payload = take_payload(self, i, &kind, &tag, &bytes, &copied);
     if (!payload)
         return NULL;
     PyObject *ring = PyLong_FromSsize_t(i), *number = PyLong_FromUnsignedLong(kind);
@@ -61,7 +63,7 @@ static PyObject *take(struct inbox_object *self, Py_ssize_t i) {
     PyTuple_SET_ITEM(result, 1, number);
     PyTuple_SET_ITEM(result, 2, step);
     PyTuple_SET_ITEM(result, 3, payload);
-    if (!keep)
+    if (copied)
         ring_release(&self->readers[i], &self->messages[i].record);
     if (self->line) {
         status_add(&self->line->bytes_in, bytes);

@@ -19,13 +19,15 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from mpspmd._native import Block, unpack
+from mpspmd._native import Block, Writer, unpack
 from mpspmd.codec.tensors import reduce_tensor
 from mpspmd.errors import DecodeError, EncodeError, text_of
+from mpspmd.transport.channel import Kind
 
 Payload: TypeAlias = bytes | Block | memoryview
 Message: TypeAlias = bytes | list[Any]
 
+_OUT_OF_BAND = int(Kind.OUT_OF_BAND)
 _ALIGN = 16
 _HEAD = struct.Struct("<IIQ")
 _IN_BAND_BYTES = 1024  # smaller buffers cost less inside the pickle
@@ -94,6 +96,13 @@ class ObjectEncoder:
             ) from error
         finally:
             self._buffers.clear()
+
+    def send(self, writer: Writer, kind: int, tag: int, obj: Any) -> None:
+        """Packed if it is plain, encoded else. Waits for space. EncodeError, and then nothing is sent."""
+        if not writer.send_packed(kind, tag, obj):
+            message = self.encode(obj)
+            large = _OUT_OF_BAND if isinstance(message, list) else 0
+            writer.send(kind | large, tag, message)
 
     def _encode_by_value(self, obj: Any) -> Message:
         self._buffers.clear()

@@ -17,7 +17,7 @@ from mpspmd.runtime.fault import as_fault, describe
 from mpspmd.runtime.worker import Worker
 from mpspmd.transport.channel import Kind
 
-_REPLY, _ERROR, _OUT_OF_BAND = int(Kind.REPLY), int(Kind.ERROR), int(Kind.OUT_OF_BAND)
+_REPLY, _ERROR = int(Kind.REPLY), int(Kind.ERROR)
 _STEP_REPLY = _REPLY | int(Kind.STEP)
 
 
@@ -59,7 +59,7 @@ class Replier:
             if message is not None:
                 self._writer.send(_STEP_REPLY, step, message)
             else:
-                self._send_object(_REPLY, step, result)
+                self._encoder.send(self._writer, _REPLY, step, result)
         except ChannelError:
             raise
         except Exception as error:
@@ -67,17 +67,10 @@ class Replier:
         else:
             self._line.replied()
 
-    def _send_object(self, kind: int, step: int, value: Any) -> None:
-        """EncodeError, and then nothing is sent."""
-        if not self._writer.send_packed(kind, step, value):
-            message = self._encoder.encode(value)
-            large = _OUT_OF_BAND if isinstance(message, list) else 0
-            self._writer.send(kind | large, step, message)
-
     def fail(self, step: int, remote: RemoteException) -> None:
         """Replies that the method has raised."""
         try:
-            self._send_object(_ERROR, step, remote)
+            self._encoder.send(self._writer, _ERROR, step, remote)
         except ChannelError:
             raise
         except Exception:

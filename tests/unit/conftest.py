@@ -1,4 +1,4 @@
-"""Engines that many tests use: a start costs a second or more."""
+"""Engines that many tests use, because a start costs a second or more; and a ring without one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import workers
+from rings import Scene, make_scene
 
 from mpspmd import Engine, RuntimeConfig
 
@@ -44,3 +45,11 @@ def shared_calculators() -> Iterator[SharedEngine]:
 def engine(shared_calculators: SharedEngine) -> Engine:
     """Two ranks with a `workers.Calculator` each."""
     return shared_calculators.get()
+
+
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    """A ring with one reader."""
+    made = make_scene()
+    yield made
+    made.segment.close()

@@ -6,7 +6,6 @@ import mmap
 import resource
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,13 +18,6 @@ from mpspmd.transport.segment import Segment
 pytestmark = pytest.mark.timeout(30)
 
 _ANY_KIND = 0xFFFF & ~KIND_PACKED  # all that is the sender's own
-
-
-@pytest.fixture
-def scene() -> Iterator[Scene]:
-    made = make_scene()
-    yield made
-    made.segment.close()
 
 
 def pattern(size: int) -> bytes:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,6 @@ from mpspmd.errors import ChannelCorrupt, ChannelError
 from mpspmd.transport.segment import Segment
 
 pytestmark = pytest.mark.timeout(30)
-
-
-@pytest.fixture
-def scene() -> Iterator[Scene]:
-    made = make_scene()
-    yield made
-    made.segment.close()
 
 
 class TestCorruption:

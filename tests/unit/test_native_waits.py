@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,13 +22,6 @@ from mpspmd.errors import ChannelCorrupt
 from mpspmd.transport.segment import Segment
 
 pytestmark = pytest.mark.timeout(60)
-
-
-@pytest.fixture
-def scene() -> Iterator[Scene]:
-    made = make_scene()
-    yield made
-    made.segment.close()
 
 
 class TestDeadlines:

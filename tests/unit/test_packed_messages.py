@@ -7,7 +7,6 @@ import pickle
 import sys
 import threading
 import tracemalloc
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,13 +19,6 @@ from mpspmd.codec.objects import decode
 from mpspmd.errors import ChannelClosed, DecodeError
 
 pytestmark = pytest.mark.timeout(30)
-
-
-@pytest.fixture
-def scene() -> Iterator[Scene]:
-    made = make_scene()
-    yield made
-    made.segment.close()
 
 
 def received(scene: Scene) -> tuple[int, int, Any]:

@@ -176,12 +176,7 @@ class Unsayable:
     """Can't be pickled, and the reason can't be printed."""
 
     def __reduce__(self) -> Any:
-        raise _SilentError
-
-
-class _SilentError(Exception):
-    def __str__(self) -> str:
-        raise ValueError("no text")
+        raise Speechless
 
 
 class Unbuildable:
