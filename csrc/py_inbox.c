@@ -221,8 +221,14 @@ static bool take_interrupt(struct inbox_object *self) {
 static void learn(struct inbox_object *self, const struct waiting *waiting) {
     /* The ring that look() has taken it from is the one before the next to look at. */
     Py_ssize_t i = self->next > 0 ? self->next - 1 : self->n_rings - 1;
-    uint64_t sent_ns =
-        atomic_load_explicit(&self->readers[i].ring->shared->published_ns, memory_order_relaxed);
+    uint64_t sent_ns = waiting->start_ns;
+    if (!waiting->at_once) {
+        sent_ns = atomic_load_explicit(&self->readers[i].ring->shared->published_ns,
+                                       memory_order_relaxed);
+        /* That of the message before: the writer is about to write this one's. */
+        if (sent_ns < waiting->start_ns)
+            sent_ns = monotonic_ns();
+    }
     strategy_learn(&self->strategy, waiting, &self->waiter, sent_ns);
 }
 

@@ -37,7 +37,9 @@ bool strategy_begin(struct strategy *strategy, struct waiting *waiting,
                     const struct waiter *waiter) {
     waiting->began = true;
     waiting->start_ns = monotonic_ns();
-    return strategy->spin_ns > 0 && wait_spin(waiter, waiting->start_ns + strategy->spin_ns);
+    waiting->at_once =
+        strategy->spin_ns > 0 && wait_spin(waiter, waiting->start_ns + strategy->spin_ns);
+    return waiting->at_once;
 }
 
 /* May this thread look for a while? There must be a core left for those that work. A process that

@@ -37,6 +37,7 @@ struct waiting {
     uint64_t start_ns;
     uint64_t looked_ns; /* spent in windows so far */
     bool began, looked_first, predicts, predicted;
+    bool at_once;           /* the first short look has found it */
     struct window expected; /* if `predicted` */
 };
 
