@@ -1,8 +1,8 @@
 /* Plain values as bytes: what a small message consists of, at a tenth of a pickle's cost.
  *
- * None, bool, int (64 bits), float, str, bytes, tuples of these, and an empty dict; exact types
- * only. Nothing that can be changed and shared, so that there is no identity to keep. The first
- * byte is none that a pickle begins with.
+ * None, bool, int (64 bits), float, str, bytes, and tuples, lists and dicts of these; exact types
+ * only. A list or dict that is in there twice is left to pickle, which keeps it one. The first byte
+ * is none that a pickle begins with.
  *
  * Writer.send_packed() writes them into the ring, and recv() makes them anew from there: with no
  * bytes object and no call of Python's in between, a process that has just got its core needs half
@@ -15,11 +15,70 @@ enum {
     PACKED = 0x01,
     MAX_DEPTH = 16,
     MAX_ITEMS = UINT8_MAX,
+    MAX_SEEN = 32,       /* lists and dicts in one value */
     MAX_BYTES = 1 << 20, /* larger ones are worth the memory of a second copy less */
 };
 
-/* Bytes that a value takes after its tag; -1: not a plain one, and no exception is set. */
-static Py_ssize_t size_of(PyObject *value, int depth) {
+/* A walk through a value that may be plain. */
+struct walk {
+    int depth, n_seen;
+    PyObject *seen[MAX_SEEN]; /* the lists and dicts so far */
+};
+
+static bool is_new(struct walk *walk, PyObject *value) {
+    for (int i = 0; i < walk->n_seen; i++)
+        if (walk->seen[i] == value)
+            return false;
+    if (walk->n_seen == MAX_SEEN)
+        return false;
+    walk->seen[walk->n_seen++] = value;
+    return true;
+}
+
+static Py_ssize_t size_of(PyObject *value, struct walk *walk);
+
+static bool add_size(Py_ssize_t *total, PyObject *item, struct walk *walk) {
+    Py_ssize_t size = size_of(item, walk);
+    /* What is in there many times is counted, and would be sent, each time. */
+    return size >= 0 && (*total += size) <= MAX_BYTES;
+}
+
+static Py_ssize_t size_of_dict(PyObject *dict, struct walk *walk) {
+    PyObject *key, *value;
+    Py_ssize_t total = 2, at = 0;
+    if (PyDict_GET_SIZE(dict) > MAX_ITEMS)
+        return -1;
+    while (PyDict_Next(dict, &at, &key, &value))
+        if (!add_size(&total, key, walk) || !add_size(&total, value, walk))
+            return -1;
+    return total;
+}
+
+static Py_ssize_t size_of_items(PyObject *sequence, struct walk *walk) {
+    Py_ssize_t total = 2, n = PySequence_Fast_GET_SIZE(sequence);
+    if (n > MAX_ITEMS)
+        return -1;
+    for (Py_ssize_t i = 0; i < n; i++)
+        if (!add_size(&total, PySequence_Fast_GET_ITEM(sequence, i), walk))
+            return -1;
+    return total;
+}
+
+static Py_ssize_t size_of_container(PyObject *value, struct walk *walk) {
+    bool tuple = PyTuple_CheckExact(value), dict = PyDict_CheckExact(value);
+    if (!tuple && !dict && !PyList_CheckExact(value))
+        return -1;
+    if (walk->depth == MAX_DEPTH || (!tuple && !is_new(walk, value)))
+        return -1;
+    walk->depth++;
+    Py_ssize_t size = dict ? size_of_dict(value, walk) : size_of_items(value, walk);
+    walk->depth--;
+    return size;
+}
+
+/* Bytes that a value takes; -1: not a plain one, and no exception is set. Runs no code of Python's:
+ * nothing changes until put(). */
+static Py_ssize_t size_of(PyObject *value, struct walk *walk) {
     if (value == Py_None || value == Py_True || value == Py_False)
         return 1;
     if (PyUnicode_CheckExact(value)) {
@@ -41,20 +100,7 @@ static Py_ssize_t size_of(PyObject *value, int depth) {
     }
     if (PyFloat_CheckExact(value))
         return 9;
-    if (PyDict_CheckExact(value))
-        return PyDict_GET_SIZE(value) == 0 ? 1 : -1;
-    if (!PyTuple_CheckExact(value) || depth == MAX_DEPTH)
-        return -1;
-    Py_ssize_t n = PyTuple_GET_SIZE(value), total = 2;
-    if (n > MAX_ITEMS)
-        return -1;
-    for (Py_ssize_t i = 0; i < n; i++) {
-        Py_ssize_t item = size_of(PyTuple_GET_ITEM(value, i), depth + 1);
-        /* What is in there many times is counted, and would be sent, each time. */
-        if (item < 0 || (total += item) > MAX_BYTES)
-            return -1;
-    }
-    return total;
+    return size_of_container(value, walk);
 }
 
 static char *put_word(char *at, char tag, const void *word) {
@@ -69,6 +115,28 @@ static char *put_text(char *at, char tag, const char *text, Py_ssize_t n) {
     memcpy(at + 1, &length, 4);
     memcpy(at + 5, text, (size_t)n);
     return at + 5 + n;
+}
+
+static char *put(char *at, PyObject *value);
+
+static char *put_container(char *at, PyObject *value) {
+    if (PyDict_CheckExact(value)) {
+        PyObject *key, *item;
+        Py_ssize_t place = 0;
+        at[0] = '{';
+        at[1] = (char)(uint8_t)PyDict_GET_SIZE(value);
+        at += 2;
+        while (PyDict_Next(value, &place, &key, &item))
+            at = put(put(at, key), item);
+        return at;
+    }
+    Py_ssize_t n = PySequence_Fast_GET_SIZE(value);
+    at[0] = PyTuple_CheckExact(value) ? '(' : '[';
+    at[1] = (char)(uint8_t)n;
+    at += 2;
+    for (Py_ssize_t i = 0; i < n; i++)
+        at = put(at, PySequence_Fast_GET_ITEM(value, i));
+    return at;
 }
 
 /* Only what size_of() has measured: then it can't fail. */
@@ -92,21 +160,13 @@ static char *put(char *at, PyObject *value) {
         double number = PyFloat_AsDouble(value);
         return put_word(at, 'd', &number);
     }
-    if (PyDict_CheckExact(value)) {
-        *at = '{';
-        return at + 1;
-    }
-    Py_ssize_t n = PyTuple_GET_SIZE(value);
-    at[0] = '(';
-    at[1] = (char)(uint8_t)n;
-    at += 2;
-    for (Py_ssize_t i = 0; i < n; i++)
-        at = put(at, PyTuple_GET_ITEM(value, i));
-    return at;
+    return put_container(at, value);
 }
 
 Py_ssize_t packed_size(PyObject *value) {
-    Py_ssize_t size = size_of(value, 0);
+    struct walk walk;
+    walk.depth = walk.n_seen = 0; /* and `seen` as it is: small messages shouldn't pay for it */
+    Py_ssize_t size = size_of(value, &walk);
     return size < 0 ? -1 : 1 + size;
 }
 
@@ -138,19 +198,40 @@ static PyObject *cut_short(void) {
 
 static PyObject *take(struct bytes_left *left, int depth);
 
-static PyObject *take_tuple(struct bytes_left *left, int depth) {
+static PyObject *take_items(struct bytes_left *left, int depth, Py_ssize_t n, bool tuple) {
+    PyObject *items = tuple ? PyTuple_New(n) : PyList_New(n);
+    for (Py_ssize_t i = 0; items && i < n; i++) {
+        PyObject *item = take(left, depth);
+        if (!item)
+            Py_CLEAR(items);
+        else if (tuple)
+            PyTuple_SET_ITEM(items, i, item);
+        else
+            PyList_SET_ITEM(items, i, item);
+    }
+    return items;
+}
+
+static PyObject *take_dict(struct bytes_left *left, int depth, Py_ssize_t n) {
+    PyObject *dict = PyDict_New();
+    for (Py_ssize_t i = 0; dict && i < n; i++) {
+        PyObject *key = take(left, depth), *value = key ? take(left, depth) : NULL;
+        if (!value || PyDict_SetItem(dict, key, value) != 0) {
+            if (value && PyErr_ExceptionMatches(PyExc_TypeError))
+                cut_short(); /* a key that no dict has had */
+            Py_CLEAR(dict);
+        }
+        Py_XDECREF(key);
+        Py_XDECREF(value);
+    }
+    return dict;
+}
+
+static PyObject *take_container(struct bytes_left *left, char tag, int depth) {
     if (left->at == left->end || depth == MAX_DEPTH)
         return cut_short();
     Py_ssize_t n = (uint8_t)*left->at++;
-    PyObject *tuple = PyTuple_New(n);
-    for (Py_ssize_t i = 0; tuple && i < n; i++) {
-        PyObject *item = take(left, depth + 1);
-        if (!item)
-            Py_CLEAR(tuple);
-        else
-            PyTuple_SET_ITEM(tuple, i, item);
-    }
-    return tuple;
+    return tag == '{' ? take_dict(left, depth + 1, n) : take_items(left, depth + 1, n, tag == '(');
 }
 
 static PyObject *take_text(struct bytes_left *left, char tag) {
@@ -189,10 +270,10 @@ static PyObject *take(struct bytes_left *left, int depth) {
         Py_RETURN_TRUE;
     case 'f':
         Py_RETURN_FALSE;
-    case '{':
-        return PyDict_New();
     case '(':
-        return take_tuple(left, depth);
+    case '[':
+    case '{':
+        return take_container(left, tag, depth);
     case 's':
     case 'b':
         return take_text(left, tag);

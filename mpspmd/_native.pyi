@@ -19,7 +19,11 @@ PHASE_RUNNING: int
 PHASE_REPLYING: int
 
 def pack(value: object, /) -> bytes | None:
-    """None, bool, int, float, str, bytes, tuples of these and {} as bytes; None for anything else."""
+    """None, bool, int, float, str, bytes, and tuples, lists and dicts of these, as bytes.
+
+    None for anything else: among it subclasses, a list or dict that is in there twice, and what is
+    large (more than 255 items in one of them, 32 lists and dicts, or 1 MiB).
+    """
 
 def unpack(message: Buffer, /) -> Any:
     """What pack() was given; NotImplemented when it hasn't made this. ValueError when it is damaged."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 import math
 import pickle
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,15 +18,23 @@ from mpspmd._native import pack, unpack
 from mpspmd.codec.objects import ObjectEncoder, decode
 from mpspmd.errors import DecodeError
 
-PLAIN = st.recursive(
+SCALARS = (
     st.none()
     | st.booleans()
     | st.integers(-(1 << 63), (1 << 63) - 1)
     | st.floats(allow_nan=False)
     | st.text(st.characters(exclude_categories=["Cs"]))
     | st.binary()
-    | st.just({}),
-    lambda inner: st.lists(inner, max_size=5).map(tuple),
+)
+KEYS = SCALARS | st.lists(SCALARS, max_size=2).map(tuple)
+PLAIN = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=5).map(tuple)
+        | st.lists(inner, max_size=5)
+        | st.dictionaries(KEYS, inner, max_size=5)
+    ),
+    max_leaves=20,
 )
 
 
@@ -36,7 +46,11 @@ class Text(str): ...
 
 
 def types(value: Any) -> Any:
-    return tuple(map(types, value)) if isinstance(value, tuple) else type(value)
+    """Of the value and of all in it, in their order."""
+    if isinstance(value, dict):
+        value = tuple(value.items())
+        return dict, tuple(map(types, value))
+    return (type(value), *map(types, value)) if isinstance(value, tuple | list) else type(value)
 
 
 @given(PLAIN)
@@ -54,10 +68,18 @@ def test_a_float_keeps_its_bits(value: float) -> None:
     assert repr(unpack(packed)) == repr(value)
 
 
+SHARED: list[Any] = [1]
+ITSELF: list[Any] = []
+ITSELF.append(ITSELF)
+
 NOT_PLAIN = [
-    [],
-    {"key": 1},
+    [1, {2}],
+    {"key": object},
     {1},
+    frozenset([1]),
+    (SHARED, SHARED),
+    [SHARED, {"again": SHARED}],
+    OrderedDict(key=1),
     1 << 63,
     1j,
     Number.ONE,
@@ -69,7 +91,9 @@ NOT_PLAIN = [
     "\ud800",
     bytes((1 << 20) + 1),
     (None,) * 256,
-    (1, (2, [3])),
+    [None] * 256,
+    dict.fromkeys(range(256)),
+    (1, (2, [len])),
     len,
 ]
 
@@ -87,12 +111,48 @@ def test_anything_else_is_left_to_pickle(value: Any) -> None:
         assert np.array_equal(back, value) if isinstance(value, np.ndarray) else back == value
 
 
-def test_deep_tuples_are_left_to_pickle() -> None:
+@pytest.mark.parametrize("around", [lambda inner: (inner,), lambda inner: [inner]])
+def test_what_is_nested_deeply_is_left_to_pickle(around: Callable[[Any], Any]) -> None:
     value: Any = ()
     for _ in range(15):
-        value = (value,)
+        value = around(value)
     assert unpack(pack(value) or b"") == value
-    assert pack((value,)) is None
+    assert pack(around(value)) is None
+
+
+@pytest.mark.parametrize("value", [(SHARED, SHARED), {"a": SHARED, "b": (SHARED,)}])
+def test_what_is_one_object_stays_one(value: Any) -> None:
+    back = decode(ObjectEncoder().encode(value), False)  # type: ignore[arg-type]
+    first, second = back.values() if isinstance(back, dict) else back
+    second = second[0] if isinstance(second, tuple) else second
+    assert first == SHARED
+    assert first is second
+
+
+def test_what_contains_itself_is_left_to_pickle() -> None:
+    assert pack(ITSELF) is None
+    back = decode(ObjectEncoder().encode(ITSELF), False)  # type: ignore[arg-type]
+    assert back[0] is back
+
+
+def test_many_lists_are_left_to_pickle() -> None:
+    value: list[Any] = [[number] for number in range(31)]
+    assert unpack(pack(value) or b"") == value
+    value.append([31])
+    assert pack(value) is None
+
+
+def test_what_comes_back_is_a_list_of_its_own() -> None:
+    value = {"list": [1, 2]}
+    packed = pack(value) or b""
+    value["list"].append(3)
+    assert unpack(packed) == {"list": [1, 2]}
+    assert unpack(packed)["list"] is not unpack(packed)["list"]
+
+
+def test_a_key_that_no_dict_has_is_damage() -> None:
+    with pytest.raises(ValueError, match="cut short, or isn't one"):
+        unpack(b"\x01{\x01[\x00n")
 
 
 def test_what_is_shared_many_times_is_left_to_pickle() -> None:
