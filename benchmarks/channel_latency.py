@@ -3,11 +3,11 @@
     python -m benchmarks.channel_latency --ranks 1,2,4 --size 64,64K --rounds 5 --json FILE
 
 Closed loop: the next message is sent when the replies to the last one have come. A request is a
-pickled `bytes` of --size bytes, to every rank; a reply is a pickled None. Every transport encodes
-and decodes both for every message, but `mpspmd-raw`, which sends the bytes as they are, and
-`c-pingpong`, which is two processes in C that copy --size bytes and do nothing else: what the
-machine allows. With --reply rank0 the other ranks still get and decode the requests, at their own
-pace: how far they may lag behind is up to the transport's buffers.
+`bytes` of --size bytes, to every rank; a reply is None. Every transport encodes and decodes both for
+every message, as it does any object (most by pickle; `mpspmd` packs plain values), but `mpspmd-raw`,
+which sends the bytes as they are, and `c-pingpong`, which is two processes in C that copy --size bytes
+and do nothing else: what the machine allows. With --reply rank0 the other ranks still get and decode
+the requests, at their own pace: how far they may lag behind is up to the transport's buffers.
 """
 
 from __future__ import annotations

@@ -27,9 +27,9 @@ RUNS = {
         "Round trips by number of ranks",
         "One message of 64 bytes at a time, in a closed loop; every rank replies. The mean is what a "
         "loop pays; the p99 is what disturbs it. `c-pingpong` is two processes in C, each on a core of "
-        "its own, that do nothing else: what the machine allows. `mpspmd-raw` are bytes without "
-        "pickle, `mpspmd` the channels with pickled objects, `mpspmd-engine` a method call through "
-        "`Engine`.",
+        "its own, that do nothing else: what the machine allows. `mpspmd-raw` is a loop around the "
+        "ring's own two calls, with bytes. `mpspmd` is the channels with the object codec, which packs "
+        "such plain values where others pickle them; `mpspmd-engine` a method call through `Engine`.",
     ),
     "sizes": Run(
         "channel_latency",

@@ -2,7 +2,7 @@
 
     python -m benchmarks.throughput --size 64,64M --ranks 1,4
 
-Below 1 MiB a message is a pickled `bytes`; the engine sends --window of them in a row, and every
+Below 1 MiB a message is a `bytes`; the engine sends --window of them in a row, and every
 rank replies to the last one only. From 1 MiB on it is a CPU tensor, and every rank replies to each.
 Each rank decodes each message into memory of its own. GB/s (10^9 bytes) are those that one rank
 gets; all ranks together get so many times as much.

@@ -101,11 +101,11 @@ class Peer(ABC):
 
     @abstractmethod
     def send(self, request: object) -> None:
-        """Sends `request`, pickled, to every rank."""
+        """Sends `request`, any object, to every rank."""
 
     @abstractmethod
     def receive(self) -> list[object]:
-        """Returns when all ranks that reply have: their replies, unpickled, in any order."""
+        """Returns when all ranks that reply have: their replies, decoded, in any order."""
 
     @abstractmethod
     def close(self) -> None:
