@@ -221,14 +221,11 @@ static bool take_interrupt(struct inbox_object *self) {
 static void learn(struct inbox_object *self, const struct waiting *waiting) {
     /* The ring that look() has taken it from is the one before the next to look at. */
     Py_ssize_t i = self->next > 0 ? self->next - 1 : self->n_rings - 1;
-    uint64_t sent_ns = waiting->start_ns;
-    if (!waiting->at_once) {
-        sent_ns = atomic_load_explicit(&self->readers[i].ring->shared->published_ns,
-                                       memory_order_relaxed);
-        /* That of the message before: the writer is about to write this one's. */
-        if (sent_ns < waiting->start_ns)
-            sent_ns = monotonic_ns();
-    }
+    const _Atomic uint64_t *published_ns = &self->readers[i].ring->shared->published_ns;
+    /* At once, the writer may be about to write it: to ask for the line would take as long again.
+     */
+    uint64_t sent_ns =
+        waiting->at_once ? 0 : atomic_load_explicit(published_ns, memory_order_relaxed);
     strategy_learn(&self->strategy, waiting, &self->waiter, sent_ns);
 }
 

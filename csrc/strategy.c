@@ -186,10 +186,17 @@ enum wait_result strategy_wait(struct strategy *strategy, struct waiting *waitin
     return result == WAIT_TIMEOUT && end_ns < deadline_ns ? WAIT_SIGNAL : result;
 }
 
+/* From the start of the wait until the message was sent. */
+static uint64_t gap_until(const struct waiting *waiting, uint64_t sent_ns) {
+    if (waiting->at_once)
+        return 0;
+    return (sent_ns < waiting->start_ns ? monotonic_ns() : sent_ns) - waiting->start_ns;
+}
+
 void strategy_learn(struct strategy *strategy, const struct waiting *waiting,
                     const struct waiter *waiter, uint64_t sent_ns) {
     struct predictor *predictor = predictor_of(strategy, waiting);
-    uint64_t gap_ns = sent_ns > waiting->start_ns ? sent_ns - waiting->start_ns : 0;
+    uint64_t gap_ns = gap_until(waiting, sent_ns);
     predict_learn(predictor, gap_ns, gap_ns < SHORT_NS);
     if (!waiting->predicted)
         return;

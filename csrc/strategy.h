@@ -54,7 +54,8 @@ bool strategy_begin(struct strategy *strategy, struct waiting *waiting,
 enum wait_result strategy_wait(struct strategy *strategy, struct waiting *waiting,
                                const struct waiter *waiter, uint64_t deadline_ns);
 
-/* What was waited for was sent at `sent_ns`. */
+/* What was waited for was sent at `sent_ns`; a time before the wait is that of an earlier message,
+ * and it has been sent just now. */
 void strategy_learn(struct strategy *strategy, const struct waiting *waiting,
                     const struct waiter *waiter, uint64_t sent_ns);
 

@@ -164,6 +164,33 @@ static void nobody_looks_at_a_time_that_four_predictions_have_missed(void) {
     CHECK(subject.waiting.looked_ns > 0);
 }
 
+/* The newest of the times that a subject has learnt. */
+static uint64_t learnt_last(const struct subject *subject) {
+    const struct predictor *predictor = &subject->strategy.predictors[0]; /* of key 0 */
+    return predictor->gaps_ns[(predictor->next + PREDICT_SAMPLES - 1) % PREDICT_SAMPLES];
+}
+
+static void the_time_of_an_earlier_message_is_not_learnt(void) {
+    static struct bell bell;
+    struct subject subject;
+    make_subject(&subject, &bell, NULL, 2 * MS);
+    CHECK_EQUAL(wait_for(&subject, 3 * MS), WAIT_TIMEOUT);
+    strategy_learn(&subject.strategy, &subject.waiting, &subject.waiter,
+                   subject.waiting.start_ns - 1);
+    CHECK(learnt_last(&subject) >= 3 * (uint64_t)MS);
+    CHECK(!(subject.strategy.predictors[0].shorts & 1));
+}
+
+static void what_is_there_at_once_is_learnt_as_short(void) {
+    static struct bell bell;
+    struct subject subject;
+    make_subject(&subject, &bell, NULL, 2 * MS);
+    subject.waiting = (struct waiting){.start_ns = 1000, .at_once = true};
+    strategy_learn(&subject.strategy, &subject.waiting, &subject.waiter, 0);
+    CHECK_EQUAL(learnt_last(&subject), 0);
+    CHECK(subject.strategy.predictors[0].shorts & 1);
+}
+
 static atomic_bool has_come;
 
 static bool comes(struct subject *subject) {
@@ -290,6 +317,8 @@ const struct test strategy_tests[] = {
     {TEST(what_comes_at_any_time_is_not_predicted)},
     {TEST(silence_is_slept_through_after_one_window)},
     {TEST(nobody_looks_at_a_time_that_four_predictions_have_missed)},
+    {TEST(the_time_of_an_earlier_message_is_not_learnt)},
+    {TEST(what_is_there_at_once_is_learnt_as_short)},
     {TEST(a_message_before_its_time_is_taken_from_the_sleep)},
     {TEST(never_more_threads_look_than_are_allowed)},
     {TEST(a_thread_too_many_gives_up_its_window)},
