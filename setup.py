@@ -15,7 +15,9 @@ class BuildOptimized(build_ext):
         as_given = ext.extra_compile_args, ext.extra_link_args
         # Sanitizers and fuzzers want what they have instrumented file by file.
         if "-fsanitize" not in os.environ.get("CFLAGS", ""):
-            ext.extra_compile_args = [*ext.extra_compile_args, "-flto=auto"]
+            # With machine code beside: a linker without the plugin takes that, and doesn't say so.
+            lto = ["-flto=auto", "-ffat-lto-objects"]
+            ext.extra_compile_args = [*ext.extra_compile_args, *lto]
             ext.extra_link_args = [*ext.extra_link_args, "-flto=auto", "-O2"]
             try:
                 super().build_extension(ext)

@@ -11,10 +11,9 @@ from dataclasses import dataclass, fields
 
 from benchmarks.peers.peer import Peer
 
-_WARM_UP_SHARE = 10  # one uncounted message for this many counted ones,
-_WARM_UP_MIN = 50  # but at least so many: ranks have just been woken, and caches are cold
+_WARM_UP_MIN = 50  # messages at least: ranks have just been woken, and caches are cold
 _WARM_UP_S = 0.2  # unless they take longer than this,
-_WARM_UP_LIMIT_SHARE = 3  # or than a third of what the counted ones may
+_WARM_UP_SHARE = 3  # or than a third of what the counted ones may
 
 
 @dataclass(frozen=True)
@@ -42,10 +41,10 @@ class Latency:
 
 
 def measure(peer: Peer, request: object, messages: int, limit_s: float) -> Latency:
-    """One message at a time, `messages` times or for `limit_s`, after a warm-up. Main thread."""
-    warm_up = max(_WARM_UP_MIN, messages // _WARM_UP_SHARE)
-    warm_up_s = min(_WARM_UP_S, limit_s / _WARM_UP_LIMIT_SHARE)
-    peer.time_round_trips(request, warm_up, int(warm_up_s * 1e9))
+    """One message at a time, `messages` times or for `limit_s`, after as many that don't count. Main
+    thread."""
+    warm_up_s = min(_WARM_UP_S, limit_s / _WARM_UP_SHARE)
+    peer.time_round_trips(request, max(_WARM_UP_MIN, messages), int(warm_up_s * 1e9))
     with no_garbage_collection():
         return Latency.of(peer.time_round_trips(request, messages, int(limit_s * 1e9)))
 

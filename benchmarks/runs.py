@@ -23,7 +23,7 @@ class Run(NamedTuple):
 RUNS = {
     "round-trips": Run(
         "channel_latency",
-        "--ranks 1,2,4,8 --messages 20000 --round-s 0.15",
+        "--ranks 1,2,4,8 --messages 2000 --round-s 0.15",
         "Round trips by number of ranks",
         "One message of 64 bytes at a time, in a closed loop; every rank replies. The mean is what a "
         "loop pays; the p99 is what disturbs it. `c-pingpong` is two processes in C, each on a core of "
@@ -33,7 +33,7 @@ RUNS = {
     ),
     "sizes": Run(
         "channel_latency",
-        "--ranks 1 --size 64,4K,64K,1M --messages 5000 --round-s 0.15 "
+        "--ranks 1 --size 64,4K,64K,1M --messages 1000 --round-s 0.15 "
         "--transports c-pingpong,mpspmd-raw,mpspmd,mpspmd-engine,vllm-messagequeue,zmq-ipc,mp-pipe",
         "Round trips by size",
         "The same with one rank and larger requests; the reply stays small. `c-pingpong` copies the "
@@ -57,7 +57,8 @@ RUNS = {
     "patterns": Run(
         "paced_latency",
         "--interval-ms 2 --ranks 2 --messages 80 "
-        f"--patterns steady,shift,bursts,random,alternating --transports {_STRATEGIES}",
+        "--patterns steady,shift,bursts,random,alternating "
+        "--transports mpspmd,mpspmd-park,mpspmd-yield",
         "Intervals that are hard to predict",
         "`shift`: ten times as long from the middle on. `bursts`: 20 messages in a row after a silence "
         "of 40 intervals. `random`: exponentially distributed. `alternating`: 0.1 and 1.9 intervals.",
@@ -72,7 +73,7 @@ RUNS = {
     "throughput": Run(
         "throughput",
         "--ranks 1,4 --size 64,1M --round-s 0.15 "
-        "--transports mpspmd,mpspmd-engine,vllm-messagequeue,zmq-ipc,mp-pipe,mp-queue",
+        "--transports mpspmd,vllm-messagequeue,zmq-ipc,mp-pipe",
         "Throughput",
         "Small messages 64 in a row, with a reply to the last one; tensors one at a time, with a reply "
         "to each. GB/s are what each rank gets, decoded into memory of its own.",

@@ -15,15 +15,24 @@ enum {
     PACKED = 0x01,
     MAX_DEPTH = 16,
     MAX_ITEMS = UINT8_MAX,
-    MAX_SEEN = 32,       /* lists and dicts in one value */
-    MAX_BYTES = 1 << 20, /* larger ones are worth the memory of a second copy less */
+    MAX_SEEN = 32, /* lists and dicts in one value */
+    MAX_TEXT = 1 << 20 /* larger ones are worth the memory of a second copy less */,
+    MAX_PACKED = 1 + 5 + MAX_TEXT,
 };
 
-/* A walk through a value that may be plain. */
+/* A walk through a value that may be plain. It runs no code of Python's, and so nothing that it has
+ * seen changes before put(). */
 struct walk {
     int depth, n_seen;
+    Py_ssize_t size;          /* bytes of all that is plain so far; what is in there many times is
+                                 counted, and would be sent, each time */
     PyObject *seen[MAX_SEEN]; /* the lists and dicts so far */
 };
+
+static bool add_size(struct walk *walk, Py_ssize_t bytes) {
+    walk->size += bytes;
+    return walk->size <= MAX_PACKED;
+}
 
 static bool is_new(struct walk *walk, PyObject *value) {
     for (int i = 0; i < walk->n_seen; i++)
@@ -35,72 +44,75 @@ static bool is_new(struct walk *walk, PyObject *value) {
     return true;
 }
 
-static Py_ssize_t size_of(PyObject *value, struct walk *walk);
-
-static bool add_size(Py_ssize_t *total, PyObject *item, struct walk *walk) {
-    Py_ssize_t size = size_of(item, walk);
-    /* What is in there many times is counted, and would be sent, each time. */
-    return size >= 0 && (*total += size) <= MAX_BYTES;
-}
-
-static Py_ssize_t size_of_dict(PyObject *dict, struct walk *walk) {
-    PyObject *key, *value;
-    Py_ssize_t total = 2, at = 0;
-    if (PyDict_GET_SIZE(dict) > MAX_ITEMS)
-        return -1;
-    while (PyDict_Next(dict, &at, &key, &value))
-        if (!add_size(&total, key, walk) || !add_size(&total, value, walk))
-            return -1;
-    return total;
-}
-
-static Py_ssize_t size_of_items(PyObject *sequence, struct walk *walk) {
-    Py_ssize_t total = 2, n = PySequence_Fast_GET_SIZE(sequence);
-    if (n > MAX_ITEMS)
-        return -1;
+/* Of surrogates CPython asks an error handler, which may be anybody's. */
+static bool has_utf8(PyObject *text) {
+    Py_ssize_t n = PyUnicode_GET_LENGTH(text);
+    int kind = PyUnicode_KIND(text);
+    if (n > MAX_TEXT || kind == PyUnicode_1BYTE_KIND)
+        return n <= MAX_TEXT;
+    if (kind != PyUnicode_2BYTE_KIND && kind != PyUnicode_4BYTE_KIND)
+        return false; /* before CPython 3.12: not ready */
+    const void *characters = PyUnicode_DATA(text);
     for (Py_ssize_t i = 0; i < n; i++)
-        if (!add_size(&total, PySequence_Fast_GET_ITEM(sequence, i), walk))
-            return -1;
-    return total;
+        if (Py_UNICODE_IS_SURROGATE(PyUnicode_READ(kind, characters, i)))
+            return false;
+    return true;
 }
 
-static Py_ssize_t size_of_container(PyObject *value, struct walk *walk) {
-    bool tuple = PyTuple_CheckExact(value), dict = PyDict_CheckExact(value);
-    if (!tuple && !dict && !PyList_CheckExact(value))
-        return -1;
+static bool measure(struct walk *walk, PyObject *value);
+
+static bool measure_items(struct walk *walk, PyObject *value) {
+    bool dict = PyDict_CheckExact(value);
+    Py_ssize_t n = dict ? PyDict_GET_SIZE(value) : PySequence_Fast_GET_SIZE(value), at = 0;
+    if (n > MAX_ITEMS)
+        return false;
+    if (dict) {
+        PyObject *key, *item;
+        while (PyDict_Next(value, &at, &key, &item))
+            if (!measure(walk, key) || !measure(walk, item))
+                return false;
+        return true;
+    }
+    while (at < n && measure(walk, PySequence_Fast_GET_ITEM(value, at)))
+        at++;
+    return at == n;
+}
+
+static bool measure_container(struct walk *walk, PyObject *value) {
+    bool tuple = PyTuple_CheckExact(value);
+    if (!tuple && !PyDict_CheckExact(value) && !PyList_CheckExact(value))
+        return false;
     if (walk->depth == MAX_DEPTH || (!tuple && !is_new(walk, value)))
-        return -1;
+        return false;
     walk->depth++;
-    Py_ssize_t size = dict ? size_of_dict(value, walk) : size_of_items(value, walk);
+    bool plain = add_size(walk, 2) && measure_items(walk, value);
     walk->depth--;
-    return size;
+    return plain;
 }
 
-/* Bytes that a value takes; -1: not a plain one, and no exception is set. Runs no code of Python's:
- * nothing changes until put(). */
-static Py_ssize_t size_of(PyObject *value, struct walk *walk) {
+/* Adds the bytes that a value takes; false, and no exception set, when it isn't a plain one. */
+static bool measure(struct walk *walk, PyObject *value) {
     if (value == Py_None || value == Py_True || value == Py_False)
-        return 1;
+        return add_size(walk, 1);
     if (PyUnicode_CheckExact(value)) {
         Py_ssize_t n;
-        if (!PyUnicode_AsUTF8AndSize(value, &n)) {
-            PyErr_Clear(); /* a lone surrogate */
-            return -1;
-        }
-        return n <= MAX_BYTES ? 5 + n : -1;
+        if (!has_utf8(value))
+            return false;
+        if (PyUnicode_AsUTF8AndSize(value, &n))
+            return add_size(walk, 5 + n);
+        PyErr_Clear(); /* no memory */
+        return false;
     }
-    if (PyBytes_CheckExact(value)) {
-        Py_ssize_t n = PyBytes_GET_SIZE(value);
-        return n <= MAX_BYTES ? 5 + n : -1;
-    }
+    if (PyBytes_CheckExact(value))
+        return PyBytes_GET_SIZE(value) <= MAX_TEXT && add_size(walk, 5 + PyBytes_GET_SIZE(value));
     if (PyLong_CheckExact(value)) {
         int overflow;
         (void)PyLong_AsLongLongAndOverflow(value, &overflow);
-        return overflow ? -1 : 9;
+        return !overflow && add_size(walk, 9);
     }
     if (PyFloat_CheckExact(value))
-        return 9;
-    return size_of_container(value, walk);
+        return add_size(walk, 9);
+    return measure_container(walk, value);
 }
 
 static char *put_word(char *at, char tag, const void *word) {
@@ -139,7 +151,7 @@ static char *put_container(char *at, PyObject *value) {
     return at;
 }
 
-/* Only what size_of() has measured: then it can't fail. */
+/* Only what measure() has measured: then it can't fail. */
 static char *put(char *at, PyObject *value) {
     if (value == Py_None || value == Py_True || value == Py_False) {
         *at = value == Py_None ? 'n' : value == Py_True ? 't' : 'f';
@@ -166,8 +178,8 @@ static char *put(char *at, PyObject *value) {
 Py_ssize_t packed_size(PyObject *value) {
     struct walk walk;
     walk.depth = walk.n_seen = 0; /* and `seen` as it is: small messages shouldn't pay for it */
-    Py_ssize_t size = size_of(value, &walk);
-    return size < 0 ? -1 : 1 + size;
+    walk.size = 1;
+    return measure(&walk, value) ? walk.size : -1;
 }
 
 void pack_into(void *memory, PyObject *value) {
@@ -189,6 +201,7 @@ static PyObject *pack(PyObject *module, PyObject *value) {
 
 struct bytes_left {
     const char *at, *end;
+    int n_seen; /* lists and dicts so far */
 };
 
 static PyObject *cut_short(void) {
@@ -218,17 +231,23 @@ static PyObject *take_dict(struct bytes_left *left, int depth, Py_ssize_t n) {
         PyObject *key = take(left, depth), *value = key ? take(left, depth) : NULL;
         if (!value || PyDict_SetItem(dict, key, value) != 0) {
             if (value && PyErr_ExceptionMatches(PyExc_TypeError))
-                cut_short(); /* a key that no dict has had */
+                cut_short(); /* a list as a key */
             Py_CLEAR(dict);
         }
         Py_XDECREF(key);
         Py_XDECREF(value);
+    }
+    if (dict && PyDict_GET_SIZE(dict) != n) { /* a key twice */
+        Py_CLEAR(dict);
+        cut_short();
     }
     return dict;
 }
 
 static PyObject *take_container(struct bytes_left *left, char tag, int depth) {
     if (left->at == left->end || depth == MAX_DEPTH)
+        return cut_short();
+    if (tag != '(' && left->n_seen++ == MAX_SEEN)
         return cut_short();
     Py_ssize_t n = (uint8_t)*left->at++;
     return tag == '{' ? take_dict(left, depth + 1, n) : take_items(left, depth + 1, n, tag == '(');
@@ -286,9 +305,11 @@ static PyObject *take(struct bytes_left *left, int depth) {
 }
 
 PyObject *unpack_from(const void *bytes, size_t length) {
-    struct bytes_left left = {bytes, (const char *)bytes + length};
+    struct bytes_left left = {.at = bytes, .end = (const char *)bytes + length};
     if (left.at == left.end || *left.at++ != PACKED)
         return Py_NewRef(Py_NotImplemented);
+    if (length > MAX_PACKED)
+        return cut_short();
     PyObject *value = take(&left, 0);
     if (value && left.at != left.end) {
         Py_DECREF(value);

@@ -170,6 +170,7 @@ enum wait_result strategy_wait(struct strategy *strategy, struct waiting *waitin
                                const struct waiter *waiter, uint64_t deadline_ns) {
     uint64_t now = monotonic_ns(), end_ns = deadline_ns;
     enum wait_strategy kind = strategy->kind;
+    waiting->at_once = false; /* what the first look has found was only a part */
     if (kind == WAIT_AWAKE)
         kind = awake_now(strategy, waiting, now, &end_ns);
     bool looks = kind == WAIT_SPIN || kind == WAIT_YIELD;

@@ -12,7 +12,13 @@ _CAPACITY = 1 << 16
 _CONTROL_BYTES = 4096  # before the data
 _RECORD_HEAD = 16
 _FILLER = 8192  # a record of this size moves the tail to where the reader ends
-_PACKED = (None, ("echo", (1, -2.5, True), {}, "all"), b"x" * 300, (("nested", ()), "\N{SNOWMAN}"))
+_PACKED = (
+    None,
+    ("echo", (1, -2.5, True), {}, "all"),
+    b"x" * 300,
+    (("nested", ()), "\N{SNOWMAN}"),
+    [1, [2.5], {"a": [1], (1, "b"): {}}],
+)
 _SIZES = ((0, 1, 17), (300, 0, 5000), (17, 40000), (40000, 40000), (1, 1, 1, 1), (5000,))
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import enum
 import math
 import pickle
+import struct
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -150,9 +152,48 @@ def test_what_comes_back_is_a_list_of_its_own() -> None:
     assert unpack(packed)["list"] is not unpack(packed)["list"]
 
 
-def test_a_key_that_no_dict_has_is_damage() -> None:
+@pytest.mark.parametrize(
+    "made_up",
+    [
+        b"{\x01[\x00n",  # a list as a key
+        b"{\x02nnnn",  # a key twice
+        b"[\x21" + 33 * b"[\x00",  # a list too many
+        b"s" + struct.pack("<I", (1 << 20) + 1) + bytes((1 << 20) + 1),
+    ],
+    ids=["unhashable", "twice", "many", "long"],
+)
+def test_what_pack_never_makes_is_damage(made_up: bytes) -> None:
     with pytest.raises(ValueError, match="cut short, or isn't one"):
-        unpack(b"\x01{\x01[\x00n")
+        unpack(b"\x01" + made_up)
+
+
+@pytest.mark.parametrize("text", ["x\ud800", "\N{SNOWMAN}\udfff", "\U0001f600\ud800"])
+def test_nobodys_error_handler_is_asked_about_surrogates(text: str) -> None:
+    asked: list[Exception] = []
+
+    def handler(error: UnicodeError) -> tuple[str, int]:
+        asked.append(error)
+        value.clear()
+        return "?" * 1000, len(text)
+
+    value = ["before", text, "after"]
+    strict = codecs.lookup_error("strict")
+    codecs.register_error("strict", handler)
+    try:
+        assert pack(value) is None
+    finally:
+        codecs.register_error("strict", strict)
+    assert asked == []
+
+
+def test_what_is_nested_is_measured_once() -> None:
+    """At each of 13 levels a megabyte: the limit is that of all of them together."""
+    value: Any = b""
+    for _ in range(13):
+        value = (value, "x" * (1 << 20))
+    assert pack(value) is None
+    assert pack(("x" * (1 << 19), ["y" * (1 << 19)])) is None
+    assert pack(("x" * (1 << 19), ["y" * (1 << 18)])) is not None
 
 
 def test_what_is_shared_many_times_is_left_to_pickle() -> None:
@@ -188,4 +229,6 @@ def test_no_bytes_do_more_than_fail(junk: bytes) -> None:
         value = unpack(b"\x01" + junk)
     except ValueError:
         return
-    assert unpack(pack(value) or b"") == value or value != value
+    packed = pack(value)
+    assert packed is not None  # a digest of what was received needs it again
+    assert pack(unpack(packed)) == packed

@@ -134,12 +134,12 @@ def test_an_argument_that_no_rank_can_rebuild_is_an_error_and_no_hang(engine: En
     assert caught.value.exception == "DecodeError"
 
 
-LONG = 1200 << 10  # a text that pack() leaves to pickle, and unpack() would take
+LONG = 1200 << 10  # a text that pack() leaves to pickle
 NO_REQUESTS = {
     "one argument too many": (pack(("echo", (), {}, "all", None, 1)), "positional arguments"),
     "one that pack() never makes": (
         b"\x01(\x01s" + struct.pack("<I", LONG) + b"x" * LONG,
-        "buffer",
+        "cut short, or isn't one",
     ),
 }
 
