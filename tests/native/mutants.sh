@@ -154,6 +154,8 @@ mutate past_windows_are_looked_in predict.c 's/if \(gap_ns <= elapsed_ns\)/if (f
 mutate all_may_look strategy.c 's/now < spinners->allowed/true/'
 mutate lookers_stay_counted strategy.c 's/if \(spinners\)$/if (false)/'
 mutate misses_change_nothing strategy.c 's/return found && .*/return found;/'
+mutate times_of_earlier_messages_are_learnt strategy.c 's/sent_ns < waiting->start_ns \? monotonic_ns\(\) : sent_ns/sent_ns/'
+mutate what_is_there_at_once_has_come_late strategy.c 's/if \(waiting->at_once\)/if (false)/'
 mutate silence_is_looked_through strategy.c 's/^( *)waiting->looked_ns \+= .*/\1;/'
 mutate engine_without_a_core_sleeps strategy.c 's/if \(usual_ns < STEP_NS\)/if (true)/'
 mutate engine_without_a_core_never_sleeps strategy.c 's/if \(now_ns >= silence_ns\)/if (false)/'
