@@ -86,6 +86,7 @@ def test_a_forward_pass_that_raises_on_a_rank_that_does_not_reply_reaches_the_ca
     assert "Traceback" in cause["text"]
 
 
+@pytest.mark.slow  # tests/unit/test_start.py has the same without vLLM
 def test_a_worker_that_cannot_load_is_the_cause_of_the_constructors_error(
     fail: Fail, model: Path, tmp_path: Path
 ) -> None:
