@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -31,6 +33,7 @@ class Leftovers:
     def __init__(self) -> None:
         # Short: vLLM's and our sockets lie in it, and a socket's path has 107 bytes.
         self.temp = Path(tempfile.mkdtemp(prefix="left-"))
+        atexit.register(shutil.rmtree, self.temp, ignore_errors=True)
         self._before = _shared_memory()
 
     @property
