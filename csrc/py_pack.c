@@ -48,8 +48,10 @@ static bool is_new(struct walk *walk, PyObject *value) {
 static bool has_utf8(PyObject *text) {
     Py_ssize_t n = PyUnicode_GET_LENGTH(text);
     int kind = PyUnicode_KIND(text);
-    if (n > MAX_TEXT || kind == PyUnicode_1BYTE_KIND)
-        return n <= MAX_TEXT;
+    if (n > MAX_TEXT)
+        return false;
+    if (kind == PyUnicode_1BYTE_KIND)
+        return true;
     if (kind != PyUnicode_2BYTE_KIND && kind != PyUnicode_4BYTE_KIND)
         return false; /* before CPython 3.12: not ready */
     const void *characters = PyUnicode_DATA(text);

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 
 import mpspmd
-from benchmarks.peers.peer import Peer, Setup
+from benchmarks.peers.peer import Peer, Setup, timed
 from benchmarks.rank_processes import RankProcesses
 from mpspmd._native import Inbox
 from mpspmd.config import RuntimeConfig
@@ -56,19 +55,11 @@ class MpspmdRaw(Peer):
         the two are compared, and Peer's methods would take a third of the time.
         """
         send, recv, replies = self._send, self._replies.recv, range(self._n_replies)
-        clock = time.perf_counter_ns
         taken: list[int] = []
-        began = clock()
-        end = began + limit_ns
-        for _ in range(messages):
+        for _ in timed(taken, messages, limit_ns):
             send(_REQUEST, 1, request)  # type: ignore[arg-type]
             for _ in replies:
                 recv()  # one byte, which needs no release
-            ended = clock()
-            taken.append(ended - began)
-            began = ended
-            if ended > end:
-                break
         return taken
 
     def close(self) -> None:
@@ -86,16 +77,9 @@ def _serve(rank: int, link: Connection, setup: Setup, segments: ChannelSegments)
     replies = rank in setup.repliers
     requests, send = channel.requests, channel.replies.send
     link.send(None)
-    recv, release, view, last, reply = requests.recv, requests.release, memoryview, _LAST, _REPLY
-    while (message := recv()) is not None:
-        _, _, tag, payload = message
-        if type(payload) is view:
-            payload.release()
-            release()
-        if tag == last:
-            return
+    while _receive(requests) != _LAST:
         if replies:
-            send(reply, 1, b"\0")
+            send(_REPLY, 1, b"\0")
 
 
 def _receive(inbox: Inbox) -> int:
