@@ -199,6 +199,21 @@ static bool comes(struct subject *subject) {
     return has_come;
 }
 
+static void what_was_there_at_once_but_is_waited_on_for_is_not_short(void) {
+    static struct bell bell;
+    struct subject subject;
+    make_subject(&subject, &bell, NULL, 2 * MS);
+    subject.strategy.spin_ns = MS;
+    subject.ready = comes;
+    subject.waiting = (struct waiting){0};
+    has_come = true;
+    CHECK(strategy_begin(&subject.strategy, &subject.waiting, &subject.waiter));
+    has_come = false; /* it was a fragment */
+    CHECK_EQUAL(go_on(&subject, 3 * MS), WAIT_TIMEOUT);
+    strategy_learn(&subject.strategy, &subject.waiting, &subject.waiter, 0);
+    CHECK(learnt_last(&subject) >= 3 * (uint64_t)MS);
+}
+
 static void *let_it_come(void *bell) {
     usleep(20000);
     has_come = true;
@@ -320,6 +335,7 @@ const struct test strategy_tests[] = {
     {TEST(nobody_looks_at_a_time_that_four_predictions_have_missed)},
     {TEST(the_time_of_an_earlier_message_is_not_learnt)},
     {TEST(what_is_there_at_once_is_learnt_as_short)},
+    {TEST(what_was_there_at_once_but_is_waited_on_for_is_not_short)},
     {TEST(a_message_before_its_time_is_taken_from_the_sleep)},
     {TEST(never_more_threads_look_than_are_allowed)},
     {TEST(a_thread_too_many_gives_up_its_window)},
