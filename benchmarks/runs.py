@@ -23,7 +23,7 @@ class Run(NamedTuple):
 RUNS = {
     "round-trips": Run(
         "channel_latency",
-        "--ranks 1,2,4,8 --messages 2000 --round-s 0.15",
+        "--ranks 1,2,4,8 --messages 20000 --round-s 0.15",
         "Round trips by number of ranks",
         "One message of 64 bytes at a time, in a closed loop; every rank replies. The mean is what a "
         "loop pays; the p99 is what disturbs it. `c-pingpong` is two processes in C, each on a core of "
@@ -33,7 +33,7 @@ RUNS = {
     ),
     "sizes": Run(
         "channel_latency",
-        "--ranks 1 --size 64,4K,64K,1M --messages 1000 --round-s 0.15 "
+        "--ranks 1 --size 64,4K,64K,1M --messages 20000 --round-s 0.15 "
         "--transports c-pingpong,mpspmd-raw,mpspmd,mpspmd-engine,vllm-messagequeue,zmq-ipc,mp-pipe",
         "Round trips by size",
         "The same with one rank and larger requests; the reply stays small. `c-pingpong` copies the "

@@ -77,7 +77,9 @@ def _serve(rank: int, link: Connection, setup: Setup, segments: ChannelSegments)
     replies = rank in setup.repliers
     requests, send = channel.requests, channel.replies.send
     link.send(None)
-    while _receive(requests) != _LAST:
+    while True:  # CPython 3.11 specializes no loop that ends in a condition
+        if _receive(requests) == _LAST:
+            return
         if replies:
             send(_REPLY, 1, b"\0")
 

@@ -172,7 +172,9 @@ class RankLoop:
     def run(self) -> None:
         """Until the engine closes the channel, or poisons it, or says to leave."""
         try:
-            while not self._leaving:
+            while True:  # CPython 3.11 specializes no loop that ends in a condition
+                if self._leaving:
+                    return
                 self._line.enter(PHASE_WAITING)
                 self._step()
         except (ChannelClosed, ChannelPoisoned):
