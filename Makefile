@@ -42,7 +42,8 @@ test: install  ## all tests but the slow ones
 
 soak: install  ## the slow tests
 	$(PY) -m pytest -m slow --timeout 3600
-	for wait in spin yield park; do MPSPMD_WAIT=$$wait $(PY) -m pytest -m "not slow" --timeout 3600 || exit 1; done
+	for wait in spin yield park; do \
+		MPSPMD_WAIT=$$wait $(PY) -m pytest -m "not slow" --ignore tests/native --timeout 3600 || exit 1; done
 	$(MAKE) native-test
 	$(MAKE) sanitize
 
@@ -129,7 +130,8 @@ $(VENV)/bin/python:
 # The packages: again only when the list of them changes.
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 	$(PY) -m pip install "setuptools>=77"
-	$(PY) -m pip install -e ".[$(VLLM),demo,bench,dev]"
+	@# Compiled when it is imported: most of these packages never is, and to compile them all takes minutes.
+	$(PY) -m pip install --no-compile -e ".[$(VLLM),demo,bench,dev]"
 	@# A torchvision built for another torch can't be imported, and takes transformers down with it;
 	@# vLLM's text models don't need it.
 	@$(PY) -c "import torchvision" 2>/dev/null || \

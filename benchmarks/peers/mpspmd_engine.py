@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch.multiprocessing  # noqa: F401 - takes seconds: now, not while Engine starts
-
 import mpspmd
 from benchmarks.parent import die_with_parent
 from benchmarks.peers.peer import Peer, Setup

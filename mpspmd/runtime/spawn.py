@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import time
@@ -37,10 +38,9 @@ def start_ranks(
     `around_start(rank)` surrounds the start of that rank: what it sets in the environment, the rank
     inherits. WorkerNotPicklable, SegmentError; what has been started by then stays in `started`.
     """
-    # Ranks are spawned, never forked: a fork would copy threads' locks and CUDA's state.
-    from torch import multiprocessing as torch_multiprocessing
-
-    context = torch_multiprocessing.get_context("spawn")
+    # Ranks are spawned, never forked: a fork would copy threads' locks and CUDA's state. This is what
+    # torch.multiprocessing gives, too: torch, where it is imported, has taught it to send tensors.
+    context = multiprocessing.get_context("spawn")
     # Not by the first process.start(), from which it would inherit that SIGINT is blocked, for good.
     resource_tracker.ensure_running()
     for rank in ranks:

@@ -93,8 +93,6 @@ def _left(session: int, folder: str) -> list[str]:
 
 
 def main(times: int, seed: int) -> None:
-    import torch.multiprocessing  # noqa: F401
-
     from mpspmd import Engine  # noqa: F401
 
     moments = random.Random(seed)

@@ -55,8 +55,6 @@ def play_once(folder: str, at_work: bool, moment_s: float) -> dict[str, object]:
 
 
 def main(times: int, seed: int) -> None:
-    import torch.multiprocessing  # noqa: F401
-
     import mpspmd.runtime.engine  # noqa: F401
 
     moments = random.Random(seed)

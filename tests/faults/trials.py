@@ -208,8 +208,6 @@ def draw(trials: random.Random, number: int) -> Trial:
 
 
 def main(times: int, seed: int) -> None:
-    import torch.multiprocessing  # noqa: F401
-
     import mpspmd.runtime.engine  # noqa: F401
 
     trials = random.Random(seed)

@@ -42,9 +42,19 @@ def test_names_that_need_nothing_large_load_nothing_large(name: str) -> None:
     assert _in_a_fresh_interpreter(program) == "[]\n"
 
 
-def test_an_engine_is_imported_without_torch() -> None:
-    program = "import mpspmd, sys; mpspmd.Engine; print('torch' in sys.modules)"
-    assert _in_a_fresh_interpreter(program) == "False\n"
+def test_engine_and_ranks_run_without_torch() -> None:
+    program = """
+import sys
+from mpspmd import Engine, Worker
+
+def imported(worker=None):
+    return "torch" in sys.modules
+
+if __name__ == "__main__":
+    with Engine(Worker, world_size=1) as engine:
+        print(imported(), engine.collective_rpc(imported))
+"""
+    assert _in_a_fresh_interpreter(program) == "False [False]\n"
 
 
 def test_all_public_names_are_there_and_no_other() -> None:

@@ -85,7 +85,6 @@ def test_the_limit_of_open_files_is_an_error_that_names_it() -> None:
 
 _ENGINE_AT_THE_LIMIT = """
 import os, resource, sys, tempfile
-import torch.multiprocessing
 import mpspmd, workers
 from mpspmd.errors import SegmentError
 

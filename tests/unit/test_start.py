@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 import workers
 
 from mpspmd import Engine, RuntimeConfig, Worker
@@ -118,6 +119,13 @@ class TestStart:
             folder = Path(engine.call("run_dir", reply_ranks=0))
             assert folder.stat().st_mode & 0o777 == 0o700
             assert engine.world_size == 2
+
+    def test_a_workers_arguments_may_be_tensors_in_memory_that_all_share(self) -> None:
+        start = torch.zeros(1)
+        with Engine(workers.Calculator, world_size=2, args=(start,)) as engine:
+            start += 3
+            totals = engine.collective_rpc(lambda worker: worker.total.item())
+        assert totals == [3.0, 3.0]
 
     def test_ranks_can_form_a_process_group(self, engine: Engine) -> None:
         assert engine.collective_rpc("sum_over_ranks") == [3.0, 3.0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -12,6 +13,9 @@ import workload
 def main() -> None:
     model, backend, tp, pp, out = sys.argv[1:]
     workload.set_environment()
+    if backend == "mp":
+        # The reference: one process less to start, and the same tokens.
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     from vllm import LLM, SamplingParams
 
     llm = LLM(
