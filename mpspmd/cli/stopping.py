@@ -29,14 +29,16 @@ class Stopped(SignalException):
 @contextlib.contextmanager
 def stopping_at_signals(has_engine: bool) -> Iterator[None]:
     """Main thread. Within, a signal ends the group and raises Stopped; a second one waits for nothing."""
+    stopped: Stopped | None = None
 
     def stop(number: int, frame: object) -> None:
+        nonlocal stopped
         for each in _SIGNALS:
             signal.signal(each, insist)
-        if not has_engine:
-            raise Stopped(number, signal.Signals(number))
-        _let_the_engine_stop(number)
-        raise Stopped(number, signal.SIGTERM)
+        stopped = Stopped(number, signal.SIGTERM if has_engine else signal.Signals(number))
+        if has_engine:
+            _let_the_engine_stop(number)
+        raise stopped
 
     def insist(number: int, frame: object) -> None:
         raise Stopped(number, signal.SIGTERM)
@@ -44,6 +46,12 @@ def stopping_at_signals(has_engine: bool) -> Iterator[None]:
     before = {number: signal.signal(number, stop) for number in _SIGNALS}
     try:
         yield
+    except Exception as error:
+        # Wherever in the agent it was raised, it may have come out as another one: a `finally` of torch's
+        # needs what the line that was interrupted had not assigned yet.
+        if stopped is None or isinstance(error, Stopped):
+            raise
+        raise stopped from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

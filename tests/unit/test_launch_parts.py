@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from mpspmd.cli.command import run_command
 from mpspmd.cli.failure import ENGINE, Failure, first_failure, summary
 from mpspmd.cli.launch import app
 from mpspmd.cli.output import Output, prefix_of
+from mpspmd.cli.stopping import Stopped, stopping_at_signals
 from mpspmd.runtime.spawn import PENDING
 
 pytestmark = pytest.mark.timeout(60)
@@ -203,3 +205,23 @@ class TestBlame:
                   b"Traceback (most recent call last):\n", b"  second\n", b"ValueError: x\n"]  # fmt: skip
         failure = Failure(0, 1, 1, {}, stderr)
         assert failure.traceback == ("Traceback (most recent call last):\n  second\nValueError: x")
+
+
+def test_a_signal_that_leaves_the_agent_as_another_error_is_a_signal_still() -> None:
+    """As in torch's `metrics.prof`, when it comes before what the `finally` needs is assigned."""
+
+    def interrupted() -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+            began = 0.0
+        finally:
+            print(began)
+
+    with pytest.raises(Stopped) as caught, stopping_at_signals(has_engine=False):
+        interrupted()
+    assert caught.value.number == signal.SIGINT
+
+
+def test_an_error_without_a_signal_stays_what_it_is() -> None:
+    with pytest.raises(ZeroDivisionError), stopping_at_signals(has_engine=False):
+        _ = 1 // 0
