@@ -42,8 +42,7 @@ test: install  ## all tests but the slow ones
 
 soak: install  ## the slow tests
 	$(PY) -m pytest -m slow --timeout 3600
-	for wait in spin yield park; do \
-		MPSPMD_WAIT=$$wait $(PY) -m pytest -m "not slow" --ignore tests/native --timeout 3600 || exit 1; done
+	for wait in spin yield park; do MPSPMD_WAIT=$$wait $(PY) -m pytest -m "not slow" --timeout 3600 || exit 1; done
 	$(MAKE) native-test
 	$(MAKE) sanitize
 
