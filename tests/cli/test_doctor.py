@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 import mpspmd
-from mpspmd.cli.checks import CHECKS, Check, Finding, Level, Plan, cores, shared_memory, vllm
+from mpspmd.cli.checks import CHECKS, Check, Finding, Level, Plan
+from mpspmd.cli.checks.machine import cores
+from mpspmd.cli.checks.storage import shared_memory
+from mpspmd.cli.checks.vllm_plugin import vllm
 from mpspmd.config import RuntimeConfig
 
 pytestmark = pytest.mark.timeout(120)
@@ -108,7 +111,8 @@ class TestVllm:
         (tmp_path / "mpspmd").symlink_to(Path(mpspmd.__file__).parent)
         program = (
             f"import sys; sys.path.append({str(tmp_path)!r})\n"
-            "from mpspmd.cli.checks import Plan, vllm\n"
+            "from mpspmd.cli.checks import Plan\n"
+            "from mpspmd.cli.checks.vllm_plugin import vllm\n"
             "from mpspmd.config import RuntimeConfig\n"
             "for finding in vllm(Plan(2, RuntimeConfig())): print(finding.level, finding.found)"
         )

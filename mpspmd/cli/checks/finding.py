@@ -1,0 +1,41 @@
+"""What a check of `mpspmd-doctor` is asked and what it answers."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from mpspmd.config import RuntimeConfig
+
+
+class Level(enum.Enum):
+    """How much a finding matters."""
+
+    OK = "ok"
+    NOTE = "note"
+    SLOW = "slow"
+    """It will work, and be slower than it could."""
+    FAILS = "fails"
+    """Something will fail."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was looked at, what was found, and what to do."""
+
+    level: Level
+    subject: str
+    found: str
+    advice: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The run that is asked about."""
+
+    ranks: int
+    config: RuntimeConfig
+
+
+Check = Callable[[Plan], Iterator[Finding]]

@@ -1,0 +1,163 @@
+"""What a program leaves on the machine, and what it does to things that belong to others."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import subprocess
+import sys
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+
+HERE = Path(__file__).parent
+_SHM = Path("/dev/shm")
+_MARK = "TEST_MARK"
+
+
+class Traces:
+    """Runs programs in `folder`, then compares the machine with what it was before.
+
+    Beside each program stand a stranger's files and processes. Their names look like those of our own
+    files, or of files that vLLM and multiprocessing make.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._mark = uuid.uuid4().hex
+        name = f"stranger-{self._mark[:8]}"
+        self._strangers = {
+            path: os.urandom(4096)
+            for path in (
+                _SHM / f"psm_{name}",
+                _SHM / f"sem.mp-{name}",
+                _SHM / f"vllm_dist_{name}-cpushm_0",
+                _SHM / f"mpspmd-{name}",
+                folder / f"vllm_dist_{name}",
+                folder / f"{name}.txt",
+                folder / f"mpspmd-{name}" / "a file",
+            )
+        }
+        for path, content in self._strangers.items():
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content)
+        # Writes into its pipe when a signal comes that can be caught; ends with its standard input.
+        self.stranger = subprocess.Popen(
+            ["/bin/sh", "-c", "trap 'echo signalled' HUP INT TERM USR1 USR2 CHLD; read -r line"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self._files = self._all_files()
+        self._shm_bytes = _used_bytes()
+
+    def run(
+        self,
+        *command: str,
+        before: str = "",
+        after: str = "",
+        prefix: Sequence[str] = (),
+        timeout_s: float = 60.0,
+        **environment: str,
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs a command in a shell, in a session of its own, and waits for it.
+
+        `before` are shell commands that prepare the process, `after` are redirections, and `prefix` is
+        a command that runs all that, such as `unshare --net`. A command that ends in `.py` is a script of
+        this folder; one that begins with `mpspmd-` is ours, of this checkout.
+        """
+        return subprocess.run(
+            [*prefix, "/bin/sh", "-c", f"{before} exec {shlex.join(_program(command))} {after}"],
+            cwd=self.folder,
+            env=self.environment | environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            start_new_session=True,
+        )
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For a program that a test starts by itself. It marks the program's processes."""
+        paths = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
+        return os.environ | {
+            _MARK: self._mark,
+            "TMPDIR": str(self.folder),
+            "PYTHONPATH": os.pathsep.join(paths),
+        }
+
+    def processes(self) -> list[psutil.Process]:
+        """Those of the programs, whoever their parent is by now."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                if process.status() != psutil.STATUS_ZOMBIE and (
+                    process.environ().get(_MARK) == self._mark
+                ):
+                    found.append(process)
+        return found
+
+    def left_behind(self) -> list[str]:
+        """New files, processes and bytes of shared memory, each in words."""
+        left = [f"process {process.pid}" for process in self.processes()]
+        left += [f"file {path}" for path in sorted(self._all_files() - self._files)]
+        # What others do in /dev/shm is a few pages; our smallest ring has sixteen.
+        if (more := _used_bytes() - self._shm_bytes) >= 1 << 16:
+            left.append(f"{more} bytes of /dev/shm")
+        return left
+
+    def harmed(self) -> list[str]:
+        """What belongs to the stranger and is not as it was, each in words."""
+        harmed = []
+        for path, content in self._strangers.items():
+            if not path.exists():
+                harmed.append(f"{path} is gone")
+            elif path.read_bytes() != content:
+                harmed.append(f"{path} has changed")
+        harmed += [f"file {path} is gone" for path in sorted(self._files - self._all_files())]
+        if self.stranger.poll() is not None:
+            harmed.append("the stranger's process is gone")
+        return harmed
+
+    def close(self) -> list[str]:
+        """Ends what is left of the programs, removes the stranger's things, and tells what it has seen."""
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        seen, _ = self.stranger.communicate(b"end\n")
+        for path in self._strangers:
+            path.unlink(missing_ok=True)
+        return ["the stranger's process was signalled"] if seen else []
+
+    def _all_files(self) -> set[Path]:
+        """Of the machine's shared memory and of the programs' folder, where they put temporary files."""
+        return {*_SHM.iterdir(), *self.folder.iterdir()}
+
+
+def _program(command: Sequence[str]) -> list[str]:
+    name, *arguments = command
+    if name.endswith(".py"):
+        return [sys.executable, str(HERE / name), *arguments]
+    if name.startswith("mpspmd-"):
+        module = f"mpspmd.cli.{name.removeprefix('mpspmd-')}"
+        return [sys.executable, "-c", f"from {module} import main; main()", *arguments]
+    return list(command)
+
+
+def _used_bytes() -> int:
+    filesystem = os.statvfs(_SHM)
+    return (filesystem.f_blocks - filesystem.f_bfree) * filesystem.f_frsize
+
+
+def skip_unless_it_works(*command: str) -> None:
+    """Skips a test on a machine that refuses what it needs, such as a new namespace."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    except FileNotFoundError:
+        pytest.skip(f"{command[0]} is not installed")
+    if done.returncode:
+        pytest.skip(f"this machine refuses `{shlex.join(command)}`: {done.stderr.strip()}")
