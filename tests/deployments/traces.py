@@ -16,6 +16,7 @@ import pytest
 
 HERE = Path(__file__).parent
 _SHM = Path("/dev/shm")
+_STRANGER = "trap 'echo signalled' HUP INT TERM USR1 USR2; echo ready; read -r line"
 _MARK = "TEST_MARK"
 
 
@@ -47,11 +48,14 @@ class Traces:
             path.write_bytes(content)
         # Writes into its pipe when a signal comes that can be caught; ends with its standard input.
         self.stranger = subprocess.Popen(
-            ["/bin/sh", "-c", "trap 'echo signalled' HUP INT TERM USR1 USR2 CHLD; read -r line"],
+            ["/bin/sh", "-c", _STRANGER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
+            text=True,
         )
+        assert self.stranger.stdout is not None
+        assert self.stranger.stdout.readline() == "ready\n"
         self._files = self._all_files()
         self._shm_bytes = _used_bytes()
 
@@ -128,7 +132,7 @@ class Traces:
         for process in self.processes():
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        seen, _ = self.stranger.communicate(b"end\n")
+        seen, _ = self.stranger.communicate("end\n")
         for path in self._strangers:
             path.unlink(missing_ok=True)
         return ["the stranger's process was signalled"] if seen else []
