@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from operator import itemgetter
 from pathlib import Path
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -32,18 +33,23 @@ def _kind(results: Results) -> str:
 
 
 def _draw_latency(results: Results, path: Path) -> None:
-    """The mean by number of ranks for the smallest size, and by size for the fewest ranks."""
+    """The mean by number of ranks for the smallest size, and by size for the fewest ranks.
+
+    A panel is drawn only if its x axis has more than one value. If neither has, there is one panel.
+    """
     rows = results["results"]
     smallest = min(row["size_bytes"] for row in rows)
     fewest = min(row["ranks"] for row in rows)
+    by_ranks = ("ranks", size_text(smallest), [r for r in rows if r["size_bytes"] == smallest])
+    by_size = ("size_bytes", f"ranks: {fewest}", [r for r in rows if r["ranks"] == fewest])
+    panels = [(x, t, r) for x, t, r in (by_ranks, by_size) if len({row[x] for row in r}) > 1]
+    panels = panels or [by_ranks]
     figure = Figure(figsize=(_WIDTH_IN, _HEIGHT_IN), layout="constrained")
-    by_ranks, by_size = figure.subplots(1, 2, sharey=True)
-    small = [row for row in rows if row["size_bytes"] == smallest]
-    _lines(by_ranks, small, "ranks", "mean_us")
-    _label(by_ranks, f"{size_text(smallest)}, every transport", "ranks", "mean round trip, µs")
-    _lines(by_size, [row for row in rows if row["ranks"] == fewest], "size_bytes", "mean_us")
-    _label(by_size, f"ranks: {fewest}", "bytes", "")
-    _save(figure, by_ranks, path)
+    axes: Sequence[Axes] = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for one, (x, title, shown) in zip(axes, panels, strict=True):
+        _lines(one, shown, x, "mean_us")
+        _label(one, title, _NAMES[x], "mean round trip, µs" if one is axes[0] else "")
+    _save(figure, axes, path)
 
 
 def _draw_paced(results: Results, path: Path) -> None:
@@ -57,7 +63,7 @@ def _draw_paced(results: Results, path: Path) -> None:
     latency.set_yscale("log")
     _bars(cpu, rows, cases, "rank_cpu_pct")
     _label(cpu, "the busiest rank", "ranks, pattern, interval", "CPU, % of a core")
-    _save(figure, latency, path)
+    _save(figure, [latency], path)
 
 
 def _draw_idle(results: Results, path: Path) -> None:
@@ -145,7 +151,7 @@ def _panels(
     for one, value in zip(axes, values, strict=True):
         _lines(one, [row for row in rows if row[split] == value], x, y, by)
         _label(one, title.format(value), _NAMES[x], _NAMES[y] if one is axes[0] else "")
-    _save(figure, axes[0], path)
+    _save(figure, axes, path)
 
 
 def _lines(axes: Axes, rows: Sequence[Row], x: str, y: str, by: str = "transport") -> None:
@@ -153,7 +159,8 @@ def _lines(axes: Axes, rows: Sequence[Row], x: str, y: str, by: str = "transport
     for name in dict.fromkeys(row[by] for row in rows):
         points = sorted((row[x], row[y]) for row in rows if row[by] == name)
         style = "-" if name.startswith(("mpspmd", "mp-spmd")) else "--"
-        axes.plot(*zip(*points, strict=True), style, marker="o", markersize=4, label=name)
+        look = {"color": COLOURS[name], "marker": "o", "markersize": 4, "label": name}
+        axes.plot(*zip(*points, strict=True), style, **look)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
 
@@ -165,7 +172,8 @@ def _bars(axes: Axes, rows: Sequence[Row], cases: Sequence[str], y: str) -> None
     for index, name in enumerate(names):
         values = {_case(row): row[y] for row in rows if row["transport"] == name}
         places = [number + index * width for number, case in enumerate(cases) if case in values]
-        axes.bar(places, [values[case] for case in cases if case in values], width, label=name)
+        heights = [values[case] for case in cases if case in values]
+        axes.bar(places, heights, width, color=COLOURS[name], label=name)
     axes.set_xticks([number + 0.4 - width / 2 for number in range(len(cases))], cases)
     axes.tick_params(axis="x", labelrotation=60, labelsize="small")
 
@@ -181,14 +189,45 @@ def _label(axes: Axes, title: str, x: str, y: str) -> None:
     axes.grid(visible=True, alpha=0.3)
 
 
-def _save(figure: Figure, legend_of: Axes, path: Path) -> None:
+def _save(figure: Figure, axes: Sequence[Axes], path: Path) -> None:
     """With one legend for all axes, to their right."""
-    handles, names = legend_of.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside right upper", fontsize="small")
+    handles: dict[str, Artist] = {}
+    for one in axes:
+        for handle, name in zip(*one.get_legend_handles_labels(), strict=True):
+            handles.setdefault(name, handle)
+    figure.legend(
+        list(handles.values()), list(handles), loc="outside right upper", fontsize="small"
+    )
     figure.savefig(path, dpi=_DPI)
 
 
+COLOURS = {
+    "mpspmd": "tab:green",
+    "mpspmd-raw": "tab:orange",
+    "mpspmd-engine": "tab:red",
+    "mpspmd-park": "limegreen",
+    "mpspmd-yield": "darkgreen",
+    "mpspmd-spin": "yellowgreen",
+    "mp-spmd": "tab:green",
+    "mp": "tab:purple",
+    "mpspmd-delta": "tab:green",
+    "pickle5": "tab:purple",
+    "flat-tuple": "tab:blue",
+    "c-pingpong": "black",
+    "vllm-messagequeue": "tab:purple",
+    "iceoryx2": "tab:brown",
+    "zmq-ipc": "tab:pink",
+    "mp-pipe": "tab:gray",
+    "mp-queue": "tab:olive",
+    "gloo": "tab:cyan",
+    "ray-graph": "tab:blue",
+    "ray-actor": "navy",
+}
+"""A line or bar's colour by its name: the same in every picture, and no two in one picture share it."""
+
+
 _NAMES = {
+    "ranks": "ranks",
     "size_bytes": "bytes",
     "gb_per_s": "GB/s to each rank",
     "batch": "requests in a step",
