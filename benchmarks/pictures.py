@@ -149,20 +149,36 @@ def _panels(
     figure = Figure(figsize=(_WIDTH_IN, _HEIGHT_IN), layout="constrained")
     axes: Sequence[Axes] = figure.subplots(1, len(values), sharey=True, squeeze=False)[0]
     for one, value in zip(axes, values, strict=True):
-        _lines(one, [row for row in rows if row[split] == value], x, y, by)
-        _label(one, title.format(value), _NAMES[x], _NAMES[y] if one is axes[0] else "")
+        shown = [row for row in rows if row[split] == value]
+        _lines(one, shown, x, y, by)
+        across = {row[x] for row in shown}
+        name = _NAMES[x] if len(across) > 1 else f"{_NAMES[x]}: {_in_words(x, across.pop())}"
+        _label(one, title.format(value), name, _NAMES[y] if one is axes[0] else "")
     _save(figure, axes, path)
 
 
 def _lines(axes: Axes, rows: Sequence[Row], x: str, y: str, by: str = "transport") -> None:
-    """One for each transport, on logarithmic axes."""
-    for name in dict.fromkeys(row[by] for row in rows):
+    """One for each transport, on logarithmic axes; a bar for each if there is only one x."""
+    places = sorted({row[x] for row in rows})
+    for number, name in enumerate(dict.fromkeys(row[by] for row in rows)):
         points = sorted((row[x], row[y]) for row in rows if row[by] == name)
+        if len(places) == 1:
+            axes.bar(number, points[0][1], color=COLOURS[name], label=name)
+            continue
         style = "-" if name.startswith(("mpspmd", "mp-spmd")) else "--"
         look = {"color": COLOURS[name], "marker": "o", "markersize": 4, "label": name}
         axes.plot(*zip(*points, strict=True), style, **look)
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
+    if len(places) == 1:
+        axes.set_xticks([])
+    else:
+        axes.set_yscale("log")
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(places, [_in_words(x, place) for place in places], fontsize="small")
+        axes.minorticks_off()
+
+
+def _in_words(x: str, place: int) -> str:
+    return size_text(place) if x == "size_bytes" else str(place)
 
 
 def _bars(axes: Axes, rows: Sequence[Row], cases: Sequence[str], y: str) -> None:
@@ -228,7 +244,7 @@ COLOURS = {
 
 _NAMES = {
     "ranks": "ranks",
-    "size_bytes": "bytes",
+    "size_bytes": "size of a message",
     "gb_per_s": "GB/s to each rank",
     "batch": "requests in a step",
     "p50_us": "p50, µs",
