@@ -50,11 +50,15 @@ from mpspmd import Engine, Worker
 def imported(worker=None):
     return "torch" in sys.modules
 
+def mapped(worker=None):
+    with open("/proc/self/maps") as maps:
+        return any("libtorch" in line or "libcuda" in line for line in maps)
+
 if __name__ == "__main__":
     with Engine(Worker, world_size=1) as engine:
-        print(imported(), engine.collective_rpc(imported))
+        print(imported(), engine.collective_rpc(imported), mapped(), engine.collective_rpc(mapped))
 """
-    assert _in_a_fresh_interpreter(program) == "False [False]\n"
+    assert _in_a_fresh_interpreter(program) == "False [False] False [False]\n"
 
 
 def test_all_public_names_are_there_and_no_other() -> None:

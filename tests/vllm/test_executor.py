@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -90,10 +91,24 @@ def test_all_ranks_are_alike_and_no_other_process_is_one(llm: Any) -> None:
     assert entries[0] == entries[1], "rank 0 is started as every other rank is"
     pids = rank_pids(llm)
     assert len(set(pids)) == 2
-    engine = psutil.Process(entries[0][0])
-    # The engine maps no CUDA driver: it never initialises a device.
+    assert entries[0][0] not in pids, "the engine's process is no rank"
+
+
+def test_the_engines_process_opens_no_gpu(llm: Any) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("there is no GPU that a process could open")
+    engine = psutil.Process(llm.collective_rpc(lambda worker: os.getppid())[0])
     assert not [m.path for m in engine.memory_maps() if "libcuda.so" in m.path]
-    assert engine.pid not in pids
+    assert not [f for f in os.listdir(f"/proc/{engine.pid}/fd") if "nvidia" in _target(engine, f)]
+
+
+def _target(process: psutil.Process, fd: str) -> str:
+    try:
+        return os.readlink(f"/proc/{process.pid}/fd/{fd}")
+    except FileNotFoundError:
+        return ""
 
 
 def test_ray_is_not_imported(llm: Any) -> None:
