@@ -9,6 +9,8 @@ from typing import Any
 import typer
 from typer.main import get_command
 
+from mpspmd.transport.descriptor import open_standard_descriptors
+
 # Typer doesn't export the base of what bad options raise.
 _UsageError: Any = typer.BadParameter.__mro__[1]
 
@@ -21,6 +23,7 @@ CONTEXT = {
 
 def run_command(app: typer.Typer, name: str) -> int:
     """Runs a command with this process's arguments; its exit code."""
+    open_standard_descriptors()
     try:
         code = get_command(app).main(prog_name=name, standalone_mode=False)
     except _UsageError as error:

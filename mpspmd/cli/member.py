@@ -12,12 +12,14 @@ import socket
 import sys
 
 from mpspmd.runtime.launch import Launch
+from mpspmd.transport.descriptor import above_standard, open_standard_descriptors
 
 WORLD_SIZES = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "ROLE_WORLD_SIZE")
 _RANK_VARIABLES = ("RANK", "LOCAL_RANK", "ROLE_RANK", *WORLD_SIZES)
 
 
 def main() -> None:
+    open_standard_descriptors()
     launch = Launch.take()
     assert launch is not None
     if launch.is_rank:
@@ -31,8 +33,9 @@ def main() -> None:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.bind(launch.socket)
         listener.listen(launch.world_size)
-        listener.set_inheritable(True)
-        launch = dataclasses.replace(launch, listener=listener.detach())
+        kept = above_standard(listener.detach())
+        os.set_inheritable(kept, True)
+        launch = dataclasses.replace(launch, listener=kept)
     launch.put(os.environ)
     try:
         os.execvp(sys.argv[1], sys.argv[1:])

@@ -11,9 +11,10 @@ import psutil
 
 from mpspmd._native import Ring, StatusPage
 from mpspmd.runtime.stats import EngineStats, RankStats, read_stats
+from mpspmd.transport.segment import MEMFD_NAME, SHM
 
-_UNNAMED = "/dev/shm/#"
-"""What a descriptor of a file without a name in /dev/shm is a link to, before the inode's number."""
+_LINKS = (f"{SHM}/#", f"/memfd:{MEMFD_NAME} ")
+"""How the link of a segment's descriptor begins: a file in /dev/shm without a name, or a memory file."""
 _MAGICS = (b"mspmRing", b"mspmStat")
 """How segments of any version begin: csrc/layout.h."""
 
@@ -85,7 +86,7 @@ def _unnamed_files(pid: int) -> list[str]:
     paths = []
     for name in os.listdir(folder):
         with contextlib.suppress(FileNotFoundError):
-            if os.readlink(f"{folder}/{name}").startswith(_UNNAMED):
+            if os.readlink(f"{folder}/{name}").startswith(_LINKS):
                 paths.append(f"{folder}/{name}")
     return paths
 

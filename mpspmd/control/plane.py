@@ -19,6 +19,7 @@ import zmq
 from mpspmd.control import messages
 from mpspmd.control.messages import Message, ToEngine, ToRank
 from mpspmd.errors import SegmentError
+from mpspmd.transport.descriptor import pipe_above_standard
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class _Mailbox:
 
     def __init__(self) -> None:
         self._outgoing: queue.SimpleQueue[tuple[bytes, Message]] = queue.SimpleQueue()
-        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._wake_read, self._wake_write = pipe_above_standard(os.O_NONBLOCK)
 
     def put(self, identity: bytes, message: Message) -> None:
         self._outgoing.put((identity, message))

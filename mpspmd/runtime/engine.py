@@ -27,6 +27,7 @@ from mpspmd.runtime.stall import StallWatch
 from mpspmd.runtime.stats import EngineStats, RankStats, read_stats
 from mpspmd.runtime.supervisor import Supervisor
 from mpspmd.transport.channel import ChannelSegments, EngineChannel
+from mpspmd.transport.descriptor import open_standard_descriptors
 
 
 class Engine(AwaitedCalls):
@@ -64,6 +65,7 @@ class Engine(AwaitedCalls):
 
         ConfigError, SegmentError, WorkerNotPicklable, StartupError; then nothing is left behind.
         """
+        open_standard_descriptors()
         refuse_an_engine_on_a_rank()
         super().__init__()
         self._config = config or RuntimeConfig.from_env()

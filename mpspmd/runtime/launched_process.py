@@ -10,6 +10,8 @@ import signal
 import struct
 from multiprocessing.process import BaseProcess
 
+from mpspmd.transport.descriptor import above_standard
+
 # linux/pidfd.h: struct pidfd_info, of which Linux 6.15 and later fill in the exit status for whoever
 # held the pidfd when the process ended.
 _INFO = struct.Struct("=QQ11Ii")
@@ -22,7 +24,7 @@ class _Elsewhere:
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
-        self.sentinel = os.pidfd_open(pid)
+        self.sentinel = above_standard(os.pidfd_open(pid))
         self._status: int | None = None
 
     def poll(self) -> int | None:

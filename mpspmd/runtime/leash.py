@@ -7,7 +7,7 @@ import os
 import signal
 from typing import Any
 
-from mpspmd.transport.descriptor import Descriptor
+from mpspmd.transport.descriptor import Descriptor, pipe_above_standard
 
 
 class Leash:
@@ -19,7 +19,7 @@ class Leash:
     """
 
     def __init__(self) -> None:
-        read, write = os.pipe2(os.O_CLOEXEC)
+        read, write = pipe_above_standard()
         self._end = Descriptor(read)
         self._held: Descriptor | None = Descriptor(write)
 

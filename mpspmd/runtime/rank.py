@@ -31,6 +31,7 @@ from mpspmd.runtime.replier import Replier, ThreadReplier
 from mpspmd.runtime.stacks import StackFile
 from mpspmd.runtime.worker import LATER, RankContext
 from mpspmd.transport.channel import ChannelSegments, Kind, RankChannel
+from mpspmd.transport.descriptor import open_standard_descriptors
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ class RankProcess:
     def __call__(self) -> None:
         """The process's main function. Doesn't return."""
         code = 1
+        open_standard_descriptors()
         try:
             _take_signals()
             code = self._run()

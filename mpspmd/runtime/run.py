@@ -16,6 +16,7 @@ from mpspmd.runtime import launched
 from mpspmd.runtime.engine import Engine
 from mpspmd.runtime.handover import hand_over
 from mpspmd.runtime.launch import Launch
+from mpspmd.transport.descriptor import open_standard_descriptors
 
 Result = TypeVar("Result")
 
@@ -40,6 +41,7 @@ def run(
     traceback; in `main` they are KeyboardInterrupt and SystemExit. Call it once, from the main thread,
     under `if __name__ == "__main__":`. ConfigError, and whatever `Engine` and `main` raise.
     """
+    open_standard_descriptors()
     _refuse_on_a_spawned_rank()
     launch = Launch.take()
     if launch is not None and launch.is_rank:

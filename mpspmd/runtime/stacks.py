@@ -13,6 +13,7 @@ import time
 import traceback
 
 from mpspmd.transport.descriptor import Descriptor
+from mpspmd.transport.segment import open_memory
 
 _SIGNAL = signal.SIGRTMIN + 7
 _MAX_BYTES = 64 * 1024
@@ -44,7 +45,7 @@ class StackFile:
     """
 
     def __init__(self) -> None:
-        self._file = Descriptor(os.memfd_create("mpspmd-stacks", os.MFD_CLOEXEC))
+        self._file = Descriptor(open_memory("mpspmd-stacks"))
         # The rank's descriptor shares the position; when the file has been emptied, it starts again.
         flags = fcntl.fcntl(self._file.fd, fcntl.F_GETFL)
         fcntl.fcntl(self._file.fd, fcntl.F_SETFL, flags | os.O_APPEND)

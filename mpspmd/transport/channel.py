@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 from mpspmd import _native
 from mpspmd._native import MAX_READERS, Inbox, Life, Ring, StatusPage, Writer
+from mpspmd.advice import with_advice
 from mpspmd.config import RuntimeConfig
 from mpspmd.errors import ConfigError, SegmentError
-from mpspmd.transport.segment import Segment
+from mpspmd.transport.descriptor import above_standard
+from mpspmd.transport.segment import Segment, create_segments
 
 
 class Kind(enum.IntEnum):
@@ -51,30 +53,33 @@ class ChannelSegments:
         """ConfigError for an impossible world size, SegmentError when there isn't the memory."""
         if not 1 <= world_size <= MAX_READERS:
             raise ConfigError(f"world_size={world_size!r}: must be from 1 to {MAX_READERS}")
-        made: list[Segment] = []
+        made = create_segments(cls._sizes(world_size, config))
+        request, *replies, status = made
         try:
-            request = Segment.create(Ring.segment_bytes(config.request_ring_bytes, world_size))
-            made.append(request)
-            for _ in range(world_size):
-                made.append(Segment.create(Ring.segment_bytes(config.reply_ring_bytes, 1)))
-            made.append(Segment.create(StatusPage.segment_bytes(world_size)))
             Ring.format(request.fd, config.request_ring_bytes, world_size)
-            for segment in made[1:-1]:
+            for segment in replies:
                 Ring.format(segment.fd, config.reply_ring_bytes, 1)
-            StatusPage.format(made[-1].fd, world_size, os.fstat(request.fd).st_ino)
+            StatusPage.format(status.fd, world_size, os.fstat(request.fd).st_ino)
         except BaseException:
             for segment in made:
                 segment.close()
             raise
         wait = getattr(_native, f"WAIT_{config.wait.upper()}")
-        return cls(request, tuple(made[1:-1]), made[-1], wait)
+        return cls(request, tuple(replies), status, wait)
+
+    @classmethod
+    def bytes_for(cls, world_size: int, config: RuntimeConfig) -> int:
+        """What `create` would take."""
+        return sum(cls._sizes(world_size, config))
 
     @staticmethod
-    def bytes_for(world_size: int, config: RuntimeConfig) -> int:
-        """What `create` would take."""
-        request = Ring.segment_bytes(config.request_ring_bytes, world_size)
+    def _sizes(world_size: int, config: RuntimeConfig) -> list[int]:
         reply = Ring.segment_bytes(config.reply_ring_bytes, 1)
-        return request + world_size * reply + StatusPage.segment_bytes(world_size)
+        return [
+            Ring.segment_bytes(config.request_ring_bytes, world_size),
+            *[reply] * world_size,
+            StatusPage.segment_bytes(world_size),
+        ]
 
     @property
     def size(self) -> int:
@@ -110,7 +115,7 @@ class EngineChannel:
         self.deaths_fd = -1
         """Readable when a rank has died, of which every wait on the rings knows by then."""
         try:
-            self.deaths_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            self.deaths_fd = above_standard(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
             self._life = Life.of_engine(
                 self.status,
                 (self.request_ring, *self.reply_rings),
@@ -121,8 +126,7 @@ class EngineChannel:
             if self.deaths_fd >= 0:
                 os.close(self.deaths_fd)
             raise SegmentError(
-                f"ranks can't be watched: {error}; check the limits of open files (ulimit -n) and of "
-                "processes (ulimit -u)"
+                f"ranks can't be watched: {with_advice(error)}"
             ) from error
 
     def dead_ranks(self) -> list[int]:

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from mpspmd import errors
+from mpspmd.transport.segment import open_memory
 
 _VARIABLE = "_MPSPMD_FAULTS"
 """Where EngineCore finds it: inherited, and not one of the user's MPSPMD_* settings."""
@@ -34,8 +35,10 @@ def open_faults() -> None:
     """In the front end, before each engine is started."""
     global _seen
     if _VARIABLE not in os.environ:
-        fd = os.memfd_create("mpspmd-faults", os.MFD_CLOEXEC)
-        os.environ[_VARIABLE] = f"/proc/{os.getpid()}/fd/{fd}"
+        # Without it an error lacks its cause; that there is no memory, the engine says.
+        with contextlib.suppress(errors.SegmentError):
+            fd = open_memory("mpspmd-faults")
+            os.environ[_VARIABLE] = f"/proc/{os.getpid()}/fd/{fd}"
     _seen = len(_read())
 
 

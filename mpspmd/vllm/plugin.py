@@ -41,10 +41,12 @@ def _wrap_get_class() -> None:
     def get_class(vllm_config: Any) -> Any:
         backend = vllm_config.parallel_config.distributed_executor_backend
         if backend in (BACKEND, CLASS_PATH):
+            from mpspmd.transport.descriptor import open_standard_descriptors
             from mpspmd.vllm import faults
             from mpspmd.vllm.executor import MpSpmdExecutor
 
             # vLLM asks where it is about to start an engine.
+            open_standard_descriptors()
             faults.chain_causes()
             faults.open_faults()
             return MpSpmdExecutor

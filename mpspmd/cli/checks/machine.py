@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mpspmd._native import MAX_READERS
-from mpspmd.cli.checks.cgroup import cpu_quota
+from mpspmd.cgroup import cpu_quota
 from mpspmd.cli.checks.finding import Finding, Level, Plan
 
 _SLOW_CLOCKS = ("hpet", "acpi_pm", "refined-jiffies", "jiffies", "xen")

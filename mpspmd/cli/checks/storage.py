@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mpspmd._native import MAX_READERS
-from mpspmd.cli.checks.cgroup import memory_left
+from mpspmd.cgroup import memory_left
 from mpspmd.cli.checks.finding import Finding, Level, Plan
 from mpspmd.control.plane import control_address
 from mpspmd.errors import SegmentError
