@@ -22,7 +22,7 @@ from mpspmd.cli.stopping import Stopped, stopping_at_signals
 from mpspmd.config import RuntimeConfig
 from mpspmd.control.plane import check_socket_path
 from mpspmd.runtime.janitor import Janitor
-from mpspmd.runtime.run_dir import RunDir
+from mpspmd.runtime.run_dir import RunDir, known_places
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,9 @@ def launch_group(group: Group, destinations: Destinations) -> int:
 
     ConfigError, SegmentError.
     """
-    janitor = Janitor()
-    run_dir = RunDir(RuntimeConfig.from_env().runtime_dir, janitor.remove_at_end)
+    parent = RuntimeConfig.from_env().runtime_dir
+    janitor = Janitor(known_places(parent))
+    run_dir = RunDir(parent, janitor.remove_at_end)
     folder = run_dir.path
     _quiet_the_agent()
     try:

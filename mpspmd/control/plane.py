@@ -23,7 +23,8 @@ from mpspmd.transport.descriptor import pipe_above_standard
 
 logger = logging.getLogger(__name__)
 
-_MAX_IPC_PATH = 107  # bytes of sun_path in struct sockaddr_un, without its final zero
+MAX_SOCKET_PATH = 107
+"""Bytes of sun_path in struct sockaddr_un, without its final zero."""
 
 
 def control_address(run_dir: Path) -> str:
@@ -35,9 +36,9 @@ def control_address(run_dir: Path) -> str:
 
 def check_socket_path(path: Path) -> None:
     """SegmentError when it is too long for a socket's address."""
-    if len(os.fsencode(path)) > _MAX_IPC_PATH:
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH:
         raise SegmentError(
-            f"the socket's path {path} has {len(os.fsencode(path))} bytes, and {_MAX_IPC_PATH} are "
+            f"the socket's path {path} has {len(os.fsencode(path))} bytes, and {MAX_SOCKET_PATH} are "
             "allowed: choose a shorter folder with MPSPMD_RUNTIME_DIR"
         )
 

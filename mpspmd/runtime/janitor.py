@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
+import secrets
 import subprocess
+from collections.abc import Sequence
+from multiprocessing import spawn
 
+from mpspmd.errors import ConfigError
+from mpspmd.runtime import janitor_process
+from mpspmd.runtime.janitor_process import MAX_NAME_BYTES, frame, place
 from mpspmd.runtime.signals import signals_deferred
-from mpspmd.transport.descriptor import Descriptor
+from mpspmd.transport.descriptor import Descriptor, pipe_above_standard
 
 logger = logging.getLogger(__name__)
 
-# Reads names until every process that can write them is gone, then removes what is still there. Not a
-# child of anybody's, and in a session of its own: killing a process group or a process tree spares it.
-# Names may be patterns, so that they are expanded; only newlines separate them.
+# Starts the janitor in the background. So it is nobody's child, and in a session of its own: killing a
+# process group or a process tree spares it. The signals that would end it are ignored before it begins.
 _SCRIPT = """
+trap '' INT TERM HUP
 exec 3<&0
-(
-    trap '' INT TERM HUP
-    IFS='
-'
-    names=
-    while read -r name <&3; do names="$names$name$IFS"; done
-    rm -rf -- $names
-) >/dev/null 2>&1 &
+"$@" <&3 3<&- >/dev/null 2>&1 &
 """
 
 
@@ -34,14 +34,30 @@ class Janitor:
     vLLM's front end ends a server by SIGKILL to the whole tree of processes: nobody in it can clean up.
     """
 
-    def __init__(self) -> None:
-        read, write = os.pipe2(os.O_CLOEXEC)
+    def __init__(self, folders: Sequence[str], patterns: Sequence[str] = ()) -> None:
+        """`remove_at_end` takes what lies in one of `folders`. `patterns` are paths or shell patterns, of
+        any place, that are removed as well."""
+        self._folders = [os.path.abspath(folder) for folder in folders]
+        self._token = secrets.token_bytes(janitor_process.TOKEN_BYTES)
+        told = {
+            "token": self._token.hex(),
+            "folders": self._folders,
+            "patterns": [os.path.abspath(pattern) for pattern in patterns],
+        }
+        read, write = pipe_above_standard()
         self._end = Descriptor(write)
+        script = os.path.abspath(janitor_process.__file__)
+        python = os.fsdecode(spawn.get_executable())
         try:
             # A KeyboardInterrupt that subprocess meets in its own cleaning up would be lost.
             with signals_deferred():
                 subprocess.run(
-                    ["/bin/sh", "-c", _SCRIPT], stdin=read, start_new_session=True, check=True
+                    ["/bin/sh", "-c", _SCRIPT, "sh", python, "-I", "-S", script],
+                    stdin=read,
+                    env=os.environ | {janitor_process.VARIABLE: json.dumps(told)},
+                    cwd="/",
+                    start_new_session=True,
+                    check=True,
                 )
         except (OSError, subprocess.SubprocessError) as error:
             logger.warning("no janitor: a killed run may leave files behind (%s)", error)
@@ -49,9 +65,24 @@ class Janitor:
             os.close(read)
 
     def remove_at_end(self, name: str) -> None:
-        """`name` is a path or a shell pattern."""
+        """`name` is the path of a file or a folder of this run's, no pattern.
+
+        If it exists already, that very file is meant, and not one that gets its name later. ConfigError
+        unless it lies in one of the folders.
+        """
+        encoded = os.fsencode(name)
+        if place(name, self._folders) is None or len(encoded) > MAX_NAME_BYTES:
+            raise ConfigError(
+                f"{name!r} can't be removed at the end: it must be the absolute path, of at most "
+                f"{MAX_NAME_BYTES} bytes and without '..', of something within "
+                f"{' or '.join(self._folders)}; other files may be given to the engine, as remove_at_end"
+            )
+        identity = (0, 0)
         with contextlib.suppress(OSError):
-            os.write(self._end.fd, os.fsencode(name) + b"\n")
+            status = os.lstat(name)
+            identity = status.st_dev, status.st_ino
+        with contextlib.suppress(OSError):
+            os.write(self._end.fd, frame(self._token, encoded, identity))
 
     def close(self) -> None:
         """This process is done with the run."""

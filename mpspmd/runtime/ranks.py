@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import zmq
 
+from mpspmd.advice import with_advice
 from mpspmd.codec.steps import StepCodec
 from mpspmd.config import RuntimeConfig
 from mpspmd.control.plane import EnginePlane, control_address
@@ -22,7 +23,7 @@ from mpspmd.errors import SegmentError
 from mpspmd.runtime.janitor import Janitor
 from mpspmd.runtime.leash import Leash
 from mpspmd.runtime.rank import RankProcess
-from mpspmd.runtime.run_dir import RunDir
+from mpspmd.runtime.run_dir import RunDir, known_places
 from mpspmd.runtime.spawn import AroundStart, StartRanks, stop_ranks
 from mpspmd.runtime.stacks import StackFile
 from mpspmd.runtime.supervisor import Supervisor
@@ -108,9 +109,7 @@ class Ranks:
         """Returns when every worker is made. Whatever it raises, `stop()` undoes."""
         _check_descriptors(descriptors_for(self._world_size))
         try:
-            self._janitor = Janitor()
-            for name in remove_at_end:
-                self._janitor.remove_at_end(name)
+            self._janitor = Janitor(known_places(self._config.runtime_dir), remove_at_end)
             self._run_dir = RunDir(self._config.runtime_dir, self._janitor.remove_at_end)
             folder = self._run_dir.path
             plane = EnginePlane(control_address(folder))
@@ -118,8 +117,10 @@ class Ranks:
             if isinstance(error, SegmentError):
                 raise
             raise SegmentError(
-                f"the control plane can't be opened: {error}; check the limit of open files (ulimit -n)"
+                f"the control plane can't be opened: {with_advice(error)}"
             ) from error
+        if self._run_dir.passed_over:
+            logger.warning("the run's folder is %s (%s)", folder, self._run_dir.passed_over)
         self._supervisor = make_supervisor(plane)
         ranks = [
             RankProcess(

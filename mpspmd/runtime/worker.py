@@ -26,7 +26,8 @@ class RankContext:
     run_dir: str
     """A folder that only this run's processes use; it goes away with the run."""
     remove_at_end: Callable[[str], None] = field(repr=False)
-    """Files to remove (a path or a shell pattern) when the last of the run's processes is gone."""
+    """Takes the absolute path of a file or folder that this run makes in the temp folder, in /dev/shm or in
+    `run_dir`; it is removed when the last of the run's processes is gone. No pattern; else ConfigError."""
     _digest: Any = field(default=None, repr=False)
 
     @property

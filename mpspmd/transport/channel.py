@@ -125,9 +125,7 @@ class EngineChannel:
         except OSError as error:
             if self.deaths_fd >= 0:
                 os.close(self.deaths_fd)
-            raise SegmentError(
-                f"ranks can't be watched: {with_advice(error)}"
-            ) from error
+            raise SegmentError(f"ranks can't be watched: {with_advice(error)}") from error
 
     def dead_ranks(self) -> list[int]:
         """The ranks whose death has been noticed; the first to die comes first."""

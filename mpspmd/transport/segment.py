@@ -81,7 +81,10 @@ def both_failed(in_shm: OSError, memfd: OSError) -> str:
 def check_memory(total: int) -> None:
     """SegmentError unless there is so much memory. To allocate more would wake the kernel's out-of-memory
     killer: a file system may promise more than the machine or the container has."""
-    limits = {"the machine's available memory": _available_bytes(), "the container's limit": memory_left()}
+    limits = {
+        "the machine's available memory": _available_bytes(),
+        "the container's limit": memory_left(),
+    }
     for limit, left in limits.items():
         if left is not None and total > left:
             raise SegmentError(

@@ -39,7 +39,7 @@ def mkdir(path, mode):
     os.kill(os.getpid(), signal.SIGKILL)
 
 pathlib.Path.mkdir = mkdir
-RunDir(sys.argv[1], Janitor().remove_at_end)
+RunDir(sys.argv[1], Janitor([sys.argv[1]]).remove_at_end)
 """
 
 
@@ -89,26 +89,71 @@ def test_the_folder_of_a_living_run_is_never_removed(dead_folder: Path) -> None:
     assert not list(dead_folder.parent.iterdir())
 
 
-def test_a_folder_that_is_just_being_made_is_not_removed(tmp_path: Path) -> None:
-    young, old = tmp_path / "mpspmd-young", tmp_path / "mpspmd-old"
-    young.mkdir()
-    old.mkdir()
-    an_hour_ago = time.time() - 3600
-    os.utime(old, (an_hour_ago, an_hour_ago))
-    _run_dir(tmp_path).remove()
-    assert young.exists()
-    assert not old.exists()
+_NAME = "mpspmd-0123456789abcdef"
 
 
-def test_what_only_looks_like_a_runs_folder_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "mpspmd-file").touch()
-    precious = tmp_path / "elsewhere"
-    precious.mkdir()
-    (precious / "lock").touch()
-    (tmp_path / "mpspmd-link").symlink_to(precious)
+def _private_folder(path: Path) -> Path:
+    path.mkdir(0o700)
+    (path / "precious").touch()
+    return path
+
+
+def _of_another_form(folder: Path, marker: bytes) -> None:
+    path = _private_folder(folder / "mpspmd-experiments")
+    (path / "lock").write_bytes(marker)
+    (path / "lock").chmod(0o600)
+
+
+def _without_marker(folder: Path, marker: bytes) -> None:
+    path = _private_folder(folder / _NAME)
+    (path / "lock").touch(0o600)
+
+
+def _being_made(folder: Path, marker: bytes) -> None:
+    (folder / _NAME).mkdir(0o700)
+
+
+def _open_to_others(folder: Path, marker: bytes) -> None:
+    path = _private_folder(folder / _NAME)
+    (path / "lock").write_bytes(marker)
+    (path / "lock").chmod(0o600)
+    path.chmod(0o755)
+
+
+def _link(folder: Path, marker: bytes) -> None:
+    path = _private_folder(folder / "elsewhere")
+    (path / "lock").write_bytes(marker)
+    (path / "lock").chmod(0o600)
+    (folder / _NAME).symlink_to(path)
+
+
+def _linked_lock(folder: Path, marker: bytes) -> None:
+    path = _private_folder(folder / _NAME)
+    (folder / "elsewhere").write_bytes(marker)
+    (folder / "elsewhere").chmod(0o600)
+    (path / "lock").symlink_to(folder / "elsewhere")
+
+
+def _file(folder: Path, marker: bytes) -> None:
+    (folder / _NAME).touch()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [_of_another_form, _without_marker, _being_made, _open_to_others, _link, _linked_lock, _file],
+)
+def test_what_only_looks_like_a_runs_folder_is_left_alone(
+    tmp_path: Path, make: Callable[[Path, bytes], None]
+) -> None:
+    run = _run_dir(tmp_path)
+    marker = (run.path / "lock").read_bytes()
+    run.remove()
+    make(tmp_path, marker)
+    for path in tmp_path.rglob("*"):
+        os.utime(path, (0, 0))
+    before = sorted(tmp_path.rglob("*"))
     _run_dir(tmp_path).remove()
-    assert (tmp_path / "mpspmd-file").exists()
-    assert (precious / "lock").exists()
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def _as_nobody(attempt: Callable[[], Any]) -> str:
