@@ -23,7 +23,7 @@ def cpu_quota() -> float | None:
 
 
 def memory_left() -> int | None:
-    """Bytes that may still be taken, if they are limited. What caches files is given back, so it is free."""
+    """Bytes that may still be taken, if they are limited. What caches files counts as free."""
     left = []
     for group in _groups("memory"):
         limit = _read(group / "memory.max") or _read(group / "memory.limit_in_bytes")

@@ -9,6 +9,7 @@ from typing import Any
 import typer
 from typer.main import get_command
 
+from mpspmd.runtime.working_directory import leave_a_deleted_working_directory
 from mpspmd.transport.descriptor import open_standard_descriptors
 
 # Typer doesn't export the base of what bad options raise.
@@ -24,6 +25,7 @@ CONTEXT = {
 def run_command(app: typer.Typer, name: str) -> int:
     """Runs a command with this process's arguments; its exit code."""
     open_standard_descriptors()
+    leave_a_deleted_working_directory()
     try:
         code = get_command(app).main(prog_name=name, standalone_mode=False)
     except _UsageError as error:

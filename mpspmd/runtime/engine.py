@@ -20,6 +20,7 @@ from mpspmd.runtime.failures import Failures
 from mpspmd.runtime.launch import refuse_an_engine_on_a_rank
 from mpspmd.runtime.ranks import Ranks
 from mpspmd.runtime.replies import Replies
+from mpspmd.runtime.room import check_room
 from mpspmd.runtime.sending import Sender
 from mpspmd.runtime.signals import signals_deferred
 from mpspmd.runtime.spawn import AroundStart, StartRanks, start_ranks
@@ -79,6 +80,7 @@ class Engine(AwaitedCalls):
         step_end = step_codec.engine_end() if step_codec else None
         self._segments = ChannelSegments.create(world_size, self._config)
         try:
+            check_room(world_size)
             self._channel = EngineChannel(self._segments)
         except BaseException:
             self._segments.close()

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 VARIABLE = "_MPSPMD_JANITOR"
 """The environment variable in which the engine tells it, as JSON:
 
-token: what each frame begins with, in hex. It is new in each run, so that no other text is taken for a frame.
+token: what each frame begins with, in hex. It is new in each run, so no other text is taken for a frame.
 folders: names that come later must lie in one of these.
 patterns: absolute paths or shell patterns to remove as well, wherever they are.
 """
@@ -32,7 +32,7 @@ _UNKNOWN: Identity = (0, 0)
 
 
 def frame(token: bytes, name: bytes, identity: Identity = _UNKNOWN) -> bytes:
-    """One name, for one write. With an identity only that very file is removed, no later one of its name."""
+    """One name, for one write. With an identity only that very file is removed, no later one."""
     head = token + _SIZES.pack(len(name), *identity) + name
     return head + _CHECK.pack(zlib.crc32(head))
 

@@ -20,14 +20,16 @@ from mpspmd.codec.objects import decode
 from mpspmd.codec.steps import RankEnd, StepCodec
 from mpspmd.control.messages import Fault, Goodbye, Hello, Leaving, Ready
 from mpspmd.control.plane import control_address
-from mpspmd.errors import ChannelClosed, ChannelPoisoned
+from mpspmd.errors import ChannelClosed, ChannelPoisoned, text_of
 from mpspmd.request import ExecuteModelRequest, RemoteException
+from mpspmd.runtime.attaching import leave_what_is_attached
 from mpspmd.runtime.control_thread import ControlThread
 from mpspmd.runtime.fault import as_fault, describe
 from mpspmd.runtime.janitor import Janitor
 from mpspmd.runtime.leash import Leash
 from mpspmd.runtime.leave import leave
 from mpspmd.runtime.replier import Replier, ThreadReplier
+from mpspmd.runtime.room import check_room_on_rank
 from mpspmd.runtime.stacks import StackFile
 from mpspmd.runtime.worker import LATER, RankContext
 from mpspmd.transport.channel import ChannelSegments, Kind, RankChannel
@@ -79,13 +81,16 @@ class RankProcess:
         open_standard_descriptors()
         try:
             _take_signals()
+            leave_what_is_attached()
             code = self._run()
         except _Terminated:
             code = -signal.SIGTERM
         except SystemExit as end:
             # The worker's own.
             code = _exit_code(end)
-        except BaseException:
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                self.stack_file.tell(f"{type(error).__qualname__}: {text_of(error)}")
             logger.exception("rank %d failed", self.rank)
         finally:
             with contextlib.suppress(BaseException):
@@ -95,6 +100,7 @@ class RankProcess:
     def _run(self) -> int:
         began = time.monotonic()
         self.stack_file.serve()
+        check_room_on_rank(self.rank)
         control = ControlThread(control_address(self.run_dir), self.rank)
         control.send(Hello(self.rank, os.getpid()))
         channel = RankChannel(self.segments, self.rank)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import resource
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -27,6 +25,7 @@ from mpspmd.runtime.run_dir import RunDir, known_places
 from mpspmd.runtime.spawn import AroundStart, StartRanks, stop_ranks
 from mpspmd.runtime.stacks import StackFile
 from mpspmd.runtime.supervisor import Supervisor
+from mpspmd.runtime.working_directory import existing_working_directory
 from mpspmd.transport.channel import ChannelSegments
 
 logger = logging.getLogger(__name__)
@@ -37,10 +36,6 @@ _FAILED_PATIENCE_S = 1.0
 
 _STACKS_S = 0.2
 """How long a rank's control thread may take to answer; a signal goes to those that don't."""
-
-_DESCRIPTORS = 24
-_DESCRIPTORS_A_RANK = 9
-"""What a run opens beyond its segments, generously: sockets, pipes, and a few while processes start."""
 
 
 class Ranks:
@@ -107,7 +102,6 @@ class Ranks:
         step_codec: StepCodec | None = None,
     ) -> None:
         """Returns when every worker is made. Whatever it raises, `stop()` undoes."""
-        _check_descriptors(descriptors_for(self._world_size))
         try:
             self._janitor = Janitor(known_places(self._config.runtime_dir), remove_at_end)
             self._run_dir = RunDir(self._config.runtime_dir, self._janitor.remove_at_end)
@@ -141,9 +135,19 @@ class Ranks:
         ]
         self._leashes = [rank.leash for rank in ranks]
         self._stack_files = [rank.stack_file for rank in ranks]
-        start_ranks(ranks, around_start or _nothing_around, self._processes)
-        self._supervisor.watch(self._processes)
+        try:
+            with existing_working_directory():
+                start_ranks(ranks, around_start or _nothing_around, self._processes)
+        except OSError as error:
+            if isinstance(error, SegmentError):
+                raise
+            raise SegmentError(f"the ranks can't be started: {with_advice(error)}") from error
+        self._supervisor.watch(self._processes, self._last_words)
         self._supervisor.wait_until_ready(self._world_size, self._config.start_timeout_s)
+
+    def _last_words(self, rank: int) -> str:
+        """Why a rank says that it can't be started, if it couldn't even reach the control plane."""
+        return self._stack_files[rank].read()
 
     def expect_end(self) -> None:
         """From now on a rank's end is no failure."""
@@ -186,25 +190,3 @@ class Ranks:
 
 def _nothing_around(rank: int) -> AbstractContextManager[object]:
     return contextlib.nullcontext()
-
-
-def descriptors_for(world_size: int) -> int:
-    """What an engine opens beside its segments."""
-    return _DESCRIPTORS + _DESCRIPTORS_A_RANK * world_size
-
-
-def _check_descriptors(count: int) -> None:
-    """SegmentError unless so many can be had: without them libzmq would abort this process."""
-    spare: list[int] = []
-    try:
-        for _ in range(count):
-            spare.append(os.open(os.devnull, os.O_RDONLY))
-    except OSError as error:
-        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        raise SegmentError(
-            f"an engine needs {count} more file descriptors, and the limit is {limit}: raise it "
-            "(ulimit -n 4096)"
-        ) from error
-    finally:
-        for fd in spare:
-            os.close(fd)

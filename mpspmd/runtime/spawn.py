@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from multiprocessing import connection, resource_tracker
 from multiprocessing.process import BaseProcess
 
+from mpspmd.advice import with_advice
 from mpspmd.errors import SegmentError, WorkerNotPicklable
 from mpspmd.runtime.rank import RankProcess
 from mpspmd.runtime.signals import signals_deferred
@@ -55,8 +56,7 @@ def start_ranks(
             except Exception as error:
                 if isinstance(error, OSError):
                     raise SegmentError(
-                        f"rank {rank.rank} can't be started: {error}; check the limits of processes "
-                        "(ulimit -u) and of open files (ulimit -n)"
+                        f"rank {rank.rank} can't be started: {with_advice(error)}"
                     ) from error
                 # What pickling raises is up to the objects.
                 name = getattr(rank.worker, "__qualname__", repr(rank.worker))

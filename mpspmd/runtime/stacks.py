@@ -54,6 +54,14 @@ class StackFile:
         """In the rank: from now on the signal is answered."""
         faulthandler.register(_SIGNAL, file=self._file.fd, all_threads=True, chain=False)
 
+    def tell(self, text: str) -> None:
+        """In the rank, of which nothing else will be heard."""
+        os.write(self._file.fd, text.encode(errors="replace")[:_MAX_BYTES])
+
+    def read(self) -> str:
+        """What is there now."""
+        return os.pread(self._file.fd, _MAX_BYTES, 0).decode(errors="replace")
+
     def ask(self, pid: int) -> str:
         """The stacks of `pid`, which serves this file and is a child of this process; "" if none come."""
         os.ftruncate(self._file.fd, 0)

@@ -50,6 +50,7 @@ class Supervisor:
         self._on_death = on_death
         self._ticks = ticks
         self._processes: list[BaseProcess] = []
+        self._last_words: Callable[[int], str] = lambda rank: ""
         self._unreaped: dict[int, int] = {}  # the sentinel's descriptor, and its rank
         self._change = threading.Condition()
         self._ready: set[int] = set()
@@ -66,8 +67,10 @@ class Supervisor:
         self._thread = threading.Thread(target=self._run, name="mpspmd-supervisor", daemon=True)
         self._thread.start()
 
-    def watch(self, processes: Sequence[BaseProcess]) -> None:
-        """These are the ranks, in order. Once."""
+    def watch(self, processes: Sequence[BaseProcess], last_words: Callable[[int], str]) -> None:
+        """These are the ranks, in order. Once. `last_words` tells why a rank has ended before it could send
+        anything, or ""."""
+        self._last_words = last_words
         self._processes = list(processes)
         self._plane.wake()
 
@@ -200,7 +203,9 @@ class Supervisor:
         if self._starting and self._failed and process.exitcode == 0:
             return  # it was ready, and left when another's end had poisoned the rings
         if self._starting:
-            self._fail_start(rank, f"its process ended before it was ready: {reason}")
+            words = self._last_words(rank)
+            cause = f"its process ended before it was ready: {reason}"
+            self._fail_start(rank, f"{cause}\n{words}" if words else cause)
         else:
             self._on_death(rank, reason)
 

@@ -26,7 +26,8 @@ def leftovers(distributed_init_method: str) -> list[str]:
     if not distributed_init_method.startswith("file://"):
         return []
     rendezvous = distributed_init_method.removeprefix("file://")
-    return [rendezvous, f"/dev/shm/{os.path.basename(rendezvous)}-*"]
+    name = glob.escape(os.path.basename(rendezvous))
+    return [glob.escape(rendezvous), f"/dev/shm/{name}-*"]
 
 
 def sweep(distributed_init_method: str) -> None:
@@ -46,7 +47,9 @@ def hand_over_tracking(remove_at_end: Callable[[str], None]) -> list[str]:
     """What this process makes from now on is no longer told to multiprocessing's tracker.
 
     The tracker warns about each thing that a killed process has left, and Ctrl-C kills vLLM's processes.
-    Returns the shared memory's files, as they come: a rank that leaves by itself removes them.
+    Shared memory that a rank only attaches to is not registered at all: see runtime/attaching.py.
+    Returns the shared memory's files that it has made and that are still there, as they come and go: a rank
+    that leaves by itself removes them.
     """
     shared_memory: list[str] = []
 
@@ -57,7 +60,9 @@ def hand_over_tracking(remove_at_end: Callable[[str], None]) -> list[str]:
             shared_memory.append(file)
 
     def unregister(name: Any, rtype: str) -> None:
-        """Removing what is gone already does no harm."""
+        # From now on another program may have a file of that name. The janitor knows which one is meant.
+        with contextlib.suppress(ValueError):
+            shared_memory.remove(file_of(name, rtype))
 
     resource_tracker.register = register
     resource_tracker.unregister = unregister

@@ -7,7 +7,7 @@ import resource
 from collections.abc import Iterator
 
 from mpspmd.cli.checks.finding import Finding, Level, Plan
-from mpspmd.runtime.ranks import descriptors_for
+from mpspmd.runtime.room import descriptors_for
 
 _MIB = 1 << 20
 

@@ -1,0 +1,115 @@
+"""Room: the descriptors, threads and processes that a run needs, tried before it needs them.
+
+Without them libzmq would abort the process, and others would fail in words that don't say why.
+"""
+
+from __future__ import annotations
+
+import _thread
+import errno
+import os
+import resource
+import threading
+import time
+
+from mpspmd.advice import advice
+from mpspmd.cgroup import pids_limit
+from mpspmd.errors import SegmentError
+from mpspmd.transport.descriptor import above_standard
+
+_DESCRIPTORS = 24
+_DESCRIPTORS_A_RANK = 9
+"""What an engine opens beyond its segments, generously: sockets, pipes, and a few while processes start."""
+_THREADS = 10
+"""An engine's own threads, libzmq's two among them, and the processes beside its ranks."""
+_THREADS_A_RANK = 6
+"""A rank's process, with its main thread, counts as one of them."""
+_THREADS_GONE_S = 5.0
+"""How long it may take until threads that were started for a trial have ended."""
+
+
+def descriptors_for(world_size: int) -> int:
+    """What an engine opens beside its segments."""
+    return _DESCRIPTORS + _DESCRIPTORS_A_RANK * world_size
+
+
+def threads_for(world_size: int) -> int:
+    """How many threads and processes an engine and its ranks start. What the worker and its libraries start
+    comes on top: numpy and torch start one for each core."""
+    return _THREADS + _THREADS_A_RANK * world_size
+
+
+def check_room(world_size: int) -> None:
+    """SegmentError unless an engine with so many ranks can be started, as far as limits go."""
+    who = f"an engine with {world_size} rank(s)"
+    _check_descriptors(who, descriptors_for(world_size))
+    _check_threads(who, threads_for(world_size))
+
+
+def check_room_on_rank(rank: int) -> None:
+    """SegmentError unless a rank's process can start its threads."""
+    _check_threads(f"rank {rank}", _THREADS_A_RANK - 1)
+
+
+def _check_descriptors(who: str, count: int) -> None:
+    spare: list[int] = []
+    try:
+        for _ in range(count):
+            spare.append(above_standard(os.open(os.devnull, os.O_RDONLY)))
+    except OSError as error:
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        raise SegmentError(
+            f"{who} needs {count} more file descriptors, and the limit is {limit}: "
+            f"{advice(error.errno)}"
+        ) from error
+    finally:
+        for fd in spare:
+            os.close(fd)
+
+
+def _check_threads(who: str, count: int) -> None:
+    started = spare_threads(count)
+    if started < count:
+        raise SegmentError(
+            f"{who} needs {count} more threads and processes, and only {started} can be had: "
+            f"{thread_limits()}; {advice(errno.EAGAIN)}. Libraries such as numpy and torch take some of "
+            "them: OMP_NUM_THREADS=1 and OPENBLAS_NUM_THREADS=1 spare those"
+        )
+
+
+def thread_limits() -> str:
+    """The limits of processes and threads that there are, in words."""
+    limits = []
+    if (pids := pids_limit()) is not None:
+        limits.append(f"the control group allows {pids} in all (pids.max)")
+    user, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+    if user != resource.RLIM_INFINITY:
+        limits.append(f"this user may have {user} (ulimit -u)")
+    return ", ".join(limits) or "no limit is known that says so"
+
+
+def spare_threads(count: int) -> int:
+    """How many of so many threads can be started now. They are gone when this returns."""
+    gate = threading.Lock()
+    ids: list[int] = []
+
+    def wait() -> None:
+        ids.append(threading.get_native_id())
+        with gate:
+            pass
+
+    started = 0
+    with gate:
+        try:
+            while started < count:
+                _thread.start_new_thread(wait, ())
+                started += 1
+        except RuntimeError:
+            pass
+    # Until the kernel counts them no more: that is when it doesn't show them any more.
+    end = time.monotonic() + _THREADS_GONE_S
+    while len(ids) < started or any(os.path.exists(f"/proc/self/task/{each}") for each in ids):
+        if time.monotonic() > end:
+            break
+        time.sleep(0.0005)
+    return started
