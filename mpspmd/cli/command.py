@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 from typing import Any
@@ -25,6 +26,7 @@ CONTEXT = {
 def run_command(app: typer.Typer, name: str) -> int:
     """Runs a command with this process's arguments; its exit code."""
     open_standard_descriptors()
+    _open_standard_streams()
     leave_a_deleted_working_directory()
     try:
         code = get_command(app).main(prog_name=name, standalone_mode=False)
@@ -39,3 +41,11 @@ def run_command(app: typer.Typer, name: str) -> int:
         sys.stdout = None
         return 1
     return code if isinstance(code, int) else 0
+
+
+def _open_standard_streams() -> None:
+    """Python has none for descriptors that were closed when it started."""
+    for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            with contextlib.suppress(OSError):
+                setattr(sys, name, open(fd, mode, closefd=False))  # noqa: SIM115

@@ -24,13 +24,13 @@ from mpspmd.transport.segment import SHM
 
 logger = logging.getLogger(__name__)
 
-_NAME = re.compile(r"mpspmd-[0-9a-f]{16}")
+_NAME = re.compile(r"mpspmd-[0-9a-f]{8}")
 _LOCK = "lock"
 _MARKER = (
     b"Made by mpspmd for one run, which keeps this file locked. The next run removes the folder.\n"
 )
-_LONGEST_SOCKET = "engine-999999"
-"""The longest name of a socket in a run's folder."""
+_SOCKET = "engine-00"
+"""As long as the name of a socket in a run's folder may be; see control/plane.py and cli/members.py."""
 
 
 class RunDir:
@@ -116,8 +116,10 @@ def _is_private(status: os.stat_result, kind: int) -> bool:
 
 def _make(folder: Path, remove_at_end: Callable[[str], None]) -> tuple[Path, int]:
     """The folder, and the descriptor that holds its lock. OSError; then none is left."""
-    path = folder / f"mpspmd-{secrets.token_hex(8)}"
-    if len(os.fsencode(path / _LONGEST_SOCKET)) > MAX_SOCKET_PATH:
+    # The janitor must not be told of what is somebody else's.
+    while os.path.lexists(path := folder / f"mpspmd-{secrets.token_hex(4)}"):
+        pass
+    if len(os.fsencode(path / _SOCKET)) > MAX_SOCKET_PATH:
         words = f"the path of a socket there has more than {MAX_SOCKET_PATH} bytes"
         raise OSError(errno.ENAMETOOLONG, words)
     remove_at_end(str(path))

@@ -41,11 +41,21 @@ class Traces:
                 folder / f"vllm_dist_{name}",
                 folder / f"{name}.txt",
                 folder / f"mpspmd-{name}" / "a file",
+                # As a run's folder, but for the name, and but for the marker.
+                folder / f"mpspmd-{name}" / "lock",
+                folder / f"mpspmd-{self._mark[:8]}" / "lock",
+                folder / f"mpspmd-{self._mark[:8]}" / "control",
+                _SHM / f"mpspmd-{self._mark[:8]}" / "lock",
             )
         }
+        self._folders = sorted(self._parents())
+        for path in self._folders:
+            path.mkdir(mode=0o700, exist_ok=True)
         for path, content in self._strangers.items():
-            path.parent.mkdir(exist_ok=True)
             path.write_bytes(content)
+            path.chmod(0o600)
+        for path in self._folders:
+            os.utime(path, (0, 0))
         # Writes into its pipe when a signal comes that can be caught; ends with its standard input.
         self.stranger = subprocess.Popen(
             ["/bin/sh", "-c", _STRANGER],
@@ -122,6 +132,7 @@ class Traces:
                 harmed.append(f"{path} is gone")
             elif path.read_bytes() != content:
                 harmed.append(f"{path} has changed")
+        harmed += [f"{path} is gone" for path in self._folders if not path.is_dir()]
         harmed += [f"file {path} is gone" for path in sorted(self._files - self._all_files())]
         if self.stranger.poll() is not None:
             harmed.append("the stranger's process is gone")
@@ -135,7 +146,14 @@ class Traces:
         seen, _ = self.stranger.communicate("end\n")
         for path in self._strangers:
             path.unlink(missing_ok=True)
+        for path in self._folders:
+            with contextlib.suppress(OSError):
+                path.rmdir()
         return ["the stranger's process was signalled"] if seen else []
+
+    def _parents(self) -> set[Path]:
+        """The stranger's folders that have files in them."""
+        return {path.parent for path in self._strangers} - {_SHM, self.folder}
 
     def _all_files(self) -> set[Path]:
         """Of the machine's shared memory and of the programs' folder, where they put temporary files."""

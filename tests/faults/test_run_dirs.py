@@ -88,7 +88,7 @@ def test_the_folder_of_a_living_run_is_never_removed(dead_folder: Path) -> None:
     assert not list(dead_folder.parent.iterdir())
 
 
-_NAME = "mpspmd-0123456789abcdef"
+_NAME = "mpspmd-01234567"
 
 
 def _private_folder(path: Path) -> Path:

@@ -1,7 +1,7 @@
 """What this machine offers a run of N ranks, one finding a function."""
 
 from mpspmd.cli.checks.finding import Check, Finding, Level, Plan
-from mpspmd.cli.checks.limits import descriptors, locked_memory
+from mpspmd.cli.checks.limits import descriptors, locked_memory, threads
 from mpspmd.cli.checks.machine import clock, cores, gpus, huge_pages, kernel, numa
 from mpspmd.cli.checks.storage import shared_memory, sockets
 from mpspmd.cli.checks.vllm_plugin import vllm
@@ -9,5 +9,6 @@ from mpspmd.cli.checks.vllm_plugin import vllm
 __all__ = ["CHECKS", "Check", "Finding", "Level", "Plan"]
 
 CHECKS: tuple[Check, ...] = (
-    kernel, cores, numa, shared_memory, descriptors, locked_memory, sockets, clock, huge_pages, gpus, vllm,
+    kernel, cores, numa, shared_memory, descriptors, threads, locked_memory, sockets, clock, huge_pages,
+    gpus, vllm,
 )  # fmt: skip

@@ -1,13 +1,15 @@
-"""Limits of the process: descriptors and locked memory."""
+"""Limits of the process: descriptors, threads and locked memory."""
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 from collections.abc import Iterator
 
+from mpspmd.advice import advice
 from mpspmd.cli.checks.finding import Finding, Level, Plan
-from mpspmd.runtime.room import descriptors_for
+from mpspmd.runtime.room import descriptors_for, spare_threads, thread_limits, threads_for
 
 _MIB = 1 << 20
 
@@ -24,6 +26,18 @@ def descriptors(plan: Plan) -> Iterator[Finding]:
         yield Finding(Level.FAILS, "file descriptors", found, advice)
     else:
         yield Finding(Level.OK, "file descriptors", found)
+
+
+def threads(plan: Plan) -> Iterator[Finding]:
+    """Tried, as a run tries them."""
+    needed = threads_for(plan.ranks)
+    spare = spare_threads(needed)
+    subject = "threads and processes"
+    if spare < needed:
+        found = f"{spare} can be had, {needed} are needed: {thread_limits()}"
+        yield Finding(Level.FAILS, subject, found, advice(errno.EAGAIN))
+    else:
+        yield Finding(Level.OK, subject, f"{needed} are needed, and can be had")
 
 
 def locked_memory(plan: Plan) -> Iterator[Finding]:
