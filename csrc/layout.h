@@ -116,7 +116,7 @@ enum status_phase { PHASE_LOADING, PHASE_WAITING, PHASE_DECODING, PHASE_RUNNING,
 /* Threads of the run that look for messages for longer than a moment. */
 struct spinners {
     OWN_LINE _Atomic uint32_t now;
-    uint32_t allowed; /* one less than the usable cores */
+    _Atomic uint32_t allowed; /* one less than the usable cores, which the engine counts */
 };
 
 struct status_page {

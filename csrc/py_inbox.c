@@ -101,8 +101,8 @@ static PyObject *inbox_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     set_waiter(self, slot);
     self->page_owner = Py_NewRef(page);
     struct status_page *run = page == Py_None ? NULL : ((struct page_object *)page)->page;
-    bool crowded = run && run->spinners.allowed < run->about.n_ranks;
-    strategy_init(&self->strategy, (enum wait_strategy)wait, run ? &run->spinners : NULL, crowded);
+    strategy_init(&self->strategy, (enum wait_strategy)wait, run ? &run->spinners : NULL,
+                  run ? run->about.n_ranks : 0);
     return (PyObject *)self;
 }
 

@@ -47,11 +47,11 @@ static void page_dealloc(PyObject *object) {
 
 static PyObject *page_format(PyObject *Py_UNUSED(type), PyObject *args) {
     int fd;
-    unsigned n_ranks;
+    unsigned n_ranks, cores;
     unsigned long long ring_inode;
-    if (!PyArg_ParseTuple(args, "iIK:format", &fd, &n_ranks, &ring_inode))
+    if (!PyArg_ParseTuple(args, "iIKI:format", &fd, &n_ranks, &ring_inode, &cores))
         return NULL;
-    int error = status_format(fd, n_ranks, (uint32_t)getpid(), ring_inode);
+    int error = status_format(fd, n_ranks, (uint32_t)getpid(), ring_inode, cores);
     if (error) {
         errno = error;
         return PyErr_SetFromErrno(PyExc_OSError);
@@ -96,7 +96,7 @@ static PyObject *page_spinners(struct page_object *self, void *Py_UNUSED(closure
     if (!check_generation(self->generation))
         return NULL;
     return Py_BuildValue("(II)", (unsigned)atomic_load(&self->page->spinners.now),
-                         (unsigned)self->page->spinners.allowed);
+                         (unsigned)atomic_load(&self->page->spinners.allowed));
 }
 
 static PyObject *page_n_ranks(struct page_object *self, void *Py_UNUSED(closure)) {
@@ -183,11 +183,20 @@ static PyObject *line_snapshot(struct line_object *self, PyObject *Py_UNUSED(non
         (unsigned long long)line->idle_ns);
 }
 
+static PyObject *page_set_cores(struct page_object *self, PyObject *cores_object) {
+    unsigned long cores = PyLong_AsUnsignedLong(cores_object);
+    if (PyErr_Occurred() || !check_page(self))
+        return NULL;
+    status_set_cores(self->page, (uint32_t)cores);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef page_methods[] = {
     {"format", (PyCFunction)page_format, METH_VARARGS | METH_STATIC, NULL},
     {"segment_bytes", (PyCFunction)page_segment_bytes, METH_O | METH_STATIC, NULL},
     {"line", (PyCFunction)page_line, METH_O, NULL},
     {"sent", (PyCFunction)page_sent, METH_O, NULL},
+    {"set_cores", (PyCFunction)page_set_cores, METH_O, NULL},
     {0},
 };
 

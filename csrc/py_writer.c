@@ -25,7 +25,7 @@ static PyObject *writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     if (line != Py_None)
         self->bytes_out = &((struct line_object *)line)->line->bytes_out;
     ring_writer_init(&self->writer, &self->owner->ring);
-    strategy_init(&self->strategy, (enum wait_strategy)wait, NULL, false);
+    strategy_init(&self->strategy, (enum wait_strategy)wait, NULL, 0);
     return (PyObject *)self;
 }
 

@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -14,13 +13,8 @@ size_t status_segment_bytes(uint32_t n_ranks) {
     return sizeof(struct status_page) + n_ranks * sizeof(struct status_line);
 }
 
-static uint32_t usable_cores(void) {
-    cpu_set_t cores;
-    int usable = sched_getaffinity(0, sizeof cores, &cores) == 0 ? CPU_COUNT(&cores) : 0;
-    return usable > 0 ? (uint32_t)usable : 1;
-}
-
-int status_format(int fd, uint32_t n_ranks, uint32_t engine_pid, uint64_t ring_inode) {
+int status_format(int fd, uint32_t n_ranks, uint32_t engine_pid, uint64_t ring_inode,
+                  uint32_t cores) {
     size_t bytes = status_segment_bytes(n_ranks);
     struct stat segment;
     if (fstat(fd, &segment) != 0)
@@ -34,7 +28,7 @@ int status_format(int fd, uint32_t n_ranks, uint32_t engine_pid, uint64_t ring_i
     page->about.n_ranks = n_ranks;
     page->about.engine_pid = engine_pid;
     page->about.ring_inode = ring_inode;
-    page->spinners.allowed = usable_cores() - 1;
+    status_set_cores(page, cores);
     page->about.magic = STATUS_MAGIC;
     munmap(page, bytes);
     return 0;

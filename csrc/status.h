@@ -12,7 +12,13 @@
 size_t status_segment_bytes(uint32_t n_ranks);
 
 /* Writes the header into a segment of zeros. 0, or an errno value. */
-int status_format(int fd, uint32_t n_ranks, uint32_t engine_pid, uint64_t ring_inode);
+int status_format(int fd, uint32_t n_ranks, uint32_t engine_pid, uint64_t ring_inode,
+                  uint32_t cores);
+
+/* How many cores the processes of the run may use, 1 or more: all waits go by it from now on. */
+static inline void status_set_cores(struct status_page *page, uint32_t cores) {
+    atomic_store_explicit(&page->spinners.allowed, cores > 0 ? cores - 1 : 0, memory_order_relaxed);
+}
 
 /* Read-only when the descriptor is. NULL with errno set: EPROTO when the segment isn't a status
  * page of this version. */

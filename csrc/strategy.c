@@ -18,13 +18,27 @@ enum {
     MISSES = 4, /* after so many in a row nothing is predicted until one comes true */
 };
 
+static uint32_t allowed_to_look(const struct spinners *spinners) {
+    return atomic_load_explicit(&spinners->allowed, memory_order_relaxed);
+}
+
+/* There are no more usable cores than ranks, so that processes share one. */
+static bool is_crowded(const struct strategy *strategy) {
+    return strategy->spinners && allowed_to_look(strategy->spinners) < strategy->n_ranks;
+}
+
+/* Where processes share cores, what is waited for is mostly to be done on this very core: on
+ * two cores, round trips to four ranks take a tenth less when it is given up at once. */
+static uint32_t spin_ns_of(const struct strategy *strategy) {
+    return is_crowded(strategy) || strategy->kind == WAIT_PARK ? 0 : SPIN_NS;
+}
+
 void strategy_init(struct strategy *strategy, enum wait_strategy kind, struct spinners *spinners,
-                   bool crowded) {
+                   uint32_t n_ranks) {
     strategy->kind = kind;
     strategy->spinners = spinners;
-    /* Where processes share cores, what is waited for is mostly to be done on this very core: on
-     * two cores, round trips to four ranks take a tenth less when it is given up at once. */
-    strategy->spin_ns = crowded || kind == WAIT_PARK ? 0 : SPIN_NS;
+    strategy->n_ranks = n_ranks;
+    strategy->spin_ns = spin_ns_of(strategy);
     for (int i = 0; i < SLEEP_LENGTHS; i++)
         strategy->late_ns[i] = LATE_NS;
 }
@@ -48,7 +62,7 @@ static bool may_look(struct spinners *spinners) {
     if (!spinners)
         return true;
     uint32_t now = atomic_load_explicit(&spinners->now, memory_order_relaxed);
-    while (now < spinners->allowed)
+    while (now < allowed_to_look(spinners))
         if (atomic_compare_exchange_weak_explicit(&spinners->now, &now, now + 1,
                                                   memory_order_relaxed, memory_order_relaxed))
             return true;
@@ -171,8 +185,10 @@ enum wait_result strategy_wait(struct strategy *strategy, struct waiting *waitin
     uint64_t now = monotonic_ns(), end_ns = deadline_ns;
     enum wait_strategy kind = strategy->kind;
     waiting->at_once = false; /* what the first look has found was only a part */
+    /* The number of cores may have changed. A wait that has come so far has the time to look. */
+    strategy->spin_ns = spin_ns_of(strategy);
     if (kind == WAIT_AWAKE)
-        kind = awake_now(strategy, waiting, now, &end_ns);
+        kind = is_crowded(strategy) ? awake_now(strategy, waiting, now, &end_ns) : WAIT_AUTO;
     bool looks = kind == WAIT_SPIN || kind == WAIT_YIELD;
     end_ns = earlier(end_ns, now + (looks ? LOOK_NS : DOZE_NS));
     enum wait_result result;

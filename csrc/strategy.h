@@ -14,7 +14,7 @@ enum wait_strategy {
     WAIT_SPIN,
     WAIT_YIELD,
     WAIT_PARK,
-    WAIT_AWAKE /* what `auto` is for an engine whose ranks need all cores */
+    WAIT_AWAKE /* `auto` for an engine: it stays awake while its ranks need all cores */
 };
 
 enum {
@@ -26,6 +26,7 @@ enum {
 struct strategy {
     enum wait_strategy kind;
     struct spinners *spinners; /* of the whole run, or NULL: no limit */
+    uint32_t n_ranks;          /* of the run that `spinners` are of */
     uint32_t spin_ns;          /* how long a wait looks without giving up the core; 0: not at all */
     uint32_t late_ns[SLEEP_LENGTHS]; /* how much longer than asked a sleep of that length takes */
     struct predictor predictors[PREDICTORS];
@@ -41,9 +42,9 @@ struct waiting {
     struct window expected; /* if `predicted` */
 };
 
-/* `crowded`: there are no more usable cores than ranks, so that processes share one. */
+/* How many cores there are is read from `spinners` at every longer wait: it may change. */
 void strategy_init(struct strategy *strategy, enum wait_strategy kind, struct spinners *spinners,
-                   bool crowded);
+                   uint32_t n_ranks);
 
 /* The start of a wait: a first short look, without giving up the core. True when ready. */
 bool strategy_begin(struct strategy *strategy, struct waiting *waiting,

@@ -34,13 +34,19 @@ class StatusPage:
     def __init__(self, fd: int) -> None:
         """Read-only when `fd` is: what would write raises ValueError."""
     @staticmethod
-    def format(fd: int, n_ranks: int, ring_inode: int) -> None:
-        """Writes the header into a new segment, with this process as the engine and its request ring."""
+    def format(fd: int, n_ranks: int, ring_inode: int, cores: int, /) -> None:
+        """Writes the header into a new segment, with this process as the engine and its request ring.
+
+        `cores` as for set_cores().
+        """
     @staticmethod
     def segment_bytes(n_ranks: int) -> int: ...
     def line(self, rank: int) -> StatusLine: ...
     def sent(self, step: int, /) -> None:
         """The engine has sent a request. Its sending thread."""
+    def set_cores(self, cores: int, /) -> None:
+        """How many cores the processes of the run may use, 1 or more. From the next longer wait on, all
+        waits of the run go by it."""
     @property
     def engine_pid(self) -> int: ...
     @property

@@ -15,6 +15,7 @@ from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 from mpspmd.cli.failure import ENGINE, Failure, read_error_file
 from mpspmd.cli.member import WORLD_SIZES
 from mpspmd.cli.output import Output, prefix_of
+from mpspmd.cores import usable_cores
 from mpspmd.runtime.launch import Launch
 
 
@@ -67,9 +68,15 @@ class Members(DefaultLogsSpecs):
             env.update(self._env)
             if self._has_engine:
                 self._tell(env, ENGINE if is_engine else place, attempt)
-            if not is_engine and self._n_ranks > 1 and "OMP_NUM_THREADS" not in os.environ:
-                # Where each rank's threads use all cores, they get in each other's way.
-                env.setdefault("OMP_NUM_THREADS", str(max(1, cores() // self._n_ranks)))
+            threads = max(1, usable_cores() // self._n_ranks)
+            if (
+                not is_engine
+                and threads < len(os.sched_getaffinity(0))
+                and "OMP_NUM_THREADS" not in os.environ
+            ):
+                # Where each rank's threads use all cores, they get in each other's way, or use up a
+                # CPU quota and are stopped until the next period.
+                env.setdefault("OMP_NUM_THREADS", str(threads))
         return destinations
 
     def failure(self, rank: int, failure: ProcessFailure) -> Failure:
@@ -119,8 +126,3 @@ class Members(DefaultLogsSpecs):
 def engine_socket(folder: Path, attempt: int) -> Path:
     """Where the engine of this attempt hands over to its ranks."""
     return folder / f"engine-{attempt}"
-
-
-def cores() -> int:
-    """What this process may use."""
-    return len(os.sched_getaffinity(0))

@@ -16,6 +16,7 @@ from mpspmd.errors import ChannelError, ConfigError, EngineClosed, StepTimeout
 from mpspmd.request import ALL, ReplyRanks
 from mpspmd.runtime.awaiting import AwaitedCalls
 from mpspmd.runtime.call import Call, StepFuture
+from mpspmd.runtime.core_count import CoreCount
 from mpspmd.runtime.failures import Failures
 from mpspmd.runtime.launch import refuse_an_engine_on_a_rank
 from mpspmd.runtime.ranks import Ranks
@@ -362,5 +363,6 @@ class Engine(AwaitedCalls):
         )
 
     def _make_supervisor(self, plane: EnginePlane) -> Supervisor:
-        failures, ticks = self._failures, [self._failures.tick, self._stalls.tick]
+        failures, cores = self._failures, CoreCount(self._channel.status)
+        ticks = [failures.tick, self._stalls.tick, cores.tick]
         return Supervisor(plane, self._channel, failures.on_fault, failures.on_death, ticks)

@@ -10,6 +10,7 @@ from mpspmd import _native
 from mpspmd._native import MAX_READERS, Inbox, Life, Ring, StatusPage, Writer
 from mpspmd.advice import with_advice
 from mpspmd.config import RuntimeConfig
+from mpspmd.cores import usable_cores
 from mpspmd.errors import ConfigError, SegmentError
 from mpspmd.transport.descriptor import above_standard
 from mpspmd.transport.segment import Segment, create_segments
@@ -59,7 +60,8 @@ class ChannelSegments:
             Ring.format(request.fd, config.request_ring_bytes, world_size)
             for segment in replies:
                 Ring.format(segment.fd, config.reply_ring_bytes, 1)
-            StatusPage.format(status.fd, world_size, os.fstat(request.fd).st_ino)
+            inode = os.fstat(request.fd).st_ino
+            StatusPage.format(status.fd, world_size, inode, usable_cores())
         except BaseException:
             for segment in made:
                 segment.close()
@@ -93,8 +95,7 @@ class ChannelSegments:
 
 def _engines_wait(segments: ChannelSegments) -> int:
     """Where ranks leave the engine no core of its own, it stays awake on theirs; see csrc/README.md."""
-    crowded = len(os.sched_getaffinity(0)) <= len(segments.replies)
-    return _native.WAIT_AWAKE if crowded and segments.wait == _native.WAIT_AUTO else segments.wait
+    return _native.WAIT_AWAKE if segments.wait == _native.WAIT_AUTO else segments.wait
 
 
 class EngineChannel:

@@ -96,6 +96,8 @@ static bool look(void *condition) {
     return subject->ready && subject->ready(subject);
 }
 
+enum { MANY = 64 /* ranks, with as many cores: so processes share cores, and all may look */ };
+
 /* Somebody who waits for what nobody sends, and has learnt that it takes `gap_ns`. */
 static void make_subject(struct subject *subject, struct bell *bell, struct spinners *spinners,
                          uint64_t gap_ns) {
@@ -108,7 +110,8 @@ static void make_subject(struct subject *subject, struct bell *bell, struct spin
         .condition = subject,
         .counts = {counts, counts + 1, counts + 2, counts + 3, counts + 4, counts + 5},
     };
-    strategy_init(&subject->strategy, WAIT_AUTO, spinners, true);
+    static struct spinners enough = {.allowed = MANY - 1};
+    strategy_init(&subject->strategy, WAIT_AUTO, spinners ? spinners : &enough, MANY);
     for (int i = 0; i < PREDICT_SAMPLES; i++) {
         struct waiting past = {.start_ns = 1000};
         strategy_learn(&subject->strategy, &past, &subject->waiter, 1000 + gap_ns + (uint64_t)i);
@@ -309,6 +312,25 @@ static void an_engine_without_a_core_stays_awake_during_a_step(void) {
     a_message_ends_the_wait(&subject);
 }
 
+static void an_engine_sleeps_from_when_it_has_a_core_of_its_own(void) {
+    static struct bell bell;
+    static struct spinners spinners = {.allowed = MANY - 1};
+    struct subject subject;
+    make_subject(&subject, &bell, &spinners, 20 * MS);
+    subject.strategy.kind = WAIT_AWAKE;
+    CHECK_EQUAL(subject.strategy.spin_ns, 0);
+    spinners.allowed = MANY;
+    CHECK_EQUAL(wait_for(&subject, 39 * MS), WAIT_TIMEOUT);
+    CHECK(subject.counts[2] > 0);
+    CHECK(subject.strategy.spin_ns > 0);
+    spinners.allowed = MANY - 1;
+    wait_for(&subject, 5 * MS);
+    CHECK_EQUAL(subject.strategy.spin_ns, 0);
+    uint64_t slept = subject.counts[2];
+    CHECK_EQUAL(wait_for(&subject, 39 * MS), WAIT_TIMEOUT);
+    CHECK_EQUAL(subject.counts[2], slept);
+}
+
 /* A signal ends neither a look nor a sleep that follows it: so whoever waits comes back to ask. */
 static void a_wait_ends_early_in_case_of_a_signal(void) {
     enum wait_strategy kinds[] = {WAIT_SPIN, WAIT_YIELD, WAIT_AWAKE, WAIT_PARK, WAIT_AUTO};
@@ -341,6 +363,7 @@ const struct test strategy_tests[] = {
     {TEST(a_thread_too_many_gives_up_its_window)},
     {TEST(each_strategy_waits_in_its_own_way)},
     {TEST(an_engine_without_a_core_stays_awake_during_a_step)},
+    {TEST(an_engine_sleeps_from_when_it_has_a_core_of_its_own)},
     {TEST(a_wait_ends_early_in_case_of_a_signal)},
     {NULL, NULL},
 };

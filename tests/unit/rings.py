@@ -49,7 +49,7 @@ def make_scene(n_readers: int = 1, capacity: int = CAPACITY) -> Scene:
 
 def make_page(n_ranks: int) -> tuple[Segment, StatusPage]:
     segment = Segment.create(StatusPage.segment_bytes(n_ranks))
-    StatusPage.format(segment.fd, n_ranks, 0)
+    StatusPage.format(segment.fd, n_ranks, 0, 2)
     return segment, StatusPage(segment.fd)
 
 

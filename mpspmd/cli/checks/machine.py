@@ -11,6 +11,7 @@ from pathlib import Path
 from mpspmd._native import MAX_READERS
 from mpspmd.cgroup import cpu_quota
 from mpspmd.cli.checks.finding import Finding, Level, Plan
+from mpspmd.cores import count_cores
 
 _SLOW_CLOCKS = ("hpet", "acpi_pm", "refined-jiffies", "jiffies", "xen")
 
@@ -26,24 +27,23 @@ def kernel(plan: Plan) -> Iterator[Finding]:
 
 
 def cores(plan: Plan) -> Iterator[Finding]:
-    usable = float(len(os.sched_getaffinity(0)))
-    found = f"{usable:.0f} cores for {plan.ranks} rank(s) and the engine"
-    quota = cpu_quota()
-    if quota is not None and quota < usable:
-        usable = quota
-        found += f", of which the container gets the time of {quota:g}"
+    allowed, quota = len(os.sched_getaffinity(0)), cpu_quota()
+    usable = count_cores(allowed, quota)
+    found = f"{allowed} cores for {plan.ranks} rank(s) and the engine"
+    more = ""
+    if quota is not None and quota < allowed:
+        found += f", of which a CPU quota gives the time of {quota:g}"
+        more = "; or raise the quota (docker --cpus, limits.cpu in Kubernetes)"
     if plan.ranks > MAX_READERS:
         yield Finding(
             Level.FAILS, "cores", f"{plan.ranks} ranks", f"at most {MAX_READERS} are possible"
         )
     elif plan.ranks > usable:
-        yield Finding(
-            Level.SLOW, "cores", found, "more ranks than cores: they take turns; start fewer ranks"
-        )
+        advice = "more ranks than cores: they take turns; start fewer ranks"
+        yield Finding(Level.SLOW, "cores", found, advice + more)
     elif plan.ranks + 1 > usable:
-        yield Finding(
-            Level.NOTE, "cores", found, "one more than ranks lets the engine work beside them"
-        )
+        advice = "one more than ranks lets the engine work beside them"
+        yield Finding(Level.NOTE, "cores", found, advice + more)
     else:
         yield Finding(Level.OK, "cores", found)
 
