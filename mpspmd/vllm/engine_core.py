@@ -20,7 +20,7 @@ _PARENT_LOOK_S = 0.5
 _KILLED_WITHIN_S = 0.5
 
 
-def _is_engine_core() -> bool:
+def is_engine_core() -> bool:
     return multiprocessing.current_process().name.startswith("EngineCore")
 
 
@@ -31,7 +31,7 @@ def leaving_at_signals() -> Iterator[None]:
     While it is being made, EngineCore only notes a signal, and goes on starting. Killed after 5 s with all
     its ranks, it would leave vLLM's files and our folder behind; so we stop, and clean up.
     """
-    if not _is_engine_core() or threading.current_thread() is not threading.main_thread():
+    if not is_engine_core() or threading.current_thread() is not threading.main_thread():
         yield
         return
     numbers = (signal.SIGINT, signal.SIGTERM)
@@ -72,7 +72,7 @@ def await_own_kill() -> None:
     The front end kills the whole tree at Ctrl-C, the ranks first. A failure that EngineCore tells of in
     the moment before its own turn is none, and its traceback would be all that the user sees.
     """
-    if _is_engine_core() and _has_noted(signal.getsignal(signal.SIGTERM)):
+    if is_engine_core() and _has_noted(signal.getsignal(signal.SIGTERM)):
         time.sleep(_KILLED_WITHIN_S)
 
 
@@ -83,7 +83,7 @@ def leave_with_parent() -> None:
     with the last of them. Its own orderly end would take longer than all that.
     """
     parent = multiprocessing.parent_process()
-    if parent is None or not _is_engine_core():
+    if parent is None or not is_engine_core():
         return
     pid, sentinel = os.getppid(), parent.sentinel
 
@@ -101,7 +101,7 @@ def leave_quickly() -> None:
 
     Its own clean-up has been done by the time multiprocessing's finalizers run.
     """
-    if not _is_engine_core():
+    if not is_engine_core():
         return
 
     def leave_if_clean() -> None:

@@ -1,39 +1,23 @@
-"""Which control groups limit a process."""
+"""What the control groups of a process let it take."""
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pytest
 
 from mpspmd import cgroup
 
-V1 = "9:name=systemd:/x\n8:pids:/docker/ab\n4:cpu,cpuacct:/\n0::/\n"
-V2 = "0::/system.slice/a.service\n"
-
-
-def test_a_group_is_found_by_its_controller() -> None:
-    unified = [("", PurePosixPath("/")), ("unified", PurePosixPath("/"))]
-    pids = PurePosixPath("/docker/ab")
-    assert cgroup.memberships(V1, "pids") == [("pids", pids), ("pids", pids), *unified]
-    names = [name for name, _ in cgroup.memberships(V1, "cpu")]
-    assert names == ["cpu", "cpu,cpuacct", "", "unified"]
-    assert cgroup.memberships(V2, "memory")[0] == ("", PurePosixPath("/system.slice/a.service"))
-
-
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """With control groups of version 2; this process is in /outer/inner."""
-    (tmp_path / "membership").write_text("0::/outer/inner\n")
     (tmp_path / "outer" / "inner").mkdir(parents=True)
+    told = {
+        "/proc/self/cgroup": "0::/outer/inner\n",
+        "/proc/self/mountinfo": f"35 25 0:30 / {tmp_path} rw - cgroup2 cgroup2 rw\n",
+    }
     real = cgroup._read
-
-    def read(path: Path) -> str | None:
-        own = path == Path("/proc/self/cgroup")
-        return real(tmp_path / "membership" if own else path)
-
-    monkeypatch.setattr(cgroup, "_ROOT", tmp_path)
-    monkeypatch.setattr(cgroup, "_read", read)
+    monkeypatch.setattr(cgroup, "_read", lambda path: told.get(str(path)) or real(path))
     return tmp_path
 
 
