@@ -10,6 +10,8 @@ from multiprocessing import util as multiprocessing_util
 from typing import Any
 
 from vllm import envs
+from vllm.distributed.ec_transfer.ec_connector.utils import ECOutputAggregator
+from vllm.distributed.kv_transfer.kv_connector.utils import KVOutputAggregator
 from vllm.logger import init_logger
 from vllm.utils import numa_utils
 from vllm.utils.network_utils import (
@@ -27,6 +29,7 @@ from vllm.v1.outputs import DraftTokenIds, ModelRunnerOutput
 
 from mpspmd.config import RuntimeConfig
 from mpspmd.errors import ConfigError, RankDied
+from mpspmd.request import ALL
 from mpspmd.runtime.engine import Engine
 from mpspmd.vllm.cpu_binding import CoreBinding
 from mpspmd.vllm.engine_core import (
@@ -38,6 +41,7 @@ from mpspmd.vllm.engine_core import (
 from mpspmd.vllm.faults import report
 from mpspmd.vllm.leftovers import leftovers, remove, sweep
 from mpspmd.vllm.lock import lock_file, lock_name
+from mpspmd.vllm.plugin import register
 from mpspmd.vllm.step_codec import step_codec
 from mpspmd.vllm.steps import Aggregators, Steps
 from mpspmd.vllm.worker import RankWorker
@@ -92,6 +96,9 @@ class MpSpmdExecutor(Executor):
                 f"world_size={parallel.world_size}: must be tensor_parallel_size ({tp}) x "
                 f"pipeline_parallel_size ({pp}) x prefill_context_parallel_size ({pcp})"
             )
+        # Subclasses may want these, which `mp` has.
+        self.world_size = parallel.world_size
+        self.local_world_size = parallel.local_world_size
         # The first tensor-parallel rank of the last pipeline stage has the output.
         self.output_rank = parallel.world_size - tp * pcp
         set_multiprocessing_worker_envs(
@@ -165,23 +172,40 @@ class MpSpmdExecutor(Executor):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
         non_block: bool = False,
+        unique_reply_rank: int | None = None,
+        kv_output_aggregator: KVOutputAggregator | None = None,
+        ec_output_aggregator: ECOutputAggregator | None = None,
     ) -> Any:
+        """As `mp`'s: a list of all replies, or the one of `unique_reply_rank`. With an aggregator, that
+        rank's reply (or rank 0's) with what the aggregator takes from all."""
+        aggregators = _aggregators(kv_output_aggregator, ec_output_aggregator)
         # Before the first step, EngineCore may still be in its constructor.
         with contextlib.nullcontext() if self._has_stepped else leaving_at_signals():
-            return self._engine.collective_rpc(
-                method, args, kwargs, timeout=timeout, non_block=non_block
+            if aggregators:
+                rank = unique_reply_rank or 0
+                outputs = self._engine.call(method, args, kwargs, timeout=timeout, non_block=True)
+                return self._steps.aggregated(outputs, aggregators, rank, non_block)
+            return self._engine.call(
+                method,
+                args,
+                kwargs,
+                reply_ranks=ALL if unique_reply_rank is None else unique_reply_rank,
+                timeout=timeout,
+                non_block=non_block,
             )
 
     def execute_model(
         self, scheduler_output: SchedulerOutput, non_block: bool = False
     ) -> ModelRunnerOutput | None | Future[ModelRunnerOutput | None]:
         self._has_stepped = True
-        return self._steps.execute(scheduler_output, non_block, self._aggregators())
+        aggregators = _aggregators(self.kv_output_aggregator, self.ec_output_aggregator)
+        return self._steps.execute(scheduler_output, non_block, aggregators)
 
     def sample_tokens(
         self, grammar_output: GrammarOutput | None, non_block: bool = False
     ) -> ModelRunnerOutput | Future[ModelRunnerOutput]:
-        return self._steps.sample(grammar_output, non_block, self._aggregators())
+        aggregators = _aggregators(self.kv_output_aggregator, self.ec_output_aggregator)
+        return self._steps.sample(grammar_output, non_block, aggregators)
 
     def execute_dummy_batch(self) -> None:
         self._engine.call(
@@ -207,11 +231,15 @@ class MpSpmdExecutor(Executor):
     def supports_async_scheduling(cls) -> bool:
         return True
 
-    def _aggregators(self) -> Aggregators:
-        kv, ec = self.kv_output_aggregator, self.ec_output_aggregator
-        if kv is None and ec is None:
-            return _NO_AGGREGATORS
-        return [each for each in (kv, ec) if each is not None]
+
+# Whoever has the class needs no entry point: VLLM_PLUGINS may leave it out.
+register()
+
+
+def _aggregators(kv: KVOutputAggregator | None, ec: ECOutputAggregator | None) -> Aggregators:
+    if kv is None and ec is None:
+        return _NO_AGGREGATORS
+    return [each for each in (kv, ec) if each is not None]
 
 
 def _tell_cause(error: BaseException) -> None:

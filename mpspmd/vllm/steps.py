@@ -99,6 +99,13 @@ class Steps:
             within=self._begun,
         )
 
+    def aggregated(
+        self, outputs: Future[list[Any]], aggregators: Aggregators, rank: int, non_block: bool
+    ) -> Any:
+        """The output of `rank`, merged with all ranks', in the order of such calls; or a future of it."""
+        future = AggregatedFuture(outputs, aggregators, rank, self._to_aggregate)
+        return future if non_block else future.result()
+
     def _send_whole(
         self, step: tuple[Any, ...], aggregators: Aggregators
     ) -> Call | AggregatedFuture:
@@ -145,10 +152,7 @@ class Steps:
             ends=ends,
         )
         if aggregators:
-            future = AggregatedFuture(outcome, aggregators, self._output_rank, self._to_aggregate)
-            if not non_block:
-                return future.result()
-            outcome = future
+            outcome = self.aggregated(outcome, aggregators, self._output_rank, non_block)
         if non_block and is_step:
             outcome.on_raise = self._forgive
         return outcome
