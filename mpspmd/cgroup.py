@@ -117,7 +117,9 @@ def memory_left() -> int | None:
 def pids_limit() -> int | None:
     """How many processes and threads this process's control groups may have; None: no limit."""
     limits = [_read(group / "pids.max") for groups in _own_folders("pids") for group in groups]
-    return min((int(limit) for limit in limits if limit and limit.strip().isdecimal()), default=None)
+    return min(
+        (int(limit) for limit in limits if limit and limit.strip().isdecimal()), default=None
+    )
 
 
 def _own_folders(controller: str) -> tuple[list[Path], list[Path]]:

@@ -8,6 +8,7 @@ import pytest
 
 from mpspmd import cgroup
 
+
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """With control groups of version 2; this process is in /outer/inner."""
