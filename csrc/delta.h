@@ -98,14 +98,19 @@ struct ints {
 };
 
 bool ints_reserve(struct ints *ints, size_t n); /* false with an exception set */
-/* A row's part in the digest of the state: sums of these, so that no one waits for another. */
+/* A row's part in the digest of the state, which is a sum of these: they may be computed in any
+ * order, and none waits for another. The product's halves are mixed, so that a part isn't linear in
+ * the value nor in the slot: drifts of several rows would cancel in a sum of such parts. */
 static inline uint64_t digest_cell(uint32_t slot, int64_t value) {
-    return (uint64_t)value * (2 * (uint64_t)slot + 1);
+    __extension__ unsigned __int128 product =
+        (unsigned __int128)((uint64_t)value ^ UINT64_C(0xA0761D6478BD642F)) *
+        (slot ^ UINT64_C(0xE7037ED1A0B428DB));
+    return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
 /* and a column's, from its cells'. */
 static inline uint64_t digest_column(enum column column, uint64_t cells) {
-    return (column + 3) * cells;
+    return digest_word(cells, column);
 }
 
 struct plan_object {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import dataclasses
 import enum
 import random
@@ -261,6 +262,40 @@ def test_ends_that_have_drifted_apart_are_found() -> None:
     other.carry(changed)
     with pytest.raises(CodecDesync, match="drifted apart"):
         other.decoder.decode(ends.encode(second))
+
+
+class _Held(ctypes.Structure):
+    """The beginning of csrc/py_delta.c's delta_object: where a decoder holds its rows' numbers."""
+
+    _fields_ = (
+        ("head", ctypes.c_size_t * 2),
+        ("plan", ctypes.c_void_p),
+        ("slot_of", ctypes.c_void_p),
+        ("keys", ctypes.c_void_p),
+        ("columns", ctypes.POINTER(ctypes.c_int64) * 4),
+    )
+
+
+@pytest.mark.parametrize("column", [1, 2])  # PROGRESS, TREND
+@pytest.mark.parametrize(
+    "drift",
+    [
+        *((1, -1, -1, 1), (-1, 2, -1, 0), (3, -1, 0, 0), (0, 5, -3, 0)),  # sums of drifts and slots
+        (1, 0, 0, 0),
+    ],
+)
+def test_drifts_of_several_rows_do_not_hide_each_other(column: int, drift: tuple[int, ...]) -> None:
+    """As if the memory of one end had been damaged, so that what it makes of the next message differs."""
+    ends = Ends()
+    for step in range(3):
+        ends.carry(steady(4, step))
+    rows = _Held.from_address(id(ends.decoder._native)).columns[column]
+    assert rows[:4] == [[102, 103, 104, 105], [2] * 4][column - 1]
+    for slot, change in enumerate(drift):
+        rows[slot] += change
+    ends.carry(steady(4, 3))  # all as predicted: it looks right
+    with pytest.raises(CodecDesync, match="drifted apart"):
+        ends.carry(steady(4, 4))
 
 
 def test_a_message_that_was_never_sent_is_made_up_for() -> None:
