@@ -6,12 +6,16 @@
 #ifndef MPSPMD_LAYOUT_H
 #define MPSPMD_LAYOUT_H
 
+#if __SIZEOF_POINTER__ != 8
+#error "mpspmd needs a 64-bit system: a ring's cursors and a robust futex's list have 8 bytes"
+#endif
+
 #include <linux/futex.h>
 #include <stdatomic.h>
 #include <stdint.h>
 
 enum {
-    LAYOUT_VERSION = 4,
+    LAYOUT_VERSION = 5,
     LAYOUT_LINE = 128,
     RING_MAX_READERS = 64, /* one bit each in bell.parked */
     RECORD_ALIGN = 8,
@@ -42,6 +46,13 @@ enum ring_state { STATE_OPEN, STATE_CLOSED, STATE_POISONED /* final */ };
 #define STATE_CODE(word) ((uint16_t)((word) >> 16))
 #define STATE_RANK(word) ((int32_t)(uint32_t)((word) >> 32))
 
+/* ring_header.claim says who may write. Free or torn: nobody does. Torn: the last writer has left a
+ * message unfinished, and the next one has to tell the readers. */
+enum ring_claim { CLAIM_FREE, CLAIM_TORN, CLAIM_HELD };
+#define CLAIM_BY(pid) ((uint64_t)CLAIM_HELD | (uint64_t)(pid) << 32)
+#define CLAIM_OF(word) ((enum ring_claim)((word) & 0xffff))
+#define CLAIM_PID(word) ((uint32_t)((word) >> 32))
+
 struct ring_header {
     struct { /* written once, before anyone attaches */
         OWN_LINE uint64_t magic;
@@ -53,6 +64,7 @@ struct ring_header {
     struct { /* written by the writer */
         OWN_LINE _Atomic uint64_t tail;
         _Atomic uint64_t published_ns; /* CLOCK_MONOTONIC: when the tail went there, about */
+        _Atomic uint64_t claim;        /* compare-and-swap only: when a writer comes and goes */
     };
     struct bell data_bell;           /* readers sleep here, unless the ring has another bell */
     struct bell space_bell;          /* the writer sleeps here, unless the ring has another bell */

@@ -68,10 +68,11 @@ static void *hold(void *argument) {
         struct life *life = holder->lives[held];
         /* In the list before it is held: the kernel passes over a word with another thread's id,
          * and whoever is killed between the two has not been seen to live. */
-        life->node.next = head.list.next;
+        struct robust_list *first = head.list.next; /* the life's own copy is anybody's to write */
+        life->node.next = first;
         head.list.next = &life->node;
         if (!take(life, thread_id)) {
-            head.list.next = life->node.next;
+            head.list.next = first;
             holder->error = EBUSY;
             break;
         }

@@ -24,6 +24,13 @@ bool check_generation(unsigned generation) {
     return false;
 }
 
+void raise_busy(const char *what, const char *does) {
+    PyErr_Format(PyExc_RuntimeError,
+                 "another thread %s this %s, or this thread does, and a signal's handler was "
+                 "called meanwhile",
+                 does, what);
+}
+
 PyObject *raise_result(PyObject *self, const struct ring *ring, enum ring_result result) {
     struct module_state *state = module_state_of(self);
     uint64_t word = ring_state_word(ring);
@@ -39,10 +46,44 @@ PyObject *raise_result(PyObject *self, const struct ring *ring, enum ring_result
         PyErr_SetString(state->channel_error,
                         "this reader was marked dead by the process that watches it");
     } else {
-        PyErr_SetString(state->channel_corrupt, "unexpected result");
+        PyErr_Format(state->channel_corrupt,
+                     "tail %llu, capacity %llu: a reader's position isn't within the last capacity "
+                     "before the tail; something else wrote into the segment",
+                     (unsigned long long)atomic_load(&ring->shared->tail),
+                     (unsigned long long)ring->capacity);
     }
     Py_XDECREF(exception);
     return NULL;
+}
+
+static bool to_number(PyObject *object, unsigned long long largest, unsigned long long *number) {
+    *number = PyLong_AsUnsignedLongLong(object);
+    if (PyErr_Occurred())
+        return false;
+    if (*number > largest)
+        PyErr_Format(PyExc_OverflowError, "%llu: at most %llu", *number, largest);
+    return *number <= largest;
+}
+
+int to_uint16(PyObject *object, void *number) {
+    unsigned long long value;
+    bool fits = to_number(object, UINT16_MAX, &value);
+    *(uint16_t *)number = (uint16_t)value;
+    return fits;
+}
+
+int to_uint32(PyObject *object, void *number) {
+    unsigned long long value;
+    bool fits = to_number(object, UINT32_MAX, &value);
+    *(uint32_t *)number = (uint32_t)value;
+    return fits;
+}
+
+int to_uint64(PyObject *object, void *number) {
+    unsigned long long value;
+    bool fits = to_number(object, UINT64_MAX, &value);
+    *(uint64_t *)number = value;
+    return fits;
 }
 
 uint64_t deadline_of(PyObject *timeout) {
@@ -119,9 +160,41 @@ static int add_field_kinds(PyObject *module) {
     return failed;
 }
 
+/* Signals' handlers, for which a wait lets itself be interrupted, are called in the main
+ * interpreter only. CPython itself refuses just those subinterpreters that have a lock of their
+ * own. */
+static bool check_interpreter(void) {
+    if (PyInterpreterState_Get() == PyInterpreterState_Main())
+        return true;
+    PyErr_SetString(PyExc_ImportError, "mpspmd works in a process's main interpreter only: start "
+                                       "another process instead of a subinterpreter");
+    return false;
+}
+
+/* A free-threaded CPython takes its lock back for a module that needs it, unless it was told not
+ * to. The `busy` of writers and inboxes, and all containers that are read here, rely on the lock.
+ */
+static bool check_lock(void) {
+    PyObject *is_enabled = PySys_GetObject("_is_gil_enabled"); /* from CPython 3.13 on */
+    PyObject *enabled = is_enabled ? PyObject_CallNoArgs(is_enabled) : Py_NewRef(Py_True);
+    int answer = enabled ? PyObject_IsTrue(enabled) : -1;
+    Py_XDECREF(enabled);
+    if (answer == 0)
+        PyErr_SetString(PyExc_ImportError, "mpspmd needs the global interpreter lock: start Python "
+                                           "without PYTHON_GIL=0 and without -X gil=0");
+    return answer > 0;
+}
+
 static int module_exec(PyObject *module) {
+    static bool counts_forks;
     struct module_state *state = PyModule_GetState(module);
-    pthread_atfork(NULL, NULL, count_fork);
+    if (!check_interpreter() || !check_lock())
+        return -1;
+    if (!counts_forks && pthread_atfork(NULL, NULL, count_fork) != 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    counts_forks = true;
     PyObject *errors = PyImport_ImportModule("mpspmd.errors");
     if (!errors)
         return -1;
@@ -208,7 +281,16 @@ static void module_free(void *module) {
     free_idle_blocks(&((struct module_state *)PyModule_GetState(module))->idle_blocks);
 }
 
-static PyModuleDef_Slot module_slots[] = {{Py_mod_exec, module_exec}, {0, NULL}};
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, module_exec},
+#ifdef Py_mod_multiple_interpreters
+    {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
+#endif
+#ifdef Py_mod_gil
+    {Py_mod_gil, Py_MOD_GIL_USED},
+#endif
+    {0, NULL},
+};
 
 struct PyModuleDef native_module = {
     PyModuleDef_HEAD_INIT,

@@ -72,8 +72,7 @@ struct ring_object {
 };
 
 struct page_object {
-    PyObject_HEAD struct status_page *page;
-    bool writable;
+    PyObject_HEAD struct status status;
     unsigned generation;
 };
 
@@ -115,11 +114,21 @@ PyObject *block_new(struct module_state *state, size_t length, char **memory);
 
 void free_idle_blocks(struct idle_blocks *idle);
 
+/* For the "O&" of PyArg_Parse…(): a number from 0 to the largest that fits, or OverflowError; "I"
+ * and "K" cut off what doesn't fit. */
+int to_uint16(PyObject *object, void *number);
+int to_uint32(PyObject *object, void *number);
+int to_uint64(PyObject *object, void *number);
+
 /* Sets the exception that goes with a result; always NULL. */
 PyObject *raise_result(PyObject *self, const struct ring *ring, enum ring_result result);
 
 /* False, with an exception set, in a forked child. */
 bool check_generation(unsigned generation);
+
+/* What is refused while a method of the same object waits: it let go of the interpreter's lock for
+ * other threads, and for signals' handlers. */
+void raise_busy(const char *what, const char *does);
 
 /* The same, also for a page that isn't writable. */
 bool check_page(struct page_object *page);

@@ -67,10 +67,10 @@ static void set_waiter(struct inbox_object *self, unsigned slot) {
 static PyObject *inbox_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"rings", "slot", "line", "page", "wait", NULL};
     PyObject *rings, *line = Py_None, *page = Py_None;
-    unsigned slot;
+    uint32_t slot;
     int wait = WAIT_AUTO;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!I|OOi:Inbox", names, &PyTuple_Type, &rings,
-                                     &slot, &line, &page, &wait) ||
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O&|OOi:Inbox", names, &PyTuple_Type, &rings,
+                                     to_uint32, &slot, &line, &page, &wait) ||
         !check_strategy(wait))
         return NULL;
     struct module_state *state = PyType_GetModuleState(type);
@@ -100,9 +100,9 @@ static PyObject *inbox_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     set_waiter(self, slot);
     self->page_owner = Py_NewRef(page);
-    struct status_page *run = page == Py_None ? NULL : ((struct page_object *)page)->page;
-    strategy_init(&self->strategy, (enum wait_strategy)wait, run ? &run->spinners : NULL,
-                  run ? run->about.n_ranks : 0);
+    struct status *run = page == Py_None ? NULL : &((struct page_object *)page)->status;
+    strategy_init(&self->strategy, (enum wait_strategy)wait, run ? &run->shared->spinners : NULL,
+                  run ? run->n_ranks : 0);
     return (PyObject *)self;
 }
 
@@ -202,7 +202,7 @@ static bool enter(struct inbox_object *self) {
     if (!check_generation(self->generation))
         return false;
     if (self->busy)
-        PyErr_SetString(PyExc_RuntimeError, "another thread reads this inbox");
+        raise_busy("inbox", "reads");
     else if (self->current >= 0)
         PyErr_SetString(PyExc_RuntimeError, "release() the last record before reading the next");
     else
@@ -299,8 +299,10 @@ static PyObject *get_wait_counts(struct inbox_object *self, void *Py_UNUSED(clos
 }
 
 static int inbox_getbuffer(struct inbox_object *self, Py_buffer *view, int flags) {
+    view->obj = NULL;
+    if (!check_generation(self->generation))
+        return -1;
     if (self->current < 0) {
-        view->obj = NULL;
         PyErr_SetString(PyExc_BufferError, "no record is being read in place");
         return -1;
     }

@@ -119,7 +119,8 @@ static bool keep_rings(struct life_object *self, struct module_state *state, PyO
     return true;
 }
 
-static struct life_object *new_life(PyTypeObject *type, PyObject *page, PyObject *rings, int code) {
+static struct life_object *new_life(PyTypeObject *type, PyObject *page, PyObject *rings,
+                                    uint16_t code) {
     struct module_state *state = PyType_GetModuleState(type);
     if (!PyObject_TypeCheck(page, state->page_type)) {
         PyErr_SetString(PyExc_TypeError, "a StatusPage is wanted");
@@ -131,7 +132,7 @@ static struct life_object *new_life(PyTypeObject *type, PyObject *page, PyObject
     if (!self)
         return NULL;
     self->page = Py_NewRef(page);
-    self->code = (uint16_t)code;
+    self->code = code;
     self->notice_fd = -1;
     self->generation = fork_generation;
     if (!keep_rings(self, state, rings))
@@ -141,20 +142,23 @@ static struct life_object *new_life(PyTypeObject *type, PyObject *page, PyObject
 
 static PyObject *life_of_engine(PyTypeObject *type, PyObject *args) {
     PyObject *page_object, *rings;
-    int code, notice_fd;
-    if (!PyArg_ParseTuple(args, "OOii:of_engine", &page_object, &rings, &code, &notice_fd))
+    uint16_t code;
+    int notice_fd;
+    if (!PyArg_ParseTuple(args, "OOO&i:of_engine", &page_object, &rings, to_uint16, &code,
+                          &notice_fd))
         return NULL;
     struct life_object *self = new_life(type, page_object, rings, code);
     if (!self)
         return NULL;
-    struct status_page *page = ((struct page_object *)page_object)->page;
+    const struct status *run = &((struct page_object *)page_object)->status;
+    struct status_line *ranks = run->shared->ranks;
     struct life *lives[LIFE_MAX_HELD];
     self->notice_fd = notice_fd;
-    for (uint32_t rank = 0; rank < page->about.n_ranks; rank++)
-        lives[rank] = &page->ranks[rank].engine_life;
-    bool done = hold_lives(self, lives, page->about.n_ranks);
-    for (uint32_t rank = 0; done && rank < page->about.n_ranks; rank++)
-        done = watch_life(self, &page->ranks[rank].rank_life, (int)rank, rank_has_died);
+    for (uint32_t rank = 0; rank < run->n_ranks; rank++)
+        lives[rank] = &ranks[rank].engine_life;
+    bool done = hold_lives(self, lives, run->n_ranks);
+    for (uint32_t rank = 0; done && rank < run->n_ranks; rank++)
+        done = watch_life(self, &ranks[rank].rank_life, (int)rank, rank_has_died);
     if (!done)
         Py_CLEAR(self);
     return (PyObject *)self;
@@ -162,25 +166,26 @@ static PyObject *life_of_engine(PyTypeObject *type, PyObject *args) {
 
 static PyObject *life_of_rank(PyTypeObject *type, PyObject *args) {
     PyObject *page_object, *rings;
-    int code;
-    unsigned rank;
+    uint16_t code;
+    uint32_t rank;
     double grace_s;
-    if (!PyArg_ParseTuple(args, "OOiId:of_rank", &page_object, &rings, &code, &rank, &grace_s))
+    if (!PyArg_ParseTuple(args, "OOO&O&d:of_rank", &page_object, &rings, to_uint16, &code,
+                          to_uint32, &rank, &grace_s))
         return NULL;
     struct life_object *self = new_life(type, page_object, rings, code);
     if (!self)
         return NULL;
-    struct status_page *page = ((struct page_object *)page_object)->page;
-    if (rank >= page->about.n_ranks || !(grace_s >= 0 && grace_s < 1e9)) {
+    const struct status *run = &((struct page_object *)page_object)->status;
+    if (rank >= run->n_ranks || !(grace_s >= 0 && grace_s < 1e9)) {
         PyErr_Format(PyExc_ValueError, "rank %u of %u, or the grace, is out of range", rank,
-                     page->about.n_ranks);
+                     run->n_ranks);
         Py_DECREF(self);
         return NULL;
     }
     self->grace_s = grace_s;
-    struct life *own = &page->ranks[rank].rank_life;
-    if (!hold_lives(self, &own, 1) ||
-        !watch_life(self, &page->ranks[rank].engine_life, -1, engine_has_died))
+    struct status_line *line = &run->shared->ranks[rank];
+    struct life *own = &line->rank_life;
+    if (!hold_lives(self, &own, 1) || !watch_life(self, &line->engine_life, -1, engine_has_died))
         Py_CLEAR(self);
     return (PyObject *)self;
 }

@@ -21,11 +21,11 @@ static bool bell_of(struct module_state *state, PyObject *page, struct bell **be
         PyErr_SetString(PyExc_TypeError, "a bell is a StatusPage or None");
         return false;
     }
-    if (!((struct page_object *)page)->writable) {
+    if (!((struct page_object *)page)->status.writable) {
         PyErr_SetString(PyExc_ValueError, "a bell must be writable");
         return false;
     }
-    *bell = &((struct page_object *)page)->page->engine_bell;
+    *bell = &((struct page_object *)page)->status.shared->engine_bell;
     return check_generation(((struct page_object *)page)->generation);
 }
 
@@ -63,28 +63,34 @@ static void ring_dealloc(PyObject *object) {
     Py_DECREF(type);
 }
 
+static PyObject *raise_shape(uint64_t capacity, uint32_t n_readers) {
+    return PyErr_Format(PyExc_ValueError,
+                        "a ring of %llu bytes for %u readers: the capacity must be a power of "
+                        "two from a page to 2 GiB, the readers 1 to %d",
+                        (unsigned long long)capacity, (unsigned)n_readers, RING_MAX_READERS);
+}
+
 static PyObject *ring_format_segment(PyObject *Py_UNUSED(type), PyObject *args) {
     int fd;
-    unsigned long long capacity;
-    unsigned n_readers;
-    if (!PyArg_ParseTuple(args, "iKI:format", &fd, &capacity, &n_readers))
+    uint64_t capacity;
+    uint32_t n_readers;
+    if (!PyArg_ParseTuple(args, "iO&O&:format", &fd, to_uint64, &capacity, to_uint32, &n_readers))
         return NULL;
     int error = ring_format(fd, capacity, n_readers);
     if (error == EINVAL)
-        return PyErr_Format(PyExc_ValueError,
-                            "a ring of %llu bytes for %u readers: the capacity must be a power of "
-                            "two from a page to 2 GiB, the readers 1 to %d",
-                            capacity, n_readers, RING_MAX_READERS);
+        return raise_shape(capacity, n_readers);
     if (error)
         return raise_errno(error, fd);
     Py_RETURN_NONE;
 }
 
 static PyObject *ring_segment_size(PyObject *Py_UNUSED(type), PyObject *args) {
-    unsigned long long capacity;
-    unsigned n_readers;
-    if (!PyArg_ParseTuple(args, "KI:segment_bytes", &capacity, &n_readers))
+    uint64_t capacity;
+    uint32_t n_readers;
+    if (!PyArg_ParseTuple(args, "O&O&:segment_bytes", to_uint64, &capacity, to_uint32, &n_readers))
         return NULL;
+    if (!ring_shape_is_valid(capacity, n_readers))
+        return raise_shape(capacity, n_readers);
     return PyLong_FromSize_t(ring_segment_bytes(capacity, n_readers));
 }
 
@@ -96,10 +102,12 @@ static PyObject *ring_close_method(struct ring_object *self, PyObject *Py_UNUSED
 }
 
 static PyObject *ring_poison_method(struct ring_object *self, PyObject *args) {
-    int code, rank;
-    if (!PyArg_ParseTuple(args, "ii:poison", &code, &rank) || !check_generation(self->generation))
+    uint16_t code;
+    int rank;
+    if (!PyArg_ParseTuple(args, "O&i:poison", to_uint16, &code, &rank) ||
+        !check_generation(self->generation))
         return NULL;
-    ring_poison(&self->ring, (uint16_t)code, rank);
+    ring_poison(&self->ring, code, rank);
     Py_RETURN_NONE;
 }
 
@@ -156,15 +164,15 @@ static PyObject *get_state(struct ring_object *self, void *Py_UNUSED(closure)) {
 }
 
 /* look(fd) -> (capacity, tail, heads). Read, not mapped: the descriptor may be read-only. */
-static PyObject *ring_look_method(PyObject *Py_UNUSED(type), PyObject *fd_object) {
+static PyObject *ring_look_method(PyObject *Py_UNUSED(type), PyObject *args) {
     uint64_t capacity, tail, heads[RING_MAX_READERS];
     uint32_t n_readers;
-    long fd = PyLong_AsLong(fd_object);
-    if (PyErr_Occurred())
+    int fd;
+    if (!PyArg_ParseTuple(args, "i:look", &fd))
         return NULL;
-    int error = ring_look((int)fd, &capacity, &n_readers, &tail, heads);
+    int error = ring_look(fd, &capacity, &n_readers, &tail, heads);
     if (error)
-        return raise_errno(error, (int)fd);
+        return raise_errno(error, fd);
     PyObject *tuple = PyTuple_New(n_readers);
     for (uint32_t slot = 0; tuple && slot < n_readers; slot++) {
         PyObject *head = PyLong_FromUnsignedLongLong(heads[slot]);
@@ -179,7 +187,7 @@ static PyObject *ring_look_method(PyObject *Py_UNUSED(type), PyObject *fd_object
 }
 
 static PyMethodDef ring_methods[] = {
-    {"look", (PyCFunction)ring_look_method, METH_O | METH_STATIC, NULL},
+    {"look", (PyCFunction)ring_look_method, METH_VARARGS | METH_STATIC, NULL},
     {"format", (PyCFunction)ring_format_segment, METH_VARARGS | METH_STATIC, NULL},
     {"segment_bytes", (PyCFunction)ring_segment_size, METH_VARARGS | METH_STATIC, NULL},
     {"close", (PyCFunction)ring_close_method, METH_NOARGS, NULL},

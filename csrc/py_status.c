@@ -9,9 +9,9 @@
 bool check_page(struct page_object *page) {
     if (!check_generation(page->generation))
         return false;
-    if (!page->writable)
+    if (!page->status.writable)
         PyErr_SetString(PyExc_ValueError, "this status page is mapped read-only");
-    return page->writable;
+    return page->status.writable;
 }
 
 static PyObject *page_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
@@ -23,35 +23,42 @@ static PyObject *page_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
     if (!self)
         return NULL;
     self->generation = fork_generation;
-    self->page = status_map(fd, &self->writable);
-    if (self->page)
+    int error = status_map(&self->status, fd);
+    if (!error)
         return (PyObject *)self;
-    if (errno == EPROTO)
-        PyErr_Format(PyExc_ValueError,
-                     "file descriptor %d is not a status page of layout version %d", fd,
-                     LAYOUT_VERSION);
-    else
-        PyErr_SetFromErrno(PyExc_OSError);
     Py_DECREF(self);
-    return NULL;
+    if (error == EPROTO)
+        return PyErr_Format(PyExc_ValueError,
+                            "file descriptor %d is not a status page of layout version %d", fd,
+                            LAYOUT_VERSION);
+    errno = error;
+    return PyErr_SetFromErrno(PyExc_OSError);
 }
 
 static void page_dealloc(PyObject *object) {
     struct page_object *self = (struct page_object *)object;
     PyTypeObject *type = Py_TYPE(object);
-    if (self->page && self->generation == fork_generation)
-        status_unmap(self->page);
+    if (self->generation == fork_generation)
+        status_unmap(&self->status);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
     Py_DECREF(type);
 }
 
+static PyObject *raise_ranks(uint32_t n_ranks) {
+    return PyErr_Format(PyExc_ValueError, "a status page for %u ranks: 1 to %d are possible",
+                        (unsigned)n_ranks, RING_MAX_READERS);
+}
+
 static PyObject *page_format(PyObject *Py_UNUSED(type), PyObject *args) {
     int fd;
-    unsigned n_ranks, cores;
-    unsigned long long ring_inode;
-    if (!PyArg_ParseTuple(args, "iIKI:format", &fd, &n_ranks, &ring_inode, &cores))
+    uint32_t n_ranks, cores;
+    uint64_t ring_inode;
+    if (!PyArg_ParseTuple(args, "iO&O&O&:format", &fd, to_uint32, &n_ranks, to_uint64, &ring_inode,
+                          to_uint32, &cores))
         return NULL;
     int error = status_format(fd, n_ranks, (uint32_t)getpid(), ring_inode, cores);
+    if (error == EINVAL)
+        return raise_ranks(n_ranks);
     if (error) {
         errno = error;
         return PyErr_SetFromErrno(PyExc_OSError);
@@ -59,63 +66,65 @@ static PyObject *page_format(PyObject *Py_UNUSED(type), PyObject *args) {
     Py_RETURN_NONE;
 }
 
-static PyObject *page_segment_bytes(PyObject *Py_UNUSED(type), PyObject *n_ranks) {
-    unsigned long n = PyLong_AsUnsignedLong(n_ranks);
-    return PyErr_Occurred() ? NULL : PyLong_FromSize_t(status_segment_bytes((uint32_t)n));
+static PyObject *page_segment_bytes(PyObject *Py_UNUSED(type), PyObject *object) {
+    uint32_t n_ranks;
+    if (!to_uint32(object, &n_ranks))
+        return NULL;
+    if (n_ranks < 1 || n_ranks > RING_MAX_READERS)
+        return raise_ranks(n_ranks);
+    return PyLong_FromSize_t(status_segment_bytes(n_ranks));
 }
 
 static PyObject *page_line(struct page_object *self, PyObject *rank_object) {
     unsigned long rank = PyLong_AsUnsignedLong(rank_object);
     if (PyErr_Occurred() || !check_generation(self->generation))
         return NULL;
-    if (rank >= self->page->about.n_ranks)
+    if (rank >= self->status.n_ranks)
         return PyErr_Format(PyExc_ValueError, "rank %lu: the run has %u ranks", rank,
-                            self->page->about.n_ranks);
+                            self->status.n_ranks);
     struct module_state *state = module_state_of((PyObject *)self);
     struct line_object *line = (struct line_object *)PyType_GenericAlloc(state->line_type, 0);
     if (!line)
         return NULL;
     line->owner = (struct page_object *)Py_NewRef((PyObject *)self);
-    line->line = &self->page->ranks[rank];
+    line->line = &self->status.shared->ranks[rank];
     return (PyObject *)line;
 }
 
 static PyObject *page_engine_pid(struct page_object *self, void *Py_UNUSED(closure)) {
     if (!check_generation(self->generation))
         return NULL;
-    return PyLong_FromUnsignedLong(atomic_load(&self->page->about.engine_pid));
+    return PyLong_FromUnsignedLong(atomic_load(&self->status.shared->about.engine_pid));
 }
 
 static PyObject *page_ring_inode(struct page_object *self, void *Py_UNUSED(closure)) {
     if (!check_generation(self->generation))
         return NULL;
-    return PyLong_FromUnsignedLongLong(self->page->about.ring_inode);
+    return PyLong_FromUnsignedLongLong(self->status.shared->about.ring_inode);
 }
 
 static PyObject *page_spinners(struct page_object *self, void *Py_UNUSED(closure)) {
     if (!check_generation(self->generation))
         return NULL;
-    return Py_BuildValue("(II)", (unsigned)atomic_load(&self->page->spinners.now),
-                         (unsigned)atomic_load(&self->page->spinners.allowed));
+    return Py_BuildValue("(II)", (unsigned)atomic_load(&self->status.shared->spinners.now),
+                         (unsigned)atomic_load(&self->status.shared->spinners.allowed));
 }
 
 static PyObject *page_n_ranks(struct page_object *self, void *Py_UNUSED(closure)) {
-    if (!check_generation(self->generation))
-        return NULL;
-    return PyLong_FromUnsignedLong(self->page->about.n_ranks);
+    return PyLong_FromUnsignedLong(self->status.n_ranks);
 }
 
 static PyObject *page_steps(struct page_object *self, void *Py_UNUSED(closure)) {
     if (!check_generation(self->generation))
         return NULL;
-    return PyLong_FromUnsignedLongLong(atomic_load(&self->page->about.steps));
+    return PyLong_FromUnsignedLongLong(atomic_load(&self->status.shared->about.steps));
 }
 
 static PyObject *page_sent(struct page_object *self, PyObject *step_object) {
     unsigned long long step = PyLong_AsUnsignedLongLong(step_object);
     if (PyErr_Occurred() || !check_page(self))
         return NULL;
-    atomic_store_explicit(&self->page->about.steps, step, memory_order_relaxed);
+    atomic_store_explicit(&self->status.shared->about.steps, step, memory_order_relaxed);
     Py_RETURN_NONE;
 }
 
@@ -125,6 +134,13 @@ static void line_dealloc(PyObject *object) {
     Py_XDECREF((PyObject *)self->owner);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
     Py_DECREF(type);
+}
+
+static bool check_phase(long phase) {
+    if (phase >= PHASE_LOADING && phase <= PHASE_REPLYING)
+        return true;
+    PyErr_Format(PyExc_ValueError, "phase %ld: must be one of the PHASE_ constants", phase);
+    return false;
 }
 
 /* enter(phase) or enter(phase, step, method: bytes) */
@@ -137,7 +153,7 @@ static PyObject *line_enter(struct line_object *self, PyObject *const *args, Py_
     unsigned long long step = n_args == 3 ? PyLong_AsUnsignedLongLong(args[1]) : 0;
     char *method = NULL;
     Py_ssize_t method_bytes = 0;
-    if (PyErr_Occurred() || !check_page(self->owner) ||
+    if (PyErr_Occurred() || !check_phase(phase) || !check_page(self->owner) ||
         (n_args == 3 && PyBytes_AsStringAndSize(args[2], &method, &method_bytes) != 0))
         return NULL;
     status_enter(self->line, (enum status_phase)phase, step, method, (size_t)method_bytes);
@@ -184,10 +200,10 @@ static PyObject *line_snapshot(struct line_object *self, PyObject *Py_UNUSED(non
 }
 
 static PyObject *page_set_cores(struct page_object *self, PyObject *cores_object) {
-    unsigned long cores = PyLong_AsUnsignedLong(cores_object);
-    if (PyErr_Occurred() || !check_page(self))
+    uint32_t cores;
+    if (!to_uint32(cores_object, &cores) || !check_page(self))
         return NULL;
-    status_set_cores(self->page, (uint32_t)cores);
+    status_set_cores(self->status.shared, cores);
     Py_RETURN_NONE;
 }
 

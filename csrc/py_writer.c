@@ -1,6 +1,33 @@
 /* Writer: the writing end of a ring. One thread at a time; the caller keeps others out. */
 #include "writer.h"
 
+#include <unistd.h>
+
+static bool take_ring(struct writer_object *self, struct module_state *state) {
+    struct ring *ring = &self->owner->ring;
+    uint32_t holder = 0;
+    enum ring_result result = ring_writer_init(&self->writer, ring, (uint32_t)getpid(), &holder);
+    if (result == RING_TAKEN)
+        PyErr_Format(
+            state->channel_error,
+            "process %u has a writer on this ring, and one at a time is possible: drop that "
+            "one first; if the process is gone, nobody may write to this ring any more",
+            (unsigned)holder);
+    else if (result != RING_OK)
+        raise_result((PyObject *)self, ring, result);
+    return result == RING_OK;
+}
+
+/* What has been left unfinished is told to the readers by the ring's next writer. In a forked child
+ * the ring is still the parent's. */
+static void give_ring_back(struct writer_object *self) {
+    if (!self->writer.ring || !self->owner || self->owner->generation != fork_generation)
+        return;
+    if (self->pending)
+        message_abandon(&self->writer, &self->message);
+    ring_writer_release(&self->writer);
+}
+
 static PyObject *writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"ring", "line", "wait", NULL};
     struct module_state *state = PyType_GetModuleState(type);
@@ -24,7 +51,10 @@ static PyObject *writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     self->line_owner = Py_NewRef(line);
     if (line != Py_None)
         self->bytes_out = &((struct line_object *)line)->line->bytes_out;
-    ring_writer_init(&self->writer, &self->owner->ring);
+    if (!take_ring(self, state)) {
+        Py_DECREF(self);
+        return NULL;
+    }
     strategy_init(&self->strategy, (enum wait_strategy)wait, NULL, 0);
     return (PyObject *)self;
 }
@@ -32,6 +62,7 @@ static PyObject *writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 static void writer_dealloc(PyObject *object) {
     struct writer_object *self = (struct writer_object *)object;
     PyTypeObject *type = Py_TYPE(object);
+    give_ring_back(self);
     writer_let_go(self);
     Py_XDECREF((PyObject *)self->owner);
     Py_XDECREF(self->line_owner);
@@ -44,7 +75,7 @@ static bool enter(struct writer_object *self) {
     if (!check_generation(self->owner->generation))
         return false;
     if (self->busy)
-        PyErr_SetString(PyExc_RuntimeError, "another thread is at work with this writer");
+        raise_busy("writer", "uses");
     else
         self->busy = true;
     return !PyErr_Occurred();
@@ -83,7 +114,8 @@ static bool wait_is_over(void *condition) {
            (self->watched && inbox_readable(self->watched));
 }
 
-/* As wait_python(): until there is space, an interrupt, or something in the watched inbox. */
+/* As wait_python(): until there is space, an interrupt, or something in the watched inbox. First
+ * for a good part of the ring; but a reader may stop before it has freed so much. */
 static int wait_for_space(struct writer_object *self, uint64_t deadline_ns) {
     struct waiter waiter = {
         .bell = self->owner->ring.space_bell,
@@ -93,7 +125,15 @@ static int wait_for_space(struct writer_object *self, uint64_t deadline_ns) {
         .counts = wait_counts_of(NULL, self->counts),
     };
     struct waiting waiting = {0};
-    ring_want(&self->writer, next_length(self));
+    uint32_t length = next_length(self);
+    uint64_t patient_ns = monotonic_ns() + RING_PATIENCE_NS;
+    ring_want(&self->writer, length);
+    if (deadline_ns > patient_ns) {
+        int ready = wait_python(&self->strategy, &waiting, &waiter, patient_ns);
+        if (ready != 0)
+            return ready;
+        ring_want_least(&self->writer, length);
+    }
     return wait_python(&self->strategy, &waiting, &waiter, deadline_ns);
 }
 
@@ -157,7 +197,7 @@ static PyObject *writer_wait(struct writer_object *self, PyObject *args, PyObjec
     struct inbox_object *watched = inbox == Py_None ? NULL : (struct inbox_object *)inbox;
     if (watched && (!check_generation(watched->generation) || watched->busy)) {
         if (!PyErr_Occurred())
-            PyErr_SetString(PyExc_RuntimeError, "another thread reads this inbox");
+            raise_busy("inbox", "reads");
         return NULL;
     }
     if (!enter(self))

@@ -25,7 +25,7 @@ static uint64_t record_bytes(uint32_t length) {
     return round_up(sizeof(struct record_header) + (uint64_t)length, RECORD_ALIGN);
 }
 
-static bool valid_shape(uint64_t capacity, uint32_t n_readers) {
+bool ring_shape_is_valid(uint64_t capacity, uint32_t n_readers) {
     return n_readers >= 1 && n_readers <= RING_MAX_READERS && capacity >= page_bytes() &&
            capacity <= UINT64_C(1) << 31 && (capacity & (capacity - 1)) == 0;
 }
@@ -39,7 +39,7 @@ uint32_t ring_max_record(const struct ring *ring) {
 }
 
 int ring_format(int fd, uint64_t capacity, uint32_t n_readers) {
-    if (!valid_shape(capacity, n_readers))
+    if (!ring_shape_is_valid(capacity, n_readers))
         return EINVAL;
     size_t bytes = control_bytes(n_readers);
     struct stat segment;
@@ -67,7 +67,7 @@ static int read_about(int fd, uint64_t *capacity, uint32_t *n_readers) {
         return errno;
     if (pread(fd, &header.about, sizeof header.about, 0) != (ssize_t)sizeof header.about ||
         header.about.magic != RING_MAGIC || header.about.version != LAYOUT_VERSION ||
-        !valid_shape(header.about.capacity, header.about.n_readers) ||
+        !ring_shape_is_valid(header.about.capacity, header.about.n_readers) ||
         header.about.data_offset != control_bytes(header.about.n_readers) ||
         (uint64_t)segment.st_size < header.about.data_offset + header.about.capacity)
         return EPROTO;
@@ -166,17 +166,11 @@ void ring_mark_dead(struct ring *ring, uint32_t slot) {
     bell_ring(ring->space_bell);
 }
 
-void ring_writer_init(struct ring_writer *writer, struct ring *ring) {
-    writer->ring = ring;
-    writer->tail = atomic_load_explicit(&ring->shared->tail, memory_order_relaxed);
-    writer->limit = writer->tail;
-    writer->torn = false;
-}
-
-/* The position up to which the slowest living reader allows the tail to go. */
-static uint64_t scan_limit(const struct ring_writer *writer) {
+/* How far the slowest living reader is behind the tail; more than the capacity if a head is where
+ * no reader can be. */
+static uint64_t scan_heads(const struct ring_writer *writer) {
     const struct ring *ring = writer->ring;
-    uint64_t slowest = writer->tail;
+    uint64_t farthest = 0;
     for (uint32_t slot = 0; slot < ring->n_readers; slot++) {
         if (atomic_load_explicit(&ring->shared->readers[slot].status, memory_order_seq_cst) ==
             READER_DEAD)
@@ -185,17 +179,61 @@ static uint64_t scan_limit(const struct ring_writer *writer) {
          * sequentially consistent, because the sleeping writer's second look ends up here. */
         uint64_t head =
             atomic_load_explicit(&ring->shared->readers[slot].head, memory_order_seq_cst);
-        if (head < slowest)
-            slowest = head;
+        uint64_t behind = head <= writer->tail ? writer->tail - head : UINT64_MAX;
+        if (behind > farthest)
+            farthest = behind;
     }
-    return slowest + ring->capacity;
+    return farthest;
 }
 
 static bool has_space(struct ring_writer *writer, uint64_t need) {
     if (writer->tail + need <= writer->limit)
         return true;
-    writer->limit = scan_limit(writer);
+    uint64_t behind = scan_heads(writer), capacity = writer->ring->capacity;
+    writer->corrupt = behind > capacity;
+    if (!writer->corrupt)
+        writer->limit = writer->tail + capacity - behind;
     return writer->tail + need <= writer->limit;
+}
+
+/* One writer wins: the others' compare-and-swap finds the winner's word. */
+static bool take_claim(struct ring_writer *writer, _Atomic uint64_t *claim, uint64_t *found) {
+    *found = atomic_load_explicit(claim, memory_order_relaxed);
+    do {
+        if (CLAIM_OF(*found) != CLAIM_FREE && CLAIM_OF(*found) != CLAIM_TORN)
+            return false;
+        /* Acquire: pairs with the release in ring_writer_release(). The tail below is the last that
+         * the writer before has stored, and its last bytes lie before this writer's. */
+    } while (!atomic_compare_exchange_weak_explicit(claim, found, writer->claim,
+                                                    memory_order_seq_cst, memory_order_relaxed));
+    return true;
+}
+
+enum ring_result ring_writer_init(struct ring_writer *writer, struct ring *ring, uint32_t pid,
+                                  uint32_t *holder) {
+    uint64_t found;
+    *writer = (struct ring_writer){.claim = CLAIM_BY(pid)};
+    if (!take_claim(writer, &ring->shared->claim, &found)) {
+        *holder = CLAIM_PID(found);
+        return RING_TAKEN;
+    }
+    writer->ring = ring;
+    writer->tail = atomic_load_explicit(&ring->shared->tail, memory_order_relaxed);
+    writer->limit = writer->tail;
+    writer->torn = CLAIM_OF(found) == CLAIM_TORN;
+    if (writer->tail % RECORD_ALIGN == 0 && scan_heads(writer) <= ring->capacity)
+        return RING_OK;
+    ring_writer_release(writer);
+    return RING_CORRUPT;
+}
+
+void ring_writer_release(struct ring_writer *writer) {
+    uint64_t own = writer->claim, left = writer->torn ? CLAIM_TORN : CLAIM_FREE;
+    /* Release: all that this writer has stored in the ring comes before what the next one stores. A
+     * word that isn't this writer's own stays as it is. */
+    atomic_compare_exchange_strong_explicit(&writer->ring->shared->claim, &own, left,
+                                            memory_order_seq_cst, memory_order_relaxed);
+    writer->ring = NULL;
 }
 
 unsigned char *ring_claim(struct ring_writer *writer, uint32_t length, enum ring_result *result) {
@@ -203,7 +241,7 @@ unsigned char *ring_claim(struct ring_writer *writer, uint32_t length, enum ring
     if (state != STATE_OPEN)
         *result = state == STATE_CLOSED ? RING_CLOSED : RING_POISONED;
     else if (!has_space(writer, record_bytes(length)))
-        *result = RING_AGAIN;
+        *result = writer->corrupt ? RING_CORRUPT : RING_AGAIN;
     else
         return writer->ring->data + (writer->tail & (writer->ring->capacity - 1)) +
                sizeof(struct record_header);
@@ -239,7 +277,12 @@ void ring_publish(struct ring_writer *writer, struct record_header header) {
 
 bool ring_writable(struct ring_writer *writer, uint32_t length) {
     return STATE_OF(ring_state_word(writer->ring)) != STATE_OPEN ||
-           has_space(writer, record_bytes(length));
+           has_space(writer, record_bytes(length)) || writer->corrupt;
+}
+
+static void want_free(struct ring_writer *writer, uint64_t free_bytes) {
+    uint64_t want = writer->tail + free_bytes - writer->ring->capacity;
+    atomic_store_explicit(&writer->ring->shared->want, want, memory_order_seq_cst);
 }
 
 void ring_want(struct ring_writer *writer, uint32_t length) {
@@ -248,8 +291,11 @@ void ring_want(struct ring_writer *writer, uint32_t length) {
     uint64_t free_bytes = record_bytes(length), quarter = writer->ring->capacity / 4;
     if (free_bytes < quarter)
         free_bytes = quarter;
-    uint64_t want = writer->tail + free_bytes - writer->ring->capacity;
-    atomic_store_explicit(&writer->ring->shared->want, want, memory_order_seq_cst);
+    want_free(writer, free_bytes);
+}
+
+void ring_want_least(struct ring_writer *writer, uint32_t length) {
+    want_free(writer, record_bytes(length));
 }
 
 bool ring_attach(struct ring_reader *reader, struct ring *ring, uint32_t slot, uint32_t pid) {

@@ -20,10 +20,13 @@ enum ring_result {
     RING_CLOSED,
     RING_POISONED,
     RING_DEAD,    /* this reader has been marked dead */
-    RING_CORRUPT, /* what is in the ring can't have been written by a writer */
+    RING_CORRUPT, /* what is in the ring can't have been written by a writer, or by a reader */
+    RING_TAKEN,   /* ring_writer_init(): another writer has the ring */
 };
 
-/* One process's mapping of a ring. Any thread may use it, but see the writer and the reader. */
+/* One process's mapping of a ring. Any thread may use it, but see the writer and the reader. What
+ * is in here was checked when the segment was mapped; the header's copy of it is never read again,
+ * because others may write there. */
 struct ring {
     struct ring_header *shared;
     unsigned char *data; /* `capacity` bytes, twice */
@@ -37,6 +40,7 @@ struct ring {
  * slot 0 of a reply ring is the engine, whose bell takes both. */
 enum { SPACE_BIT = 2 };
 
+bool ring_shape_is_valid(uint64_t capacity, uint32_t n_readers);
 size_t ring_segment_bytes(uint64_t capacity, uint32_t n_readers);
 
 /* Writes the header into a segment of zeros. 0, or an errno value. */
@@ -64,24 +68,38 @@ void ring_mark_dead(struct ring *ring, uint32_t slot);
 
 uint64_t ring_state_word(const struct ring *ring);
 
-/* The writing end: one thread at a time. */
+/* The writing end: one for each ring, and one thread at a time. */
 struct ring_writer {
-    struct ring *ring;
-    uint64_t tail;  /* where the next record goes: shared tail, kept here so as not to load it */
-    uint64_t limit; /* the tail may go up to here: smallest head at the last scan + capacity */
-    bool torn;      /* the last message was left unfinished: readers must be told */
+    struct ring *ring; /* NULL: this writer has no ring */
+    uint64_t claim;    /* what is in the ring's claim as long as this writer has it */
+    uint64_t tail;     /* where the next record goes: shared tail, kept here so as not to load it */
+    uint64_t limit;    /* the tail may go up to here: smallest head at the last scan + capacity */
+    bool torn;         /* the last message was left unfinished: readers must be told */
+    bool corrupt;      /* at the last scan a head was where no reader can be */
 };
 
-void ring_writer_init(struct ring_writer *writer, struct ring *ring);
+/* Takes the ring for this writer. RING_TAKEN: another writer has it, and `*holder` is that one's
+ * process. RING_CORRUPT: the ring's cursors can't be those of a writer and its readers. */
+enum ring_result ring_writer_init(struct ring_writer *writer, struct ring *ring, uint32_t pid,
+                                  uint32_t *holder);
 
-/* Where a record of `length` bytes may be written, or NULL with RING_AGAIN, _CLOSED, _POISONED in
- * `result`. Others see nothing of it yet. `length` is at most ring_max_record(). */
+/* Gives the ring back for another writer, which goes on where this one has stopped. */
+void ring_writer_release(struct ring_writer *writer);
+
+/* Where a record of `length` bytes may be written, or NULL with RING_AGAIN, _CLOSED, _POISONED or
+ * _CORRUPT in `result`. Others see nothing of it yet. `length` is at most ring_max_record(). */
 unsigned char *ring_claim(struct ring_writer *writer, uint32_t length, enum ring_result *result);
 void ring_publish(struct ring_writer *writer, struct record_header header);
 
 /* What the writer sleeps for: is there space for this record, or a reason not to wait for it? */
 bool ring_writable(struct ring_writer *writer, uint32_t length);
+
+/* Readers wake the writer when a quarter of the ring is free, or the record fits if that needs
+ * more. That may take any time: wait for it for RING_PATIENCE_NS at most, and then ask for
+ * what the record needs, with ring_want_least(). */
 void ring_want(struct ring_writer *writer, uint32_t length);
+void ring_want_least(struct ring_writer *writer, uint32_t length);
+enum { RING_PATIENCE_NS = 2 * 1000 * 1000 };
 
 /* The longest record, in payload bytes: half of the ring. */
 uint32_t ring_max_record(const struct ring *ring);

@@ -13,8 +13,14 @@ size_t status_segment_bytes(uint32_t n_ranks) {
     return sizeof(struct status_page) + n_ranks * sizeof(struct status_line);
 }
 
+static bool valid_ranks(uint32_t n_ranks) {
+    return n_ranks >= 1 && n_ranks <= RING_MAX_READERS;
+}
+
 int status_format(int fd, uint32_t n_ranks, uint32_t engine_pid, uint64_t ring_inode,
                   uint32_t cores) {
+    if (!valid_ranks(n_ranks))
+        return EINVAL;
     size_t bytes = status_segment_bytes(n_ranks);
     struct stat segment;
     if (fstat(fd, &segment) != 0)
@@ -34,30 +40,46 @@ int status_format(int fd, uint32_t n_ranks, uint32_t engine_pid, uint64_t ring_i
     return 0;
 }
 
-struct status_page *status_map(int fd, bool *writable) {
+/* Reads and checks the header of a segment; nothing in it is trusted before. */
+static int read_about(int fd, uint32_t *n_ranks) {
     struct status_page head;
     struct stat segment;
     if (fstat(fd, &segment) != 0)
-        return NULL;
+        return errno;
     if (pread(fd, &head.about, sizeof head.about, 0) != (ssize_t)sizeof head.about ||
         head.about.magic != STATUS_MAGIC || head.about.version != LAYOUT_VERSION ||
-        head.about.n_ranks < 1 || head.about.n_ranks > RING_MAX_READERS ||
-        (uint64_t)segment.st_size < status_segment_bytes(head.about.n_ranks)) {
-        errno = EPROTO;
-        return NULL;
-    }
-    size_t bytes = status_segment_bytes(head.about.n_ranks);
-    *writable = (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDWR;
-    int access = PROT_READ | (*writable ? PROT_WRITE : 0);
-    struct status_page *page = mmap(NULL, bytes, access, MAP_SHARED, fd, 0);
-    if (page == MAP_FAILED)
-        return NULL;
-    madvise(page, bytes, MADV_DONTFORK);
-    return page;
+        !valid_ranks(head.about.n_ranks) ||
+        (uint64_t)segment.st_size < status_segment_bytes(head.about.n_ranks))
+        return EPROTO;
+    *n_ranks = head.about.n_ranks;
+    return 0;
 }
 
-void status_unmap(struct status_page *page) {
-    munmap(page, status_segment_bytes(page->about.n_ranks));
+int status_map(struct status *status, int fd) {
+    uint32_t n_ranks;
+    int error = read_about(fd, &n_ranks);
+    if (error)
+        return error;
+    size_t bytes = status_segment_bytes(n_ranks);
+    bool writable = (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDWR;
+    int access = PROT_READ | (writable ? PROT_WRITE : 0);
+    void *page = mmap(NULL, bytes, access, MAP_SHARED, fd, 0);
+    if (page == MAP_FAILED)
+        return errno;
+    /* A forked child is none of the run's processes. */
+    if (madvise(page, bytes, MADV_DONTFORK) != 0) {
+        error = errno;
+        munmap(page, bytes);
+        return error;
+    }
+    *status = (struct status){.shared = page, .n_ranks = n_ranks, .writable = writable};
+    return 0;
+}
+
+void status_unmap(struct status *status) {
+    if (status->shared)
+        munmap(status->shared, status_segment_bytes(status->n_ranks));
+    status->shared = NULL;
 }
 
 void status_enter(struct status_line *line, enum status_phase phase, uint64_t step,

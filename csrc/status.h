@@ -9,9 +9,18 @@
 
 #include "layout.h"
 
+/* One process's mapping of a page. */
+struct status {
+    struct status_page *shared;
+    uint32_t
+        n_ranks; /* as it was checked when the page was mapped: others may write into the page */
+    bool writable;
+};
+
 size_t status_segment_bytes(uint32_t n_ranks);
 
-/* Writes the header into a segment of zeros. 0, or an errno value. */
+/* Writes the header into a segment of zeros. 0, or an errno value: EINVAL when `n_ranks` is not
+ * from 1 to RING_MAX_READERS. */
 int status_format(int fd, uint32_t n_ranks, uint32_t engine_pid, uint64_t ring_inode,
                   uint32_t cores);
 
@@ -20,10 +29,10 @@ static inline void status_set_cores(struct status_page *page, uint32_t cores) {
     atomic_store_explicit(&page->spinners.allowed, cores > 0 ? cores - 1 : 0, memory_order_relaxed);
 }
 
-/* Read-only when the descriptor is. NULL with errno set: EPROTO when the segment isn't a status
+/* Read-only when the descriptor is. 0, or an errno value: EPROTO when the segment isn't a status
  * page of this version. */
-struct status_page *status_map(int fd, bool *writable);
-void status_unmap(struct status_page *page);
+int status_map(struct status *status, int fd);
+void status_unmap(struct status *status);
 
 /* A change of phase. `method` of up to METHOD_BYTES - 1 bytes, or NULL to leave it and `step`. */
 void status_enter(struct status_line *line, enum status_phase phase, uint64_t step,

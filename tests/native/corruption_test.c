@@ -64,6 +64,37 @@ static void a_head_that_lies_is_corrupt(void) {
     CHECK_EQUAL(peek(&f), RING_CORRUPT);
 }
 
+/* A writer that believed it would overwrite what has not been read, or wait for ever. */
+static void a_head_where_no_reader_can_be_ends_the_writers_wait(void) {
+    uint64_t heads[] = {1 << 20, UINT64_MAX, INT64_MAX};
+    for (size_t i = 0; i < sizeof heads / sizeof heads[0]; i++) {
+        struct fixture f;
+        open_ring(&f, page_size(), 2);
+        uint32_t count = fill_ring(&f, 256);
+        for (uint32_t taken = 0; taken < count; taken++)
+            take(&f, 0, 240, 'f');
+        atomic_store(&f.ring.shared->readers[1].head, heads[i]);
+        CHECK(ring_writable(&f.writer, 0));
+        CHECK_EQUAL(put(&f, 0, 'x'), RING_CORRUPT);
+        atomic_store(&f.ring.shared->readers[1].head, 256);
+        CHECK_EQUAL(put(&f, 240, 'x'), RING_OK);
+    }
+}
+
+static void a_writer_does_not_begin_at_a_tail_that_no_writer_leaves(void) {
+    uint64_t tails[] = {4, 8 + page_size(), UINT64_MAX - 7};
+    for (size_t i = 0; i < sizeof tails / sizeof tails[0]; i++) {
+        struct fixture f;
+        uint32_t holder;
+        open_ring(&f, page_size(), 1);
+        ring_writer_release(&f.writer);
+        set_tail(&f, tails[i]);
+        CHECK_EQUAL(ring_writer_init(&f.writer, &f.ring, 1, &holder), RING_CORRUPT);
+        set_tail(&f, 0);
+        CHECK_EQUAL(ring_writer_init(&f.writer, &f.ring, 1, &holder), RING_OK);
+    }
+}
+
 static void publish(struct fixture *f, struct record_header header, const void *payload) {
     enum ring_result result;
     unsigned char *to = ring_claim(&f->writer, header.length, &result);
@@ -242,6 +273,8 @@ const struct test corruption_tests[] = {
     {TEST(a_tail_that_goes_back_is_corrupt)},
     {TEST(a_tail_too_near_for_a_header_is_corrupt)},
     {TEST(a_head_that_lies_is_corrupt)},
+    {TEST(a_head_where_no_reader_can_be_ends_the_writers_wait)},
+    {TEST(a_writer_does_not_begin_at_a_tail_that_no_writer_leaves)},
     {TEST(a_message_of_right_fragments_is_not_corrupt)},
     {TEST(flags_that_no_writer_sets_are_corrupt)},
     {TEST(fragments_out_of_sequence_are_corrupt)},

@@ -28,9 +28,14 @@ void open_ring(struct fixture *fixture, uint64_t capacity, uint32_t n_readers) {
     fixture->fd = new_segment(ring_segment_bytes(capacity, n_readers));
     CHECK_EQUAL(ring_format(fixture->fd, capacity, n_readers), 0);
     CHECK_EQUAL(ring_map(&fixture->ring, fixture->fd, NULL, NULL), 0);
-    ring_writer_init(&fixture->writer, &fixture->ring);
+    open_writer(&fixture->writer, &fixture->ring);
     for (uint32_t slot = 0; slot < n_readers; slot++)
         CHECK(ring_attach(&fixture->readers[slot], &fixture->ring, slot, (uint32_t)getpid()));
+}
+
+void open_writer(struct ring_writer *writer, struct ring *ring) {
+    uint32_t holder;
+    CHECK_EQUAL(ring_writer_init(writer, ring, (uint32_t)getpid(), &holder), RING_OK);
 }
 
 enum ring_result put(struct fixture *fixture, uint32_t length, unsigned char fill) {

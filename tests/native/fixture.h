@@ -19,6 +19,9 @@ uint64_t page_size(void);
 /* A memfd of so many zero bytes. */
 int new_segment(uint64_t bytes);
 
+/* Expects the ring to be free, and takes it. */
+void open_writer(struct ring_writer *writer, struct ring *ring);
+
 /* Formats, maps and attaches every reader. */
 void open_ring(struct fixture *fixture, uint64_t capacity, uint32_t n_readers);
 

@@ -18,10 +18,10 @@ build() { # programs
     done
 }
 
-claims_notice() { # tries
+claims_notice() { # build, tries
     try=0
-    while [ $try -lt "$1" ]; do
-        $FIXED "$BUILD/bin/plain/ring_test" --stop > "$BUILD/log" 2>&1 || return 0
+    while [ $try -lt "$2" ]; do
+        $FIXED "$BUILD/bin/$1/ring_test" --stop > "$BUILD/log" 2>&1 || return 0
         try=$((try + 1))
     done
     return 1
@@ -40,19 +40,25 @@ some_stress_notices() {
 }
 
 # Sets `noticed` to the names of those that did, or to nothing.
-try_copy() { # tries of the claims, "tsan" to run the stress in that build too
+try_copy() { # tries of the claims, "tsan" or "tsan-claims" to run the stress or the claims in that build too
     noticed=
     build plain/ring_test plain/stress
-    claims_notice "$1" && noticed="$noticed claims"
+    claims_notice plain "$1" && noticed="$noticed claims"
     some_stress_notices && noticed="$noticed stress"
-    if [ "$2" = tsan ]; then
+    case $2 in
+    tsan)
         build tsan/stress
         stress_notices tsan --mode threads --readers 2 && noticed="$noticed tsan"
-    fi
+        ;;
+    tsan-claims)
+        build tsan/ring_test
+        claims_notice tsan 1 && noticed="$noticed tsan"
+        ;;
+    esac
     return 0
 }
 
-mutate() { # name, file, sed script, [tries], [tsan]
+mutate() { # name, file, sed script, [tries], [tsan or tsan-claims]
     echo "$1" | grep -qE "$ONLY" || return 0
     rm -rf "$copy"
     cp -R "$CSRC" "$copy"
@@ -75,12 +81,14 @@ mutate() { # name, file, sed script, [tries], [tsan]
 mkdir -p "$BUILD"
 rm -rf "$copy"
 cp -R "$CSRC" "$copy"
-try_copy 1 tsan
-if [ -n "$noticed" ]; then
-    echo "the unchanged source fails:$noticed"
-    cat "$BUILD/log"
-    exit 1
-fi
+for build in tsan tsan-claims; do
+    try_copy 1 $build
+    if [ -n "$noticed" ]; then
+        echo "the unchanged source fails:$noticed"
+        cat "$BUILD/log"
+        exit 1
+    fi
+done
 echo 'passed    the unchanged source'
 
 # The doorbell.
@@ -114,15 +122,33 @@ mutate release_looks_before_it_stores_the_head ring.c \
 mutate crossing_never_rings ring.c 's/old_head < want && want <= reader->head/false/'
 mutate crossing_must_go_beyond ring.c 's/want <= reader->head/want < reader->head/'
 mutate wanted_position_out_of_reach ring.c 's/(writer->tail \+ free_bytes) - writer->ring->capacity/\1/'
+mutate least_that_is_wanted_is_a_quarter ring.c \
+    '/^void ring_want_least/,/^}/s/want_free.*/ring_want(writer, length);/'
 mutate wanted_position_of_one_record ring.c 's/if \(free_bytes < quarter\)/if (false)/'
 
 # Space.
 mutate space_for_one_header_too_many ring.c \
     's/(return )?(writer->tail \+ need <= writer->limit)/\1\2 + 16/'
 mutate space_for_one_byte_less ring.c 's/return writer->tail \+ need <= writer->limit/return writer->tail + need < writer->limit/'
-mutate scan_ignores_the_slowest ring.c 's/if \(head < slowest\)/if (head < slowest \&\& slot > 0)/'
-mutate scan_waits_for_the_dead ring.c '/^static uint64_t scan_limit/,/^}/s/^ *continue;/;/'
+mutate scan_ignores_the_slowest ring.c 's/if \(behind > farthest\)/if (behind > farthest \&\& slot > 0)/'
+mutate scan_waits_for_the_dead ring.c '/^static uint64_t scan_heads/,/^}/s/^ *continue;/;/'
 mutate limit_is_never_kept ring.c '/^static bool has_space/,/return true;/s/<= writer->limit/< 0/'
+
+mutate head_unchecked ring.c 's/writer->corrupt = behind > capacity/writer->corrupt = false/'
+mutate number_of_ranks_read_again status.c \
+    's/status_segment_bytes\(status->n_ranks\)/status_segment_bytes(status->shared->about.n_ranks)/'
+
+# Who writes.
+mutate second_writer_let_in ring.c \
+    's/CLAIM_OF\(\*found\) != CLAIM_FREE && CLAIM_OF\(\*found\) != CLAIM_TORN/false/'
+mutate claim_taken_without_comparing ring.c \
+    's/\} while \(!atomic_compare_exchange_weak_explicit\(claim/atomic_store(claim, writer->claim);\n} while (false \&\& !atomic_compare_exchange_weak_explicit(claim/' 6
+mutate claim_never_given_back ring.c \
+    '/^void ring_writer_release/,/^}/s/left, *$/own,/; /^void ring_writer_release/,/^}/s/&own, left,/\&own, own,/'
+mutate claim_of_another_given_back ring.c \
+    '/^void ring_writer_release/,/^}/s/^( *)writer->ring = NULL/\1atomic_store(\&writer->ring->shared->claim, left);\n&/'
+mutate claim_given_back_as_if_nothing_were_torn ring.c 's/writer->torn \? CLAIM_TORN : CLAIM_FREE/CLAIM_FREE/'
+mutate successor_does_not_ask_what_is_torn ring.c 's/writer->torn = CLAIM_OF\(found\) == CLAIM_TORN/writer->torn = false/'
 
 # Ends.
 mutate close_without_ringing ring.c '/^static void end_ring/,/^}/{/bell_ring/d}'
@@ -185,7 +211,11 @@ mutate tail_loaded_relaxed ring.c '/reader->tail = atomic_load/s/seq_cst/relaxed
 mutate head_stored_relaxed ring.c \
     '/^ *atomic_store_explicit\(&ring->shared->readers\[reader->slot\].head/,/;/s/seq_cst/relaxed/' 1 tsan
 mutate head_scanned_relaxed ring.c \
-    '/^static uint64_t scan_limit/,/^}/{/\]\.head, memory/s/seq_cst/relaxed/}' 1 tsan
+    '/^static uint64_t scan_heads/,/^}/{/\]\.head, memory/s/seq_cst/relaxed/}' 1 tsan
+mutate claim_taken_relaxed ring.c \
+    '/^static bool take_claim/,/^}/s/memory_order_seq_cst/memory_order_relaxed/' 1 tsan-claims
+mutate claim_given_back_relaxed ring.c \
+    '/^void ring_writer_release/,/^}/s/memory_order_seq_cst/memory_order_relaxed/' 1 tsan-claims
 
 if [ $survived -gt 0 ]; then
     echo "FAILED mutants: $survived of $count survived, or could not be made"

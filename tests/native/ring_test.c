@@ -111,7 +111,7 @@ static void the_writer_waits_for_a_slot_that_nobody_has_taken_yet(void) {
     f.fd = new_segment(ring_segment_bytes(page_size(), 2));
     CHECK_EQUAL(ring_format(f.fd, page_size(), 2), 0);
     CHECK_EQUAL(ring_map(&f.ring, f.fd, NULL, NULL), 0);
-    ring_writer_init(&f.writer, &f.ring);
+    open_writer(&f.writer, &f.ring);
     CHECK(ring_attach(&f.readers[0], &f.ring, 0, 1));
     uint32_t count = fill_ring(&f, 512);
     for (uint32_t i = 0; i < count; i++)
@@ -145,7 +145,8 @@ static void a_writer_goes_on_where_the_last_one_stopped(void) {
     struct fixture f;
     open_ring(&f, page_size(), 1);
     put(&f, 8, 'a');
-    ring_writer_init(&f.writer, &f.ring);
+    ring_writer_release(&f.writer);
+    open_writer(&f.writer, &f.ring);
     put(&f, 9, 'b');
     take(&f, 0, 8, 'a');
     take(&f, 0, 9, 'b');
@@ -203,6 +204,16 @@ static void release_rings_when_a_long_record_fits(void) {
     CHECK_EQUAL(release_that_rings(&f, 0, count), count / 2);
 }
 
+static void release_rings_for_one_record_when_the_writer_asks_for_no_more(void) {
+    struct fixture f;
+    open_ring(&f, page_size(), 1);
+    uint32_t count = fill_ring(&f, 256);
+    ring_want(&f.writer, 240);
+    bell_prepare(f.ring.space_bell, SPACE_BIT);
+    ring_want_least(&f.writer, 240);
+    CHECK_EQUAL(release_that_rings(&f, 0, count), 1);
+}
+
 static void every_reader_that_crosses_the_wanted_position_rings(void) {
     struct fixture f;
     open_ring(&f, page_size(), 2);
@@ -241,6 +252,7 @@ const struct test ring_tests[] = {
     {TEST(release_rings_nobody_while_the_writer_is_awake)},
     {TEST(release_rings_when_a_quarter_of_the_ring_is_free)},
     {TEST(release_rings_when_a_long_record_fits)},
+    {TEST(release_rings_for_one_record_when_the_writer_asks_for_no_more)},
     {TEST(every_reader_that_crosses_the_wanted_position_rings)},
     {TEST(release_does_not_ring_for_other_bits_of_a_shared_bell)},
     {NULL, NULL},
@@ -248,9 +260,9 @@ const struct test ring_tests[] = {
 
 int main(int argc, char **argv) {
     bool stop = argc > 1 && strcmp(argv[1], "--stop") == 0; /* at the first failure */
-    const struct test *tables[] = {layout_tests,     ring_tests, end_tests,  message_tests,
-                                   corruption_tests, wait_tests, wake_tests, strategy_tests,
-                                   litmus_tests,     life_tests};
+    const struct test *tables[] = {layout_tests,     ring_tests, end_tests,   message_tests,
+                                   corruption_tests, wait_tests, wake_tests,  strategy_tests,
+                                   litmus_tests,     life_tests, claim_tests, status_tests};
     size_t n_run = 0;
     bool all = true;
     for (size_t i = 0; i < sizeof tables / sizeof tables[0] && (all || !stop); i++)

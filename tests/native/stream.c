@@ -15,7 +15,9 @@ static void *allocate(uint64_t bytes) {
 
 void outbox_open(struct outbox *outbox, struct ring *ring, uint64_t seed) {
     *outbox = (struct outbox){.load = {.seed = seed, .capacity = ring->capacity}};
-    ring_writer_init(&outbox->writer, ring);
+    uint32_t holder;
+    if (ring_writer_init(&outbox->writer, ring, (uint32_t)getpid(), &holder) != RING_OK)
+        side_fails("stream", "process %" PRIu32 " writes to the ring", holder);
     outbox->bytes = allocate(LOAD_MAX_RINGS * ring->capacity);
 }
 

@@ -188,7 +188,7 @@ class TestThreads:
         reader.start()
         time.sleep(0.2)
         for receive in (lambda: scene.inbox.recv(5), scene.inbox.try_recv):
-            with pytest.raises(RuntimeError, match="another thread"):
+            with pytest.raises(RuntimeError, match="another thread (reads|uses) this"):
                 receive()
         scene.inbox.interrupt()
         reader.join(5)
@@ -209,7 +209,7 @@ class TestThreads:
             scene.writer.abandon,
             scene.writer.wait,
         ):
-            with pytest.raises(RuntimeError, match="another thread"):
+            with pytest.raises(RuntimeError, match="another thread (reads|uses) this"):
                 use()
         assert len(payload_of(scene.inbox)) == 3 * CAPACITY
         sender.join()
@@ -221,7 +221,7 @@ class TestThreads:
         waiter = threading.Thread(target=scene.writer.wait, args=(other.inbox, 20), daemon=True)
         waiter.start()
         time.sleep(0.2)
-        with pytest.raises(RuntimeError, match="another thread"):
+        with pytest.raises(RuntimeError, match="another thread (reads|uses) this"):
             other.inbox.try_recv()
         scene.writer.interrupt()
         waiter.join(5)
@@ -286,7 +286,7 @@ def test_a_page_that_is_mapped_read_only_is_refused(scene: Scene) -> None:
 _AFTER_FORK = """
 import os, sys
 from rings import make_page, make_scene
-from mpspmd._native import Inbox, Ring, StatusPage, Writer
+from mpspmd._native import Inbox, Life, Ring, StatusPage, Writer
 from mpspmd.transport.segment import Segment
 
 scene = make_scene(n_readers=2)
@@ -298,6 +298,9 @@ waiting.writer.try_send(1, 0, bytes(1 << 20))
 unread = Segment.create(Ring.segment_bytes(1 << 16, 1))
 Ring.format(unread.fd, 1 << 16, 1)
 counted = Inbox((Ring(unread.fd),), 0, line)
+held = make_scene()
+held.writer.send(1, 0, bytes(5000))
+record = held.inbox.recv(5)[3]
 actions = {
     "recv": lambda: scene.inbox.recv(0),
     "try_recv": lambda: scene.inbox.try_recv(),
@@ -325,6 +328,9 @@ actions = {
     "an old line to read for": lambda: Inbox((Ring(unread.fd),), 0, line),
     "an old inbox": lambda: Writer(Ring(unread.fd)).wait(scene.inbox, 0),
     "abandon": lambda: waiting.writer.abandon(),
+    "a record in place": lambda: memoryview(held.inbox),
+    "release": lambda: (record.release(), held.inbox.release()),
+    "an old life": lambda: Life.of_engine(page, (shared,), 1, 0),
     "an old bell": lambda: Ring(unread.fd, data_bell=page).close(),
 }
 for name, action in actions.items():

@@ -18,7 +18,7 @@ from rings import CAPACITY, Scene, make_page, make_scene, payload_of, resident_b
 
 from mpspmd import _native
 from mpspmd._native import Inbox, Ring, StatusPage, Writer
-from mpspmd.errors import ChannelCorrupt
+from mpspmd.errors import ChannelCorrupt, ChannelError
 from mpspmd.transport.segment import Segment
 
 pytestmark = pytest.mark.timeout(60)
@@ -230,6 +230,9 @@ def _make_everything() -> None:
     with contextlib.suppress(ChannelCorrupt):
         scene.inbox.recv(0)
     Ring(scene.segment.fd, data_bell=page, space_bell=page)
+    with contextlib.suppress(ChannelError):
+        Writer(scene.ring, line)
+    del scene.writer
     Writer(scene.ring, line)
     segment.close()
     scene.segment.close()

@@ -1,0 +1,75 @@
+"""Where the native module can't work, it isn't built or imported, and says why."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.timeout(60)
+
+_ROOT = Path(__file__).parents[2]
+
+
+def run(program: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+
+
+_IN_A_SUBINTERPRETER = """
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+program = '''
+try:
+    import mpspmd._native
+except ImportError as error:
+    print(error)
+'''
+run = getattr(interpreters, "exec", None) or interpreters.run_string
+one = interpreters.create()
+failed = run(one, program)
+assert not failed, failed
+interpreters.destroy(one)
+import mpspmd._native
+"""
+
+
+def test_a_subinterpreter_is_refused() -> None:
+    done = run(_IN_A_SUBINTERPRETER)
+    assert done.returncode == 0, done.stderr
+    assert "interpreter" in done.stdout
+
+
+def test_without_the_interpreters_lock_the_import_is_refused() -> None:
+    """Asked as a free-threaded CPython answers; most machines have none."""
+    answers = "import sys; sys._is_gil_enabled = lambda: {}\nimport mpspmd._native"
+    done = run(answers.format(False))
+    assert done.returncode == 1
+    assert "ImportError: mpspmd needs the global interpreter lock" in done.stderr
+    done = run(answers.format(True))
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_32_bit_build_is_refused() -> None:
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    if subprocess.run([compiler, "-m32", "-E", "-x", "c", os.devnull]).returncode != 0:
+        pytest.skip("this compiler makes no 32-bit programs")
+    check = [compiler, "-fsyntax-only", "-x", "c", str(_ROOT / "csrc" / "layout.h")]
+    done = subprocess.run([*check, "-m32"], capture_output=True, text=True, timeout=30)
+    assert done.returncode != 0
+    assert "mpspmd needs a 64-bit system" in done.stderr
+    done = subprocess.run(check, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr

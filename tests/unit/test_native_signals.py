@@ -1,0 +1,161 @@
+"""A signal's handler that uses a channel on which its own thread waits: it is refused, or it works."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from rings import CAPACITY, Scene, make_scene, payload_of
+
+pytestmark = pytest.mark.timeout(30)
+
+
+class Handler:
+    """Does something when SIGALRM comes, and keeps what has come of it."""
+
+    def __init__(self) -> None:
+        self.action: Callable[[], Any] = lambda: None
+        self.results: list[Any] = []
+
+    def __call__(self, *_: object) -> None:
+        try:
+            self.results.append(self.action())
+        except Exception as error:
+            self.results.append(error)
+
+    def soon(self, action: Callable[[], Any]) -> None:
+        self.action = action
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+
+    def was_refused(self) -> bool:
+        (result,) = self.results
+        return isinstance(result, RuntimeError) and "a signal's handler" in str(result)
+
+
+@pytest.fixture
+def handler() -> Iterator[Handler]:
+    handler = Handler()
+    before = signal.signal(signal.SIGALRM, handler)
+    yield handler
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+READING: dict[str, Callable[[Scene], Any]] = {
+    "recv": lambda scene: scene.inbox.recv(5),
+    "try_recv": lambda scene: scene.inbox.try_recv(),
+    "wait": lambda scene: scene.writer.wait(scene.inbox, 5),
+}
+
+
+@pytest.mark.parametrize("use", READING)
+def test_a_handler_may_not_read_what_its_thread_is_reading(
+    scene: Scene, handler: Handler, use: str
+) -> None:
+    handler.soon(lambda: READING[use](scene))
+    threading.Timer(0.3, scene.writer.send, (1, 0, b"for the outer one")).start()
+    assert payload_of(scene.inbox) == b"for the outer one"
+    assert handler.was_refused()
+    scene.writer.send(1, 0, b"next")
+    assert payload_of(scene.inbox) == b"next"
+
+
+WRITING: dict[str, Callable[[Scene], Any]] = {
+    "send": lambda scene: scene.writer.send(1, 1, b"inner", 5),
+    "send_packed": lambda scene: scene.writer.send_packed(1, 1, "inner", 5),
+    "try_send": lambda scene: scene.writer.try_send(1, 1, b"inner"),
+    "resume": lambda scene: scene.writer.resume(),
+    "abandon": lambda scene: scene.writer.abandon(),
+    "wait": lambda scene: scene.writer.wait(None, 5),
+}
+
+
+@pytest.mark.parametrize("use", WRITING)
+def test_a_handler_may_not_write_where_its_thread_is_writing(
+    scene: Scene, handler: Handler, use: str
+) -> None:
+    data = bytes(3 * CAPACITY)
+    received: list[bytes] = []
+    reader = threading.Timer(0.3, lambda: received.extend(payload_of(scene.inbox) for _ in "12"))
+    reader.start()
+    handler.soon(lambda: WRITING[use](scene))
+    scene.writer.send(1, 0, data, 20)
+    assert handler.was_refused()
+    scene.writer.send(1, 0, b"next")
+    reader.join()
+    assert received == [data, b"next"]
+
+
+def test_a_handler_may_not_send_while_its_thread_waits_to_go_on(
+    scene: Scene, handler: Handler
+) -> None:
+    assert not scene.writer.try_send(1, 0, bytes(3 * CAPACITY))
+    handler.soon(lambda: scene.writer.try_send(1, 1, b"inner"))
+    assert not scene.writer.wait(None, 0.3)
+    assert handler.was_refused()
+    with pytest.raises(RuntimeError, match="another message is under way"):
+        scene.writer.send(1, 1, b"inner")
+    scene.writer.abandon()
+    assert scene.inbox.try_recv() is None
+    scene.writer.send(1, 0, b"next", 5)
+    assert payload_of(scene.inbox) == b"next"
+
+
+def test_a_handler_may_use_another_channel(scene: Scene, handler: Handler) -> None:
+    other = make_scene()
+
+    def round_trip() -> bytes:
+        other.writer.send(1, 0, b"inner")
+        return payload_of(other.inbox)
+
+    handler.soon(round_trip)
+    threading.Timer(0.3, scene.writer.send, (1, 0, b"outer")).start()
+    assert payload_of(scene.inbox) == b"outer"
+    assert handler.results == [b"inner"]
+    other.segment.close()
+
+
+def test_a_handler_may_send_to_the_ring_that_its_thread_reads(
+    scene: Scene, handler: Handler
+) -> None:
+    handler.soon(lambda: scene.writer.send(1, 0, b"from the handler"))
+    assert payload_of(scene.inbox) == b"from the handler"
+    assert handler.results == [None]
+
+
+def test_a_handler_may_interrupt_its_own_threads_wait(scene: Scene, handler: Handler) -> None:
+    handler.soon(scene.inbox.interrupt)
+    assert scene.inbox.recv(20) is None
+    assert not scene.writer.try_send(1, 0, bytes(3 * CAPACITY))
+    handler.soon(scene.writer.interrupt)
+    assert scene.writer.wait(None, 20)
+
+
+@pytest.mark.parametrize("wait", ["recv", "send", "wait"])
+def test_what_a_handler_raises_ends_the_wait_and_leaves_the_channel_usable(
+    scene: Scene, handler: Handler, wait: str
+) -> None:
+    class Enough(Exception):
+        pass
+
+    def raise_it(*_: object) -> None:
+        raise Enough
+
+    signal.signal(signal.SIGALRM, raise_it)
+    if wait == "wait":
+        assert not scene.writer.try_send(1, 0, bytes(3 * CAPACITY))
+    handler.soon(lambda: None)
+    with pytest.raises(Enough):
+        if wait == "recv":
+            scene.inbox.recv(20)
+        elif wait == "send":
+            scene.writer.send(1, 0, bytes(3 * CAPACITY), 20)
+        else:
+            scene.writer.wait(None, 20)
+    scene.writer.abandon()
+    assert scene.inbox.try_recv() is None
+    scene.writer.send(1, 0, b"usable", 5)
+    assert payload_of(scene.inbox) == b"usable"
