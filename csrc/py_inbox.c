@@ -259,9 +259,7 @@ static PyObject *inbox_try_recv(struct inbox_object *self, PyObject *Py_UNUSED(n
         return NULL;
     PyObject *result = look(self);
     self->busy = false;
-    if (!result && !PyErr_Occurred())
-        Py_RETURN_NONE;
-    return result;
+    return result || PyErr_Occurred() ? result : Py_NewRef(Py_None);
 }
 
 static PyObject *inbox_release(struct inbox_object *self, PyObject *Py_UNUSED(none)) {

@@ -165,9 +165,9 @@ mutate attach_takes_any_slot ring.c \
 # Bounds and fragments.
 mutate length_unchecked ring.c 's/record_bytes\(record->header.length\) > visible/false/'
 mutate tail_unchecked ring.c 's/visible > reader->ring->capacity \|\| //'
-mutate version_unchecked ring.c 's/header.about.version != LAYOUT_VERSION \|\|//'
-mutate truncation_unchecked ring.c 's/\(uint64_t\)segment.st_size < .*\)$/false)/'
-mutate mapping_survives_a_fork ring.c 's/MADV_DONTFORK/MADV_NORMAL/'
+mutate version_unchecked ring_map.c 's/header.about.version != LAYOUT_VERSION \|\|//'
+mutate truncation_unchecked ring_map.c 's/\(uint64_t\)segment.st_size < .*\)$/false)/'
+mutate mapping_survives_a_fork ring_map.c 's/MADV_DONTFORK/MADV_NORMAL/'
 mutate fragment_of_any_message message.c 's/ && header->tag == message->tag//'
 mutate total_unchecked message.c 's/message->total <= PTRDIFF_MAX/true/'
 mutate torn_messages_not_told message.c 's/writer->torn = true/writer->torn = false/'

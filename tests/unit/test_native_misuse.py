@@ -188,7 +188,7 @@ class TestThreads:
         reader.start()
         time.sleep(0.2)
         for receive in (lambda: scene.inbox.recv(5), scene.inbox.try_recv):
-            with pytest.raises(RuntimeError, match="another thread (reads|uses) this"):
+            with pytest.raises(RuntimeError, match="another thread"):
                 receive()
         scene.inbox.interrupt()
         reader.join(5)
@@ -209,7 +209,7 @@ class TestThreads:
             scene.writer.abandon,
             scene.writer.wait,
         ):
-            with pytest.raises(RuntimeError, match="another thread (reads|uses) this"):
+            with pytest.raises(RuntimeError, match="another thread"):
                 use()
         assert len(payload_of(scene.inbox)) == 3 * CAPACITY
         sender.join()
@@ -221,7 +221,7 @@ class TestThreads:
         waiter = threading.Thread(target=scene.writer.wait, args=(other.inbox, 20), daemon=True)
         waiter.start()
         time.sleep(0.2)
-        with pytest.raises(RuntimeError, match="another thread (reads|uses) this"):
+        with pytest.raises(RuntimeError, match="another thread"):
             other.inbox.try_recv()
         scene.writer.interrupt()
         waiter.join(5)

@@ -134,7 +134,14 @@ def test_a_handler_may_interrupt_its_own_threads_wait(scene: Scene, handler: Han
     assert scene.writer.wait(None, 20)
 
 
-@pytest.mark.parametrize("wait", ["recv", "send", "wait"])
+WAITING: dict[str, Callable[[Scene], Any]] = {
+    "recv": lambda scene: scene.inbox.recv(20),
+    "send": lambda scene: scene.writer.send(1, 0, bytes(3 * CAPACITY), 20),
+    "wait": lambda scene: scene.writer.wait(None, 20),
+}
+
+
+@pytest.mark.parametrize("wait", WAITING)
 def test_what_a_handler_raises_ends_the_wait_and_leaves_the_channel_usable(
     scene: Scene, handler: Handler, wait: str
 ) -> None:
@@ -149,12 +156,7 @@ def test_what_a_handler_raises_ends_the_wait_and_leaves_the_channel_usable(
         assert not scene.writer.try_send(1, 0, bytes(3 * CAPACITY))
     handler.soon(lambda: None)
     with pytest.raises(Enough):
-        if wait == "recv":
-            scene.inbox.recv(20)
-        elif wait == "send":
-            scene.writer.send(1, 0, bytes(3 * CAPACITY), 20)
-        else:
-            scene.writer.wait(None, 20)
+        WAITING[wait](scene)
     scene.writer.abandon()
     assert scene.inbox.try_recv() is None
     scene.writer.send(1, 0, b"usable", 5)
