@@ -133,7 +133,7 @@ class TestDescriptors:
         # In a process of its own: writing beyond a segment's end ends a process.
         program = (
             "import os; from mpspmd._native import Ring, StatusPage; fd = os.memfd_create('x');"
-            f"{kind.__name__}.format(fd, *{(1 << 16, 1) if kind is Ring else (1, 0)!r})"
+            f"{kind.__name__}.format(fd, *{(1 << 16, 1) if kind is Ring else (1, 0, 4)!r})"
         )
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=20)
         assert done.returncode == 1
