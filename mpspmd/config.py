@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import functools
+import logging
 import math
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from mpspmd.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 _PREFIX = "MPSPMD_"
 _STRATEGIES = ("auto", "spin", "yield", "park")
@@ -82,19 +88,77 @@ class RuntimeConfig:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> RuntimeConfig:
-        """The defaults, changed by MPSPMD_* variables, changed by `overrides`. ConfigError."""
+        """The defaults, changed by MPSPMD_* variables, changed by `overrides`. ConfigError.
+
+        A variable that is no setting changes nothing: it is logged, once a process. A service link of
+        Kubernetes isn't even that.
+        """
         environ = os.environ if environ is None else environ
-        fields = {field.name: field for field in dataclasses.fields(cls)}
         settings: dict[str, Any] = {}
-        for variable, text in environ.items():
-            if not variable.startswith(_PREFIX) or variable == LAUNCH_VARIABLE:
-                continue
-            name = variable.removeprefix(_PREFIX).lower()
-            if name not in fields:
-                known = ", ".join(_PREFIX + field.upper() for field in fields)
-                raise ConfigError(f"{variable}={text!r}: unknown variable; there are {known}")
-            settings[name] = _parse(variable, text, str(fields[name].type))
-        return cls(**(settings | overrides))
+        for field in dataclasses.fields(cls):
+            variable = _PREFIX + field.name.upper()
+            if variable in environ:
+                settings[field.name] = _parse(variable, environ[variable], str(field.type))
+        for variable in unknown_variables(environ):
+            _warn_of(variable, environ[variable])
+        try:
+            return cls(**(settings | overrides))
+        except ConfigError as error:
+            name = str(error).partition("=")[0]
+            if name not in settings or name in overrides:
+                raise
+            raise ConfigError(f"{_PREFIX}{name.upper()}: {error}") from None
+
+
+def known_variables() -> list[str]:
+    return [_PREFIX + field.name.upper() for field in dataclasses.fields(RuntimeConfig)]
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """Variables that begin as ours do, and are neither settings nor service links."""
+    ours = {*known_variables(), LAUNCH_VARIABLE}
+    return [
+        name
+        for name, text in environ.items()
+        if name.startswith(_PREFIX) and name not in ours and not is_service_link(name, text)
+    ]
+
+
+def nearest_variable(unknown: str) -> str:
+    """The setting that was probably meant, or an empty text."""
+    return next(iter(difflib.get_close_matches(unknown, known_variables(), 1)), "")
+
+
+_URL = r"(tcp|udp|sctp)://.*"
+_NUMBER = r"\d+"
+_ADDRESS = r"[\d.]+|[\da-fA-F:.]*:[\da-fA-F:.]*"
+_SERVICE_LINKS = tuple(
+    (re.compile(_PREFIX + r"(\w+_)?" + name), re.compile(text))
+    for name, text in (
+        (r"SERVICE_HOST", _ADDRESS),
+        (r"SERVICE_PORT(_\w+)?", _NUMBER),
+        (r"PORT", _URL),
+        (r"PORT_\d+_(TCP|UDP|SCTP)", _URL),
+        (r"PORT_\d+_(TCP|UDP|SCTP)_PROTO", r"tcp|udp|sctp"),
+        (r"PORT_\d+_(TCP|UDP|SCTP)_PORT", _NUMBER),
+        (r"PORT_\d+_(TCP|UDP|SCTP)_ADDR", _ADDRESS),
+    )
+)
+
+
+def is_service_link(name: str, text: str) -> bool:
+    """Whether Kubernetes sets such a variable for a service, which it does in every pod beside it.
+
+    A service `mpspmd` gives MPSPMD_PORT, and `mpspmd-wait` gives MPSPMD_WAIT_PORT: so the text counts, too.
+    """
+    return any(names.fullmatch(name) and texts.fullmatch(text) for names, texts in _SERVICE_LINKS)
+
+
+@functools.cache
+def _warn_of(variable: str, text: str) -> None:
+    nearest = nearest_variable(variable)
+    meant = f"did you mean {nearest}?" if nearest else f"there are {', '.join(known_variables())}"
+    logger.warning("%s=%r is no setting of mpspmd, and is ignored: %s", variable, text, meant)
 
 
 def _parse(variable: str, text: str, kind: str) -> Any:

@@ -7,6 +7,8 @@ import json
 import os
 from collections.abc import MutableMapping
 
+import msgspec
+
 from mpspmd.config import LAUNCH_VARIABLE
 from mpspmd.errors import ConfigError
 
@@ -34,14 +36,24 @@ class Launch:
     def take(cls, environ: MutableMapping[str, str] = os.environ) -> Launch | None:
         """Out of the environment, so that nobody else takes the part: processes of ours inherit it."""
         text = environ.pop(LAUNCH_VARIABLE, None)
-        return None if text is None else cls(**json.loads(text))
+        return None if text is None else cls._parse(text)
+
+    @classmethod
+    def _parse(cls, text: str) -> Launch:
+        try:
+            return msgspec.convert(json.loads(text), cls)
+        except (ValueError, msgspec.ValidationError) as error:
+            raise ConfigError(
+                f"{LAUNCH_VARIABLE}={text!r}: {error}; mpspmd-launch sets it for the processes that it "
+                "starts, nobody else should: unset it"
+            ) from error
 
 
 def refuse_an_engine_on_a_rank() -> None:
     """ConfigError when this process was started as a rank, and hasn't become one by mpspmd.run."""
     text = os.environ.get(LAUNCH_VARIABLE)
-    if text and (rank := json.loads(text)["rank"]) >= 0:
+    if text and (launch := Launch.take({LAUNCH_VARIABLE: text})) and launch.is_rank:
         raise ConfigError(
-            f"mpspmd-launch has started this process as rank {rank}, which can't have an engine of its "
-            "own: call mpspmd.run, or start the script without mpspmd-launch"
+            f"mpspmd-launch has started this process as rank {launch.rank}, which can't have an engine of "
+            "its own: call mpspmd.run, or start the script without mpspmd-launch"
         )

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mpspmd import RuntimeConfig
+from mpspmd.config import known_variables, unknown_variables
 from mpspmd.errors import ConfigError, MpSpmdError
 
 
@@ -47,10 +48,9 @@ def test_a_variable_sets_its_field_and_no_other(variable: str, text: str, value:
 
 
 def test_every_field_has_a_variable() -> None:
-    for field in dataclasses.fields(RuntimeConfig):
-        with pytest.raises(ConfigError) as caught:
-            RuntimeConfig.from_env({"MPSPMD_NO_SUCH_SETTING": "1"})
-        assert f"MPSPMD_{field.name.upper()}" in str(caught.value)
+    fields = [f"MPSPMD_{field.name.upper()}" for field in dataclasses.fields(RuntimeConfig)]
+    assert known_variables() == fields
+    assert unknown_variables(dict.fromkeys(fields, "1")) == []
 
 
 def test_arguments_beat_the_environment() -> None:
@@ -63,9 +63,60 @@ def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch)
     assert RuntimeConfig.from_env().shutdown_timeout_s == 4.5
 
 
-def test_an_unknown_variable_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match=r"MPSPMD_RING_BYTES='1'.*MPSPMD_REQUEST_RING_BYTES"):
-        RuntimeConfig.from_env({"MPSPMD_RING_BYTES": "1"})
+def test_an_unknown_variable_is_warned_of_once_with_the_name_that_was_meant(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for _ in range(2):
+        config = RuntimeConfig.from_env({"MPSPMD_REQEST_RING_BYTES": "1", "MPSPMD_WAIT": "park"})
+    assert config == RuntimeConfig(wait="park")
+    (warning,) = caplog.messages
+    assert "MPSPMD_REQEST_RING_BYTES='1' is no setting" in warning
+    assert "did you mean MPSPMD_REQUEST_RING_BYTES?" in warning
+
+
+def test_an_unknown_variable_that_is_near_to_none_is_warned_of_with_all(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    RuntimeConfig.from_env({"MPSPMD_ZZZZZZZ": "1"})
+    (warning,) = caplog.messages
+    assert all(name in warning for name in known_variables())
+
+
+LINKS = {
+    "SERVICE_HOST": "10.0.0.1",
+    "SERVICE_PORT": "8000",
+    "SERVICE_PORT_HTTP": "8000",
+    "PORT": "tcp://10.0.0.1:8000",
+    "PORT_8000_TCP": "tcp://10.0.0.1:8000",
+    "PORT_8000_TCP_PROTO": "tcp",
+    "PORT_8000_TCP_PORT": "8000",
+    "PORT_8000_TCP_ADDR": "fd00::1",
+    "PORT_53_UDP": "udp://[fd00::1]:53",
+}
+
+
+@pytest.mark.parametrize("service", ["", "WAIT_", "RUNTIME_DIR_", "LAUNCH_", "A_B_"])
+def test_the_links_of_a_kubernetes_service_are_ignored_silently(
+    service: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    links = {f"MPSPMD_{service}{name}": text for name, text in LINKS.items()}
+    assert RuntimeConfig.from_env(links) == RuntimeConfig()
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("MPSPMD_PORT", "8000"),
+        ("MPSPMD_SERVICE_HOST", "somewhere"),
+        ("MPSPMD_SERVICE_PORT", "http"),
+        ("MPSPMD_PORT_8000_TCP_PROTO", "http"),
+        ("MPSPMD_REPORT", "tcp://10.0.0.1:8000"),
+        ("MPSPMD_SERVICE", "10.0.0.1"),
+    ],
+)
+def test_what_only_resembles_a_link_is_an_unknown_variable(variable: str, text: str) -> None:
+    assert unknown_variables({variable: text}) == [variable]
 
 
 @pytest.mark.parametrize(
@@ -78,6 +129,7 @@ def test_an_unknown_variable_is_refused_with_the_known_ones() -> None:
         ("MPSPMD_START_TIMEOUT_S", "soon"),
         ("MPSPMD_SHUTDOWN_TIMEOUT_S", "none"),
         ("MPSPMD_DIGEST_REQUESTS", "yes"),
+        ("MPSPMD_WAIT", "tcp://10.0.0.1:8000"),
     ],
 )
 def test_text_that_says_no_value_is_refused_with_variable_and_text(
