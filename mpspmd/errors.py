@@ -109,7 +109,7 @@ class StepTimeout(MpSpmdError, TimeoutError):
 class RankError(MpSpmdError):
     """A rank raised an exception.
 
-    `__cause__` is the original exception if it could be sent; `remote_traceback` is its text;
+    `__cause__` is the original exception if it could be sent and rebuilt; `remote_traceback` is its text;
     `succeeded` are the ranks that had done the same call when it was reported.
     """
 
@@ -131,6 +131,9 @@ class RankError(MpSpmdError):
         self.exception = exception
         self.message = message
         self.remote_traceback = remote_traceback
+
+        self.original: bytes | None = None
+        """What `__cause__` will be made of, before anybody has been told of this error."""
 
     def name_those_that_succeeded(self, ranks: Iterable[int]) -> None:
         self.succeeded = tuple(ranks)
@@ -179,8 +182,8 @@ class StartupError(MpSpmdError):
 
 
 def text_of(error: BaseException) -> str:
-    """str(error), also of one that can't be printed."""
+    """str(error), also of one that can't be printed, and no subclass of str."""
     try:
-        return str(error)
-    except Exception as trouble:
+        return "".join((str(error),))
+    except BaseException as trouble:
         return f"(its message can't be printed: {type(trouble).__name__})"

@@ -57,4 +57,5 @@ class RemoteException:
     message: str
     traceback: str
     unknown_method: bool = False
-    original: BaseException | None = None
+    original: bytes | None = None
+    """See runtime/original.py. Bytes, so that what can't be rebuilt doesn't take the rest with it."""

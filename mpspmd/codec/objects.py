@@ -87,9 +87,9 @@ class ObjectEncoder:
                 raise
             except (pickle.PicklingError, AttributeError, TypeError):
                 return self._encode_by_value(obj)
-        except EncodeError:
+        except (EncodeError, KeyboardInterrupt, SystemExit):
             raise
-        except Exception as error:
+        except BaseException as error:
             raise EncodeError(
                 f"an object of {type(obj).__qualname__} can't be sent to another process: "
                 f"{text_of(error)}; send data, and make locks, files and devices where they are used"
@@ -176,7 +176,9 @@ def _layout(view: memoryview) -> tuple[tuple[int, int], list[tuple[int, int]]]:
 def _load(stream: Payload, buffers: Any) -> Any:
     try:
         return pickle.loads(stream, buffers=buffers)
-    except Exception as error:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
         raise DecodeError(
             f"what another process sent can't be rebuilt here: {type(error).__name__}: {text_of(error)}; "
             "classes and functions must be importable in every process"

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mpspmd.codec.steps import ReplyContext
 from mpspmd.request import ReplyRanks
+from mpspmd.runtime.fault import restore_cause
+from mpspmd.runtime.foreign import logged
 
 if TYPE_CHECKING:
     from mpspmd.runtime.engine import Engine
@@ -73,6 +75,7 @@ class Call:
     def outcome(self) -> Any:
         """A list in rank order, or the one reply; raises what went wrong."""
         if self.error is not None:
+            restore_cause(self.error)
             raise self.error
         return self.replies if self.ranks == "all" else self.replies[self.ranks]  # type: ignore[index]
 
@@ -119,6 +122,7 @@ class StepFuture(concurrent.futures.Future[Any]):
     def exception(self, timeout: float | None = None) -> BaseException | None:
         self._drive(timeout)
         error = self._call.error
+        restore_cause(error)
         if error is not None and self.on_raise is not None:
             self.on_raise()
         return error
@@ -130,7 +134,12 @@ class StepFuture(concurrent.futures.Future[Any]):
 
     def add_done_callback(self, fn: Any) -> None:
         """Called at once if done; else by the engine's reader thread, which this starts."""
-        super().add_done_callback(fn)
+
+        def call_back(future: concurrent.futures.Future[Any]) -> None:
+            with logged("a future's callback"):
+                fn(future)
+
+        super().add_done_callback(call_back)
         if not super().done():
             self._engine.start_reader()
 

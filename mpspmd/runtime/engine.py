@@ -18,6 +18,7 @@ from mpspmd.runtime.awaiting import AwaitedCalls
 from mpspmd.runtime.call import Call, StepFuture
 from mpspmd.runtime.core_count import CoreCount
 from mpspmd.runtime.failures import Failures
+from mpspmd.runtime.fault import restore_cause
 from mpspmd.runtime.launch import refuse_an_engine_on_a_rank
 from mpspmd.runtime.ranks import Ranks
 from mpspmd.runtime.replies import Replies
@@ -279,6 +280,7 @@ class Engine(AwaitedCalls):
     @property
     def failure(self) -> BaseException | None:
         """Why the engine can't be used any more, if it can't."""
+        restore_cause(self._failures.cause)
         return self._failures.cause
 
     def shutdown(self) -> None:

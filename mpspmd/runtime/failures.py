@@ -14,7 +14,8 @@ from typing import NoReturn
 from mpspmd.control.messages import Fault
 from mpspmd.errors import ChannelPoisoned, EngineClosed, RankDied, RankError
 from mpspmd.runtime.call import Call
-from mpspmd.runtime.fault import fault_as_error, is_desync
+from mpspmd.runtime.fault import fault_as_error, is_desync, restore_cause
+from mpspmd.runtime.foreign import logged
 from mpspmd.runtime.progress import progress_of
 from mpspmd.runtime.replies import Replies
 from mpspmd.runtime.spawn import PENDING
@@ -189,10 +190,8 @@ class Failures:
     def _tell_cause(self, error: BaseException) -> None:
         if self._on_cause is None:
             return
-        try:
+        with logged("on_cause"):
             self._on_cause(error)
-        except Exception:
-            logger.exception("on_cause has failed")
 
     def wait_until_known(self) -> None:
         """A rank has died, and the supervisor is about to report it."""
@@ -212,10 +211,8 @@ class Failures:
     def _run_callbacks(self) -> None:
         while self._callbacks:
             callback = self._callbacks.pop()
-            try:
+            with logged("a failure callback"):
                 callback()
-            except Exception:
-                logger.exception("a failure callback has failed")
 
     def raise_cause(self, error: BaseException | None = None) -> NoReturn:
         """The first cause, as a new exception: one object must not collect many tracebacks."""
@@ -227,6 +224,7 @@ class Failures:
             cause = self._death(max(0, error.rank), PENDING)
         if cause is None:
             raise EngineClosed("the channel has ended") from error
+        restore_cause(cause)
         raise type(cause)(*cause.args) from cause.__cause__
 
 

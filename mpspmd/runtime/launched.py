@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Iterator
 from typing import NoReturn
 
-from mpspmd.errors import MpSpmdError, RankDied, RankError
+from mpspmd.errors import MpSpmdError, RankDied, RankError, text_of
 from mpspmd.runtime import handover
 from mpspmd.runtime.launch import Launch
 
@@ -45,7 +45,7 @@ class FailureReport:
         if not self._path or not self._once.acquire(blocking=False):
             return
         message = {
-            "message": f"{type(error).__qualname__}: {error}",
+            "message": f"{type(error).__qualname__}: {text_of(error)}",
             "extraInfo": {
                 # Ours say themselves where it was that things went wrong: on a rank.
                 "py_callstack": ""

@@ -9,7 +9,7 @@ import pickle
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import util as multiprocessing_util
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -24,7 +24,8 @@ from mpspmd.errors import ChannelClosed, ChannelPoisoned, text_of
 from mpspmd.request import ExecuteModelRequest, RemoteException
 from mpspmd.runtime.attaching import leave_what_is_attached
 from mpspmd.runtime.control_thread import ControlThread
-from mpspmd.runtime.fault import as_fault, describe
+from mpspmd.runtime.fault import as_fault, describe, exit_code, reason_of
+from mpspmd.runtime.foreign import Terminated, logged
 from mpspmd.runtime.janitor import Janitor
 from mpspmd.runtime.leash import Leash
 from mpspmd.runtime.leave import leave
@@ -83,11 +84,11 @@ class RankProcess:
             _take_signals()
             leave_what_is_attached()
             code = self._run()
-        except _Terminated:
+        except Terminated:
             code = -signal.SIGTERM
         except SystemExit as end:
             # The worker's own.
-            code = _exit_code(end)
+            code = exit_code(end)
         except BaseException as error:
             with contextlib.suppress(OSError):
                 self.stack_file.tell(f"{type(error).__qualname__}: {text_of(error)}")
@@ -114,11 +115,18 @@ class RankProcess:
         try:
             self._unpack()
             worker = self.worker(ctx, *self.args, **self.kwargs)
-        except Exception as error:
+        except Terminated:
+            raise
+        except BaseException as error:
             if self.report_start_failure is not None:
                 self.report_start_failure(error)
-            control.send(as_fault(describe(error, START_METHOD), self.rank, 0))
+            remote = describe(error, START_METHOD)
+            if isinstance(error, SystemExit):
+                remote = replace(remote, message=reason_of(error))
+            control.send(as_fault(remote, self.rank, 0))
             control.close()
+            if isinstance(error, SystemExit):
+                raise
             return 1
         # Drop what came with the process: a worker may be done with it.
         self.args, self.kwargs = (), {}
@@ -128,19 +136,18 @@ class RankProcess:
         control.send(Ready(self.rank, time.monotonic() - began))
         try:
             loop.run()
-        except SystemExit as end:
+        except BaseException as end:
             # The worker's shutdown may take its time; the engine is told before.
-            cause = "killed by SIGTERM"
-            if not isinstance(end, _Terminated):
-                cause = f"exit code {_exit_code(end)}"
-            control.send(Leaving(self.rank, cause))
+            control.send(Leaving(self.rank, reason_of(end)))
             raise
         finally:
             # A second SIGTERM must not cut the worker's shutdown short.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            _shut_down(worker)
-            control.send(Goodbye(self.rank))
-            control.close()
+            try:
+                _shut_down(worker)
+            finally:
+                control.send(Goodbye(self.rank))
+                control.close()
         return 0
 
 
@@ -168,7 +175,7 @@ class RankLoop:
         self._came_before = 0  # what the next request's time is predicted from
         make_replier = ThreadReplier if getattr(worker, "reply_thread", False) else Replier
         self._replier = make_replier(
-            rank, worker, channel.replies, channel.line, report, step_codec
+            rank, worker, channel.replies, channel.line, report, step_codec, self.leave
         )
         self._step_codec = step_codec
 
@@ -182,13 +189,15 @@ class RankLoop:
         try:
             while True:  # CPython 3.11 specializes no loop that ends in a condition
                 if self._leaving:
-                    return
+                    break
                 self._line.enter(PHASE_WAITING)
                 self._step()
         except (ChannelClosed, ChannelPoisoned):
             pass
         finally:
             self._replier.close()
+        if self._replier.end is not None:
+            raise self._replier.end
 
     def _step(self) -> None:
         """One request. Its own frame, so that nothing of it is held while the next is awaited."""
@@ -205,7 +214,9 @@ class RankLoop:
                 result = getattr(self._worker, method)(*request.args, **request.kwargs)
             else:
                 result = method(self._worker, *request.args, **request.kwargs)
-        except Exception as error:
+        except SystemExit:
+            raise
+        except BaseException as error:
             unknown = isinstance(method, str) and _is_missing(self._worker, method)
             self._fail(request, describe(error, name, unknown))
             return
@@ -232,7 +243,9 @@ class RankLoop:
             if self._keeps_digest:
                 self._ctx.add_to_digest(cast(bytes, pack(payload)) if packed else payload)
             request = self._decode(step, kind, payload)
-        except Exception as error:
+        except SystemExit:
+            raise
+        except BaseException as error:
             request = ExecuteModelRequest(step, "(decoding the request)")
             self._fail(request, describe(error, request.method_name))
             return None
@@ -267,15 +280,10 @@ def _is_missing(worker: Any, method: str) -> bool:
         return not callable(getattr(worker, method))
     except AttributeError:
         return True
-
-
-class _Terminated(SystemExit):
-    """SIGTERM has come."""
-
-
-def _exit_code(end: SystemExit) -> int:
-    """As a script's."""
-    return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except SystemExit:
+        raise
+    except BaseException:
+        return False
 
 
 def _take_signals() -> None:
@@ -283,7 +291,7 @@ def _take_signals() -> None:
 
     def leave(signum: int, frame: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise _Terminated
+        raise Terminated
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, leave)
@@ -292,9 +300,7 @@ def _take_signals() -> None:
 
 
 def _shut_down(worker: Any) -> None:
-    try:
+    with logged("the worker's shutdown"):
         shutdown = getattr(worker, "shutdown", None)
         if shutdown is not None:
             shutdown()
-    except Exception:
-        logger.exception("the worker's shutdown failed")

@@ -31,7 +31,8 @@ class Replier:
         writer: Writer,
         line: StatusLine,
         report: Callable[[Fault], None],
-        step_codec: RankEnd | None = None,
+        step_codec: RankEnd | None,
+        leave: Callable[[], None],
     ) -> None:
         self._rank = rank
         self._worker = worker
@@ -44,6 +45,9 @@ class Replier:
         self._report = report
         self._encoder = ObjectEncoder()
         self._step_codec = step_codec
+        self._leave = leave
+        self.end: BaseException | None = None
+        """What has ended a thread of the replier's own, and is to end the rank."""
 
     def reply(self, step: int, method: str, result: Any, base: Any = None) -> None:
         """Waits for space; ChannelClosed and ChannelPoisoned when the run has ended."""
@@ -52,7 +56,9 @@ class Replier:
                 result = self._finish(result)
             codec = self._step_codec
             message = None if codec is None else codec.encode_reply(step, result, base)
-        except Exception as error:
+        except SystemExit:
+            raise
+        except BaseException as error:
             self.fail(step, describe(error, method))
             return
         try:
@@ -60,9 +66,9 @@ class Replier:
                 self._writer.send(_STEP_REPLY, step, message)
             else:
                 self._encoder.send(self._writer, _REPLY, step, result)
-        except ChannelError:
+        except (ChannelError, SystemExit):
             raise
-        except Exception as error:
+        except BaseException as error:
             self.fail(step, describe(error, method))
         else:
             self._line.replied()
@@ -74,7 +80,7 @@ class Replier:
         except ChannelError:
             raise
         except Exception:
-            # The original exception doesn't cross; its description does.
+            # There is no memory for it, say. The control thread has its own way.
             self._report(as_fault(remote, self._rank, step))
         else:
             self._line.replied()
@@ -92,7 +98,7 @@ class ThreadReplier(Replier):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._trouble: Exception | None = None
+        self._trouble: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="mpspmd-replies", daemon=True)
         self._thread.start()
 
@@ -112,19 +118,28 @@ class ThreadReplier(Replier):
             super().reply(step, method, result, base)
 
     def _run(self) -> None:
-        start = getattr(self._worker, "start_reply_thread", None)
-        if start is not None:
-            try:
-                start()
-            except Exception as error:
-                self._trouble = error
         try:
+            self._start()
             while (send := self._queue.get()) is not None:
                 send()
                 # What was sent must not live on while the next is awaited.
                 del send
         except ChannelError:
             pass  # the run has ended; the loop finds out by itself
+        except BaseException as end:
+            # Nobody would reply any more.
+            self.end = end
+            self._leave()
+
+    def _start(self) -> None:
+        try:
+            start = getattr(self._worker, "start_reply_thread", None)
+            if start is not None:
+                start()
+        except SystemExit:
+            raise
+        except BaseException as error:
+            self._trouble = error
 
     def close(self) -> None:
         self._queue.put(None)

@@ -16,9 +16,10 @@ from typing import Any
 from mpspmd._native import Inbox
 from mpspmd.codec.objects import decode
 from mpspmd.codec.steps import EngineEnd
-from mpspmd.errors import ChannelError
+from mpspmd.errors import ChannelError, DecodeError
 from mpspmd.runtime.call import Call
 from mpspmd.runtime.fault import as_error
+from mpspmd.runtime.foreign import is_perhaps_a_signals
 from mpspmd.transport.channel import Kind
 
 # Plain numbers: an enum's operators cost as much as the rest of _take().
@@ -93,7 +94,14 @@ class Replies:
         # Whoever takes it out of the table has it: a dict's pop is atomic.
         if self._pending.pop(call.step, None) is not call:
             return False
-        call.finish(error)
+        try:
+            call.finish(error)
+        finally:
+            self._finish_others(call, error)
+        return True
+
+    def _finish_others(self, call: Call, error: BaseException | None) -> None:
+        """What ends with a call that is done."""
         # The links between a step's calls go with them: a cycle would keep their replies.
         if (first := call.closes) is not None:
             self.finish(first)
@@ -105,7 +113,6 @@ class Replies:
         if self._followers:
             with self._turn:
                 self._turn.notify_all()
-        return True
 
     def finish_now(self, call: Call, error: BaseException) -> None:
         """As finish(), from a thread that doesn't read: wakes the one that does."""
@@ -257,6 +264,7 @@ class Replies:
             self._release(payload)
             return
         error: Exception | None = None
+        interrupt: BaseException | None = None
         try:
             if kind & _PACKED:
                 value = payload
@@ -273,11 +281,17 @@ class Replies:
                 call.missing -= 1
         except Exception as undecodable:
             error = undecodable
+        except BaseException as end:
+            # The reply is lost, whoever it was for.
+            error = DecodeError(f"a reply can't be rebuilt here: {type(end).__name__} was raised")
+            interrupt = end
         finally:
             if type(payload) is memoryview:
                 self._release(payload)
         if error is not None:
             self._on_error(call, rank, error)
+            if interrupt is not None and is_perhaps_a_signals(interrupt):
+                raise interrupt
         elif call.missing == 0:
             self.finish(call)
 

@@ -49,7 +49,7 @@ def report(error: BaseException) -> None:
         return
     known = isinstance(error, errors.MpSpmdError)
     kind = type(error).__name__ if known else "MpSpmdError"
-    args = list(error.args) if known else [f"{type(error).__name__}: {error}"]
+    args = list(error.args) if known else [f"{type(error).__name__}: {errors.text_of(error)}"]
     # The front end may be gone.
     with contextlib.suppress(OSError, TypeError), open(path, "ab", buffering=0) as file:
         data = msgspec.msgpack.encode(_Record(kind, args))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mpspmd.errors import StepRefused
+from mpspmd.errors import StepRefused, text_of
 from mpspmd.runtime.worker import LATER
 
 
@@ -41,7 +41,7 @@ class StepSlot:
     def _run(self, run: Callable[[Any], Any], argument: Any) -> Any:
         try:
             return run(argument)
-        except Exception as error:
+        except BaseException as error:
             # The exception itself would keep its frames, and tensors in them.
-            self._failure = f"{type(error).__qualname__}: {error}"
+            self._failure = f"{type(error).__qualname__}: {text_of(error)}"
             raise
