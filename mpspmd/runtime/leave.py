@@ -13,10 +13,14 @@ import threading
 def leave(code: int) -> None:
     """Ends this process with an exit code, or with minus the number of a signal. Doesn't return.
 
-    What a normal exit would run is run: atexit functions, and the flushing of the standard streams.
+    What a normal exit would do is done, in the same order: threads that aren't daemons, and work that was
+    given to a ThreadPoolExecutor, are waited for; then come atexit functions, multiprocessing's finalizers
+    among them, and the flushing of the standard streams. Main thread only. Who can't wait for ever for a
+    thread kills this process.
     """
-    with contextlib.suppress(BaseException):
-        atexit._run_exitfuncs()
+    for step in (threading._shutdown, atexit._run_exitfuncs):  # type: ignore[attr-defined]
+        with contextlib.suppress(BaseException):
+            step()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import pickle
@@ -10,7 +9,6 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from multiprocessing import util as multiprocessing_util
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any, cast
@@ -94,8 +92,6 @@ class RankProcess:
                 self.stack_file.tell(f"{type(error).__qualname__}: {text_of(error)}")
             logger.exception("rank %d failed", self.rank)
         finally:
-            with contextlib.suppress(BaseException):
-                multiprocessing_util._exit_function()  # type: ignore[attr-defined]
             leave(code)
 
     def _run(self) -> int:

@@ -177,7 +177,12 @@ class Ranks:
     def _end(self, patience_s: float) -> None:
         killed = stop_ranks(self._processes, patience_s)
         if killed and self._supervisor is not None and self._supervisor.all_ready(self._world_size):
-            logger.warning("ranks had to be killed: pids %s", killed)
+            logger.warning(
+                "ranks had to be killed: pids %s; a worker's shutdown, or a thread that isn't a daemon, "
+                "has taken longer than %g s (after a failure at most 1 s, else MPSPMD_SHUTDOWN_TIMEOUT_S)",
+                killed,
+                patience_s,
+            )
 
     def _patience(self, after_a_death: bool) -> float:
         """How long ranks may take to leave by themselves."""

@@ -198,8 +198,13 @@ def _then_interrupt(function: Any) -> Any:
 def scene_forgetful() -> None:
     """Ends without shutdown()."""
     engine = make_engine()
-    engine.collective_rpc("threads_that_never_end")
     assert engine.collective_rpc("echo", args=(1,)) == [1, 1]
+
+
+def scene_threads_that_never_end() -> None:
+    """Ends without shutdown(), and its ranks don't end by themselves."""
+    os.environ["MPSPMD_SHUTDOWN_TIMEOUT_S"] = "0.5"
+    make_engine().collective_rpc("threads_that_never_end")
 
 
 def scene_fails_in_the_middle() -> None:

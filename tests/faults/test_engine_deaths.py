@@ -91,6 +91,17 @@ def test_an_engine_that_nobody_shuts_down_ends_with_its_process(
     assert not scene.run_dirs()
 
 
+def test_an_engine_that_nobody_shuts_down_ends_ranks_whose_threads_never_end(
+    play: Play, eventually: Any
+) -> None:
+    scene = play("threads_that_never_end")
+    assert scene.end() == 0
+    eventually(lambda: not scene.processes(), "no process is left", seconds=10)
+    assert scene.errors().startswith("ranks had to be killed")
+    assert len(scene.marks("shutdown-*")) == 2
+    assert not scene.run_dirs()
+
+
 def test_an_exit_in_the_middle_of_a_step_keeps_its_exit_code(play: Play, eventually: Any) -> None:
     scene = play("fails_in_the_middle")
     assert scene.end() == 5
