@@ -177,7 +177,13 @@ class StartupError(MpSpmdError):
         self.causes = causes
 
     def __str__(self) -> str:
-        reasons = "\n".join(f"rank {rank}: {cause}" for rank, cause in sorted(self.causes.items()))
+        ranks: dict[str, list[int]] = {}
+        for rank, cause in sorted(self.causes.items()):
+            ranks.setdefault(cause, []).append(rank)
+        reasons = "\n".join(
+            f"rank{'s' * (len(same) > 1)} {', '.join(map(str, same))}: {cause}"
+            for cause, same in ranks.items()
+        )
         return f"{len(self.causes)} rank(s) failed while starting\n{reasons}"
 
 

@@ -16,6 +16,7 @@ from mpspmd.cli.failure import ENGINE, Failure, read_error_file
 from mpspmd.cli.member import WORLD_SIZES
 from mpspmd.cli.output import Output, prefix_of
 from mpspmd.cores import usable_cores
+from mpspmd.runtime import hash_seed
 from mpspmd.runtime.launch import Launch
 
 
@@ -66,6 +67,9 @@ class Members(DefaultLogsSpecs):
             name = "engine" if is_engine else f"rank{env['RANK']}"
             self._direct(destinations, place, f"{attempt}-{place}", name, is_engine)
             env.update(self._env)
+            if not os.environ.get(hash_seed.VARIABLE):
+                # Of the run's id, which all nodes know: so all ranks of all nodes hash alike.
+                env.setdefault(hash_seed.VARIABLE, hash_seed.seed_of(env["TORCHELASTIC_RUN_ID"]))
             if self._has_engine:
                 self._tell(env, ENGINE if is_engine else place, attempt)
             threads = max(1, usable_cores() // self._n_ranks)

@@ -20,6 +20,7 @@ from mpspmd.runtime.core_count import CoreCount
 from mpspmd.runtime.failures import Failures
 from mpspmd.runtime.fault import restore_cause
 from mpspmd.runtime.launch import refuse_an_engine_on_a_rank
+from mpspmd.runtime.main_module import main_to_import, refuse_while_main_is_imported
 from mpspmd.runtime.ranks import Ranks
 from mpspmd.runtime.replies import Replies
 from mpspmd.runtime.room import check_room
@@ -70,6 +71,7 @@ class Engine(AwaitedCalls):
         """
         open_standard_descriptors()
         refuse_an_engine_on_a_rank()
+        refuse_while_main_is_imported()
         super().__init__()
         self._config = config or RuntimeConfig.from_env()
         if not isinstance(world_size, int):
@@ -105,7 +107,13 @@ class Engine(AwaitedCalls):
         )
         self._failures.attach(self._replies)
         self._sending = Sender(
-            self._channel, self._replies, self._failures, self._timeout, world_size, step_end
+            self._channel,
+            self._replies,
+            self._failures,
+            self._timeout,
+            world_size,
+            step_end,
+            by_value=start is start_ranks and not main_to_import(),
         )
         self._stalls = StallWatch(
             self._config.stall_warn_s, self._channel, self._replies, ranks.stacks

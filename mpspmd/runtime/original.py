@@ -91,6 +91,10 @@ def qualname_of(cls: type) -> str:
     return name
 
 
+def _module_of(cls: type) -> Any:
+    return _OF_TYPES["__module__"].__get__(cls)
+
+
 class _Space:
     """A stream that is full after a while."""
 
@@ -113,15 +117,20 @@ class _Space:
 
 
 class _Values(pickle.Pickler):
-    """Pickles values; exceptions among them are named by their places."""
+    """Pickles values; exceptions among them are named by their places, and classes of the main module by
+    their names: there may be none of that name on the rank, which has got the class by value."""
 
     def __init__(self, stream: _Space, place_of: Callable[[BaseException], int]) -> None:
         super().__init__(stream, protocol=5)
         self._place_of = place_of
 
-    def persistent_id(self, value: Any) -> int | None:
+    def persistent_id(self, value: Any) -> int | str | None:
         # type(), and not isinstance(), which believes what __class__ says.
-        return self._place_of(value) if issubclass(type(value), BaseException) else None
+        if issubclass(type(value), BaseException):
+            return self._place_of(value)
+        if issubclass(type(value), type) and _module_of(value) == "__main__":
+            return qualname_of(value)
+        return None
 
 
 def _take_down_one(
@@ -132,7 +141,7 @@ def _take_down_one(
         # The built-in class's own, which calls nothing of the subclass.
         _, args, *state = _built_in_base(cls).__reduce__(error)  # type: ignore[misc]
         return _Exception(
-            _OF_TYPES["__module__"].__get__(cls),
+            _module_of(cls),
             qualname_of(cls),
             _pickled(args, place_of, space),
             _pickled((state and state[0]) or {}, place_of, space),
@@ -204,8 +213,8 @@ class _KnownValues(pickle.Unpickler):
         super().__init__(io.BytesIO(pickled))
         self._exception = exception
 
-    def persistent_load(self, place: int) -> BaseException:
-        return self._exception(place)
+    def persistent_load(self, which: int | str) -> Any:
+        return self._exception(which) if isinstance(which, int) else _find("__main__", which)
 
     def find_class(self, module: str, name: str) -> Any:
         return _find(module, name)

@@ -18,15 +18,17 @@ from mpspmd.codec.objects import decode
 from mpspmd.codec.steps import RankEnd, StepCodec
 from mpspmd.control.messages import Fault, Goodbye, Hello, Leaving, Ready
 from mpspmd.control.plane import control_address
-from mpspmd.errors import ChannelClosed, ChannelPoisoned, text_of
+from mpspmd.errors import ChannelClosed, ChannelPoisoned, ConfigError, DecodeError, text_of
 from mpspmd.request import ExecuteModelRequest, RemoteException
 from mpspmd.runtime.attaching import leave_what_is_attached
 from mpspmd.runtime.control_thread import ControlThread
 from mpspmd.runtime.fault import as_fault, describe, exit_code, reason_of
 from mpspmd.runtime.foreign import Terminated, logged
+from mpspmd.runtime.hash_seed import forget
 from mpspmd.runtime.janitor import Janitor
 from mpspmd.runtime.leash import Leash
 from mpspmd.runtime.leave import leave
+from mpspmd.runtime.main_module import Main, UnguardedMain, dumps_with_main, import_main
 from mpspmd.runtime.replier import Replier, ThreadReplier
 from mpspmd.runtime.room import check_room_on_rank
 from mpspmd.runtime.stacks import StackFile
@@ -63,22 +65,36 @@ class RankProcess:
     leash: Leash
     stack_file: StackFile
     step_codec: StepCodec | None = None
+    main: Main | None = None
+    """The engine's main module; None: this process has begun with it."""
+    hash_seed: str = ""
+    """What PYTHONHASHSEED was set to for this process."""
     report_start_failure: Callable[[BaseException], None] | None = None
     """Called when the worker can't be made, beside telling the engine."""
 
     def __getstate__(self) -> dict[str, Any]:
         # Locks may only be pickled while a process is being spawned, with this pickler: now.
-        pickled = bytes(ForkingPickler.dumps((self.worker, self.args, self.kwargs)))
+        dumps = dumps_with_main if self.main == {} else ForkingPickler.dumps
+        pickled = bytes(dumps((self.worker, self.args, self.kwargs)))
         return self.__dict__ | {"worker": pickled, "args": (), "kwargs": {}}
 
     def _unpack(self) -> None:
-        self.worker, self.args, self.kwargs = pickle.loads(cast(bytes, self.worker))
+        import_main(self.main or {})
+        try:
+            self.worker, self.args, self.kwargs = pickle.loads(cast(bytes, self.worker))
+        except Exception as error:
+            raise DecodeError(
+                "the worker or its arguments can't be rebuilt here: "
+                f"{type(error).__name__}: {text_of(error)}; define classes and functions at the top level "
+                'of a module or of the script, and not under `if __name__ == "__main__":`'
+            ) from error
 
     def __call__(self) -> None:
         """The process's main function. Doesn't return."""
         code = 1
         open_standard_descriptors()
         try:
+            forget(self.hash_seed)
             _take_signals()
             leave_what_is_attached()
             code = self._run()
@@ -117,7 +133,10 @@ class RankProcess:
             if self.report_start_failure is not None:
                 self.report_start_failure(error)
             remote = describe(error, START_METHOD)
-            if isinstance(error, SystemExit):
+            if isinstance(error, UnguardedMain):
+                # The engine's own traceback shows the same line.
+                remote = replace(remote, exception=ConfigError.__name__, traceback="")
+            elif isinstance(error, SystemExit):
                 remote = replace(remote, message=reason_of(error))
             control.send(as_fault(remote, self.rank, 0))
             control.close()

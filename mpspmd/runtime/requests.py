@@ -18,9 +18,13 @@ _STEP_REQUEST = _REQUEST | int(Kind.STEP)
 
 
 class RequestEncoder:
-    """The sending thread's: each message is sent before the next is encoded, or never."""
+    """The sending thread's: each message is sent before the next is encoded, or never.
 
-    def __init__(self, step_end: EngineEnd | None) -> None:
+    `by_value`: the ranks can't import the main module, whose classes and functions go by value then.
+    """
+
+    def __init__(self, step_end: EngineEnd | None, by_value: bool = False) -> None:
+        self._by_value = by_value
         self._encoder = ObjectEncoder()
         self._step_end = step_end
 
@@ -40,7 +44,9 @@ class RequestEncoder:
         request = (method, args, kwargs, reply_ranks)
         if (packed := pack(request)) is not None:
             return _PACKED_REQUEST, packed
-        message = self._encoder.encode(request, by_value=not isinstance(method, str))
+        message = self._encoder.encode(
+            request, by_value=self._by_value or not isinstance(method, str)
+        )
         return _LARGE_REQUEST if isinstance(message, list) else _REQUEST, message
 
     def reply_context(self) -> ReplyContext | None:

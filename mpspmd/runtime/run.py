@@ -16,6 +16,7 @@ from mpspmd.runtime import launched
 from mpspmd.runtime.engine import Engine
 from mpspmd.runtime.handover import hand_over
 from mpspmd.runtime.launch import Launch
+from mpspmd.runtime.main_module import RANK_NAME, refuse_while_main_is_imported
 from mpspmd.transport.descriptor import open_standard_descriptors
 
 Result = TypeVar("Result")
@@ -42,6 +43,7 @@ def run(
     under `if __name__ == "__main__":`. ConfigError, and whatever `Engine` and `main` raise.
     """
     open_standard_descriptors()
+    refuse_while_main_is_imported()
     _refuse_on_a_spawned_rank()
     launch = Launch.take()
     if launch is not None and launch.is_rank:
@@ -74,10 +76,9 @@ def run(
 
 def _refuse_on_a_spawned_rank() -> None:
     name = multiprocessing.current_process().name
-    if name.startswith("mpspmd-rank-"):
+    if name.startswith(RANK_NAME):
         raise ConfigError(
-            f"mpspmd.run() was called in {name}, which imports the script to find the worker: put the call "
-            'under `if __name__ == "__main__":`'
+            f"mpspmd.run() was called by a worker, in {name}: use mpspmd.Engine there"
         )
 
 

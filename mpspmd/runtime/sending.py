@@ -20,7 +20,8 @@ from mpspmd.transport.channel import EngineChannel
 class Sender:
     """Any thread may send; one at a time has all of its message out before the next begins.
 
-    `timeout(call, what)` makes the error of a call whose deadline has passed.
+    `timeout(call, what)` makes the error of a call whose deadline has passed. `by_value`: as for
+    RequestEncoder.
     """
 
     def __init__(
@@ -31,13 +32,14 @@ class Sender:
         timeout: Callable[[Call, str], StepTimeout],
         world_size: int,
         step_end: EngineEnd | None,
+        by_value: bool,
     ) -> None:
         self._channel = channel
         self._replies = replies
         self._failures = failures
         self._timeout = timeout
         self._world_size = world_size
-        self._encoder = RequestEncoder(step_end)
+        self._encoder = RequestEncoder(step_end, by_value)
         self._sending = threading.Lock()
         self._steps = 0
 

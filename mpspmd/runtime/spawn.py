@@ -14,6 +14,8 @@ from multiprocessing.process import BaseProcess
 
 from mpspmd.advice import with_advice
 from mpspmd.errors import SegmentError, WorkerNotPicklable
+from mpspmd.runtime.hash_seed import one_seed
+from mpspmd.runtime.main_module import RANK_NAME, left_to_the_rank, main_to_import
 from mpspmd.runtime.rank import RankProcess
 from mpspmd.runtime.signals import signals_deferred
 
@@ -44,26 +46,34 @@ def start_ranks(
     context = multiprocessing.get_context("spawn")
     # Not by the first process.start(), from which it would inherit that SIGINT is blocked, for good.
     resource_tracker.ensure_running()
-    for rank in ranks:
-        process = context.Process(target=rank, name=f"mpspmd-rank-{rank.rank}")
-        with around_start(rank.rank), signals_deferred():
-            try:
-                process.start()
-                # Within: a signal that comes now is taken only when the process is known.
-                started.append(process)
-                if process.pid is not None:
-                    rank.leash.tie(process.pid)
-            except Exception as error:
-                if isinstance(error, OSError):
-                    raise SegmentError(
-                        f"rank {rank.rank} can't be started: {with_advice(error)}"
-                    ) from error
-                # What pickling raises is up to the objects.
-                name = getattr(rank.worker, "__qualname__", repr(rank.worker))
-                raise WorkerNotPicklable(
-                    f"the worker {name} or its arguments can't be sent to a new process: {error}; "
-                    "define the class at the top level of a module, and pass data as arguments"
-                ) from error
+    main = main_to_import()
+    with one_seed() as hash_seed:
+        for rank in ranks:
+            rank.main, rank.hash_seed = main, hash_seed
+            process = context.Process(target=rank, name=f"{RANK_NAME}{rank.rank}")
+            with around_start(rank.rank), signals_deferred():
+                _start(rank, process, started)
+
+
+def _start(rank: RankProcess, process: BaseProcess, started: list[BaseProcess]) -> None:
+    try:
+        with left_to_the_rank():
+            process.start()
+        # Within: a signal that comes now is taken only when the process is known.
+        started.append(process)
+        if process.pid is not None:
+            rank.leash.tie(process.pid)
+    except Exception as error:
+        if isinstance(error, OSError):
+            raise SegmentError(
+                f"rank {rank.rank} can't be started: {with_advice(error)}"
+            ) from error
+        # What pickling raises is up to the objects.
+        name = getattr(rank.worker, "__qualname__", repr(rank.worker))
+        raise WorkerNotPicklable(
+            f"the worker {name} or its arguments can't be sent to a new process: {error}; "
+            "define the class at the top level of a module, and pass data as arguments"
+        ) from error
 
 
 def stop_ranks(processes: Sequence[BaseProcess], patience_s: float) -> list[int]:

@@ -165,7 +165,7 @@ class Supervisor:
                     self._change.notify_all()
             case Fault() if self._starting:
                 self._fail_start(message.rank, f"{message.exception}: {message.message}\n"
-                                 f"{message.traceback}")  # fmt: skip
+                                 f"{message.traceback}".rstrip())  # fmt: skip
             case Fault():
                 self._on_fault(message)
             case Stacks(rank=rank, nonce=nonce, text=text) if nonce == self._dump:
