@@ -1,66 +1,32 @@
-"""Group: the processes of a launched run, started and watched by PyTorch's elastic agent."""
+"""Runs the processes of a launched group, started and watched by PyTorch's elastic agent."""
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import logging
 import os
 import sys
-import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from torch.distributed import DistError
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous import RendezvousError
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from torch.distributed.launcher.api import elastic_launch
 
 from mpspmd.cli.failure import Failure, first_failure, summary
-from mpspmd.cli.members import Destinations, Members, engine_socket
+from mpspmd.cli.members import Members, engine_socket
+from mpspmd.cli.one_node import BACKEND as ONE_NODE
+from mpspmd.cli.one_node import ask_no_name_service
 from mpspmd.cli.output import Output
-from mpspmd.cli.stopping import Stopped, stopping_at_signals
+from mpspmd.cli.plan import Group, plan
+from mpspmd.cli.stopping import Stopped, signals_named, stopping_at_signals
 from mpspmd.config import RuntimeConfig
 from mpspmd.control.plane import check_socket_path
+from mpspmd.errors import ConfigError
 from mpspmd.runtime.janitor import Janitor
+from mpspmd.runtime.network import NO_LOOPBACK, loopback, unreachable
 from mpspmd.runtime.run_dir import RunDir, known_places
-
-
-@dataclass(frozen=True)
-class Nodes:
-    """Where this node stands among all: torchrun's options of these names."""
-
-    least: int = 1
-    most: int = 1
-    rank: int = 0
-    backend: str = "static"
-    endpoint: str = ""
-    run_id: str = "none"
-    local_addr: str | None = None
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What the rendezvous needs to know beyond the endpoint."""
-        if self.backend == "static":
-            return {"rank": self.rank}
-        if self.local_addr is None:
-            return {}  # it finds out by itself whether the endpoint is this machine
-        return {"is_host": self.endpoint.rpartition(":")[0] == self.local_addr}
-
-
-@dataclass(frozen=True)
-class Group:
-    """What to run, and how often."""
-
-    program: str
-    """What people call it."""
-    command: tuple[str, ...]
-    n_ranks: int
-    """On this node."""
-    has_engine: bool
-    nodes: Nodes = field(default_factory=Nodes)
-    env: Mapping[str, str] = field(default_factory=dict)
-    max_restarts: int = 0
-    monitor_interval_s: float = 0.1
 
 
 class GroupFailed(Exception):
@@ -71,10 +37,10 @@ class GroupFailed(Exception):
         self.failures = failures
 
 
-def launch_group(group: Group, destinations: Destinations) -> int:
-    """Runs a group to its end and says how that was, if it wasn't well. The exit code.
+def launch_group(args: argparse.Namespace) -> int:
+    """Runs the group that the options ask for to its end, and says how that was, if it wasn't well.
 
-    ConfigError, SegmentError.
+    The exit code. ConfigError, SegmentError.
     """
     parent = RuntimeConfig.from_env().runtime_dir
     janitor = Janitor(known_places(parent))
@@ -82,26 +48,48 @@ def launch_group(group: Group, destinations: Destinations) -> int:
     folder = run_dir.path
     _quiet_the_agent()
     try:
-        check_socket_path(engine_socket(folder, group.max_restarts))
-        run_group(group, destinations, folder)
-    except GroupFailed as failed:
-        print(summary(group.program, failed.failures), file=sys.stderr)
-        if group.has_engine and any(folder.glob("engine-*")):
-            print(
-                f"mpspmd-launch: {group.program} has not called mpspmd.run(); for a program without an "
-                "engine give --ranks-only",
-                file=sys.stderr,
-            )
-        return first_failure(failed.failures).status
-    except Stopped as stopped:
-        return 128 + stopped.number
-    except RendezvousError as error:
-        print(f"mpspmd-launch: the nodes haven't met: {error}", file=sys.stderr)
-        return 1
+        group = plan(args, folder)
+        check_socket_path(engine_socket(folder, group.config.max_restarts))
+        return _run_and_tell(group, folder)
     finally:
         run_dir.remove()
         janitor.close()
+
+
+def _run_and_tell(group: Group, folder: Path) -> int:
+    host = group.endpoint_host
+    if host is not None and (reason := unreachable(host)):
+        return _tell(f"the nodes can't meet: {reason}", 1)
+    try:
+        run_group(group, folder)
+    except GroupFailed as failed:
+        print(summary(group.program, failed.failures), file=sys.stderr)
+        if group.has_engine and any(folder.glob("engine-*")):
+            _tell(
+                f"{group.program} has not called mpspmd.run(); for a program without an engine give "
+                "--ranks-only"
+            )
+        if group.config.rdzv_backend == ONE_NODE and loopback() is None:
+            _tell(NO_LOOPBACK)
+        return first_failure(failed.failures).status
+    except Stopped as stopped:
+        return 128 + stopped.number
+    except (RendezvousError, DistError) as error:
+        return _tell(f"the nodes haven't met: {_first_line(error)}", 1)
     return 0
+
+
+def _tell(words: str, status: int = 0) -> int:
+    print(f"mpspmd-launch: {words}", file=sys.stderr)
+    return status
+
+
+def _first_line(error: BaseException) -> str:
+    """Without the C++ frames below it; with the cause, which is told to be an inner exception."""
+    text = str(error).partition("\n")[0]
+    if error.__cause__ is not None:
+        text += f" ({_first_line(error.__cause__)})"
+    return text
 
 
 def _quiet_the_agent() -> None:
@@ -112,49 +100,38 @@ def _quiet_the_agent() -> None:
                 logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def run_group(group: Group, destinations: Destinations, folder: Path) -> None:
+def run_group(group: Group, folder: Path) -> None:
     """Returns when all processes have ended well. `folder` is for pipes and files; the caller removes it.
 
-    GroupFailed; Stopped when a signal has ended it all. Main thread only.
+    GroupFailed; Stopped when a signal has ended it all; RendezvousError and DistError when the nodes
+    haven't met; ConfigError when the rendezvous backend refuses its options. Main thread only.
     """
     output = Output(folder)
-    members = Members(group.n_ranks, group.has_engine, group.env, destinations, folder, output)
+    members = Members(group, folder, output)
     command = group.command
     if group.has_engine:
         command = (sys.executable, "-m", "mpspmd.cli.member", *command)
+    if group.config.rdzv_backend == ONE_NODE:
+        ask_no_name_service()
+    config = dataclasses.replace(
+        group.config,
+        nproc_per_node=group.n_ranks + group.has_engine,
+        logs_specs=members,
+        signals_to_handle="",  # stopping.py handles them
+        duplicate_stdout_filters=None,  # as does output.py these
+        duplicate_stderr_filters=None,
+    )
     try:
-        with stopping_at_signals(group.has_engine):
-            elastic_launch(_launch_config(group, members), command[0])(*command[1:])
+        with stopping_at_signals(
+            signals_named(group.config.signals_to_handle), group.has_engine, group.patience_s
+        ):
+            elastic_launch(config, command[0])(*command[1:])
+    except (ImportError, ValueError) as error:
+        if members.have_started:
+            raise
+        raise ConfigError(str(error)) from error  # from a rendezvous backend, about its options
     except ChildFailedError as error:
         failures = [members.failure(rank, each) for rank, each in error.failures.items()]
         raise GroupFailed({failure.rank: failure for failure in failures}) from None
     finally:
         output.close()
-
-
-def _launch_config(group: Group, members: Members) -> LaunchConfig:
-    nodes = group.nodes
-    if nodes.most == 1 and not nodes.endpoint:
-        # A port that the system chooses: no two runs can want the same.
-        nodes = Nodes(
-            backend="c10d",
-            endpoint="localhost:0",
-            run_id=str(uuid.uuid4()),
-            local_addr=nodes.local_addr or "localhost",
-        )
-    return LaunchConfig(
-        min_nodes=nodes.least,
-        max_nodes=nodes.most,
-        nproc_per_node=group.n_ranks + group.has_engine,
-        run_id=nodes.run_id,
-        role="default",
-        rdzv_endpoint=nodes.endpoint,
-        rdzv_backend=nodes.backend,
-        rdzv_configs=nodes.settings,
-        max_restarts=group.max_restarts,
-        monitor_interval=group.monitor_interval_s,
-        local_addr=nodes.local_addr,
-        logs_specs=members,
-        # Those that end a run by hand are handled by stopping.py.
-        signals_to_handle="SIGQUIT",
-    )

@@ -8,6 +8,7 @@ import os
 import re
 import select
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -16,12 +17,23 @@ _TAIL_LINES = 200
 _LINE_ENDS = re.compile(rb"[\r\n]")
 
 
+@dataclass(frozen=True)
+class Selection:
+    """Lines with one of these texts in them go into a file as well, with this prefix."""
+
+    texts: Sequence[bytes]
+    path: str
+    prefix: bytes
+
+
 @dataclass
 class _Stream:
     fd: int
     prefix: bytes
-    target: BinaryIO
+    target: BinaryIO | None
     copy: BinaryIO | None
+    selection: Selection | None
+    selected: BinaryIO | None
     tail: collections.deque[bytes] = field(
         default_factory=lambda: collections.deque(maxlen=_TAIL_LINES)
     )
@@ -41,18 +53,24 @@ class Output:
         self._thread.start()
 
     def open(
-        self, name: str, prefix: bytes, target: BinaryIO, copy_to: str | None
+        self,
+        prefix: bytes,
+        target: BinaryIO | None,
+        copy_to: str | None = None,
+        selection: Selection | None = None,
     ) -> tuple[str, collections.deque[bytes]]:
-        """A pipe's path, and the deque that keeps the last lines of what comes out.
+        """A new pipe's path, and the deque that keeps the last lines of what comes out.
 
-        `copy_to` is a file that gets the same, without prefixes.
+        `copy_to` is a file that gets the same, without prefixes. Without a target nothing is printed.
         """
-        path = self._folder / name
+        path = self._folder / f"pipe-{len(self._streams)}"
         os.mkfifo(path, 0o600)
         # For reading and writing: so it never ends while nobody happens to have it open.
         fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         copy = open(copy_to, "wb", buffering=0) if copy_to else None  # noqa: SIM115
-        stream = _Stream(fd, prefix, target, copy)
+        # Several streams write into the same one.
+        selected = open(selection.path, "ab", buffering=0) if selection else None  # noqa: SIM115
+        stream = _Stream(fd, prefix, target, copy, selection, selected)
         with self._changing:
             self._streams.append(stream)
         os.write(self._wake_write, b"!")
@@ -81,8 +99,9 @@ class Output:
                 pass
             if stream.unfinished:
                 self._print(stream, stream.unfinished + b"\n")
-            if stream.copy is not None:
-                stream.copy.close()
+            for file in (stream.copy, stream.selected):
+                if file is not None:
+                    file.close()
             os.close(stream.fd)
 
     def _read(self, stream: _Stream) -> bool:
@@ -104,6 +123,14 @@ class Output:
 
     def _print(self, stream: _Stream, line: bytes) -> None:
         stream.tail.append(line)
+        if stream.target is None:
+            return
+        if (
+            stream.selection is not None
+            and stream.selected is not None
+            and any(text in line for text in stream.selection.texts)
+        ):
+            stream.selected.write(stream.selection.prefix + line)
         # A closed terminal or pipe must not stop the ranks.
         with contextlib.suppress(OSError, ValueError):
             stream.target.write(stream.prefix + line)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import psutil
 from torch.distributed.elastic.multiprocessing import SignalException
 
 from mpspmd.config import LAUNCH_VARIABLE
 from mpspmd.runtime.launch import Launch
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(SignalException):
@@ -26,24 +26,43 @@ class Stopped(SignalException):
         self.number = number
 
 
+def signals_named(names: str) -> list[signal.Signals]:
+    """Those of --signals-to-handle. Names that this system doesn't know are told, and left out."""
+    signals = []
+    for name in filter(None, (part.strip() for part in names.split(","))):
+        number = getattr(signal, name, None)
+        if isinstance(number, signal.Signals) and number not in (signal.SIGKILL, signal.SIGSTOP):
+            signals.append(number)
+        else:
+            print(f"mpspmd-launch: no process can handle a signal {name!r}", file=sys.stderr)
+    return signals
+
+
 @contextlib.contextmanager
-def stopping_at_signals(has_engine: bool) -> Iterator[None]:
-    """Main thread. Within, a signal ends the group and raises Stopped; a second one waits for nothing."""
+def stopping_at_signals(
+    signals: Iterable[signal.Signals], has_engine: bool, patience_s: float | None = None
+) -> Iterator[None]:
+    """Main thread. Within, a signal ends the group and raises Stopped; a second one waits for nothing.
+
+    A signal that this process ignores stays ignored: nohup, or a shell that has started it in the
+    background, wants that. An engine that hasn't stopped after `patience_s` is ended.
+    """
+    handled = [number for number in signals if signal.getsignal(number) != signal.SIG_IGN]
     stopped: Stopped | None = None
 
     def stop(number: int, frame: object) -> None:
         nonlocal stopped
-        for each in _SIGNALS:
+        for each in handled:
             signal.signal(each, insist)
         stopped = Stopped(number, signal.SIGTERM if has_engine else signal.Signals(number))
         if has_engine:
-            _let_the_engine_stop(number)
+            _let_the_engine_stop(number, patience_s)
         raise stopped
 
     def insist(number: int, frame: object) -> None:
         raise Stopped(number, signal.SIGTERM)
 
-    before = {number: signal.signal(number, stop) for number in _SIGNALS}
+    before = {number: signal.signal(number, stop) for number in handled}
     try:
         yield
     except Exception as error:
@@ -57,7 +76,7 @@ def stopping_at_signals(has_engine: bool) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _let_the_engine_stop(number: int) -> None:
+def _let_the_engine_stop(number: int, patience_s: float | None) -> None:
     """It shuts its ranks down. Those that haven't come to it yet would be in its way."""
     pids = []
     for pid, launch in _members():
@@ -67,7 +86,8 @@ def _let_the_engine_stop(number: int) -> None:
                 os.kill(pid, number)
             elif not _catches(pid, signal.SIGTERM):
                 os.kill(pid, signal.SIGTERM)
-    while any(_is_running(pid) for pid in pids):
+    deadline = math.inf if patience_s is None else time.monotonic() + patience_s
+    while any(_is_running(pid) for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.01)
 
 

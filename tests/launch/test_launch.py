@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,16 +28,17 @@ def test_a_script_prints_the_same_however_it_is_started(launch: Any) -> None:
 def test_a_module_in_another_folder_gets_its_arguments_and_torchruns_variables(
     launch: Any, tmp_path: Path
 ) -> None:
+    paths = [str(_HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
     code, out, err = launch(
         "--nproc_per_node=2", "--env", "OWN=a=b", "-m", "app", "tells", "-n", "--", "--help",
-        cwd=tmp_path, PYTHONPATH=str(_HERE), RANK="7", LOCAL_WORLD_SIZE="9",  # where it was started
+        cwd=tmp_path, PYTHONPATH=os.pathsep.join(paths), RANK="7", LOCAL_WORLD_SIZE="9",  # where it was started
     ).result()  # fmt: skip
     assert (code, err) == (0, "")
     assert out.splitlines() == [
         "-n -- --help",
-        "None None None None localhost a=b",
-        "0 0 2 2 localhost a=b",
-        "1 1 2 2 localhost a=b",
+        "None None None None 127.0.0.1 a=b",
+        "0 0 2 2 127.0.0.1 a=b",
+        "1 1 2 2 127.0.0.1 a=b",
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from mpspmd.cli.command import run_command
 from mpspmd.cli.failure import ENGINE, Failure, first_failure, summary
-from mpspmd.cli.launch import app
+from mpspmd.cli.launch import launch
 from mpspmd.cli.output import Output, prefix_of
 from mpspmd.cli.stopping import Stopped, stopping_at_signals
 from mpspmd.runtime.spawn import PENDING
@@ -30,30 +30,33 @@ class TestOptions:
             (["-n", "0", "x.py"], "'0'", "a number from 1 on, auto, gpu or cpu"),
             (["--nproc-per-node", "many", "x.py"], "'many'", "a number from 1 on"),
             (["--nnodes", "3:2", "--ranks-only", "x.py"], "'3:2'", "MIN:MAX"),
+            (["--nnodes", "2:20:30", "--ranks-only", "x.py"], "'2:20:30'", "MIN:MAX"),
             (["--nnodes", "2", "x.py"], "one machine", "--ranks-only"),
-            (["--nnodes", "2", "--ranks-only", "--rdzv-backend", "c10d", "x.py"],
-             "--rdzv-endpoint", "HOST:PORT"),
-            (["--rdzv-backend", "etcd", "x.py"], "'etcd'", "static nor c10d"),
-            (["--max-restarts", "-1", "x.py"], "--max-restarts", "equal to 0"),
-            (["--monitor-interval", "soon", "x.py"], "--monitor-interval", "a valid number"),
+            (["--virtual-local-rank", "x.py"], "--virtual-local-rank", "needs --ranks-only"),
+            (["--numa-binding", "node", "x.py"], "--numa-binding", "needs --ranks-only"),
+            (["--max-restarts", "-1", "x.py"], "--max-restarts -1", "from 0 on"),
+            (["--monitor-interval", "0", "x.py"], "--monitor-interval 0", "above 0"),
+            (["--monitor-interval", "soon", "x.py"], "--monitor-interval", "invalid float value"),
+            (["--start-method", "thread", "x.py"], "'thread'", "'forkserver'"),
             (["--tee", "4", "x.py"], "'4'", "3 (both)"),
             (["--redirects", "0:1,1", "x.py"], "'0:1,1'", "RANK:NUMBER"),
+            (["--local-ranks-filter", "0,x", "x.py"], "--local_ranks_filter", "list of integers"),
+            (["--shutdown-timeout", "-1", "x.py"], "-1", "non-negative"),
+            (["--logs-specs", "none-such", "x.py"], "none-such", "entrypoint"),
+            (["--log-dir", "/dev/full/x", "x.py"], "/dev/full/x", "Not a directory"),
+            (["--rdzv-conf", "x", "x.py"], "'x'", "must have a value"),
             (["--env", "=x", "x.py"], "'=x'", "NAME=VALUE"),
-            (["-m", "--no-python", "x"], "--module", "exclude each other"),
-            (["--nproc", "2", "x.py"], "--nproc", "--nproc-per-node"),
-            (["-n", "2"], "script", "Missing argument"),
+            (["-m", "--no-python", "x"], "'--no-python'", "'--module'"),
+            (["--nprok", "2", "x.py"], "unrecognized arguments", "--nprok"),
+            (["-n", "2"], "SCRIPT", "required"),
         ],
     )  # fmt: skip
     def test_a_bad_one_is_one_line_with_what_is_allowed(
-        self,
-        arguments: list[str],
-        wrong: str,
-        allowed: str,
-        monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str],
+        self, arguments: list[str], wrong: str, allowed: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        monkeypatch.setattr(sys, "argv", ["mpspmd-launch", *arguments])
-        assert run_command(app, "mpspmd-launch") == 2
+        with pytest.raises(SystemExit) as ended:
+            launch(arguments)
+        assert ended.value.code == 2
         out, err = capsys.readouterr()
         assert out == ""
         assert err.startswith("mpspmd-launch: ")
@@ -61,30 +64,42 @@ class TestOptions:
         assert wrong in err
         assert allowed in err
 
-    @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
-    def test_without_a_script_there_is_help(
-        self,
-        arguments: list[str],
-        monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str],
+    def test_a_variable_that_cannot_be_read_is_one_line(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        monkeypatch.setattr(sys, "argv", ["mpspmd-launch", *arguments])
-        code = run_command(app, "mpspmd-launch")
-        assert code == (0 if arguments else 2)
-        out, err = capsys.readouterr()
-        for part in (
-            "--nproc-per-node",
-            "More than one node",
-            "mpspmd-launch -n 2 examples/hello.py",
-        ):
-            assert part in out + err
+        monkeypatch.setenv("PET_STANDALONE", "yes")
+        with pytest.raises(SystemExit) as ended:
+            launch(["x.py"])
+        assert ended.value.code == 2
+        assert re.fullmatch(r"mpspmd-launch: .*PET_.*'yes'.*\n", capsys.readouterr().err)
+
+    def test_help_has_every_option_of_torchrun_once_and_by_topic(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        from torch.distributed.run import get_args_parser
+
+        with pytest.raises(SystemExit) as ended:
+            launch(["--help"])
+        assert ended.value.code == 0
+        text = capsys.readouterr().out
+        options = text[text.index("\nProcesses:") : text.index("\nExamples")]
+        for action in get_args_parser()._actions:
+            for name in action.option_strings:
+                lines = re.findall(rf"^  (?:-.*, )?{name}(?:[ ,].*)?$", options, re.MULTILINE)
+                assert len(lines) == ("_" not in name), name
+        assert "\nMore than one node:\n" in text
+        assert "mpspmd-launch -n 2 examples/hello.py" in text
+
+    def test_without_arguments_there_is_help(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert launch([]) == 2
+        assert "--nproc-per-node" in capsys.readouterr().err
 
 
 class TestOutput:
     def _printed(self, folder: Path, *writes: bytes) -> tuple[list[bytes], list[bytes]]:
         printed = io.BytesIO()
         output = Output(folder)
-        path, last_lines = output.open("pipe", prefix_of("rank3", 3, colour=False), printed, None)
+        path, last_lines = output.open(prefix_of("rank3", 3, colour=False), printed)
         with open(path, "wb", buffering=0) as pipe:
             for data in writes:
                 pipe.write(data)
@@ -110,7 +125,7 @@ class TestOutput:
         os.close(read)
         output = Output(tmp_path)
         target = os.fdopen(write, "wb", buffering=0)
-        path, last_lines = output.open("pipe", b"", target, None)
+        path, last_lines = output.open(b"", target)
         Path(path).write_bytes(b"nobody reads this\n")
         output.close()
         target.close()
@@ -217,11 +232,11 @@ def test_a_signal_that_leaves_the_agent_as_another_error_is_a_signal_still() -> 
         finally:
             print(began)
 
-    with pytest.raises(Stopped) as caught, stopping_at_signals(has_engine=False):
+    with pytest.raises(Stopped) as caught, stopping_at_signals([signal.SIGINT], has_engine=False):
         interrupted()
     assert caught.value.number == signal.SIGINT
 
 
 def test_an_error_without_a_signal_stays_what_it_is() -> None:
-    with pytest.raises(ZeroDivisionError), stopping_at_signals(has_engine=False):
+    with pytest.raises(ZeroDivisionError), stopping_at_signals([signal.SIGINT], has_engine=False):
         _ = 1 // 0

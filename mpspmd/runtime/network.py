@@ -1,0 +1,49 @@
+"""What this machine's network can do, found out without asking another machine where possible."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+
+_LOOPBACKS = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
+
+NO_LOOPBACK = (
+    "the loopback interface is down, so no process can use TCP or gloo: `ip link set lo up`"
+)
+
+
+def loopback() -> str | None:
+    """The numeric address at which processes of this machine reach each other; None when there is none."""
+    for family, address in _LOOPBACKS:
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(family) as listener,
+            socket.socket(family) as client,
+        ):
+            listener.bind((address, 0))
+            listener.listen(1)
+            client.settimeout(1.0)
+            client.connect(listener.getsockname())
+            return address
+    return None
+
+
+def unreachable(host: str) -> str | None:
+    """Why this machine can't send anything to a host, as far as it knows by itself; None when it can."""
+    try:
+        found = socket.getaddrinfo(host, 1, type=socket.SOCK_DGRAM)
+    except (OSError, UnicodeError) as error:
+        return f"the host name {host!r} can't be resolved: {_words(error)}"
+    reasons = []
+    for family, kind, protocol, _, address in found:
+        try:
+            with socket.socket(family, kind, protocol) as datagrams:
+                datagrams.connect(address)  # sends nothing: it looks for a route
+                return None
+        except OSError as error:
+            reasons.append(f"{address[0]}: {_words(error)}")
+    return f"this machine has no route to {host!r} ({'; '.join(reasons)})"
+
+
+def _words(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
