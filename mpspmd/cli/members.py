@@ -110,10 +110,11 @@ class Members(LogsSpecs):
             # Of the run's id, which all nodes know: so all ranks of all nodes hash alike.
             env.setdefault(hash_seed.VARIABLE, hash_seed.seed_of(env["TORCHELASTIC_RUN_ID"]))
         threads = max(1, usable_cores() // group.n_ranks)
-        if not self._is_engine(place) and threads < len(os.sched_getaffinity(0)):
+        limited = threads < len(os.sched_getaffinity(0))
+        if limited and not self._is_engine(place) and "OMP_NUM_THREADS" not in os.environ:
             # Where each rank's threads use all cores, they get in each other's way, or use up a CPU quota
             # and are stopped until the next period.
-            env.setdefault("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", str(threads)))
+            env.setdefault("OMP_NUM_THREADS", str(threads))
         if not env["MASTER_ADDR"]:
             # No loopback interface. Without these, init_process_group() says at once that they are missing.
             for variable in ("MASTER_ADDR", "MASTER_PORT"):

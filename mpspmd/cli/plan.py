@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
 import uuid
 from collections.abc import Mapping
@@ -116,8 +117,17 @@ def _for_torch(args: argparse.Namespace, n_ranks: int, folder: Path) -> argparse
 
 def _host_where_it_says_so(config: LaunchConfig) -> None:
     """A node that is told its own address knows by it that it hosts a c10d rendezvous, though its host name
-    may not tell."""
+    may not tell: unless another launcher on this machine does already."""
     if config.rdzv_backend == "c10d" and config.local_addr is not None:
-        host, _ = parse_rendezvous_endpoint(config.rdzv_endpoint, default_port=29400)
-        if host == config.local_addr:
+        host, port = parse_rendezvous_endpoint(config.rdzv_endpoint, default_port=29400)
+        if host == config.local_addr and _can_serve(host, port):
             config.rdzv_configs.setdefault("is_host", True)
+
+
+def _can_serve(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError:
+        return False
+    return True

@@ -25,8 +25,8 @@ def signals_deferred() -> Iterator[None]:
     try:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
-                # None: a handler that isn't Python's.
-                if (handler := signal.getsignal(number)) is not None:
+                # None: a handler that isn't Python's. What is ignored stays so, also in a new process.
+                if (handler := signal.getsignal(number)) not in (None, signal.SIG_IGN):
                     handlers[number] = handler
                     signal.signal(number, lambda taken, frame: came.add(taken))
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
+
+from mpspmd.errors import SegmentError
+from mpspmd.runtime.network import NO_LOOPBACK, loopback
 
 if TYPE_CHECKING:
     import torch
@@ -42,10 +46,16 @@ class RankContext:
     def init_process_group(self, backend: str | None = None) -> None:
         """Joins all ranks in torch.distributed's default group: NCCL on CUDA, gloo on the CPU.
 
-        They meet through a file in the run's folder, so that no port is needed.
+        They meet through a file in the run's folder, so that no port is needed, and gloo uses the loopback
+        interface unless GLOO_SOCKET_IFNAME names another: no name service is asked. SegmentError when that
+        interface is down.
         """
         import torch.distributed as dist
 
+        if "GLOO_SOCKET_IFNAME" not in os.environ:
+            if loopback() is None:
+                raise SegmentError(NO_LOOPBACK)
+            os.environ["GLOO_SOCKET_IFNAME"] = "lo"
         dist.init_process_group(
             backend or ("nccl" if self.device.type == "cuda" else "gloo"),
             init_method=f"file://{self.run_dir}/process-group",

@@ -31,7 +31,8 @@ def test_a_module_in_another_folder_gets_its_arguments_and_torchruns_variables(
     paths = [str(_HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
     code, out, err = launch(
         "--nproc_per_node=2", "--env", "OWN=a=b", "-m", "app", "tells", "-n", "--", "--help",
-        cwd=tmp_path, PYTHONPATH=os.pathsep.join(paths), RANK="7", LOCAL_WORLD_SIZE="9",  # where it was started
+        cwd=tmp_path, PYTHONPATH=os.pathsep.join(paths),
+        RANK="7", LOCAL_WORLD_SIZE="9",  # where it was started
     ).result()  # fmt: skip
     assert (code, err) == (0, "")
     assert out.splitlines() == [
