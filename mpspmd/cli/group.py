@@ -57,8 +57,7 @@ def launch_group(args: argparse.Namespace) -> int:
 
 
 def _run_and_tell(group: Group, folder: Path) -> int:
-    host = group.endpoint_host
-    if host is not None and (reason := unreachable(host)):
+    if group.meeting_host is not None and (reason := unreachable(group.meeting_host)):
         return _tell(f"the nodes can't meet: {reason}", 1)
     try:
         run_group(group, folder)

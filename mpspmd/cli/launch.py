@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from mpspmd.runtime.leave import leave
+
+_CPP_LEVEL = "TORCH_CPP_LOG_LEVEL"
 
 
 def launch(arguments: Sequence[str]) -> int:
     """The exit code. SystemExit after --help, and after a bad option."""
     # Here, because they import torch, which takes seconds: Ctrl-C meanwhile must not print a traceback.
-    from mpspmd.cli.group import launch_group
-    from mpspmd.cli.options import make_parser, parse
+    with _quiet_cpp():
+        from mpspmd.cli.group import launch_group
+        from mpspmd.cli.options import make_parser, parse
     from mpspmd.errors import ConfigError, SegmentError
 
     if not arguments:
@@ -24,6 +29,22 @@ def launch(arguments: Sequence[str]) -> int:
         return launch_group(args)
     except (ConfigError, SegmentError) as error:
         make_parser().error(str(error))
+
+
+@contextlib.contextmanager
+def _quiet_cpp() -> Iterator[None]:
+    """Around the import of torch. Its C++ code would print a warning where the loopback address has no
+    name, and C++ frames where nodes don't meet. What matters of that comes as an exception, too. The ranks
+    don't inherit it.
+    """
+    if _CPP_LEVEL in os.environ:
+        yield
+        return
+    os.environ[_CPP_LEVEL] = "FATAL"
+    try:
+        yield
+    finally:
+        del os.environ[_CPP_LEVEL]
 
 
 def main() -> None:

@@ -41,21 +41,13 @@ class Group:
     """PyTorch's, as if there were no engine."""
     patience_s: float | None
     """How long an engine may take to stop after a signal; None: as long as it needs."""
+    meeting_host: str | None = None
+    """Where this node must reach another, or itself; None when nowhere, or only the backend knows."""
 
     @property
     def logs_specs(self) -> LogsSpecs:
         assert self.config.logs_specs is not None
         return self.config.logs_specs
-
-    @property
-    def endpoint_host(self) -> str | None:
-        """The host that this node must reach to meet others; None when it needs none, or only the backend
-        knows."""
-        config = self.config
-        over_tcp = config.rdzv_configs.get("store_type", "tcp") == "tcp"
-        if config.rdzv_backend == "static" or (config.rdzv_backend == "c10d" and over_tcp):
-            return parse_rendezvous_endpoint(config.rdzv_endpoint, default_port=29400)[0]
-        return None
 
 
 def plan(args: argparse.Namespace, folder: Path) -> Group:
@@ -74,6 +66,7 @@ def plan(args: argparse.Namespace, folder: Path) -> Group:
     try:
         config, program, arguments = config_from_args(_for_torch(args, n_ranks, folder))
         _host_where_it_says_so(config)
+        meeting_host = _meeting_host(config)
     except (AssertionError, ImportError, OSError, RuntimeError, ValueError) as error:
         raise ConfigError(str(error)) from error
     if callable(program):
@@ -88,6 +81,7 @@ def plan(args: argparse.Namespace, folder: Path) -> Group:
         env=dict(variable.split("=", 1) for variable in args.env),
         config=config,
         patience_s=config.shutdown_timeout if limited else None,
+        meeting_host=meeting_host,
     )
 
 
@@ -113,6 +107,13 @@ def _for_torch(args: argparse.Namespace, n_ranks: int, folder: Path) -> argparse
     if args.master_port is None:
         changed.master_port = 29500
     return changed
+
+
+def _meeting_host(config: LaunchConfig) -> str | None:
+    over_tcp = config.rdzv_configs.get("store_type", "tcp") == "tcp"
+    if config.rdzv_backend == "static" or (config.rdzv_backend == "c10d" and over_tcp):
+        return parse_rendezvous_endpoint(config.rdzv_endpoint, default_port=29400)[0]
+    return None
 
 
 def _host_where_it_says_so(config: LaunchConfig) -> None:

@@ -45,6 +45,7 @@ class TestOptions:
             (["--logs-specs", "none-such", "x.py"], "none-such", "entrypoint"),
             (["--log-dir", "/dev/full/x", "x.py"], "/dev/full/x", "Not a directory"),
             (["--rdzv-conf", "x", "x.py"], "'x'", "must have a value"),
+            (["--rdzv-endpoint", "node0:x", "x.py"], "node0:x", "port"),
             (["--env", "=x", "x.py"], "'=x'", "NAME=VALUE"),
             (["-m", "--no-python", "x"], "'--no-python'", "'--module'"),
             (["--nprok", "2", "x.py"], "unrecognized arguments", "--nprok"),
