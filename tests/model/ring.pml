@@ -1,8 +1,9 @@
-/* The ring's protocol for spin: one writer, two readers, a ring of two records (of one where a reader is
- * killed, because it may be killed at any step).
+/* The ring's protocol for spin: one writer, or one after the other, two readers, a ring of two records (of
+ * one where a reader is killed, because it may be killed at any step).
  *
  * Verified: nobody sleeps for ever (an invalid end state), no record is overwritten before it has been
- * read, none is missed, and whoever is told that the ring is closed has read all of it.
+ * read, none is missed, and whoever is told that the ring is closed has read all of it. There is one writer
+ * at a time, and no reader takes a part of one message for a part of another.
  *
  * Memory is that of x86. A plain store, and one with release, goes into the process's store buffer, which
  * memory takes over in order at any later time. A sequentially consistent store (`xchg`) and a
@@ -21,9 +22,11 @@
 #define POISON 2
 #define KILL 3  /* reader 1, at any moment; then as CLOSE */
 #define DRAIN 4 /* nobody ends it: the readers leave with the last record, so that none may be missed */
+#define HANDOVER 5 /* as DRAIN, with two writers that come at once; one may leave before its next record */
 #ifndef ENDING
 #define ENDING CLOSE
 #endif
+#define IMPATIENT (ENDING == HANDOVER) /* to have fewer states */
 #if ENDING == KILL
 #define CAPACITY 1
 #define MESSAGES 2
@@ -50,6 +53,10 @@
 #define CLOSED_WITHOUT_LAST_LOOK 14
 #define SILENT_DEATH 15
 #define SCAN_WAITS_FOR_THE_DEAD 16
+#define WANT_AFTER_THE_LOOK 17
+#define CLAIM_WITHOUT_COMPARING 18
+#define RELEASE_FORGETS_TORN 19
+#define SUCCESSOR_FORGETS_TORN 20
 #ifndef MUTANT
 #define MUTANT NONE
 #endif
@@ -57,6 +64,20 @@
 byte tail, want, state;
 byte head[READERS];
 byte data[CAPACITY];
+
+/* What a record is: a whole message, one of the two fragments of a message, or that this one won't come. */
+#define WHOLE 0
+#define FIRST 1
+#define LAST 2
+#define ABORT 3
+byte part[CAPACITY];
+
+/* ring_header.claim */
+#define FREE 0
+#define TORN 1
+#define HELD 2
+byte claim, writers;
+
 bool dead[READERS];
 bool killed;
 
@@ -132,8 +153,12 @@ inline prepare(me, bell) {
 }
 
 /* bell_sleep(): the kernel compares and queues in one step. */
+inline queue_unless_rung(me) {
+    atomic { asleep[me] = unchanged[me]; unchanged[me] = false }
+}
+
 inline sleep_unless_rung(me) {
-    atomic { asleep[me] = unchanged[me]; unchanged[me] = false };
+    queue_unless_rung(me);
     (!asleep[me])
 }
 
@@ -154,17 +179,59 @@ inline scan(mine, smallest) {
     atomic { smallest = (counts(1) && head[1] < smallest -> head[1] : smallest) }
 }
 
-proctype Writer() {
-    byte mine, smallest;
+/* ring_writer_init(): a compare-and-swap, then the tail that the writer before has left. */
+inline take_ring() {
+#if MUTANT == CLAIM_WITHOUT_COMPARING
+    (claim != HELD);
+    claim = HELD;
+#else
+    atomic { claim != HELD -> torn = (claim == TORN); claim = HELD };
+#endif
+#if MUTANT == SUCCESSOR_FORGETS_TORN
+    torn = false;
+#endif
+    atomic { writers++; assert(writers == 1); mine = tail };
+    smallest = (mine < CAPACITY -> 0 : mine - CAPACITY) /* as if the ring were full: scanned first */
+}
+
+/* ring_writer_release() */
+inline give_ring_back() {
+    writers--;
+#if MUTANT == RELEASE_FORGETS_TORN
+    atomic { drained(WRITER) -> claim = FREE }
+#else
+    atomic { drained(WRITER) -> claim = (torn || begun -> TORN : FREE) }
+#endif
+}
+
+/* What goes next; any message may have two fragments. */
+inline choose_part(what) {
+    if
+    :: torn -> atomic { what = ABORT; torn = false }
+    :: begun -> atomic { what = LAST; begun = false }
+    :: !torn && !begun -> what = WHOLE
+    :: !torn && !begun && ENDING == HANDOVER && mine + 1 < MESSAGES -> atomic { what = FIRST; begun = true }
+    fi
+}
+
+proctype Writer(bool may_leave) {
+    byte mine, smallest, what;
+    bool torn, begun, hasty = IMPATIENT;
+    take_ring();
     do
     :: mine == MESSAGES -> break
+    :: mine < MESSAGES && may_leave -> break
     :: mine < MESSAGES && mine - smallest >= CAPACITY ->
         scan(mine, smallest);
         if
         :: state == POISON -> goto done
         :: state != POISON && mine - smallest < CAPACITY -> skip
         :: state != POISON && mine - smallest >= CAPACITY ->
-            atomic { drained(WRITER) -> want = mine + 1 - CAPACITY };
+            /* Half of the ring here, a quarter in fact; and when that doesn't come, what it needs. */
+#define wanted (mine + (hasty -> 1 : CAPACITY) - CAPACITY)
+#if MUTANT != WANT_AFTER_THE_LOOK
+            atomic { drained(WRITER) -> want = wanted };
+#endif
 #if MUTANT == SPACE_BIT_NEVER_SET
             unchanged[WRITER] = true;
 #else
@@ -176,10 +243,17 @@ proctype Writer() {
             if
             :: MUTANT != NO_SECOND_LOOK && (state == POISON || mine - smallest < CAPACITY) -> skip
             :: else ->
+#if MUTANT == WANT_AFTER_THE_LOOK
+                atomic { drained(WRITER) -> want = wanted };
+#endif
 #if MUTANT == SEEN_AFTER_THE_LOOK
                 unchanged[WRITER] = true;
 #endif
-                sleep_unless_rung(WRITER)
+                queue_unless_rung(WRITER);
+                if
+                :: !asleep[WRITER] -> skip
+                :: !hasty -> atomic { asleep[WRITER] = false; hasty = true }
+                fi
             fi;
             leave(WRITER, SPACE)
         fi
@@ -190,7 +264,8 @@ proctype Writer() {
         :: else -> skip
         fi;
 #endif
-        data[mine % CAPACITY] = mine;
+        choose_part(what);
+        atomic { data[mine % CAPACITY] = mine; part[mine % CAPACITY] = what; what = 0; hasty = IMPATIENT };
 #if MUTANT == TAIL_WITHOUT_FENCE
         atomic { buffer[WRITER] ! TAIL, 0, mine + 1; mine++ };
 #else
@@ -203,6 +278,7 @@ proctype Writer() {
         fi
 #endif
     od;
+    give_ring_back();
 #if ENDING == CLOSE || ENDING == KILL
     atomic { drained(WRITER) -> state = CLOSE };
 #if MUTANT != SILENT_END
@@ -214,12 +290,19 @@ done:
     skip
 }
 
+/* in_sequence() */
+inline take_part(what) {
+    assert(assembling == (what == LAST || what == ABORT));
+    assembling = (what == FIRST)
+}
+
 proctype Reader(byte me) {
     byte mine, known, ended;
+    bool assembling;
     {
         do
         :: mine < known ->
-            atomic { assert(data[mine % CAPACITY] == mine); mine++ };
+            atomic { assert(data[mine % CAPACITY] == mine); take_part(part[mine % CAPACITY]); mine++ };
 #if MUTANT == HEAD_WITHOUT_FENCE
             buffer[me] ! HEAD, me, mine;
 #else
@@ -235,10 +318,10 @@ proctype Reader(byte me) {
                 fi
             :: else -> skip
             fi
-#if ENDING == DRAIN
+#if ENDING == DRAIN || ENDING == HANDOVER
         :: mine == MESSAGES -> break
 #endif
-        :: mine == known && (ENDING != DRAIN || mine < MESSAGES) ->
+        :: mine == known && ((ENDING != DRAIN && ENDING != HANDOVER) || mine < MESSAGES) ->
             known = tail;
             if
             :: known > mine -> skip
@@ -305,7 +388,10 @@ init {
         run Memory(0);
         run Memory(1);
 #endif
-        run Writer();
+        run Writer(ENDING == HANDOVER);
+#if ENDING == HANDOVER
+        run Writer(false);
+#endif
         run Reader(0);
         run Reader(1);
         run Supervisor()

@@ -24,7 +24,7 @@ states() {
     sed -n 's/^ *\([0-9.e+]*\) states, stored.*/\1/p' log
 }
 
-for ending in DRAIN CLOSE POISON KILL; do
+for ending in DRAIN HANDOVER CLOSE POISON KILL; do
     if search $ending NONE; then
         printf 'verified  %-8s %s states\n' $ending "$(states)"
     else
@@ -47,8 +47,11 @@ refute() { # mutant, ending
 
 for mutant in TAIL_WITHOUT_FENCE HEAD_WITHOUT_FENCE SPACE_BIT_NEVER_SET NO_INCREMENT \
     INCREMENT_AFTER_WAKE WAKES_ONE SEEN_AFTER_THE_LOOK NO_SECOND_LOOK NO_NOTIFY NOTIFY_BEFORE_TAIL \
-    SCAN_SKIPS_A_READER CROSSING_MUST_GO_BEYOND; do
+    SCAN_SKIPS_A_READER CROSSING_MUST_GO_BEYOND WANT_AFTER_THE_LOOK; do
     refute $mutant DRAIN
+done
+for mutant in CLAIM_WITHOUT_COMPARING RELEASE_FORGETS_TORN SUCCESSOR_FORGETS_TORN; do
+    refute $mutant HANDOVER
 done
 refute CLOSED_WITHOUT_LAST_LOOK CLOSE
 refute SILENT_END CLOSE
