@@ -149,11 +149,16 @@ class Ring:
         """("open" | "closed" | "poisoned", code, rank)"""
 
 class Writer:
-    """The writing end of a ring. One thread at a time, except `interrupt`; RuntimeError otherwise."""
+    """The writing end of a ring. One thread at a time, except `interrupt`; RuntimeError otherwise, and for a
+    signal's handler while its thread waits here.
+    """
 
     def __init__(
         self, ring: Ring, line: StatusLine | None = None, wait: int = WAIT_AUTO
-    ) -> None: ...
+    ) -> None:
+        """ChannelError while the ring has another writer, in whatever process: until that is freed. The
+        ring of a process that was killed takes no writer any more.
+        """
     def send(
         self,
         kind: int,
@@ -195,7 +200,9 @@ class Block:
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
 class Inbox:
-    """The reading end of rings that share a bell. One thread at a time, except `interrupt`."""
+    """The reading end of rings that share a bell. One thread at a time, except `interrupt`; RuntimeError
+    otherwise, and for a signal's handler while its thread waits here.
+    """
 
     def __init__(
         self,

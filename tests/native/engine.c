@@ -63,7 +63,7 @@ static void wait_for_something(struct engine *engine) {
                    .parks = &engine->side->parks},
     };
     if (engine->sending)
-        ring_want(&engine->requests.writer, outbox_next_length(&engine->requests));
+        outbox_want(&engine->requests);
     scene_wait(engine->scene, engine->side, engine->sending ? WAITS_FOR_SPACE : WAITS_FOR_REPLIES,
                &waiter);
     take_replies(engine);

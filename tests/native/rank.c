@@ -49,7 +49,7 @@ static void wait_for_reply_space(struct rank *rank) {
                    .yields = &rank->side->yields,
                    .parks = &rank->side->parks},
     };
-    ring_want(&rank->replies.writer, outbox_next_length(&rank->replies));
+    outbox_want(&rank->replies);
     scene_wait(rank->scene, rank->side, WAITS_FOR_REPLY_SPACE, &waiter);
 }
 

@@ -55,6 +55,15 @@ uint32_t outbox_next_length(const struct outbox *outbox) {
     return message_next_length(&outbox->writer, &outbox->message);
 }
 
+void outbox_want(struct outbox *outbox) {
+    uint32_t length = outbox_next_length(outbox);
+    outbox->hasty = !outbox->hasty;
+    if (outbox->hasty)
+        ring_want_least(&outbox->writer, length);
+    else
+        ring_want(&outbox->writer, length);
+}
+
 void inbox_open(struct inbox *inbox, const char *who, struct ring *ring, uint32_t slot,
                 uint64_t seed) {
     *inbox = (struct inbox){.who = who, .load = {.seed = seed, .capacity = ring->capacity}};

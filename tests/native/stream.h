@@ -14,6 +14,7 @@ struct outbox {
     struct outgoing message;
     bool begun;
     bool patient; /* finishes every message, however long it takes */
+    bool hasty;   /* the last outbox_want() has asked for just what was needed */
 };
 
 void outbox_open(struct outbox *outbox, struct ring *ring, uint64_t seed);
@@ -23,6 +24,10 @@ void outbox_close(struct outbox *outbox);
  * RING_AGAIN: wait for the space of outbox_next_length(). */
 enum ring_result outbox_send(struct outbox *outbox);
 uint32_t outbox_next_length(const struct outbox *outbox);
+
+/* Before a sleep: asks the readers for a quarter of the ring, or for just what is needed, in turn.
+ */
+void outbox_want(struct outbox *outbox);
 
 struct inbox {
     const char *who;
