@@ -149,8 +149,8 @@ class Ring:
         """("open" | "closed" | "poisoned", code, rank)"""
 
 class Writer:
-    """The writing end of a ring. One thread at a time, except `interrupt`; RuntimeError otherwise, and for a
-    signal's handler while its thread waits here.
+    """The writing end of a ring. One thread at a time, except `interrupt`; RuntimeError otherwise, and for
+    a signal's handler while its thread waits here.
     """
 
     def __init__(

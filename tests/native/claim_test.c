@@ -120,7 +120,7 @@ static void a_successor_that_writes_nothing_passes_it_on(void) {
     expect_next(&f, &in, true, 24);
 }
 
-enum { RACERS = 4, TURNS = 500 };
+enum { RACERS = 4, TURNS = 100 };
 
 struct race {
     struct ring *ring;
