@@ -153,9 +153,7 @@ class Writer:
     a signal's handler while its thread waits here.
     """
 
-    def __init__(
-        self, ring: Ring, line: StatusLine | None = None, wait: int = WAIT_AUTO
-    ) -> None:
+    def __init__(self, ring: Ring, line: StatusLine | None = None, wait: int = WAIT_AUTO) -> None:
         """ChannelError while the ring has another writer, in whatever process: until that is freed. The
         ring of a process that was killed takes no writer any more.
         """
