@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from multiprocessing import connection
 from multiprocessing import util as multiprocessing_util
 from types import FrameType
+from typing import Any
 
 from mpspmd.runtime.leave import leave
 
@@ -26,16 +27,21 @@ def is_engine_core() -> bool:
 
 @contextlib.contextmanager
 def leaving_at_signals() -> Iterator[None]:
-    """Within, SIGINT and SIGTERM raise SystemExit in EngineCore.
+    """Within, SIGINT and SIGTERM raise SystemExit in EngineCore while it is being made.
 
-    While it is being made, EngineCore only notes a signal, and goes on starting. Killed after 5 s with all
-    its ranks, it would leave vLLM's files and our folder behind; so we stop, and clean up.
+    It would only note a signal, and go on starting. Killed after 5 s with all its ranks, it would leave
+    vLLM's files and our folder behind; so we stop, and clean up. Once it is made, it ends in its own way,
+    and may finish requests first.
     """
-    if not is_engine_core() or threading.current_thread() is not threading.main_thread():
-        yield
-        return
     numbers = (signal.SIGINT, signal.SIGTERM)
     noting = {number: signal.getsignal(number) for number in numbers}
+    if (
+        not is_engine_core()
+        or threading.current_thread() is not threading.main_thread()
+        or _variable(noting[signal.SIGTERM], "engine_core") is not None
+    ):
+        yield
+        return
     if _has_noted(noting[signal.SIGTERM]):
         raise SystemExit
 
@@ -59,11 +65,14 @@ def leaving_at_signals() -> Iterator[None]:
 
 def _has_noted(handler: object) -> bool:
     """Whether a signal has come before: EngineCore's handler notes it in a variable of its own."""
+    return bool(_variable(handler, "shutdown_requested"))
+
+
+def _variable(handler: object, name: str) -> Any:
+    """A variable of the function around EngineCore's handler; None if there is none."""
     code, cells = getattr(handler, "__code__", None), getattr(handler, "__closure__", None) or ()
     names = getattr(code, "co_freevars", ())
-    return "shutdown_requested" in names and bool(
-        cells[names.index("shutdown_requested")].cell_contents
-    )
+    return cells[names.index(name)].cell_contents if name in names else None
 
 
 def await_own_kill() -> None:

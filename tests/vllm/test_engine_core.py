@@ -1,4 +1,4 @@
-"""vLLM's front end kills its ranks first, then EngineCore: which must not cry in between."""
+"""How EngineCore takes signals, and what it says when its ranks are killed before it."""
 
 from __future__ import annotations
 
@@ -90,3 +90,44 @@ def test_engine_core_that_lives_on_tells_of_a_dead_rank(
     out, err = engine_core.communicate(timeout=30)
     assert out == "failed\n"
     assert "died in work" in err
+
+
+# vLLM's handler, with the variables of the function around it.
+SIGNALLED = """
+import multiprocessing, signal, sys
+from mpspmd.vllm.engine_core import leaving_at_signals
+
+def run():
+    engine_core, shutdown_requested = None, False
+
+    def note(number, frame):
+        nonlocal shutdown_requested
+        shutdown_requested = True
+        if engine_core is not None:
+            print("ends by itself")
+
+    signal.signal(signal.SIGTERM, note)
+    if sys.argv[1] == "made":
+        engine_core = object()
+    try:
+        with leaving_at_signals():
+            signal.raise_signal(signal.SIGTERM)
+            print("goes on")
+    except SystemExit:
+        print("leaves")
+
+if __name__ == "__main__":
+    multiprocessing.get_context("fork").Process(target=run, name="EngineCore").start()
+"""
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"), [("made", "ends by itself\ngoes on\n"), ("being made", "leaves\n")]
+)
+def test_only_an_engine_core_that_is_being_made_stops_at_a_signal(
+    state: str, expected: str, tmp_path: Path
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SIGNALLED)
+    done = subprocess.run([sys.executable, script, state], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == (expected, "")
