@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -61,9 +62,15 @@ class Server:
             time.sleep(0.05)
 
     def stream(
-        self, prompt: list[int], sampling: dict[str, Any], timeout_s: float = 300
+        self,
+        prompt: list[int],
+        sampling: dict[str, Any],
+        timeout_s: float = 300,
+        began: threading.Event | None = None,
     ) -> list[int]:
         """The token ids of one streamed completion; `timeout_s` for each piece of it.
+
+        Sets `began` when the first piece has come.
 
         OSError when the server says within the stream that it can't go on.
         """
@@ -83,6 +90,8 @@ class Server:
                     if "error" in piece:
                         raise OSError(f"the stream ended with {piece['error']}")
                     tokens += piece["choices"][0].get("token_ids") or []
+                    if began is not None:
+                        began.set()
         return tokens
 
     def stream_all(
