@@ -38,6 +38,7 @@ from mpspmd.vllm.engine_core import (
     leave_with_parent,
     leaving_at_signals,
 )
+from mpspmd.vllm.engine_place import engine_place
 from mpspmd.vllm.faults import report
 from mpspmd.vllm.leftovers import leftovers, remove, sweep
 from mpspmd.vllm.lock import lock_file, lock_name
@@ -101,9 +102,8 @@ class MpSpmdExecutor(Executor):
         self.local_world_size = parallel.local_world_size
         # The first tensor-parallel rank of the last pipeline stage has the output.
         self.output_rank = parallel.world_size - tp * pcp
-        set_multiprocessing_worker_envs(
-            parallel.local_world_size * max(1, parallel.data_parallel_size_local)
-        )
+        _, engines = engine_place(parallel)
+        set_multiprocessing_worker_envs(parallel.local_world_size * engines)
         self._init_method = _distributed_init_method()
         self._has_stepped = False
         leave_with_parent()
