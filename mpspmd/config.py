@@ -50,7 +50,8 @@ class RuntimeConfig:
     """After so long, and each time it has doubled, a step that isn't done is warned of with a report."""
 
     runtime_dir: str | None = None
-    """Where the run's private folder for its control socket is made; None: the temp folder."""
+    """Where the run's private folder for its control socket is made; None: the temp folder, or where that
+    can't be written to, XDG_RUNTIME_DIR or /dev/shm."""
 
     wait: str = "auto"
     """How processes wait for messages: "spin" and "yield" take a core each, "park" sleeps at once, and

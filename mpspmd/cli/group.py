@@ -19,13 +19,14 @@ from mpspmd.cli.members import Members, engine_socket
 from mpspmd.cli.one_node import BACKEND as ONE_NODE
 from mpspmd.cli.one_node import ask_no_name_service
 from mpspmd.cli.output import Output
-from mpspmd.cli.plan import Group, plan
+from mpspmd.cli.plan import Group, number_of_ranks, plan
 from mpspmd.cli.stopping import Stopped, signals_named, stopping_at_signals
 from mpspmd.config import RuntimeConfig
 from mpspmd.control.plane import check_socket_path
 from mpspmd.errors import ConfigError
 from mpspmd.runtime.janitor import Janitor
 from mpspmd.runtime.network import NO_LOOPBACK, loopback, unreachable
+from mpspmd.runtime.room import check_room_of_launcher
 from mpspmd.runtime.run_dir import RunDir, known_places
 
 
@@ -42,13 +43,15 @@ def launch_group(args: argparse.Namespace) -> int:
 
     The exit code. ConfigError, SegmentError.
     """
+    n_ranks = number_of_ranks(args)
+    check_room_of_launcher(n_ranks, has_engine=not args.ranks_only)
     parent = RuntimeConfig.from_env().runtime_dir
     janitor = Janitor(known_places(parent))
     run_dir = RunDir(parent, janitor.remove_at_end)
     folder = run_dir.path
     _quiet_the_agent()
     try:
-        group = plan(args, folder)
+        group = plan(args, n_ranks, folder)
         check_socket_path(engine_socket(folder, group.config.max_restarts))
         return _run_and_tell(group, folder)
     finally:

@@ -50,18 +50,22 @@ class Group:
         return self.config.logs_specs
 
 
-def plan(args: argparse.Namespace, folder: Path) -> Group:
-    """The group that the options ask for. `folder` gets the log files for which they name no place.
-
-    ConfigError when PyTorch refuses a value.
-    """
+def number_of_ranks(args: argparse.Namespace) -> int:
+    """How many ranks the options ask for on this node. ConfigError when that is no number here."""
     try:
-        n_ranks = determine_local_world_size(args.nproc_per_node)
+        return int(determine_local_world_size(args.nproc_per_node))
     except ValueError as error:
         raise ConfigError(
             f"--nproc-per-node {args.nproc_per_node!r} is not a number from 1 on, auto, gpu or cpu here: "
             f"{error}"
         ) from error
+
+
+def plan(args: argparse.Namespace, n_ranks: int, folder: Path) -> Group:
+    """The group that the options ask for. `folder` gets the log files for which they name no place.
+
+    ConfigError when PyTorch refuses a value.
+    """
     has_engine = not args.ranks_only
     try:
         config, program, arguments = config_from_args(_for_torch(args, n_ranks, folder))

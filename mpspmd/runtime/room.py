@@ -24,6 +24,8 @@ _THREADS = 10
 """An engine's own threads, libzmq's two among them, and the processes beside its ranks."""
 _THREADS_A_RANK = 6
 """A rank's process, with its main thread, counts as one of them."""
+_THREADS_OF_LAUNCHER = 8
+"""Those of torch's agent and its store, and the janitor."""
 _THREADS_GONE_S = 5.0
 """How long it may take until threads that were started for a trial have ended."""
 
@@ -44,6 +46,12 @@ def check_room(world_size: int) -> None:
     who = f"an engine with {world_size} rank(s)"
     _check_descriptors(who, descriptors_for(world_size))
     _check_threads(who, threads_for(world_size))
+
+
+def check_room_of_launcher(n_ranks: int, *, has_engine: bool) -> None:
+    """SegmentError unless mpspmd-launch can start its processes, and they what they need."""
+    theirs = 1 + threads_for(n_ranks) if has_engine else n_ranks
+    _check_threads(f"a launcher of {n_ranks} rank(s)", _THREADS_OF_LAUNCHER + theirs)
 
 
 def check_room_on_rank(rank: int) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from traces import Traces
+from traces import HERE, Traces
 
 _ENOUGH = 40
 """For one rank and a shell; more than that is allowed at the end of the search."""
@@ -82,6 +82,13 @@ def test_a_rank_that_cannot_start_its_threads_says_so(
     assert error.startswith("StartupError: 1 rank(s) failed while starting"), done.stderr
     assert _says_need_and_limit(error, 60), error
     assert "SIGABRT" not in done.stderr
+
+
+def test_the_launcher_says_so_too(group: Group, traces: Traces) -> None:
+    done = traces.run("mpspmd-launch", "-n", "1", str(HERE / "echo.py"), before=group.limit(20))
+    assert done.returncode == 2, done
+    assert "a launcher of 1 rank(s) needs 25" in done.stderr, done
+    assert _says_need_and_limit(done.stderr, 20)
 
 
 def test_doctor_names_the_same_need_and_limit(group: Group, traces: Traces) -> None:
