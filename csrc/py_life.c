@@ -2,6 +2,7 @@
 #include "module.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -40,15 +41,30 @@ static void rank_has_died(void *context) {
         ;
 }
 
-/* Whatever this process is doing, in C or with the interpreter's lock held, it ends. */
+static void sleep_for(double seconds) {
+    struct timespec left = {.tv_sec = (time_t)seconds,
+                            .tv_nsec = (long)((seconds - (double)(time_t)seconds) * 1e9)};
+    while (nanosleep(&left, &left) != 0)
+        ;
+}
+
+/* The handler interrupts a method that takes long. Without one the signal would end the process now. */
+static void ask_to_leave(void) {
+    struct sigaction set;
+    if (sigaction(SIGTERM, NULL, &set) == 0 && set.sa_handler != SIG_DFL &&
+        set.sa_handler != SIG_IGN)
+        kill(getpid(), SIGTERM);
+}
+
+/* Whatever this process is doing, in C or with the interpreter's lock held, it ends. One that only
+ * waited is leaving by itself when it is asked to. */
 static void engine_has_died(void *context) {
     const struct watched *watched = context;
-    double grace_s = watched->owner->grace_s;
-    struct timespec grace = {.tv_sec = (time_t)grace_s,
-                             .tv_nsec = (long)((grace_s - (double)(time_t)grace_s) * 1e9)};
+    double grace_s = watched->owner->grace_s, ask_after_s = grace_s / 8;
     poison_all(watched);
-    while (nanosleep(&grace, &grace) != 0)
-        ;
+    sleep_for(ask_after_s);
+    ask_to_leave();
+    sleep_for(grace_s - ask_after_s);
     _exit(1);
 }
 

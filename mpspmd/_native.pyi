@@ -106,8 +106,9 @@ class Life:
     def of_rank(
         cls, page: StatusPage, rings: tuple[Ring, ...], code: int, rank: int, grace_s: float, /
     ) -> Life:
-        """Watches the engine: its death poisons `rings` with `code`, and ends this process `grace_s`
-        seconds later whatever it does. OSError: EBUSY when the rank is taken."""
+        """Watches the engine: its death poisons `rings` with `code`, sends this process a SIGTERM soon
+        after, if it has a handler for that, and ends it `grace_s` seconds later whatever it does. OSError:
+        EBUSY when the rank is taken."""
     @property
     def dead(self) -> list[int]:
         """The watched that have died: ranks, or -1 for the engine."""
