@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpspmd.runtime.spawn import PENDING
+from mpspmd.runtime.process import PENDING
 
 _ENDED = (-signal.SIGTERM, 128 + signal.SIGTERM, -signal.SIGKILL)
 """How a process ends that had said what was wrong, and hadn't left by itself in time."""

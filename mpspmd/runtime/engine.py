@@ -19,6 +19,7 @@ from mpspmd.runtime.call import Call, StepFuture
 from mpspmd.runtime.core_count import CoreCount
 from mpspmd.runtime.failures import Failures
 from mpspmd.runtime.fault import restore_cause
+from mpspmd.runtime.inherited import Inherited, end_with_fork
 from mpspmd.runtime.launch import refuse_an_engine_on_a_rank
 from mpspmd.runtime.main_module import main_to_import, refuse_while_main_is_imported
 from mpspmd.runtime.ranks import Ranks
@@ -116,8 +117,9 @@ class Engine(AwaitedCalls):
             by_value=start is start_ranks and not main_to_import(),
         )
         self._stalls = StallWatch(
-            self._config.stall_warn_s, self._channel, self._replies, ranks.stacks
+            self._config.stall_warn_s, self._channel, self._replies, ranks.stacks, ranks.usage
         )
+        end_with_fork(self)
         # At exit, before multiprocessing joins its children.
         self._finalizer = multiprocessing_util.Finalize(None, self.shutdown, exitpriority=100)
         try:
@@ -135,6 +137,17 @@ class Engine(AwaitedCalls):
         except BaseException:
             self.shutdown()
             raise
+
+    def become_inherited(self, stub: Inherited) -> None:
+        """In a process that has just been forked: the engine stays its parent's."""
+        self._ranks.close_copies()
+        names = ("_ranks", "_channel", "_failures", "_replies", "_sending", "_stalls")
+        # Kept: the end of such a part would be the end of what belongs to the parent.
+        self._of_parent = [getattr(self, name) for name in names]
+        for name in names:
+            setattr(self, name, stub)
+        self._closing = threading.Lock()  # a thread of the parent may hold the old one
+        self._closed = True
 
     # What a user calls.
 

@@ -16,9 +16,9 @@ from mpspmd.errors import ChannelPoisoned, EngineClosed, RankDied, RankError
 from mpspmd.runtime.call import Call
 from mpspmd.runtime.fault import fault_as_error, is_desync, restore_cause
 from mpspmd.runtime.foreign import logged
+from mpspmd.runtime.process import PENDING
 from mpspmd.runtime.progress import progress_of
 from mpspmd.runtime.replies import Replies
-from mpspmd.runtime.spawn import PENDING
 from mpspmd.transport.channel import EngineChannel, Poison
 
 logger = logging.getLogger(__name__)

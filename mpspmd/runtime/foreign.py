@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 
 class Terminated(SystemExit):
-    """SIGTERM has come to a rank."""
+    """SIGTERM has come to a rank whose run is over."""
 
 
 def is_perhaps_a_signals(error: BaseException) -> bool:

@@ -14,13 +14,12 @@ import sys
 import time
 from collections.abc import Sequence
 from multiprocessing import context as multiprocessing_context
-from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, cast
 
 from mpspmd.errors import WorkerNotPicklable
 from mpspmd.runtime.launch import Launch
-from mpspmd.runtime.launched_process import LaunchedProcess
+from mpspmd.runtime.process import Process
 from mpspmd.runtime.rank import RankProcess
 from mpspmd.runtime.spawn import AroundStart, StartRanks
 
@@ -59,7 +58,7 @@ def hand_over(launch: Launch) -> StartRanks:
     """The engine's way to start its ranks: they are there, or are coming."""
 
     def start(
-        ranks: Sequence[RankProcess], around_start: AroundStart, started: list[BaseProcess]
+        ranks: Sequence[RankProcess], around_start: AroundStart, started: list[Process]
     ) -> None:
         listener = socket.socket(fileno=launch.listener)
         listener.set_inheritable(False)
@@ -70,14 +69,15 @@ def hand_over(launch: Launch) -> StartRanks:
                 (rank,) = _WHO.unpack(connection.recv(_WHO.size, socket.MSG_WAITALL))
                 connections[rank] = connection
             os.unlink(launch.socket)
-        for process in ranks:
-            with connections[process.rank] as connection:
-                pid = _peer_pid(connection)
-                adopted = LaunchedProcess(pid, name=f"mpspmd-rank-{process.rank}")
-                adopted.start()
-                started.append(adopted)
-                process.leash.tie(pid)
-                _send(connection, process)
+        for rank in ranks:
+            # It stays open: it ends with the rank.
+            connection = connections[rank.rank]
+            process = Process(
+                _peer_pid(connection), connection.fileno(), connection, is_child=False
+            )
+            started.append(process)
+            rank.leash.tie(process)
+            _send(connection, rank)
 
     return start
 
@@ -85,14 +85,16 @@ def hand_over(launch: Launch) -> StartRanks:
 def receive(launch: Launch) -> RankProcess:
     """On a rank: waits for the engine. SystemExit when it has ended without starting its ranks."""
     try:
-        with _connect(launch) as connection:
-            connection.sendall(_WHO.pack(launch.rank))
-            header, fds, _, _ = socket.recv_fds(connection, _SIZES.size, _MAX_DESCRIPTORS)
-            size, n_fds = _SIZES.unpack(header)
-            assert len(fds) == n_fds
-            payload = bytearray()
-            while len(payload) < size and (chunk := connection.recv(size - len(payload))):
-                payload += chunk
+        connection = _connect(launch)
+        connection.sendall(_WHO.pack(launch.rank))
+        header, fds, _, _ = socket.recv_fds(connection, _SIZES.size, _MAX_DESCRIPTORS)
+        size, n_fds = _SIZES.unpack(header)
+        assert len(fds) == n_fds
+        payload = bytearray()
+        while len(payload) < size and (chunk := connection.recv(size - len(payload))):
+            payload += chunk
+        # Never closed: to the engine it tells that this process lives.
+        connection.detach()
         for fd in fds:
             os.set_inheritable(fd, False)
         _received[:] = fds

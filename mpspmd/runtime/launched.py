@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import signal
 import threading
 import time
@@ -16,6 +15,7 @@ from typing import NoReturn
 from mpspmd.errors import MpSpmdError, RankDied, RankError, text_of
 from mpspmd.runtime import handover
 from mpspmd.runtime.launch import Launch
+from mpspmd.runtime.process import wait_for_end_of_parent
 
 ERROR_FILE_VARIABLE = "TORCHELASTIC_ERROR_FILE"
 _LAUNCHER_GRACE_S = 5.0
@@ -73,8 +73,7 @@ def around_engine() -> Iterator[FailureReport]:
 
 
 def _end_with(launcher_pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        select.select([os.pidfd_open(launcher_pid)], [], [])
+    wait_for_end_of_parent(launcher_pid)
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(_LAUNCHER_GRACE_S)
     os._exit(1)

@@ -7,6 +7,7 @@ import os
 import signal
 from typing import Any
 
+from mpspmd.runtime.process import Process
 from mpspmd.transport.descriptor import Descriptor, pipe_above_standard
 
 
@@ -23,10 +24,13 @@ class Leash:
         self._end = Descriptor(read)
         self._held: Descriptor | None = Descriptor(write)
 
-    def tie(self, pid: int) -> None:
-        """The process `pid`, which has inherited the leash, ends with this one."""
-        fcntl.fcntl(self._end.fd, fcntl.F_SETOWN, pid)
+    def tie(self, process: Process) -> None:
+        """The process, which has inherited the leash, ends with this one."""
+        fcntl.fcntl(self._end.fd, fcntl.F_SETOWN, process.pid)
         fcntl.fcntl(self._end.fd, fcntl.F_SETSIG, signal.SIGKILL)
+        # The kernel has found the process by its number, which was still its own if it lives.
+        if not process.is_alive():
+            return
         flags = fcntl.fcntl(self._end.fd, fcntl.F_GETFL)
         fcntl.fcntl(self._end.fd, fcntl.F_SETFL, flags | os.O_ASYNC)
 

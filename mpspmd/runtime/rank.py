@@ -30,6 +30,7 @@ from mpspmd.runtime.janitor import Janitor
 from mpspmd.runtime.leash import Leash
 from mpspmd.runtime.leave import leave
 from mpspmd.runtime.main_module import Main, UnguardedMain, dumps_with_main, import_main
+from mpspmd.runtime.rank_signals import RankSignals
 from mpspmd.runtime.replier import Replier, ThreadReplier
 from mpspmd.runtime.room import check_room_on_rank
 from mpspmd.runtime.stacks import StackFile
@@ -95,10 +96,10 @@ class RankProcess:
         code = 1
         open_standard_descriptors()
         try:
+            signals = RankSignals()
             forget(self.hash_seed)
-            _take_signals()
             leave_what_is_attached()
-            code = self._run()
+            code = self._run(signals)
         except Terminated:
             code = -signal.SIGTERM
         except SystemExit as end:
@@ -111,14 +112,15 @@ class RankProcess:
         finally:
             leave(code)
 
-    def _run(self) -> int:
+    def _run(self, signals: RankSignals) -> int:
         began = time.monotonic()
         self.stack_file.serve()
         check_room_on_rank(self.rank)
         control = ControlThread(control_address(self.run_dir), self.rank)
-        control.send(Hello(self.rank, os.getpid()))
         channel = RankChannel(self.segments, self.rank)
         self.segments.close()
+        signals.take(channel)
+        control.send(Hello(self.rank, os.getpid()))
         self.leash.slip()
         ctx = RankContext(
             self.rank, self.rank, self.world_size, str(self.run_dir), self.janitor.remove_at_end
@@ -158,7 +160,7 @@ class RankProcess:
             raise
         finally:
             # A second SIGTERM must not cut the worker's shutdown short.
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            signals.ignore()
             try:
                 _shut_down(worker)
             finally:
@@ -300,19 +302,6 @@ def _is_missing(worker: Any, method: str) -> bool:
         raise
     except BaseException:
         return False
-
-
-def _take_signals() -> None:
-    """Ctrl-C is the engine's to handle, for all; SIGTERM ends this rank, once."""
-
-    def leave(signum: int, frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise Terminated
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, leave)
-    # Blocked while this process was started, so that no import was interrupted.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _shut_down(worker: Any) -> None:

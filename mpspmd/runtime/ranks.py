@@ -7,7 +7,6 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from multiprocessing.process import BaseProcess
 from typing import Any
 
 import psutil
@@ -20,6 +19,7 @@ from mpspmd.control.plane import EnginePlane, control_address
 from mpspmd.errors import SegmentError
 from mpspmd.runtime.janitor import Janitor
 from mpspmd.runtime.leash import Leash
+from mpspmd.runtime.process import Process, Usage
 from mpspmd.runtime.rank import RankProcess
 from mpspmd.runtime.run_dir import RunDir, known_places
 from mpspmd.runtime.spawn import AroundStart, StartRanks, stop_ranks
@@ -44,7 +44,7 @@ class Ranks:
     def __init__(self, world_size: int, config: RuntimeConfig) -> None:
         self._world_size = world_size
         self._config = config
-        self._processes: list[BaseProcess] = []
+        self._processes: list[Process] = []
         self._supervisor: Supervisor | None = None
         self._run_dir: RunDir | None = None
         self._janitor: Janitor | None = None
@@ -54,7 +54,7 @@ class Ranks:
 
     @property
     def pids(self) -> list[int]:
-        return [process.pid or -1 for process in self._processes]
+        return [process.pid for process in self._processes]
 
     @property
     def any_gone(self) -> bool:
@@ -82,12 +82,17 @@ class Ranks:
     def _stacks_by_signal(self, rank: int) -> str:
         """Of a rank whose control thread doesn't get the interpreter's lock."""
         process = self._processes[rank]
-        if process.pid is None or not process.is_alive():
+        usage = process.usage()
+        if usage is None:
             return "(no stack: its process is gone)"
-        state = psutil.Process(process.pid).status()
-        if state == psutil.STATUS_STOPPED:
+        if usage.state == psutil.STATUS_STOPPED:
             return "(no stack: its process is stopped)"
-        return self._stack_files[rank].ask(process.pid) or f"(no stack: it doesn't answer; {state})"
+        text = self._stack_files[rank].ask(process)
+        return text or f"(no stack: it doesn't answer; {usage.state})"
+
+    def usage(self, rank: int) -> Usage | None:
+        """What a rank's process does; None when it has ended."""
+        return self._processes[rank].usage()
 
     def start(
         self,
@@ -162,6 +167,8 @@ class Ranks:
         self._end(self._patience(after_a_death))
         if self._supervisor is not None:
             self._supervisor.close()
+        for process in self._processes:
+            process.close()
         for leash, stack_file in zip(self._leashes, self._stack_files, strict=True):
             leash.close()
             stack_file.close()
@@ -170,12 +177,22 @@ class Ranks:
         if self._janitor is not None:
             self._janitor.close()
 
+    def close_copies(self) -> None:
+        """In a process forked from the engine's: the ranks, and what ends with them, stay the engine's."""
+        for process in self._processes:
+            process.close_copies()
+        for leash in self._leashes:
+            leash.close()
+        if self._janitor is not None:
+            self._janitor.close()
+
     def end_survivors(self) -> None:
         """Ends the ranks of a run that has failed: the rings tell them to leave; then it insists."""
         self._end(self._patience(after_a_death=True))
 
     def _end(self, patience_s: float) -> None:
-        killed = stop_ranks(self._processes, patience_s)
+        begun = self._supervisor.has_begun if self._supervisor is not None else lambda rank: False
+        killed = stop_ranks(self._processes, patience_s, begun)
         if killed and self._supervisor is not None and self._supervisor.all_ready(self._world_size):
             logger.warning(
                 "ranks had to be killed: pids %s; a worker's shutdown, or a thread that isn't a daemon, "

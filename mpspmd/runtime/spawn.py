@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
-import os
 import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from multiprocessing import connection, resource_tracker
-from multiprocessing.process import BaseProcess
+from multiprocessing import resource_tracker
 
 from mpspmd.advice import with_advice
 from mpspmd.errors import SegmentError, WorkerNotPicklable
+from mpspmd.runtime.child import Child
 from mpspmd.runtime.hash_seed import one_seed
 from mpspmd.runtime.main_module import RANK_NAME, left_to_the_rank, main_to_import
+from mpspmd.runtime.process import Process
 from mpspmd.runtime.rank import RankProcess
-from mpspmd.runtime.signals import signals_deferred
+from mpspmd.runtime.signals import group_signals_blocked, signals_deferred
 
 _TERM_GRACE_S = 1.0
 """How long a rank may take after SIGTERM before it gets SIGKILL."""
 
-
-PENDING = "exit status pending: the kernel still frees its memory"
-"""The reason of a death whose exit status can't be had yet."""
-
+_KILL_GRACE_S = 10.0
+"""How long the kernel may take to end a process that has got SIGKILL."""
 
 AroundStart = Callable[[int], AbstractContextManager[object]]
-StartRanks = Callable[[Sequence[RankProcess], AroundStart, list[BaseProcess]], None]
+StartRanks = Callable[[Sequence[RankProcess], AroundStart, list[Process]], None]
 
 
 def start_ranks(
     ranks: Sequence[RankProcess],
     around_start: AroundStart,
-    started: list[BaseProcess],
+    started: list[Process],
 ) -> None:
     """Spawns a process for each rank, and appends each to `started`.
 
@@ -43,26 +39,26 @@ def start_ranks(
     """
     # Ranks are spawned, never forked: a fork would copy threads' locks and CUDA's state. This is what
     # torch.multiprocessing gives, too: torch, where it is imported, has taught it to send tensors.
-    context = multiprocessing.get_context("spawn")
-    # Not by the first process.start(), from which it would inherit that SIGINT is blocked, for good.
+    # Not by the first start of a child, from which it would inherit that signals are blocked, for good.
     resource_tracker.ensure_running()
     main = main_to_import()
     with one_seed() as hash_seed:
         for rank in ranks:
             rank.main, rank.hash_seed = main, hash_seed
-            process = context.Process(target=rank, name=f"{RANK_NAME}{rank.rank}")
+            child = Child(target=rank, name=f"{RANK_NAME}{rank.rank}", daemon=False)
             with around_start(rank.rank), signals_deferred():
-                _start(rank, process, started)
+                _start(rank, child, started)
 
 
-def _start(rank: RankProcess, process: BaseProcess, started: list[BaseProcess]) -> None:
+def _start(rank: RankProcess, child: Child, started: list[Process]) -> None:
     try:
-        with left_to_the_rank():
-            process.start()
+        with left_to_the_rank(), group_signals_blocked():
+            child.start()
+        popen = child.popen
+        process = Process(popen.pid, popen.sentinel, popen, is_child=True)
         # Within: a signal that comes now is taken only when the process is known.
         started.append(process)
-        if process.pid is not None:
-            rank.leash.tie(process.pid)
+        rank.leash.tie(process)
     except Exception as error:
         if isinstance(error, OSError):
             raise SegmentError(
@@ -76,52 +72,28 @@ def _start(rank: RankProcess, process: BaseProcess, started: list[BaseProcess]) 
         ) from error
 
 
-def stop_ranks(processes: Sequence[BaseProcess], patience_s: float) -> list[int]:
-    """Waits until the processes are gone, then insists. Returns the pids that had to be killed."""
+def stop_ranks(
+    processes: Sequence[Process], patience_s: float, has_begun: Callable[[int], bool]
+) -> list[int]:
+    """Waits until the processes are gone, then insists. Returns the pids that had to be killed.
+
+    A rank for which `has_begun` is false still imports: it listens to no SIGTERM, and has nothing to
+    shut down.
+    """
     _join_all(processes, patience_s)
-    for sent in (signal.SIGTERM, signal.SIGKILL):
-        alive = [process for process in processes if process.is_alive()]
-        if not alive:
-            return []
-        for process in alive:
-            if process.pid is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process.pid, sent)
-        _join_all(alive, _TERM_GRACE_S if sent == signal.SIGTERM else 10.0)
-    return [process.pid for process in alive if process.pid]
+    for rank, process in enumerate(processes):
+        process.send_signal(signal.SIGTERM)
+        if not has_begun(rank):
+            process.send_signal(signal.SIGKILL)
+    _join_all(processes, _TERM_GRACE_S)
+    killed = [process for process in processes if process.is_alive()]
+    for process in killed:
+        process.send_signal(signal.SIGKILL)
+    _join_all(killed, _KILL_GRACE_S)
+    return [process.pid for process in killed]
 
 
-def _join_all(processes: Sequence[BaseProcess], timeout_s: float) -> None:
+def _join_all(processes: Sequence[Process], timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
-    while waiting := [process for process in processes if process.is_alive()]:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            return
-        # In slices: a process that a rank has forked may keep its sentinel open.
-        connection.wait([process.sentinel for process in waiting], min(left, 0.1))
-
-
-def exit_reason(process: BaseProcess) -> str:
-    """Why a process that is gone has ended, in words."""
-    code = process.exitcode
-    if code is None:
-        code = _early_exit_code(process.pid)
-    if code is None:
-        return PENDING
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return f"killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"killed by signal {-code}"
-
-
-def _early_exit_code(pid: int | None) -> int | None:
-    """Of a process that is ending: the kernel shows it long before it can be waited for, which is
-    when its memory has been freed. None where it doesn't, or when the code is 0."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
-            status = int(stat.read().rsplit(None, 1)[-1])
-    except (OSError, ValueError, IndexError):
-        return None
-    return os.waitstatus_to_exitcode(status) if status else None
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import faulthandler
 import fcntl
 import os
@@ -12,6 +11,7 @@ import threading
 import time
 import traceback
 
+from mpspmd.runtime.process import Process
 from mpspmd.transport.descriptor import Descriptor
 from mpspmd.transport.segment import open_memory
 
@@ -62,11 +62,10 @@ class StackFile:
         """What is there now."""
         return os.pread(self._file.fd, _MAX_BYTES, 0).decode(errors="replace")
 
-    def ask(self, pid: int) -> str:
-        """The stacks of `pid`, which serves this file and is a child of this process; "" if none come."""
+    def ask(self, process: Process) -> str:
+        """The stacks of a process that serves this file; "" if none come."""
         os.ftruncate(self._file.fd, 0)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, _SIGNAL)
+        process.send_signal(_SIGNAL)
         end = time.monotonic() + _ANSWER_S
         text, size = b"", -1
         # Written in pieces: it is complete when it has stopped growing.

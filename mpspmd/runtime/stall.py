@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import threading
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 import psutil
 
 from mpspmd.runtime.call import Call
+from mpspmd.runtime.process import Usage
 from mpspmd.runtime.progress import Progress, progress_of
 from mpspmd.runtime.replies import Replies
 from mpspmd.transport.channel import EngineChannel
@@ -32,7 +32,7 @@ class RankReport:
 
     progress: Progress
     state: str
-    """The kernel's word for the process: running, sleeping, disk-sleep, stopped, zombie, or gone."""
+    """The kernel's word for the process: running, sleeping, disk-sleep, stopped; or gone."""
     cpu_s: float
     """CPU time that it has used during the last `over_s` seconds."""
     over_s: float
@@ -98,13 +98,19 @@ class StallWatch:
     """
 
     def __init__(
-        self, warn_s: float, channel: EngineChannel, replies: Replies, ask_for_stacks: AskForStacks
+        self,
+        warn_s: float,
+        channel: EngineChannel,
+        replies: Replies,
+        ask_for_stacks: AskForStacks,
+        usage: Callable[[int], Usage | None],
     ) -> None:
         self._warn_s = warn_s
         self._channel = channel
         self._replies = replies
         self._ask_for_stacks = ask_for_stacks
-        self._samples: dict[int, tuple[int, float, float]] = {}  # pid: step, when, CPU time
+        self._usage = usage
+        self._samples: dict[int, tuple[int, float, float]] = {}  # rank: step, when, CPU time
         self._warned: tuple[int, float] = (-1, 0.0)  # a step, and when to warn of it again
         self._reporting: threading.Thread | None = None
 
@@ -152,23 +158,16 @@ class StallWatch:
     def _sample(self, call: Call, missing_only: bool = False) -> None:
         """Notes the CPU time that the ranks have used so far."""
         for rank in range(self._channel.request_ring.n_readers):
-            pid = self._channel.status.line(rank).snapshot()["pid"]
-            if missing_only and self._samples.get(pid, (-1,))[0] == call.step:
+            if missing_only and self._samples.get(rank, (-1,))[0] == call.step:
                 continue
-            with contextlib.suppress(psutil.Error):
-                self._samples[pid] = (call.step, time.monotonic(), _cpu_s(psutil.Process(pid)))
+            if (usage := self._usage(rank)) is not None:
+                self._samples[rank] = (call.step, time.monotonic(), usage.cpu_s)
 
     def _report_rank(self, progress: Progress, stacks: str) -> RankReport:
         state, cpu_s, over_s = "gone", 0.0, 0.0
-        _, since, before = self._samples.get(progress.pid, (-1, time.monotonic(), 0.0))
-        with contextlib.suppress(psutil.Error):
-            process = psutil.Process(progress.pid)
-            state = process.status()
-            cpu_s = max(0.0, _cpu_s(process) - before)
+        _, since, before = self._samples.get(progress.rank, (-1, time.monotonic(), 0.0))
+        if (usage := self._usage(progress.rank)) is not None:
+            state = usage.state
+            cpu_s = max(0.0, usage.cpu_s - before)
             over_s = time.monotonic() - since
         return RankReport(progress, state, cpu_s, over_s, stacks)
-
-
-def _cpu_s(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)

@@ -8,12 +8,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from multiprocessing.process import BaseProcess
 
-from mpspmd.control.messages import Dump, Fault, Leaving, Ready, Shutdown, Stacks, ToEngine
+from mpspmd.control.messages import Dump, Fault, Hello, Leaving, Ready, Shutdown, Stacks, ToEngine
 from mpspmd.control.plane import EnginePlane
 from mpspmd.errors import StartupError
-from mpspmd.runtime.spawn import PENDING, exit_reason
+from mpspmd.runtime.process import PENDING, Process
 from mpspmd.transport.channel import EngineChannel
 
 logger = logging.getLogger(__name__)
@@ -49,10 +48,11 @@ class Supervisor:
         self._on_fault = on_fault
         self._on_death = on_death
         self._ticks = ticks
-        self._processes: list[BaseProcess] = []
+        self._processes: list[Process] = []
         self._last_words: Callable[[int], str] = lambda rank: ""
         self._unreaped: dict[int, int] = {}  # the sentinel's descriptor, and its rank
         self._change = threading.Condition()
+        self._begun: set[int] = set()
         self._ready: set[int] = set()
         self._failed: dict[int, str] = {}
         self._dead: set[int] = set()
@@ -67,7 +67,7 @@ class Supervisor:
         self._thread = threading.Thread(target=self._run, name="mpspmd-supervisor", daemon=True)
         self._thread.start()
 
-    def watch(self, processes: Sequence[BaseProcess], last_words: Callable[[int], str]) -> None:
+    def watch(self, processes: Sequence[Process], last_words: Callable[[int], str]) -> None:
         """These are the ranks, in order. Once. `last_words` tells why a rank has ended before it could send
         anything, or ""."""
         self._last_words = last_words
@@ -95,6 +95,10 @@ class Supervisor:
             while len(self._failed) < world_size and time.monotonic() < settled:
                 self._change.wait(settled - time.monotonic())
             raise StartupError(dict(self._failed))
+
+    def has_begun(self, rank: int) -> bool:
+        """Whether it has told of itself, and so listens to signals."""
+        return rank in self._begun
 
     def all_ready(self, world_size: int) -> bool:
         return len(self._ready) == world_size
@@ -159,6 +163,8 @@ class Supervisor:
 
     def _take(self, message: ToEngine) -> None:
         match message:
+            case Hello(rank=rank):
+                self._begun.add(rank)
             case Ready(rank=rank):
                 with self._change:
                     self._ready.add(rank)
@@ -194,13 +200,13 @@ class Supervisor:
         if self._deaths_expected:
             return
         process = self._processes[rank]
-        reason = exit_reason(process)
+        reason = process.exit_reason()
         if reason == PENDING:
-            process.join(timeout=_EXIT_STATUS_S)
-            reason = exit_reason(process)
+            process.join(_EXIT_STATUS_S)
+            reason = process.exit_reason()
         if reason == PENDING:
             self._pending.add(rank)
-        if self._starting and self._failed and process.exitcode == 0:
+        if self._starting and self._failed and process.exit_code == 0:
             return  # it was ready, and left when another's end had poisoned the rings
         if self._starting:
             words = self._last_words(rank)
@@ -219,8 +225,8 @@ class Supervisor:
         if rank in self._pending:
             self._pending.discard(rank)
             process = self._processes[rank]
-            process.join(timeout=1.0)
-            logger.error("rank %d (pid %s): %s", rank, process.pid, exit_reason(process))
+            process.join(1.0)
+            logger.error("rank %d (pid %s): %s", rank, process.pid, process.exit_reason())
 
     def _fail_start(self, rank: int, cause: str) -> None:
         with self._change:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import enum
+import errno
 import os
 from dataclasses import dataclass
 
 from mpspmd import _native
 from mpspmd._native import MAX_READERS, Inbox, Life, Ring, StatusPage, Writer
-from mpspmd.advice import with_advice
+from mpspmd.advice import advice
 from mpspmd.config import RuntimeConfig
 from mpspmd.cores import usable_cores
 from mpspmd.errors import ConfigError, SegmentError
@@ -98,6 +99,15 @@ def _engines_wait(segments: ChannelSegments) -> int:
     return _native.WAIT_AWAKE if segments.wait == _native.WAIT_AUTO else segments.wait
 
 
+def _remedy(error: OSError) -> str:
+    if error.errno in (errno.EPERM, errno.EACCES, errno.ENOSYS):
+        return (
+            "this container's seccomp profile, or its kernel, refuses the system call set_robust_list or "
+            "eventfd2: allow both (docker run --security-opt seccomp=PROFILE)"
+        )
+    return advice(error.errno)
+
+
 class EngineChannel:
     """The engine's ends: it writes requests and reads all ranks' replies.
 
@@ -126,7 +136,7 @@ class EngineChannel:
         except OSError as error:
             if self.deaths_fd >= 0:
                 os.close(self.deaths_fd)
-            raise SegmentError(f"ranks can't be watched: {with_advice(error)}") from error
+            raise SegmentError(f"ranks can't be watched: {error}; {_remedy(error)}") from error
 
     def dead_ranks(self) -> list[int]:
         """The ranks whose death has been noticed; the first to die comes first."""
@@ -169,8 +179,13 @@ class RankChannel:
         status = StatusPage(segments.status.fd)
         self.line = status.line(rank)
         self.line.open()
-        requests = Ring(segments.request.fd, space_bell=status)
+        self._request_ring = requests = Ring(segments.request.fd, space_bell=status)
         replies = Ring(segments.replies[rank].fd, data_bell=status)
         self._life = Life.of_rank(status, (requests, replies), Poison.ENGINE_DIED, rank, GRACE_S)
         self.requests = Inbox((requests,), rank, self.line, status, segments.wait)
         self.replies = Writer(replies, self.line, segments.wait)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the run is over: the engine has closed or poisoned the rings, or is dead."""
+        return self._request_ring.state[0] != "open"

@@ -85,7 +85,7 @@ class Traces:
         this folder; one that begins with `mpspmd-` is ours, of this checkout.
         """
         return subprocess.run(
-            [*prefix, "/bin/sh", "-c", f"{before} exec {shlex.join(_program(command))} {after}"],
+            [*prefix, "/bin/sh", "-c", f"{before} exec {shlex.join(program(command))} {after}"],
             cwd=self.folder,
             env=self.environment | environment,
             capture_output=True,
@@ -160,7 +160,7 @@ class Traces:
         return {*_SHM.iterdir(), *self.folder.iterdir()}
 
 
-def _program(command: Sequence[str]) -> list[str]:
+def program(command: Sequence[str]) -> list[str]:
     name, *arguments = command
     if name.endswith(".py"):
         return [sys.executable, str(HERE / name), *arguments]

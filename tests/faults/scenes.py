@@ -178,9 +178,9 @@ def scene_interrupted_while_starting_a_process() -> None:
 
 def scene_interrupted_after_starting_a_process() -> None:
     """Ctrl-C comes when a process has been started."""
-    from multiprocessing.context import SpawnProcess
+    from mpspmd.runtime.child import Child
 
-    SpawnProcess.start = _then_interrupt(SpawnProcess.start)  # type: ignore[method-assign]
+    Child.start = _then_interrupt(Child.start)  # type: ignore[method-assign]
     make_engine(600.0)
 
 

@@ -201,6 +201,8 @@ def draw(trials: random.Random, number: int) -> Trial:
     victim = trials.randrange(-1, WORLD_SIZE)
     if moment == "start" or victim < 0:
         ends.remove("exit")  # nobody is there yet who would do it
+    if victim >= 0:
+        ends.remove("SIGTERM")  # a rank leaves that to its engine
     longest = {"start": 0.8, "idle": 0.2, "load": 0.2, "shutdown": 0.02}[moment]
     return Trial(
         moment, victim, trials.choice(ends), trials.uniform(0, longest), trials.randint(1, 4)

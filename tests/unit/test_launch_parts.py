@@ -6,7 +6,6 @@ import io
 import os
 import re
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,11 +15,9 @@ from mpspmd.cli.failure import ENGINE, Failure, first_failure, summary
 from mpspmd.cli.launch import launch
 from mpspmd.cli.output import Output, prefix_of
 from mpspmd.cli.stopping import Stopped, stopping_at_signals
-from mpspmd.runtime.spawn import PENDING
+from mpspmd.runtime.process import PENDING
 
 pytestmark = pytest.mark.timeout(60)
-
-_KERNEL_TELLS = tuple(int(part) for part in os.uname().release.split(".")[:2]) >= (6, 15)
 
 
 class TestOptions:
@@ -131,49 +128,6 @@ class TestOutput:
         output.close()
         target.close()
         assert list(last_lines) == [b"nobody reads this\n"]
-
-
-REAPED = """
-import subprocess
-from multiprocessing.util import Finalize
-from mpspmd.runtime import launched_process
-
-other = subprocess.Popen(["sleep", "60"])
-rank = launched_process.LaunchedProcess(other.pid, "mpspmd-rank-0")
-rank.start()
-look_at_zombie = launched_process._status_from_zombie
-
-def end():
-    other.kill()
-    other.wait()
-
-def reaped_before_the_look(pid):
-    other.wait()
-    return look_at_zombie(pid)
-"""
-"""A process that this one has adopted as the engine adopts a launched rank. Its parent, who reaps it, is
-here the same one."""
-
-
-class TestLaunchedProcess:
-    def _run(self, script: str) -> str:
-        return subprocess.run(
-            [sys.executable, "-c", REAPED + script],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=30, check=True,
-        ).stdout  # fmt: skip
-
-    def test_the_engines_exit_is_silent_where_no_kernel_tells_how_a_rank_ended(self) -> None:
-        older = "launched_process._status_from_pidfd = lambda fd: None\n"
-        assert self._run(older + "end()\nprint(rank.exitcode, rank.is_alive())") == "None False\n"
-
-    def test_one_that_nobody_has_ended_ends_with_the_engine(self) -> None:
-        last = "Finalize(None, lambda: print(other.wait()), exitpriority=-1)"
-        assert self._run(last) == "-15\n"
-
-    @pytest.mark.skipif(not _KERNEL_TELLS, reason="before Linux 6.15 nothing tells it then")
-    def test_the_exit_status_is_known_though_it_is_reaped_between_two_looks(self) -> None:
-        race = "launched_process._status_from_zombie = reaped_before_the_look\n"
-        assert self._run(race + "other.kill()\nrank.join()\nprint(rank.exitcode)") == "-9\n"
 
 
 class TestBlame:

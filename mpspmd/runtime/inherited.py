@@ -1,0 +1,47 @@
+"""Inherited: what is left of an engine in a process that was forked from the engine's."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from typing import NoReturn, Protocol
+
+from mpspmd.errors import EngineClosed
+
+
+class _Forkable(Protocol):
+    def become_inherited(self, stub: Inherited) -> None: ...
+
+
+class Inherited:
+    """Takes the place of an engine's parts: whatever is asked of them raises."""
+
+    def __init__(self, engine_pid: int) -> None:
+        self._engine_pid = engine_pid
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise EngineClosed(
+            f"this engine belongs to process {self._engine_pid}, from which process {os.getpid()} has been "
+            "forked: only that process can use it; make an engine after the fork"
+        )
+
+
+_engines: weakref.WeakKeyDictionary[_Forkable, int] = weakref.WeakKeyDictionary()
+"""And the process of each."""
+
+
+def end_with_fork(engine: _Forkable) -> None:
+    """From now on a fork of this process gets a copy of the engine that says so, and does nothing.
+
+    A real copy would wait for locks that threads of the parent hold, and would share its rings and ranks.
+    """
+    _engines[engine] = os.getpid()
+
+
+def _in_child() -> None:
+    for engine, pid in list(_engines.items()):
+        engine.become_inherited(Inherited(pid))
+    _engines.clear()
+
+
+os.register_at_fork(after_in_child=_in_child)
