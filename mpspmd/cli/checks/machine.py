@@ -17,13 +17,9 @@ _SLOW_CLOCKS = ("hpet", "acpi_pm", "refined-jiffies", "jiffies", "xen")
 
 
 def kernel(plan: Plan) -> Iterator[Finding]:
-    release = platform.release()
-    version = tuple(int(part) for part in release.split("-")[0].split(".")[:2] if part.isdecimal())
-    found = f"{platform.system()} {release}, {platform.machine()}"
-    if version < (5, 3):
-        yield Finding(Level.FAILS, "kernel", found, "mpspmd-launch needs Linux 5.3 (pidfd_open)")
-    else:
-        yield Finding(Level.OK, "kernel", found)
+    yield Finding(
+        Level.OK, "kernel", f"{platform.system()} {platform.release()}, {platform.machine()}"
+    )
 
 
 def cores(plan: Plan) -> Iterator[Finding]:
