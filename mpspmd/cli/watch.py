@@ -235,7 +235,10 @@ def _own_pids() -> list[int]:
 def _process(known: _Known, pid: int) -> psutil.Process:
     if pid not in known.processes:
         known.processes[pid] = psutil.Process(pid)
-    return known.processes[pid]
+    process = known.processes[pid]
+    if not process.is_running():  # its number may be another process's by now
+        raise psutil.NoSuchProcess(pid)
+    return process
 
 
 def _cpu_percent(known: _Known, pid: int) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -26,11 +27,12 @@ class Leash:
 
     def tie(self, process: Process) -> None:
         """The process, which has inherited the leash, ends with this one."""
-        fcntl.fcntl(self._end.fd, fcntl.F_SETOWN, process.pid)
-        fcntl.fcntl(self._end.fd, fcntl.F_SETSIG, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            fcntl.fcntl(self._end.fd, fcntl.F_SETOWN, process.pid)
         # The kernel has found the process by its number, which was still its own if it lives.
         if not process.is_alive():
             return
+        fcntl.fcntl(self._end.fd, fcntl.F_SETSIG, signal.SIGKILL)
         flags = fcntl.fcntl(self._end.fd, fcntl.F_GETFL)
         fcntl.fcntl(self._end.fd, fcntl.F_SETFL, flags | os.O_ASYNC)
 

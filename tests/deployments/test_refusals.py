@@ -83,3 +83,12 @@ def test_doctor_tells_of_it(traces: Traces, calls: str, level: str, words: str) 
     (line,) = (line for line in done.stdout.splitlines() if words in line)
     assert line.startswith(level)
     assert done.returncode == (level == "fails"), done.stdout
+
+
+def test_doctor_tells_that_it_is_process_1(traces: Traces) -> None:
+    prefix = ["unshare", "--pid", "--fork", "--mount-proc"]
+    skip_unless_it_works(*prefix, "true")
+    done = traces.run("mpspmd-doctor", "--seconds", "0", "--ranks", "1", prefix=prefix)
+    (line,) = (line for line in done.stdout.splitlines() if "process 1" in line)
+    assert line.startswith("note")
+    assert "docker run --init" in done.stdout

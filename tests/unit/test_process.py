@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from mpspmd.runtime import process as processes
+from mpspmd.runtime.leash import Leash
 from mpspmd.runtime.process import ONLY_THE_LAUNCHER_KNOWS, PENDING, TAKEN, Process
 
 pytestmark = pytest.mark.timeout(30)
@@ -158,3 +160,22 @@ def test_a_programs_name_with_spaces_and_parentheses_confuses_nobody(name: str) 
         stat = processes._read_stat(popen.pid)
         assert stat is not None
         assert (stat.state, stat.status) == ("Z", signal.SIGKILL)
+
+
+def test_a_leash_is_not_tied_to_one_that_has_ended(started: Started) -> None:
+    """The kernel would keep the number, and end whoever has it."""
+    leash = Leash()
+    leash.tie(started.process)
+    assert _pulls(leash)
+    leash.close()
+
+    leash = Leash()
+    started.kill()
+    started.process.join(10)
+    leash.tie(started.process)
+    assert not _pulls(leash)
+    leash.close()
+
+
+def _pulls(leash: Leash) -> bool:
+    return bool(fcntl.fcntl(leash._end.fd, fcntl.F_GETFL) & os.O_ASYNC)
