@@ -6,7 +6,6 @@ import io
 import os
 import re
 import signal
-import sys
 from pathlib import Path
 
 import pytest

@@ -12,6 +12,6 @@ from mpspmd.cli.checks.vllm_plugin import vllm
 __all__ = ["CHECKS", "Check", "Finding", "Level", "Plan"]
 
 CHECKS: tuple[Check, ...] = (
-    kernel, pidfds, deaths, signals, cores, numa, shared_memory, descriptors, threads, locked_memory, sockets,
-    network, clock, huge_pages, gpus, vllm, settings,
+    kernel, pidfds, deaths, signals, cores, numa, shared_memory, descriptors, threads, locked_memory,
+    sockets, network, clock, huge_pages, gpus, vllm, settings,
 )  # fmt: skip
