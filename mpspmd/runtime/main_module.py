@@ -79,8 +79,6 @@ def _preparation_data(name: str) -> dict[str, Any]:
 def import_main(main: Main) -> None:
     """On a rank, in its main thread."""
     global _importing
-    if not main:
-        return
     this: Any = multiprocessing.current_process()
     # By this multiprocessing knows that no process may be started yet. It doesn't look before it forks,
     # and a forked process inherits our own variable.

@@ -81,7 +81,10 @@ class RankProcess:
         return self.__dict__ | {"worker": pickled, "args": (), "kwargs": {}}
 
     def _unpack(self) -> None:
-        import_main(self.main or {})
+        if self.main:
+            import_main(self.main)
+            # Scripts set handlers for the process that the user has started. This is another.
+            _take_signals()
         try:
             self.worker, self.args, self.kwargs = pickle.loads(cast(bytes, self.worker))
         except Exception as error:

@@ -140,6 +140,27 @@ def test_what_the_main_module_raises_on_a_rank_is_the_starts_error(
     )
 
 
+def test_a_scripts_signal_handlers_are_not_its_ranks(
+    traces: Traces, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    script = tmp_path_factory.mktemp("program") / "app.py"
+    script.write_text(
+        CLASS
+        + "import signal\nfor number in (signal.SIGINT, signal.SIGTERM):\n"
+        + "    signal.signal(number, signal.default_int_handler)\n"
+        + "def handlers(worker):\n"
+        + "    return [repr(signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]\n"
+        + "if __name__ == '__main__':\n"
+        + "    with mpspmd.Engine(Worker, world_size=1) as engine:\n"
+        + "        print(*engine.call(handlers, reply_ranks=0), sep='\\n')\n"
+    )
+    done = traces.run(sys.executable, str(script))
+    assert (done.returncode, done.stderr) == (0, "")
+    interrupt, terminate = done.stdout.splitlines()
+    assert "SIG_IGN" in interrupt
+    assert "_take_signals" in terminate
+
+
 def test_a_worker_under_the_guard_is_refused_with_the_remedy(
     traces: Traces, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
