@@ -15,9 +15,9 @@ from vllm_server import Server
 
 STREAMS, TOKENS = 6, 450
 
-pytestmark = pytest.mark.slow
 
-
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_engines_share_the_cores_out_and_answers_under_way_survive_sigterm_to_the_group(
     model: Path, tmp_path: Path
 ) -> None:
