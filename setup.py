@@ -40,6 +40,9 @@ setup(
                 "-O2",
                 "-fvisibility=hidden",
                 "-fno-plt",
+                # Where functions and loops happen to lie makes 3% of a small message's time.
+                "-falign-functions=64",
+                "-falign-loops=32",
                 "-Wall",
                 "-Wextra",
             ],

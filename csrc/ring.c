@@ -69,13 +69,18 @@ static uint64_t scan_heads(const struct ring_writer *writer) {
     return farthest;
 }
 
-static bool has_space(struct ring_writer *writer, uint64_t need) {
-    if (writer->tail + need <= writer->limit)
-        return true;
+/* Once a lap: not a part of what each message takes. */
+__attribute__((noinline)) static void update_limit(struct ring_writer *writer) {
     uint64_t behind = scan_heads(writer), capacity = writer->ring->capacity;
     writer->corrupt = behind > capacity;
     if (!writer->corrupt)
         writer->limit = writer->tail + capacity - behind;
+}
+
+static bool has_space(struct ring_writer *writer, uint64_t need) {
+    if (writer->tail + need <= writer->limit)
+        return true;
+    update_limit(writer);
     return writer->tail + need <= writer->limit;
 }
 

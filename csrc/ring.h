@@ -71,11 +71,11 @@ uint64_t ring_state_word(const struct ring *ring);
 /* The writing end: one for each ring, and one thread at a time. */
 struct ring_writer {
     struct ring *ring; /* NULL: this writer has no ring */
-    uint64_t claim;    /* what is in the ring's claim as long as this writer has it */
     uint64_t tail;     /* where the next record goes: shared tail, kept here so as not to load it */
     uint64_t limit;    /* the tail may go up to here: smallest head at the last scan + capacity */
     bool torn;         /* the last message was left unfinished: readers must be told */
     bool corrupt;      /* at the last scan a head was where no reader can be */
+    uint64_t claim;    /* what is in the ring's claim as long as this writer has it */
 };
 
 /* Takes the ring for this writer. RING_TAKEN: another writer has it, and `*holder` is that one's
