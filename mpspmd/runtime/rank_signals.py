@@ -22,6 +22,11 @@ class RankSignals:
         """Main thread. A spawned rank has blocked these signals until `take`; one that the launcher has
         started has not, and leaves on SIGTERM until then."""
         self._channel: RankChannel | None = None
+        self.set_handlers()
+
+    def set_handlers(self) -> None:
+        """Again, when the user's code may have set its own. Those for other signals than SIGINT and SIGTERM
+        stay."""
         for number in GROUP_SIGNALS - {signal.SIGTERM} - _caught():
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)

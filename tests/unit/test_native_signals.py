@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,10 +16,11 @@ pytestmark = pytest.mark.timeout(30)
 
 
 class Handler:
-    """Does something when SIGALRM comes, and keeps what has come of it."""
+    """Does something when SIGALRM comes, which is when this thread is within a wait."""
 
     def __init__(self) -> None:
         self.action: Callable[[], Any] = lambda: None
+        self.then: Callable[[], Any] = lambda: None
         self.results: list[Any] = []
 
     def __call__(self, *_: object) -> None:
@@ -25,10 +28,27 @@ class Handler:
             self.results.append(self.action())
         except Exception as error:
             self.results.append(error)
+        self.then()
 
-    def soon(self, action: Callable[[], Any]) -> None:
-        self.action = action
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
+    def acts_within(
+        self,
+        use: Callable[[], Any],
+        action: Callable[[], Any],
+        then: Callable[[], Any] = lambda: None,
+    ) -> None:
+        """Once `use`, from another thread, is told that this one is within a wait."""
+        self.action, self.then = action, then
+
+        def look() -> None:
+            while True:
+                try:
+                    use()
+                except RuntimeError:
+                    break
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGALRM)
+
+        threading.Thread(target=look).start()
 
     def was_refused(self) -> bool:
         (result,) = self.results
@@ -40,7 +60,6 @@ def handler() -> Iterator[Handler]:
     handler = Handler()
     before = signal.signal(signal.SIGALRM, handler)
     yield handler
-    signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, before)
 
 
@@ -55,8 +74,11 @@ READING: dict[str, Callable[[Scene], Any]] = {
 def test_a_handler_may_not_read_what_its_thread_is_reading(
     scene: Scene, handler: Handler, use: str
 ) -> None:
-    handler.soon(lambda: READING[use](scene))
-    threading.Timer(0.3, scene.writer.send, (1, 0, b"for the outer one")).start()
+    handler.acts_within(
+        scene.inbox.try_recv,
+        lambda: READING[use](scene),
+        then=lambda: scene.writer.send(1, 0, b"for the outer one"),
+    )
     assert payload_of(scene.inbox) == b"for the outer one"
     assert handler.was_refused()
     scene.writer.send(1, 0, b"next")
@@ -77,24 +99,27 @@ WRITING: dict[str, Callable[[Scene], Any]] = {
 def test_a_handler_may_not_write_where_its_thread_is_writing(
     scene: Scene, handler: Handler, use: str
 ) -> None:
-    data = bytes(3 * CAPACITY)
+    sent = [bytes(3 * CAPACITY), b"next"]
     received: list[bytes] = []
-    reader = threading.Timer(0.3, lambda: received.extend(payload_of(scene.inbox) for _ in "12"))
-    reader.start()
-    handler.soon(lambda: WRITING[use](scene))
-    scene.writer.send(1, 0, data, 20)
-    assert handler.was_refused()
-    scene.writer.send(1, 0, b"next")
+    reader = threading.Thread(target=lambda: received.extend(payload_of(scene.inbox) for _ in sent))
+    handler.acts_within(scene.writer.abandon, lambda: WRITING[use](scene), then=reader.start)
+    for data in sent:
+        scene.writer.send(1, 0, data, 20)
     reader.join()
-    assert received == [data, b"next"]
+    assert handler.was_refused()
+    assert received == sent
 
 
 def test_a_handler_may_not_send_while_its_thread_waits_to_go_on(
     scene: Scene, handler: Handler
 ) -> None:
     assert not scene.writer.try_send(1, 0, bytes(3 * CAPACITY))
-    handler.soon(lambda: scene.writer.try_send(1, 1, b"inner"))
-    assert not scene.writer.wait(None, 0.3)
+    handler.acts_within(
+        lambda: _is_free(scene),
+        lambda: scene.writer.try_send(1, 1, b"inner"),
+        then=scene.writer.interrupt,
+    )
+    assert scene.writer.wait(None, 20)
     assert handler.was_refused()
     with pytest.raises(RuntimeError, match="another message is under way"):
         scene.writer.send(1, 1, b"inner")
@@ -104,6 +129,12 @@ def test_a_handler_may_not_send_while_its_thread_waits_to_go_on(
     assert payload_of(scene.inbox) == b"next"
 
 
+def _is_free(scene: Scene) -> None:
+    """RuntimeError when a thread is within one of the writer's methods."""
+    with pytest.raises(TypeError):
+        scene.writer.try_send()  # type: ignore[call-arg]
+
+
 def test_a_handler_may_use_another_channel(scene: Scene, handler: Handler) -> None:
     other = make_scene()
 
@@ -111,27 +142,21 @@ def test_a_handler_may_use_another_channel(scene: Scene, handler: Handler) -> No
         other.writer.send(1, 0, b"inner")
         return payload_of(other.inbox)
 
-    handler.soon(round_trip)
-    threading.Timer(0.3, scene.writer.send, (1, 0, b"outer")).start()
+    handler.acts_within(
+        scene.inbox.try_recv, round_trip, then=lambda: scene.writer.send(1, 0, b"outer")
+    )
     assert payload_of(scene.inbox) == b"outer"
     assert handler.results == [b"inner"]
     other.segment.close()
 
 
-def test_a_handler_may_send_to_the_ring_that_its_thread_reads(
-    scene: Scene, handler: Handler
-) -> None:
-    handler.soon(lambda: scene.writer.send(1, 0, b"from the handler"))
-    assert payload_of(scene.inbox) == b"from the handler"
-    assert handler.results == [None]
-
-
 def test_a_handler_may_interrupt_its_own_threads_wait(scene: Scene, handler: Handler) -> None:
-    handler.soon(scene.inbox.interrupt)
+    handler.acts_within(scene.inbox.try_recv, scene.inbox.interrupt)
     assert scene.inbox.recv(20) is None
     assert not scene.writer.try_send(1, 0, bytes(3 * CAPACITY))
-    handler.soon(scene.writer.interrupt)
+    handler.acts_within(lambda: _is_free(scene), scene.writer.interrupt)
     assert scene.writer.wait(None, 20)
+    assert handler.results == [None, None]
 
 
 WAITING: dict[str, Callable[[Scene], Any]] = {
@@ -154,7 +179,8 @@ def test_what_a_handler_raises_ends_the_wait_and_leaves_the_channel_usable(
     signal.signal(signal.SIGALRM, raise_it)
     if wait == "wait":
         assert not scene.writer.try_send(1, 0, bytes(3 * CAPACITY))
-    handler.soon(lambda: None)
+    looks = {"recv": scene.inbox.try_recv, "send": scene.writer.abandon}
+    handler.acts_within(looks.get(wait, lambda: _is_free(scene)), lambda: None)
     with pytest.raises(Enough):
         WAITING[wait](scene)
     scene.writer.abandon()
