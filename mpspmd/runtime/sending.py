@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -56,7 +57,8 @@ class Sender:
         """Returns when all of the request is in the ring. `deadline`: of time.monotonic().
 
         `future` follows the call; `ends` is the step whose last call this is. EncodeError and StepTimeout,
-        and then no rank runs it; or why the engine has failed.
+        and then no rank runs it; or why the engine has failed. RuntimeError for a signal's handler, or a
+        destructor, that was called while this thread sends.
         """
         if not self._sending.acquire(False):
             self._wait_to_send(deadline)
@@ -100,10 +102,26 @@ class Sender:
             self._encoder.send_anew()
 
     def _wait_to_send(self, deadline: float | None) -> None:
+        if self._is_sent_by_this_thread():
+            raise RuntimeError(
+                "a signal's handler or a destructor may not use an engine while its own thread sends a "
+                "request to it: that request would never go on; let the handler note the signal instead"
+            )
         if deadline is None:
             self._sending.acquire()
         elif not self._sending.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise StepTimeout("timed out while another thread's request waited for space")
+
+    def _is_sent_by_this_thread(self) -> bool:
+        """Whether it is below on this thread's stack that a request holds the lock. Only asked when it is
+        taken: to note who holds it would cost each request something."""
+        above, frame = None, sys._getframe(2).f_back  # without send() itself, which wants the lock
+        while frame is not None:
+            sends = frame.f_code is Sender.send.__code__ and frame.f_locals.get("self") is self
+            if sends and above is not Sender._wait_to_send.__code__:
+                return True
+            above, frame = frame.f_code, frame.f_back
+        return False
 
     def _send_slowly(self, call: Call) -> None:
         """There is no space. Ranks may themselves be waiting for space: take their replies."""
