@@ -80,11 +80,11 @@ class RankProcess:
         pickled = bytes(dumps((self.worker, self.args, self.kwargs)))
         return self.__dict__ | {"worker": pickled, "args": (), "kwargs": {}}
 
-    def _unpack(self) -> None:
+    def _unpack(self, signals: RankSignals) -> None:
         if self.main:
             import_main(self.main)
             # Scripts set handlers for the process that the user has started. This is another.
-            _take_signals()
+            signals.set_handlers()
         try:
             self.worker, self.args, self.kwargs = pickle.loads(cast(bytes, self.worker))
         except Exception as error:
@@ -131,7 +131,7 @@ class RankProcess:
         if self.digest_requests:
             ctx.keep_digest()
         try:
-            self._unpack()
+            self._unpack(signals)
             worker = self.worker(ctx, *self.args, **self.kwargs)
         except Terminated:
             raise
