@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import sys
 from typing import Any
@@ -10,8 +9,7 @@ from typing import Any
 import typer
 from typer.main import get_command
 
-from mpspmd.runtime.working_directory import leave_a_deleted_working_directory
-from mpspmd.transport.descriptor import open_standard_descriptors
+from mpspmd.cli.startup import mend_surroundings
 
 # Typer doesn't export the base of what bad options raise.
 _UsageError: Any = typer.BadParameter.__mro__[1]
@@ -25,9 +23,7 @@ CONTEXT = {
 
 def run_command(app: typer.Typer, name: str) -> int:
     """Runs a command with this process's arguments; its exit code."""
-    open_standard_descriptors()
-    _open_standard_streams()
-    leave_a_deleted_working_directory()
+    mend_surroundings()
     try:
         code = get_command(app).main(prog_name=name, standalone_mode=False)
     except _UsageError as error:
@@ -41,11 +37,3 @@ def run_command(app: typer.Typer, name: str) -> int:
         sys.stdout = None
         return 1
     return code if isinstance(code, int) else 0
-
-
-def _open_standard_streams() -> None:
-    """Python has none for descriptors that were closed when it started."""
-    for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
-        if getattr(sys, name) is None:
-            with contextlib.suppress(OSError):
-                setattr(sys, name, open(fd, mode, closefd=False))  # noqa: SIM115

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 
+from mpspmd.cli.startup import mend_surroundings
 from mpspmd.runtime.leave import leave
 
 _CPP_LEVEL = "TORCH_CPP_LOG_LEVEL"
@@ -48,6 +49,7 @@ def _quiet_cpp() -> Iterator[None]:
 
 
 def main() -> None:
+    mend_surroundings()
     try:
         code = launch(sys.argv[1:])
     except SystemExit as end:

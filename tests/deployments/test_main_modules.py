@@ -158,7 +158,7 @@ def test_a_scripts_signal_handlers_are_not_its_ranks(
     assert (done.returncode, done.stderr) == (0, "")
     interrupt, terminate = done.stdout.splitlines()
     assert "SIG_IGN" in interrupt
-    assert "_take_signals" in terminate
+    assert "RankSignals" in terminate
 
 
 def test_a_worker_under_the_guard_is_refused_with_the_remedy(

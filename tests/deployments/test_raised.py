@@ -131,7 +131,7 @@ class TestNoException:
         engine = Engine(Raiser, world_size=1, args=("shutdown", "GreenletExit"))
         process = engine._ranks._processes[0]
         engine.shutdown()
-        assert process.exitcode == 0
+        assert process.exit_code == 0
         assert "the worker's shutdown has failed" in capfd.readouterr().err
 
     def test_out_of_failure_callbacks_it_is_logged_and_the_next_is_called(self) -> None:

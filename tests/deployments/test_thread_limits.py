@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from collections.abc import Iterator
@@ -73,7 +74,10 @@ def test_at_every_limit_a_run_works_or_says_what_it_needs(group: Group, traces: 
 def test_a_rank_that_cannot_start_its_threads_says_so(
     free: int, group: Group, traces: Traces
 ) -> None:
-    done = traces.run("busy_rank.py", str(free), before=group.limit(60))
+    path = os.pathsep.join([str(HERE / "busy"), traces.environment["PYTHONPATH"]])
+    done = traces.run(
+        "echo.py", "1", before=group.limit(60), PYTHONPATH=path, FREE_THREADS=str(free)
+    )
     if free == 8:
         assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", "")
         return

@@ -77,7 +77,8 @@ class Actor(mpspmd.Worker):
         raise ValueError("the cause")
 
     def hold_the_gil(self) -> None:
-        """For ever: PyDLL keeps the lock while the C function runs."""
+        """For ever: PyDLL keeps the lock while the C function runs, and SIGTERM doesn't end this one."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         ctypes.PyDLL(None).sleep(600)
 
     def spin_in_python(self) -> None:

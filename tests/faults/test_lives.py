@@ -111,7 +111,10 @@ def test_a_rank_ends_with_its_engine_whatever_it_does(
     killed = time.monotonic()
     scene.end()
     eventually(lambda: not scene.processes(), "no process is left", seconds=10)
-    assert time.monotonic() - killed > 1.0, "the main thread was given time to shut down"
+    if doing == "hold_the_gil":
+        assert time.monotonic() - killed > 1.0, "the main thread was given time to shut down"
+    else:
+        assert len(scene.marks("shutdown-*")) == 2, "the loop was ended, and the workers shut down"
     eventually(lambda: not scene.run_dirs(), "the folder is gone")
 
 

@@ -22,7 +22,7 @@ from torch.distributed.run import config_from_args, determine_local_world_size, 
 from mpspmd.cli.members import Members
 from mpspmd.cli.options import make_parser
 from mpspmd.cli.output import Output
-from mpspmd.cli.plan import Group, plan
+from mpspmd.cli.plan import Group, number_of_ranks, plan
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -30,7 +30,8 @@ _HERE = Path(__file__).parent
 
 
 def _planned(folder: Path, *arguments: str) -> Group:
-    return plan(make_parser().parse_args([*arguments, "x.py", "--its", "own"]), folder)
+    args = make_parser().parse_args([*arguments, "x.py", "--its", "own"])
+    return plan(args, number_of_ranks(args), folder)
 
 
 class TestEveryOption:

@@ -1,18 +1,14 @@
-"""A rank whose script has started so many threads that few are left for the rank's own.
+"""In each rank, Python starts so many threads before our code begins that few are left for the rank's own.
 
-usage: busy_rank.py N: so many threads stay free.
+It does so where this folder is on PYTHONPATH. FREE_THREADS says how many threads stay free.
 """
 
 from __future__ import annotations
 
-import multiprocessing
+import os
 import sys
 import threading
 import time
-
-from echo import Echo, main
-
-import mpspmd
 
 
 def _take_all_but(free: int) -> None:
@@ -31,8 +27,5 @@ def _take_all_but(free: int) -> None:
     time.sleep(0.2)
 
 
-if multiprocessing.current_process().name.startswith("mpspmd-rank-"):
-    _take_all_but(int(sys.argv[1]))
-
-if __name__ == "__main__":
-    mpspmd.run(Echo, main, world_size=1)
+if any("spawn_main" in argument for argument in sys.orig_argv):
+    _take_all_but(int(os.environ["FREE_THREADS"]))
