@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -88,9 +88,11 @@ def _next_line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline()
 
 
-def _stop(process: subprocess.Popen[str]) -> None:
+def _stop(process: subprocess.Popen[str], traces: Traces, eventually: Callable[..., None]) -> None:
     process.kill()
     process.wait()
+    # Before its control group is removed: the janitor has work to do, and is in there as well.
+    eventually(lambda: not traces.processes(), "all of the run's processes have ended")
 
 
 COUNT = "from mpspmd.cores import usable_cores; print(usable_cores())"
@@ -110,12 +112,14 @@ def test_the_quota_of_a_container_counts_where_its_path_cannot_be_seen(
     assert (done.stdout, done.stderr) == ("1\n", "")
 
 
-def test_a_run_counts_on_what_a_quota_gives_it_the_time_of(traces: Traces, quota: Path) -> None:
+def test_a_run_counts_on_what_a_quota_gives_it_the_time_of(
+    traces: Traces, quota: Path, eventually: Callable[..., None]
+) -> None:
     engine = _start(traces, _enter(quota))
     assert _next_line(engine) == "1\n"
     (quota.parent / "cpu.cfs_quota_us").write_text("-1")
     assert _next_line(engine) == f"{len(os.sched_getaffinity(0))}\n"
-    _stop(engine)
+    _stop(engine, traces, eventually)
 
 
 def test_a_rank_has_no_more_threads_than_its_part_of_the_quota(traces: Traces, quota: Path) -> None:
@@ -136,7 +140,7 @@ def test_doctor_names_the_quota(traces: Traces, quota: Path) -> None:
 
 
 def test_a_run_counts_again_when_its_cores_are_taken_away_and_given_back(
-    traces: Traces, cpuset: Path
+    traces: Traces, cpuset: Path, eventually: Callable[..., None]
 ) -> None:
     engine = _start(traces)
     usable = len(os.sched_getaffinity(0))
@@ -146,4 +150,4 @@ def test_a_run_counts_again_when_its_cores_are_taken_away_and_given_back(
     assert _next_line(engine) == "1\n"
     (cpuset / "cpuset.cpus").write_text((CPUSET / "cpuset.cpus").read_text())
     assert _next_line(engine) == f"{usable}\n"
-    _stop(engine)
+    _stop(engine, traces, eventually)

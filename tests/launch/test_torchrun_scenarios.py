@@ -211,6 +211,7 @@ def test_a_group_that_grows_is_started_again_without_counting_as_a_restart(tmp_p
     for _ in range(2):
         env = {"RANK": "0", "ROLE_NAME": "default", "MASTER_ADDR": "127.0.0.1"}
         env |= {"TORCHELASTIC_RESTART_COUNT": "0", "TORCHELASTIC_MAX_RESTARTS": "0"}
+        env["TORCHELASTIC_RUN_ID"] = "7"
         paths.append(members.reify({0: env}).stdouts[0])
     output.close()
     assert len(set(paths)) == 2
