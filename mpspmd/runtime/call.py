@@ -32,6 +32,8 @@ class Call:
     closes: Call | None = None
     """The call that began the step, if this is the step's last."""
     reply_context: ReplyContext | None = None
+    keeps_late = False
+    """What comes after the call has failed is kept: see Engine.call."""
 
     def __init__(
         self,
@@ -51,6 +53,7 @@ class Call:
         self.began = time.monotonic()
         self.asked = self.missing = world_size if reply_ranks == "all" else 1
         self.replies: list[Any] = [NO_REPLY] * world_size
+        """In a call that fails, also the RankError of a rank that has raised."""
 
     def finish(self, error: BaseException | None = None) -> None:
         """Once, by whoever has taken the call from the engine's table."""
@@ -126,6 +129,13 @@ class StepFuture(concurrent.futures.Future[Any]):
         if error is not None and self.on_raise is not None:
             self.on_raise()
         return error
+
+    def replies_so_far(self) -> list[Any]:
+        """What each rank has replied to a call that has failed: a value, a RankError, or NO_REPLY.
+
+        With `keeps_late` it grows while others' replies are read.
+        """
+        return list(self._call.replies)
 
     def done(self) -> bool:
         if not super().done():

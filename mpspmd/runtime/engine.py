@@ -212,6 +212,7 @@ class Engine(AwaitedCalls):
         non_block: bool = False,
         within: Call | None = None,
         ends: Call | None = None,
+        keeps_late: bool = False,
     ) -> Any:
         """Sends one request to all ranks.
 
@@ -219,6 +220,7 @@ class Engine(AwaitedCalls):
         value: a lambda will do). `timeout` is in seconds from now, sending included; after it StepTimeout,
         and the engine stays usable. With `reply_ranks=None` nothing is waited for, and None is returned.
         `within` is the step, made by begin(), that this call belongs to; `ends` the same for its last call.
+        With `keeps_late` the future of a failed call goes on collecting what the other ranks reply.
 
         EngineClosed, RankError, RankDied, UnknownMethod, EncodeError, StepTimeout.
         """
@@ -226,7 +228,9 @@ class Engine(AwaitedCalls):
             self._check_reply_ranks(reply_ranks)
         deadline = None if timeout is None else time.monotonic() + timeout
         future = StepFuture(self) if non_block and reply_ranks is not None else None
-        call = self._sending.send(method, args, kwargs or {}, reply_ranks, deadline, future, ends)
+        call = self._sending.send(
+            method, args, kwargs or {}, reply_ranks, deadline, future, ends, keeps_late
+        )
         if (first := ends or within) is not None:
             self._replies.link(call, first)
         if reply_ranks is None:

@@ -14,7 +14,14 @@ from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any, cast
 
-from mpspmd._native import PHASE_DECODING, PHASE_REPLYING, PHASE_RUNNING, PHASE_WAITING, pack
+from mpspmd._native import (
+    PHASE_DECODING,
+    PHASE_REPLYING,
+    PHASE_RUNNING,
+    PHASE_WAITING,
+    Inbox,
+    pack,
+)
 from mpspmd.codec.objects import decode
 from mpspmd.codec.steps import RankEnd, StepCodec
 from mpspmd.control.messages import Fault, Goodbye, Hello, Leaving, Ready
@@ -187,7 +194,9 @@ class RankLoop:
         self._rank = rank
         self._ctx = ctx
         self._worker = worker
-        self._requests = channel.requests
+        self._requests: Inbox | _WatchedInbox = channel.requests
+        if (while_waiting := getattr(worker, "while_waiting", None)) is not None:
+            self._requests = _WatchedInbox(channel.requests, while_waiting)
         self._line = channel.line
         self._report = report
         self._leaving = False
@@ -201,9 +210,14 @@ class RankLoop:
         self._step_codec = step_codec
 
     def leave(self) -> None:
-        """Ends run() as soon as the current method returns. Any thread."""
+        """Ends run() as soon as the current method returns. Another thread."""
         self._leaving = True
         self._requests.interrupt()
+        if (told := getattr(self._worker, "told_to_leave", None)) is not None:
+            try:
+                told()
+            except Exception:
+                logger.exception("the worker's told_to_leave failed")
 
     def run(self) -> None:
         """Until the engine closes the channel, or poisons it, or says to leave."""
@@ -294,6 +308,22 @@ class RankLoop:
             self._replier.fail(request.step_id, remote)
         else:
             self._report(as_fault(remote, self._rank, request.step_id))
+
+
+class _WatchedInbox:
+    """The ring of requests, for a worker that wants to know when its rank waits."""
+
+    def __init__(
+        self, inbox: Inbox, while_waiting: Callable[[], contextlib.AbstractContextManager[None]]
+    ) -> None:
+        self._inbox = inbox
+        self._while_waiting = while_waiting
+        self.release = inbox.release
+        self.interrupt = inbox.interrupt
+
+    def recv(self, timeout: float | None, key: int) -> tuple[int, int, int, Any] | None:
+        with self._while_waiting():
+            return self._inbox.recv(timeout, key)
 
 
 def _is_missing(worker: Any, method: str) -> bool:

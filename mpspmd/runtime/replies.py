@@ -17,7 +17,7 @@ from mpspmd._native import Inbox
 from mpspmd.codec.objects import decode
 from mpspmd.codec.steps import EngineEnd
 from mpspmd.errors import ChannelError, DecodeError
-from mpspmd.runtime.call import Call
+from mpspmd.runtime.call import NO_REPLY, Call
 from mpspmd.runtime.fault import as_error
 from mpspmd.runtime.foreign import is_perhaps_a_signals
 from mpspmd.transport.channel import Kind
@@ -28,6 +28,9 @@ _STEP = int(Kind.STEP)
 _PACKED = int(Kind.PACKED)
 _KIND_MASK = ~(_OUT_OF_BAND | _STEP | _PACKED)
 _ERROR = int(Kind.ERROR)
+
+_MAX_KEPT = 64
+"""Failed calls that still collect late replies: a rank that hangs would keep each of them for ever."""
 
 
 class Replies:
@@ -49,6 +52,8 @@ class Replies:
         self._on_error = on_error
         self._step_codec = step_codec
         self._pending: dict[int, Call] = {}
+        self._kept: dict[int, Call] = {}
+        """Failed calls that collect late replies."""
         self._lock = threading.Lock()
         self._turn = threading.Condition(self._lock)
         self._leader: int | None = None  # the reading thread's identity
@@ -59,7 +64,7 @@ class Replies:
         self.sender_waits = False
         """A thread that sends waits for space, and counts on whoever reads."""
         self.late = 0
-        """Replies that came after their call had timed out or failed, and were dropped."""
+        """Replies that came after their call had timed out or failed, whether they were kept or dropped."""
 
     def expect(self, call: Call) -> None:
         """Before the request is sent: its reply may be there before that returns."""
@@ -105,6 +110,8 @@ class Replies:
         # The links between a step's calls go with them: a cycle would keep their replies.
         if (first := call.closes) is not None:
             self.finish(first)
+        if error is not None and call.keeps_late:
+            self._keep(call)
         if later := call.later:
             call.later = None
             if error is not None:
@@ -260,8 +267,7 @@ class Replies:
     def _take(self, rank: int, kind: int, step: int, payload: Any) -> None:
         call = self._pending.get(step)
         if call is None:
-            self.late += 1
-            self._release(payload)
+            self._take_late(rank, kind, step, payload)
             return
         error: Exception | None = None
         interrupt: BaseException | None = None
@@ -289,11 +295,45 @@ class Replies:
             if type(payload) is memoryview:
                 self._release(payload)
         if error is not None:
+            call.replies[rank] = error
             self._on_error(call, rank, error)
             if interrupt is not None and is_perhaps_a_signals(interrupt):
                 raise interrupt
         elif call.missing == 0:
             self.finish(call)
+
+    def _take_late(self, rank: int, kind: int, step: int, payload: Any) -> None:
+        """Nobody waits for it; a call that has failed may keep it."""
+        self.late += 1
+        call = self._kept.get(step)
+        if call is None:
+            self._release(payload)
+            return
+        try:
+            call.replies[rank] = self._read(call, rank, kind, payload)
+        except Exception as undecodable:
+            call.replies[rank] = undecodable
+        finally:
+            self._release(payload)
+        if all(reply is not NO_REPLY for reply in call.replies):
+            self._kept.pop(step, None)
+
+    def _keep(self, call: Call) -> None:
+        self._kept[call.step] = call
+        for step in list(self._kept)[:-_MAX_KEPT]:
+            self._kept.pop(step, None)
+
+    def _read(self, call: Call, rank: int, kind: int, payload: Any) -> Any:
+        """As _take() does it in place, because a call takes a while."""
+        if kind & _PACKED:
+            value = payload
+        elif kind & _STEP and self._step_codec is not None and call.reply_context is not None:
+            value = self._step_codec.decode_reply(
+                call.reply_context, call.step, rank, payload, call.asked
+            )
+        else:
+            value = decode(payload, kind & _OUT_OF_BAND != 0)
+        return as_error(value, rank, call.step) if kind & _KIND_MASK == _ERROR else value
 
     def _release(self, payload: Any) -> None:
         """A memoryview shows a record in the ring; anything else is ours."""

@@ -53,12 +53,13 @@ class Sender:
         deadline: float | None,
         future: StepFuture | None = None,
         ends: Call | None = None,
+        keeps_late: bool = False,
     ) -> Call:
         """Returns when all of the request is in the ring. `deadline`: of time.monotonic().
 
-        `future` follows the call; `ends` is the step whose last call this is. EncodeError and StepTimeout,
-        and then no rank runs it; or why the engine has failed. RuntimeError for a signal's handler, or a
-        destructor, that was called while this thread sends.
+        `future` follows the call, and may keep what is late; `ends` is the step whose last call this is.
+        EncodeError and StepTimeout, and then no rank runs it; or why the engine has failed. RuntimeError for
+        a signal's handler, or a destructor, that was called while this thread sends.
         """
         if not self._sending.acquire(False):
             self._wait_to_send(deadline)
@@ -77,6 +78,8 @@ class Sender:
             if (context := self._encoder.reply_context()) is not None:
                 call.reply_context = context
             if future is not None:
+                if keeps_late:
+                    call.keeps_late = True
                 future.follow(call)
             # Before it is sent: the reply may be there before try_send() returns.
             if reply_ranks is not None:

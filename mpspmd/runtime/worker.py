@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -88,6 +89,9 @@ class Worker:
     reply_thread: bool = False
     """True: replies are finished and sent by a thread of their own, in the order of the requests."""
 
+    while_waiting: Callable[[], AbstractContextManager[None]] | None = None
+    """Entered whenever the rank waits for a request, and left when one has come."""
+
     def __init__(self, ctx: RankContext) -> None:
         self.ctx = ctx
 
@@ -101,6 +105,9 @@ class Worker:
     def finish_reply(self, result: Any) -> Any:
         """What is sent for a method's result; called only on a rank that replies."""
         return result
+
+    def told_to_leave(self) -> None:
+        """Called in another thread when the engine shuts down: the main thread may be in a method."""
 
     def shutdown(self) -> None:
         """Called once, when the engine shuts down or the rank is told to leave."""

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from multiprocessing import util as multiprocessing_util
 from typing import Any
 
-from vllm import envs
+from vllm import envs, version
 from vllm.distributed.ec_transfer.ec_connector.utils import ECOutputAggregator
 from vllm.distributed.kv_transfer.kv_connector.utils import KVOutputAggregator
 from vllm.logger import init_logger
@@ -31,6 +31,7 @@ from mpspmd.config import RuntimeConfig
 from mpspmd.errors import ConfigError, RankDied
 from mpspmd.request import ALL
 from mpspmd.runtime.engine import Engine
+from mpspmd.vllm.compat import untested
 from mpspmd.vllm.cpu_binding import CoreBinding
 from mpspmd.vllm.engine_core import (
     await_own_kill,
@@ -106,6 +107,8 @@ class MpSpmdExecutor(Executor):
         set_multiprocessing_worker_envs(parallel.local_world_size * engines)
         self._init_method = _distributed_init_method()
         self._has_stepped = False
+        if (warning := untested(version.__version__)) is not None:
+            logger.warning(warning)
         leave_with_parent()
         with leaving_at_signals():
             self._engine = self._start_engine()

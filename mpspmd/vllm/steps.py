@@ -14,8 +14,9 @@ from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
 
 from mpspmd.errors import ConfigError
 from mpspmd.request import ALL
-from mpspmd.runtime.call import Call
+from mpspmd.runtime.call import Call, StepFuture
 from mpspmd.runtime.engine import Engine
+from mpspmd.vllm.salvage import Salvage
 
 Aggregators: TypeAlias = list[KVOutputAggregator | ECOutputAggregator]
 
@@ -44,6 +45,9 @@ class Steps:
         """Of a step that needs no second request."""
         self._epoch = 0
         self._to_aggregate: deque[AggregatedFuture] = deque()
+        # Without fault tolerance no step follows a failed one.
+        goes_on = vllm_config.parallel_config.enable_fault_tolerance
+        self._salvage = Salvage() if goes_on else None
 
     def execute(
         self, scheduler_output: SchedulerOutput, non_block: bool, aggregators: Aggregators
@@ -103,7 +107,7 @@ class Steps:
         self, outputs: Future[list[Any]], aggregators: Aggregators, rank: int, non_block: bool
     ) -> Any:
         """The output of `rank`, merged with all ranks', in the order of such calls; or a future of it."""
-        future = AggregatedFuture(outputs, aggregators, rank, self._to_aggregate)
+        future = AggregatedFuture(outputs, aggregators, rank, self._to_aggregate, self._salvage)
         return future if non_block else future.result()
 
     def _send_whole(
@@ -150,6 +154,7 @@ class Steps:
             timeout=2 * self._timeout_s if is_step else self._timeout_s,
             non_block=non_block or bool(aggregators),
             ends=ends,
+            keeps_late=bool(aggregators) and self._salvage is not None,
         )
         if aggregators:
             outcome = self.aggregated(outcome, aggregators, self._output_rank, non_block)
@@ -175,8 +180,10 @@ class AggregatedFuture(Future[Any]):
         aggregators: Aggregators,
         output_rank: int,
         order: deque[AggregatedFuture],
+        salvage: Salvage | None,
     ) -> None:
         super().__init__()
+        self._salvage = salvage
         self._outputs = outputs
         self._aggregators = aggregators
         self._output_rank = output_rank
@@ -199,11 +206,15 @@ class AggregatedFuture(Future[Any]):
         try:
             outputs = self._outputs.result(timeout)
             merged = outputs[self._output_rank]
+            if self._salvage is not None:
+                self._salvage.hand_over(self._aggregators)
             for aggregator in self._aggregators:
                 merged = aggregator.aggregate(outputs, output_rank=self._output_rank)
         except Exception as error:
             if not self._outputs.done():
                 raise  # `timeout` has passed: the step goes on
+            if self._salvage is not None:
+                self._salvage.add(self._outputs)
             self._order.popleft()
             self.set_exception(error)
             return

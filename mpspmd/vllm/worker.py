@@ -30,7 +30,9 @@ from vllm.v1.worker.worker_base import WorkerWrapperBase
 from mpspmd.runtime.worker import RankContext
 from mpspmd.vllm.leftovers import hand_over_tracking, remove, sweep
 from mpspmd.vllm.lock import RankLock
+from mpspmd.vllm.salvage import carrying
 from mpspmd.vllm.step_slot import StepSlot
+from mpspmd.vllm.watchdog import Watchdog, start_watchdog
 
 
 class RankWorker(WorkerWrapperBase):
@@ -74,6 +76,21 @@ class RankWorker(WorkerWrapperBase):
         enable_envs_cache()
         if vllm_config.parallel_config.numa_bind:
             numa_utils.log_current_affinity_state(f"Worker_{ctx.rank}")
+        self._watch(start_watchdog(vllm_config, ctx.rank))
+
+    def _watch(self, watchdog: Watchdog | None) -> None:
+        self.while_waiting = None if watchdog is None else watchdog.waiting
+        self.told_to_leave = (lambda: None) if watchdog is None else watchdog.run_ends
+        if watchdog is None or self.reply_thread:
+            return
+        finish = self.finish_reply
+
+        def finish_and_feed(result: Any) -> Any:
+            # The call itself may have taken nearly all of the watchdog's time; sending takes more.
+            watchdog.feed()
+            return finish(result)
+
+        self.finish_reply = finish_and_feed  # type: ignore[method-assign]
 
     def _make_worker(self, all_kwargs: list[dict[str, Any]], expert_parallel: bool) -> None:
         self.init_worker(all_kwargs)
@@ -107,7 +124,15 @@ class RankWorker(WorkerWrapperBase):
 
     def finish_reply(self, result: Any) -> Any:
         """Waits for an output that is still on its way from the device; once, where it is sent."""
-        return result.get_output() if isinstance(result, AsyncModelRunnerOutput) else result
+        if not isinstance(result, AsyncModelRunnerOutput):
+            return result
+        try:
+            return result.get_output()
+        except Exception as error:
+            carrier = carrying(error, result)
+            if carrier is error:
+                raise
+            raise carrier from error
 
     def shutdown(self) -> None:
         super().shutdown()

@@ -7,6 +7,8 @@ The instructions travel in `free_encoder_mm_hashes`, a list of strings that noth
     "answer"        the forward pass returns an output, as where nothing is to be sampled
     "wait PATH"     the forward pass ends when the file is there; "wait PATH N": only on rank N
     "linger PATH N" the same for the sampling
+    "lose N"        rank N's output can't be had when it is asked for (asynchronous scheduling)
+    "lose N oddly"  the same with an exception that can't be pickled
     "sent ID"       the output says that this rank has sent the request's blocks; "sent ID N": only rank N's
 """
 
@@ -96,19 +98,33 @@ class ScriptedWorker(WorkerBase):
         mine = {name for name, *rank in sent if rank in ([], [str(self.rank)])}
         output.kv_connector_output = KVConnectorOutput(finished_sending=mine) if sent else None
         if self.vllm_config.scheduler_config.async_scheduling:
-            return Pending(self, output)
+            lost = [each.split()[1:] for each in step.free_encoder_mm_hashes if "lose" in each]
+            return Pending(self, output, [how for rank, *how in lost if int(rank) == self.rank])
         return output
 
 
 class Pending(AsyncModelRunnerOutput):
     """An output that is still on its way from the device."""
 
-    def __init__(self, worker: ScriptedWorker, output: ModelRunnerOutput) -> None:
+    def __init__(
+        self, worker: ScriptedWorker, output: ModelRunnerOutput, lost: list[list[str]]
+    ) -> None:
         self._worker = worker
         self._output = output
+        self._lost = lost
 
     def get_output(self) -> ModelRunnerOutput:
         thread = threading.current_thread().name
         self._worker.events.append(f"get_output {thread}")
         time.sleep(0.01)
+        if self._lost:
+            raise Odd(threading.Lock()) if self._lost[0] else ValueError("lost on the device")
         return self._output
+
+    def get_kv_connector_output(self) -> KVConnectorOutput | None:
+        """Of vLLM 0.33."""
+        return self._output.kv_connector_output
+
+
+class Odd(Exception):
+    """It can't be pickled."""

@@ -5,30 +5,15 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import scripted_steps
+from scripted_steps import run, start, submit
 
 from mpspmd.errors import ConfigError, RankError, StepTimeout
-
-
-def start(model: Path, *, asynchronous: bool) -> Any:
-    from vllm.engine.arg_utils import EngineArgs
-
-    from mpspmd.vllm.executor import MpSpmdExecutor
-
-    config = EngineArgs(
-        str(model), tensor_parallel_size=2, distributed_executor_backend="mp", max_model_len=512
-    ).create_engine_config()
-    config.parallel_config.worker_cls = "scripted_worker.ScriptedWorker"
-    # Otherwise the first failed step ends the run.
-    config.parallel_config.enable_fault_tolerance = True
-    # vLLM's own check would turn it off on a CPU.
-    config.scheduler_config.async_scheduling = asynchronous
-    return MpSpmdExecutor(config)
 
 
 @pytest.fixture(scope="module")
@@ -65,34 +50,15 @@ MAY_HAVE_GRAMMAR = False
 
 
 def step(name: str, *instructions: str, tokens: int = 1) -> Any:
-    from vllm.v1.core.sched.output import SchedulerOutput
-
-    made = SchedulerOutput.make_empty()
-    made.num_scheduled_tokens = {name: tokens}
-    made.total_num_scheduled_tokens = tokens
-    made.free_encoder_mm_hashes = list(instructions)
-    made.has_structured_output_requests = MAY_HAVE_GRAMMAR
-    return made
+    return scripted_steps.step(
+        name, *instructions, tokens=tokens, may_have_grammar=MAY_HAVE_GRAMMAR
+    )
 
 
 def grammar(*bits: int) -> Any:
     from vllm.v1.core.sched.output import GrammarOutput
 
     return GrammarOutput(["a"], np.array([bits], dtype=np.int32))
-
-
-def run(executor: Any, scheduler_output: Any, grammar_output: Any = None) -> Any:
-    """In the order of EngineCore.step."""
-    output = executor.execute_model(scheduler_output, non_block=True).result()
-    return executor.sample_tokens(grammar_output) if output is None else output
-
-
-def submit(executor: Any, scheduler_output: Any) -> tuple[Future[Any], Future[Any]]:
-    """In the order of EngineCore.step_with_batch_queue: (execute's future, sample's)."""
-    return (
-        executor.execute_model(scheduler_output, non_block=True),
-        executor.sample_tokens(None, non_block=True),
-    )
 
 
 def events(executor: Any) -> list[list[str]]:
@@ -105,6 +71,13 @@ def events(executor: Any) -> list[list[str]]:
 
 def replies(executor: Any, rank: int) -> int:
     return executor._engine._channel.status.line(rank).snapshot()["replies"]
+
+
+def test_without_a_folder_for_its_watchdog_a_rank_does_nothing_for_it(synchronous: Any) -> None:
+    hooks = synchronous.collective_rpc(
+        lambda worker: (worker.while_waiting, "finish_reply" in vars(worker))
+    )
+    assert hooks == [(None, False)] * 2
 
 
 @in_halves

@@ -1,0 +1,77 @@
+"""Salvage: what ranks have transferred in steps that failed.
+
+With fault tolerance vLLM goes on after a failed step. A connector tells only once that a request's blocks
+have been sent or received: if that is lost, the blocks are never freed. So whatever a rank has replied to
+the failed step, or still replies, goes to vLLM's aggregator with the next step's outputs.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections import deque
+from typing import Any
+
+from mpspmd.errors import RankError
+from mpspmd.runtime.call import NO_REPLY, StepFuture
+from mpspmd.vllm.compat import defers_outputs, transferred_by
+
+_ATTRIBUTE = "kv_connector_output"
+"""Of a ModelRunnerOutput; and of an exception that carries one from a rank to the engine."""
+
+_MAX_FAILED = 64
+"""Failed steps that are looked at: a rank that hangs never replies."""
+
+
+class Salvage:
+    """EngineCore's thread."""
+
+    def __init__(self) -> None:
+        self._failed: deque[tuple[StepFuture, set[int]]] = deque(maxlen=_MAX_FAILED)
+        """With the ranks whose replies have been looked at."""
+
+    def add(self, step: StepFuture) -> None:
+        """A step that has failed; its call keeps late replies."""
+        self._failed.append((step, set()))
+
+    def hand_over(self, aggregators: list[Any]) -> None:
+        """Gives all that has come by now to the aggregator that can be told."""
+        outputs = [output for step in list(self._failed) for output in self._take(*step)]
+        for aggregator in aggregators:
+            if outputs and defers_outputs(aggregator):
+                aggregator.ft_defer_kv_connector_outputs(outputs)
+
+    def _take(self, step: StepFuture, seen: set[int]) -> list[Any]:
+        replies = step.replies_so_far()
+        new = {
+            rank: reply
+            for rank, reply in enumerate(replies)
+            if reply is not NO_REPLY and rank not in seen
+        }
+        seen.update(new)
+        if len(seen) == len(replies):
+            self._failed.remove((step, seen))
+        outputs = (_transferred(reply) for reply in new.values())
+        return [output for output in outputs if output is not None]
+
+
+def _transferred(reply: Any) -> Any:
+    carrier = reply.__cause__ if isinstance(reply, RankError) else reply
+    return getattr(carrier, _ATTRIBUTE, None)
+
+
+def carrying(error: Exception, late: Any) -> Exception:
+    """In a rank whose late output has failed: an exception that tells the engine what was transferred."""
+    transferred = transferred_by(late)
+    if transferred is None:
+        return error
+    carrier = error if _can_cross(error) else RuntimeError(f"{type(error).__qualname__}: {error}")
+    setattr(carrier, _ATTRIBUTE, transferred)
+    return carrier
+
+
+def _can_cross(error: Exception) -> bool:
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return False
+    return True

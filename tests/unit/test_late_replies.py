@@ -1,0 +1,92 @@
+"""What the other ranks reply to a call that has failed: dropped, unless somebody has asked to keep it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpspmd import Engine
+from mpspmd.errors import RankError, StepTimeout
+from mpspmd.runtime.call import NO_REPLY
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def fail_on_0(worker: Any, file: Path) -> int:
+    """Rank 1 replies when the file is there."""
+    import time
+
+    if worker.rank() == 0:
+        raise ValueError("rank 0 has had enough")
+    while not file.exists():
+        time.sleep(0.001)
+    return 7
+
+
+def test_a_failed_call_keeps_what_comes_late_if_told_to(engine: Engine, tmp_path: Path) -> None:
+    file = tmp_path / "go"
+    future = engine.call(fail_on_0, (file,), non_block=True, keeps_late=True)
+    with pytest.raises(RankError, match="rank 0 has had enough"):
+        future.result()
+    failed, missing = future.replies_so_far()
+    assert isinstance(failed, RankError)
+    assert missing is NO_REPLY
+    late = engine.late_replies
+    file.touch()
+    assert engine.collective_rpc("rank") == [0, 1]
+    assert future.replies_so_far()[1] == 7
+    assert engine.late_replies == late + 1
+    assert not engine._replies._kept
+
+
+def test_it_is_dropped_otherwise(engine: Engine, tmp_path: Path) -> None:
+    file = tmp_path / "go"
+    future = engine.call(fail_on_0, (file,), non_block=True)
+    with pytest.raises(RankError, match="rank 0 has had enough"):
+        future.result()
+    file.touch()
+    assert engine.collective_rpc("rank") == [0, 1]
+    assert future.replies_so_far()[1] is NO_REPLY
+
+
+def test_late_values_and_exceptions_of_a_call_that_has_timed_out_are_kept(
+    engine: Engine, tmp_path: Path
+) -> None:
+    def fail_late(worker: Any, file: Path) -> str:
+        import time
+
+        while not file.exists():
+            time.sleep(0.001)
+        if worker.rank() == 1:
+            raise ValueError("too late")
+        return "x" * 100_000
+
+    file = tmp_path / "go"
+    future = engine.call(fail_late, (file,), non_block=True, keeps_late=True, timeout=0.1)
+    with pytest.raises(StepTimeout):
+        future.result()
+    file.touch()
+    assert engine.collective_rpc("rank") == [0, 1]
+    value, error = future.replies_so_far()
+    assert value == "x" * 100_000
+    assert isinstance(error, RankError)
+    assert "too late" in str(error)
+
+
+def test_a_limited_number_of_failed_calls_is_kept(engine: Engine, tmp_path: Path) -> None:
+    def fail_on_1(worker: Any) -> None:
+        raise ValueError("every time")
+
+    for _ in range(3):
+        future = engine.call(fail_on_1, non_block=True, keeps_late=True)
+        with pytest.raises(RankError):
+            future.result()
+    kept = engine._replies._kept
+    for _ in range(100):
+        future = engine.call(fail_on_1, reply_ranks=0, non_block=True, keeps_late=True)
+        with pytest.raises(RankError):
+            future.result()
+    assert 0 < len(kept) <= 64
+    kept.clear()
