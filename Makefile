@@ -27,7 +27,7 @@ endef
 export LEND_METADATA
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test soak lint format native-test sanitize mutants fuzz fuzz-keep fuzz-random verify bench bench-vllm docs clean
+.PHONY: help install demo test test-versions parity soak lint format native-test sanitize mutants fuzz fuzz-keep fuzz-random verify bench bench-vllm docs clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1	\2/' | expand -t 20
@@ -39,6 +39,19 @@ demo: install  ## serve a language model with vLLM on two ranks, and ask it a qu
 
 test: install  ## all tests but the slow ones
 	$(PY) -m pytest -m "not slow"
+
+# The tests whose outcome depends on vLLM's version.
+VERSION_TESTS := test_compat.py test_step_fields.py test_salvage.py test_watchdog.py test_steps.py test_executor.py
+
+test-versions: install  ## the tests that depend on vLLM's version, with each version that is supported
+	$(PY) tests/vllm/install_check.py
+	for version in 0.31 0.32 0.33; do \
+		$(PY) tests/vllm/vllm_versions.py $$version $(abspath $(PY)) -m pytest -m "not slow" \
+			$(addprefix tests/vllm/,$(VERSION_TESTS)) || exit 1; done
+	cd tests/vllm && PYTHONPATH=../.. ../../$(PY) -m parity --share --again --rows dozen
+
+parity: install  ## each feature of vLLM on mp and on mp-spmd, in hours, into docs/reference (ROWS=a,b VERSIONS=0.32)
+	cd tests/vllm && PYTHONPATH=../.. ../../$(PY) -m parity $(if $(ROWS),--rows $(ROWS)) $(if $(VERSIONS),--versions $(VERSIONS))
 
 soak: install  ## the slow tests
 	$(PY) -m pytest -m slow --timeout 3600

@@ -29,11 +29,11 @@ def make_tiny_llama(folder: Path) -> Path:
     # Wide logits: with the default scale near-ties would let rounding choose the token.
     model.lm_head.weight.data.mul_(8)
     model.save_pretrained(folder)
-    _make_tokenizer().save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
     return folder
 
 
-def _make_tokenizer() -> object:
+def make_tokenizer() -> object:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

@@ -1,0 +1,135 @@
+"""python -m parity: runs the matrix, or part of it, and writes docs/reference/parity.md.
+
+Results are kept as JSON in build/parity, and what is there isn't run again: an interrupted run goes on
+where it was. Run from `tests/vllm`, or by `make parity`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import platform
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import vllm_versions
+
+from parity import DOZEN, document, models, rows
+from parity.cells import RESULTS, path_of, run_cells
+from parity.feature import FEATURES, Feature
+from parity.record import Record
+from parity.verdict import Verdict, judge
+
+DOCUMENT = vllm_versions.ROOT / "docs" / "reference" / "parity.md"
+COLUMNS = ("mp", "mp-spmd")
+VERSIONS = ("0.31", "0.32", "0.33")
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="parity", description=__doc__)
+    parser.add_argument("--rows", help="names, with commas; all by default", default="")
+    parser.add_argument("--columns", default=",".join(COLUMNS))
+    parser.add_argument("--versions", default=",".join(VERSIONS))
+    parser.add_argument("--share", action="store_true", help="rows of one engine in one process")
+    parser.add_argument("--again", action="store_true", help="also what has been run before")
+    parser.add_argument("--list", action="store_true", help="only names of rows")
+    return parser.parse_args(arguments)
+
+
+def batches(features: list[Feature], share: bool) -> list[list[str]]:
+    """Which rows run in one process."""
+    if not share:
+        return [[feature.name] for feature in features]
+    by_engine: dict[str, list[str]] = defaultdict(list)
+    for feature in features:
+        by_engine[feature.engine or feature.name].append(feature.name)
+    return list(by_engine.values())
+
+
+def run(options: argparse.Namespace) -> int:
+    """How many of the rows are worse."""
+    names = options.rows.split(",") if options.rows else list(FEATURES)
+    if options.rows == "dozen":
+        names = DOZEN
+    unknown = [name for name in names if name not in FEATURES]
+    if unknown:
+        raise SystemExit(f"no such row: {', '.join(unknown)}; known are {', '.join(FEATURES)}")
+    models.make_all(RESULTS / "models")
+    versions = options.versions.split(",")
+    for batch in batches([FEATURES[name] for name in names], options.share):
+        for version in versions:
+            for backend in options.columns.split(","):
+                _run_missing(version, backend, batch, options.again)
+            _run_differing_again(version, batch)
+    verdicts = judge_all()
+    DOCUMENT.parent.mkdir(parents=True, exist_ok=True)
+    DOCUMENT.write_text(document.write(FEATURES, list(VERSIONS), verdicts, _machine()))
+    worse = 0
+    for (name, version), verdict in verdicts.items():
+        if name in names and version in versions:
+            print(f"{version} {name}: {verdict.kind} {verdict.how}")
+            worse += verdict.kind == "worse"
+    return worse
+
+
+def _run_missing(version: str, backend: str, batch: list[str], again: bool) -> None:
+    names = [name for name in batch if again or not path_of(version, backend, name).exists()]
+    if names:
+        print(
+            f"{datetime.datetime.now():%H:%M:%S} {version} {backend}: {', '.join(names)}",
+            flush=True,
+        )
+        run_cells(version, backend, names)
+
+
+def _run_differing_again(version: str, batch: list[str]) -> None:
+    """Where values differ: are they vLLM's own from run to run?"""
+    differing = [
+        name
+        for name in batch
+        if (found := _verdict(version, name)) and "other values" in found.how
+        if not path_of(version, "mp-again", name).exists()
+    ]
+    if differing:
+        print(f"{version}: mp once more for {', '.join(differing)}", flush=True)
+        run_cells(version, "mp", differing, again=True)
+
+
+def judge_all() -> dict[tuple[str, str], Verdict]:
+    """Of all that has been run."""
+    found = {}
+    for name in FEATURES:
+        for version in VERSIONS:
+            if (verdict := _verdict(version, name)) is not None:
+                found[name, version] = verdict
+    return found
+
+
+def _verdict(version: str, name: str) -> Verdict | None:
+    paths = [path_of(version, column, name) for column in (*COLUMNS, "mp-again")]
+    if not all(path.exists() for path in paths[:2]):
+        return None
+    again = Record.read(paths[2]) if paths[2].exists() else None
+    return judge(Record.read(paths[0]), Record.read(paths[1]), again)
+
+
+def _machine() -> str:
+    cores = len(
+        [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "processor" in line]
+    )
+    return (
+        f"{cores} virtual cores, no GPU, Python {platform.python_version()}, "
+        f"{datetime.date.today():%Y-%m-%d}. vLLM 0.33's Python files run with 0.32's compiled parts, "
+        "because 0.33 has no build for CPUs."
+    )
+
+
+if __name__ == "__main__":
+    rows.load()
+    options = parse()
+    if options.list:
+        for feature in FEATURES.values():
+            print(f"{feature.name:24} {feature.title}")
+    else:
+        sys.exit(min(run(options), 1))

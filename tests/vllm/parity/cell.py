@@ -1,0 +1,103 @@
+"""python -m parity.cell BACKEND OUT ROW…: runs rows in this process, on one engine if they share one.
+
+Writes a record for each to OUT/ROW.json. What is left after the end is added by whoever started this.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import workload
+
+from parity import rows
+from parity.feature import ENGINES, FEATURES, Feature, NotApplicable, Place
+from parity.record import Record
+
+_CHANGING = re.compile(r"0x[0-9a-f]+|\d+(\.\d+)?|/\S+")
+
+
+class Warned(logging.Handler):
+    """vLLM's warnings in this process, without what changes from run to run."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(_CHANGING.sub("…", record.getMessage())[:200])
+
+    def take(self) -> list[str]:
+        lines, self.lines = self.lines, []
+        return sorted(set(lines))
+
+
+def run(feature: Feature, *args: Any) -> Record:
+    """What it returns, or raises."""
+    record = Record()
+    try:
+        record.value = json.loads(json.dumps(feature.run(*args), default=repr))
+    except NotApplicable as reason:
+        record.not_applicable = str(reason)
+    except Exception as error:
+        record.error = (type(error).__name__, str(error)[:2000])
+    return record
+
+
+def run_on_one_engine(names: list[str], place: Place, save: Callable[..., None]) -> None:
+    """All on one engine, whose start and end count for each of them."""
+    from vllm import LLM
+
+    (engine,) = {FEATURES[name].engine for name in names}
+    assert engine is not None
+    began = time.monotonic()
+    try:
+        arguments = ENGINES[engine](place.models)
+        llm = LLM(distributed_executor_backend=place.backend, **arguments)
+    except NotApplicable as reason:
+        save(dict.fromkeys(names, Record(not_applicable=str(reason))))
+        return
+    except Exception as error:
+        save({name: Record(error=(type(error).__name__, str(error)[:2000])) for name in names})
+        return
+    start_s = time.monotonic() - began
+    records = {name: run(FEATURES[name], llm, place) for name in names}
+    save(records)
+    began = time.monotonic()
+    llm.llm_engine.engine_core.shutdown()
+    for record in records.values():
+        record.start_s, record.stop_s = start_s, time.monotonic() - began
+    save(records)
+
+
+def main(backend: str, out: str, *names: str) -> None:
+    workload.set_environment()
+    warned = Warned()
+    rows.load()
+    folder = Path(out)
+    place = Place(folder.parents[1] / "models", backend, folder)
+
+    def save(records: dict[str, Record]) -> None:
+        lines = warned.take()
+        for name, record in records.items():
+            record.warnings = record.warnings or lines
+            record.write(folder / f"{name}.json")
+
+    logging.getLogger("vllm").addHandler(warned)
+    with warnings.catch_warnings(record=True):
+        if FEATURES[names[0]].engine is None:
+            for name in names:
+                save({name: run(FEATURES[name], place)})
+        else:
+            run_on_one_engine(list(names), place, save)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

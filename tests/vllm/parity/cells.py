@@ -1,0 +1,75 @@
+"""Cells: runs rows in processes of their own, and looks at what they leave behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import vllm_versions
+from leftovers import Leftovers, wait_until_gone
+
+from parity.feature import FEATURES
+from parity.record import Record
+
+RESULTS = vllm_versions.ROOT / "build" / "parity"
+TIMEOUT_S = 1200
+
+
+def path_of(version: str, backend: str, name: str) -> Path:
+    return RESULTS / version / backend / f"{name}.json"
+
+
+def run_cells(version: str, backend: str, names: list[str], again: bool = False) -> list[Record]:
+    """Rows of one engine, in one process; `again`: beside the first run's results."""
+    column = f"{backend}-again" if again else backend
+    paths = [path_of(version, column, name) for name in names]
+    absent = {name: reason for name in names if (reason := FEATURES[name].missing_in(version))}
+    for name, reason in absent.items():
+        Record(not_applicable=reason).write(path_of(version, column, name))
+    names = [name for name in names if name not in absent]
+    if names:
+        _run_process(version, backend, column, names)
+    return [Record.read(path) for path in paths]
+
+
+def _run_process(version: str, backend: str, column: str, names: list[str]) -> None:
+    before = Leftovers()
+    environment = vllm_versions.environment(version) | {"TMPDIR": str(before.temp)}
+    out = path_of(version, column, "x").parent
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / f"{names[0]}.log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "parity.cell", backend, out, *names],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(TIMEOUT_S)
+        except BaseException:
+            _kill_session(process.pid)
+            raise
+        finally:
+            left = wait_until_gone(process.pid, 10)
+            _kill_session(process.pid)
+    files = sorted(before.new_files(within_s=3))
+    for name in names:
+        path = path_of(version, column, name)
+        record = Record.read(path) if path.exists() else Record()
+        if not path.exists():
+            record.error = ("Killed", f"the process ended with {code}: see {log.name}")
+        record.files, record.processes = files, left
+        record.write(path)
+    for file in files:
+        if file.startswith("/dev/shm/"):
+            Path(file).unlink(missing_ok=True)
+
+
+def _kill_session(session: int) -> None:
+    """What a cell has left: processes of the session that it was started in."""
+    for line in wait_until_gone(session, 0):
+        os.kill(int(line.split()[0]), signal.SIGKILL)

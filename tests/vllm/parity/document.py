@@ -1,0 +1,44 @@
+"""The document: one table, a row for each feature, a column for each version."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from parity.feature import Feature
+from parity.verdict import Verdict
+
+_HEAD = """# What `mp-spmd` does beside `mp`
+
+`make parity` runs each feature of vLLM on both backends and writes this page: the same model, requests
+and settings, two ranks unless the row says otherwise. Compared are values (tokens and log-probabilities
+to the last bit), errors, files and processes that are left, and the time to start and to stop where it
+differs by a factor.
+
+**same**: nothing of that differs. **better**, **worse**: says how. **n. a.**: says why. An empty cell
+has not been run.
+
+"""
+
+
+def write(
+    features: Mapping[str, Feature],
+    versions: list[str],
+    verdicts: Mapping[tuple[str, str], Verdict],
+    machine: str,
+) -> str:
+    """`verdicts` by (row, version)."""
+    lines = [
+        "| feature | " + " | ".join(f"vLLM {version}" for version in versions) + " |",
+        "| --- |" + " --- |" * len(versions),
+    ]
+    for name, feature in features.items():
+        cells = [_cell(verdicts.get((name, version))) for version in versions]
+        lines.append(f"| {feature.title} | " + " | ".join(cells) + " |")
+    return _HEAD + "\n".join(lines) + f"\n\n{machine}\n"
+
+
+def _cell(verdict: Verdict | None) -> str:
+    if verdict is None:
+        return ""
+    how = f": {verdict.how}" if verdict.how else ""
+    return f"**{verdict.kind}**{how}".replace("|", "\\|").replace("\n", " ")

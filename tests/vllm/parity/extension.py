@@ -1,0 +1,20 @@
+"""A worker extension class: its methods are called by `collective_rpc`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Extension:
+    rank: int
+
+    def where_am_i(self, greeting: str = "rank") -> str:
+        return f"{greeting} {self.rank}"
+
+    def fail_on(self, rank: int) -> int:
+        if self.rank == rank:
+            raise ValueError(f"only on rank {rank}")
+        return self.rank
+
+    def add(self: Any, a: int, b: int = 0) -> int:
+        return a + b + int(self.rank)

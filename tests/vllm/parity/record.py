@@ -1,0 +1,34 @@
+"""Record: what a feature did on one backend of one version, as JSON keeps it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass
+class Record:
+    """`error` is (type, text); `not_applicable` says why the feature can't run here on any backend."""
+
+    value: Any = None
+    error: tuple[str, str] | None = None
+    not_applicable: str | None = None
+    warnings: list[str] = field(default_factory=list)
+    start_s: float | None = None
+    stop_s: float | None = None
+    files: list[str] = field(default_factory=list)
+    """In /dev/shm and the temp folder, after the end."""
+    processes: list[str] = field(default_factory=list)
+    """That are still there 10 s after the end."""
+
+    @classmethod
+    def read(cls, path: Path) -> Record:
+        made = cls(**json.loads(path.read_text()))
+        made.error = tuple(made.error) if made.error else None  # type: ignore[assignment]
+        return made
+
+    def write(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asdict(self), indent=1))

@@ -1,0 +1,224 @@
+"""Rows: engines that are set up in other ways."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from parity.feature import Place, engine, row
+from parity.rows.a_generation import PROMPTS, generate, plain
+
+
+@engine("small")
+def small(models: Path) -> dict[str, Any]:
+    return plain(models) | {
+        "block_size": 32,
+        "num_gpu_blocks_override": 24,
+        "max_num_batched_tokens": 64,
+        "max_num_seqs": 32,
+        "enable_chunked_prefill": True,
+    }
+
+
+@row("preemption", "preemption with a small KV cache, chunked prefill", engine="small")
+def preemption(llm: Any, place: Place) -> Any:
+    prompts = [{"prompt_token_ids": [(7 * n + i) % 4000 + 9 for i in range(80)]} for n in range(20)]
+    outputs = generate(llm, prompts, max_tokens=40)
+    return [[each["completions"][0]["tokens"], each["cached"]] for each in outputs]
+
+
+@engine("lora")
+def lora_engine(models: Path) -> dict[str, Any]:
+    return plain(models) | {"enable_lora": True, "max_loras": 2, "max_cpu_loras": 2}
+
+
+@row("lora", "LoRA: added, listed, pinned, removed, and one that isn't there", engine="lora")
+def lora(llm: Any, place: Place) -> Any:
+    from vllm import SamplingParams
+    from vllm.lora.request import LoRARequest
+
+    folder = place.models / "adapter"
+    engine, adapter = llm.llm_engine, LoRARequest("adapter", 1, str(folder))
+    sampling = SamplingParams(max_tokens=16, ignore_eos=True, temperature=0)
+
+    def tokens(**more: Any) -> Any:
+        outputs = llm.generate(PROMPTS[:4], sampling, use_tqdm=False, **more)
+        return [list(output.outputs[0].token_ids) for output in outputs]
+
+    said = []
+    try:
+        engine.add_lora(LoRARequest("missing", 2, "/nowhere/at/all"))
+    except Exception as error:
+        said.append(type(error).__name__)
+    said += [engine.add_lora(adapter), sorted(engine.list_loras()), engine.pin_lora(1)]
+    said += [tokens(lora_request=adapter), tokens()]
+    said += [engine.remove_lora(1), sorted(engine.list_loras()), tokens()]
+    return said
+
+
+@engine("ngram")
+def ngram(models: Path) -> dict[str, Any]:
+    return plain(models) | {
+        "speculative_config": {
+            "method": "ngram",
+            "num_speculative_tokens": 3,
+            "prompt_lookup_max": 2,
+        }
+    }
+
+
+REPEATING = [{"prompt_token_ids": [20 + n, 30, 40, 50] * 6} for n in range(8)]
+
+
+@row("ngram", "speculation by n-grams", engine="ngram")
+def speculation(llm: Any, place: Place) -> Any:
+    return [
+        generate(llm, REPEATING, max_tokens=32),
+        generate(llm, REPEATING, seed=5, temperature=0.8),
+    ]
+
+
+@engine("draft")
+def draft(models: Path) -> dict[str, Any]:
+    return plain(models) | {
+        "speculative_config": {
+            "method": "draft_model",
+            "model": str(models / "draft"),
+            "num_speculative_tokens": 2,
+        }
+    }
+
+
+@row("draft", "speculation by a draft model", engine="draft")
+def draft_model(llm: Any, place: Place) -> Any:
+    return generate(llm, REPEATING, max_tokens=24)
+
+
+@engine("moe")
+def moe(models: Path) -> dict[str, Any]:
+    return plain(models) | {"model": str(models / "moe"), "enable_expert_parallel": True}
+
+
+@row("moe", "a model of experts, with expert parallelism", engine="moe")
+def experts(llm: Any, place: Place) -> Any:
+    return generate(llm)
+
+
+@engine("pp")
+def pp(models: Path) -> dict[str, Any]:
+    return plain(models) | {
+        "tensor_parallel_size": 1,
+        "pipeline_parallel_size": 2,
+        "enforce_eager": False,
+        "compilation_config": {"backend": "eager"},
+    }
+
+
+@row("pp", "PP 2", engine="pp")
+def pipeline(llm: Any, place: Place) -> Any:
+    return [generate(llm), generate(llm, seed=3, temperature=0.9)]
+
+
+@engine("pooling")
+def pooling(models: Path) -> dict[str, Any]:
+    return plain(models) | {"runner": "pooling", "convert": "embed"}
+
+
+@row("embedding", "embedding and pooling", engine="pooling")
+def embedding(llm: Any, place: Place) -> Any:
+    return [
+        [list(output.outputs.embedding) for output in llm.embed(PROMPTS[:8], use_tqdm=False)],
+        llm.llm_engine.get_supported_tasks()
+        if hasattr(llm.llm_engine, "get_supported_tasks")
+        else [],
+    ]
+
+
+@engine("classifier")
+def classifier(models: Path) -> dict[str, Any]:
+    return plain(models) | {"model": str(models / "classifier"), "runner": "pooling"}
+
+
+@row("classify", "classification", engine="classifier")
+def classify(llm: Any, place: Place) -> Any:
+    return [list(output.outputs.probs) for output in llm.classify(PROMPTS[:8], use_tqdm=False)]
+
+
+@engine("offloading")
+def offloading(models: Path) -> dict[str, Any]:
+    return plain(models) | {
+        "block_size": 32,
+        "num_gpu_blocks_override": 32,
+        "kv_transfer_config": {
+            "kv_connector": "OffloadingConnector",
+            "kv_role": "kv_both",
+            "kv_connector_extra_config": {"cpu_bytes_to_use": 64 << 20, "block_size": 32},
+        },
+    }
+
+
+def long_prompts_twice(llm: Any) -> Any:
+    prompts = [
+        {"prompt_token_ids": [(n * 31 + i) % 4000 + 9 for i in range(200)]} for n in range(6)
+    ]
+    return [
+        [each["completions"][0]["tokens"] for each in generate(llm, prompts, max_tokens=8)]
+        for _ in range(2)
+    ]
+
+
+@row("kv-offloading", "KV connector: offloading to the CPU", engine="offloading")
+def offload(llm: Any, place: Place) -> Any:
+    return long_prompts_twice(llm)
+
+
+@engine("example-kv")
+def example_kv(models: Path) -> dict[str, Any]:
+    import tempfile
+
+    return plain(models) | {
+        "kv_transfer_config": {
+            "kv_connector": "ExampleConnector",
+            "kv_role": "kv_both",
+            "kv_connector_extra_config": {"shared_storage_path": tempfile.mkdtemp(prefix="kv-")},
+        },
+    }
+
+
+@row("kv-example", "KV connector: the example with files", engine="example-kv")
+def example_connector(llm: Any, place: Place) -> Any:
+    return long_prompts_twice(llm)
+
+
+@engine("profiler")
+def profiler(models: Path) -> dict[str, Any]:
+    import tempfile
+
+    return plain(models) | {
+        "profiler_config": {
+            "profiler": "torch",
+            "torch_profiler_dir": tempfile.mkdtemp(prefix="traces-"),
+        }
+    }
+
+
+@row("profiler", "profiler: start, stop, a trace from every rank", engine="profiler")
+def profile(llm: Any, place: Place) -> Any:
+    import re
+
+    folder = Path(llm.llm_engine.vllm_config.profiler_config.torch_profiler_dir)
+    llm.start_profile()
+    generate(llm, PROMPTS[:2], max_tokens=4)
+    llm.stop_profile()
+    ranks = {re.search(r"rank-?_?(\d+)", file.name) for file in folder.rglob("*") if file.is_file()}
+    return sorted(found.group(1) for found in ranks if found)
+
+
+@engine("compiled")
+def compiled(models: Path) -> dict[str, Any]:
+    return plain(models) | {"enforce_eager": False}
+
+
+@row("compiled", "a compiled model", engine="compiled")
+def compiled_model(llm: Any, place: Place) -> Any:
+    return generate(llm)

@@ -1,0 +1,58 @@
+"""The matrix's verdicts, on a table; and its document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from parity import document
+from parity.feature import Feature
+from parity.record import Record
+from parity.verdict import Verdict, judge
+
+FILES = {"files": ["/dev/shm/x"]}
+ERROR = {"error": ("ValueError", "no\nsecond line")}
+
+
+@pytest.mark.parametrize(
+    ("mp", "ours", "kind", "how"),
+    [
+        ({"value": [1]}, {"value": [1]}, "same", ""),
+        ({"value": [1]}, {"value": [2]}, "worse", "other values: [0] is 2, with mp 1"),
+        (
+            {"value": {"a": [1, {"b": 1}]}},
+            {"value": {"a": [1, {"b": 2}]}},
+            "worse",
+            "other values: a[1].b is 2, with mp 1",
+        ),
+        ({"value": [1]}, {"value": [1, 2]}, "worse", "other values: it is [1, 2], with mp [1]"),
+        ({"value": 1}, ERROR, "worse", "raises ValueError: no"),
+        (ERROR, {"value": 1}, "better", "works, where mp raises ValueError: no"),
+        (ERROR, {"error": ("ValueError", "of another text")}, "same", "both raise ValueError"),
+        (ERROR, {"error": ("OSError", "no")}, "worse", "raises OSError, mp ValueError"),
+        (FILES, {}, "better", "leaves 0 files, mp 1"),
+        ({}, FILES, "worse", "leaves 1 files, mp 0"),
+        ({"processes": ["7 x"]}, {}, "better", "leaves 0 processes, mp 1"),
+        ({"value": 1} | FILES, {"value": 2}, "worse", "other values: it is 2, with mp 1"),
+        ({"stop_s": 9.0}, {"stop_s": 1.0}, "better", "stops in 1.0 s, mp in 9.0 s"),
+        ({"start_s": 30.0}, {"start_s": 61.0}, "worse", "starts in 61.0 s, mp in 30.0 s"),
+        ({"start_s": 30.0}, {"start_s": 45.0}, "same", ""),
+        ({"stop_s": 0.1}, {"stop_s": 1.0}, "same", ""),
+        ({"not_applicable": "no GPU"}, {"value": 1}, "n. a.", "no GPU"),
+        ({"value": 1}, {"not_applicable": "no GPU"}, "n. a.", "no GPU"),
+    ],
+)
+def test_verdict(mp: dict[str, Any], ours: dict[str, Any], kind: Any, how: str) -> None:
+    assert judge(Record(**mp), Record(**ours)) == Verdict(kind, how)
+
+
+def test_values_that_differ_from_run_to_run_with_mp_too_are_the_same() -> None:
+    mp, ours = Record(value=1), Record(value=2)
+    assert judge(mp, ours, Record(value=3)).kind == "same"
+    assert judge(mp, ours, Record(value=1)).kind == "worse"
+
+
+def test_a_cell_that_was_not_run_is_empty_and_a_bar_does_not_end_one() -> None:
+    features = {"a": Feature("a", "the a", None, print), "b": Feature("b", "the b", None, print)}
+    text = document.write(features, ["0.1", "0.2"], {("a", "0.2"): Verdict("worse", "1|2")}, "here")
+    assert "| the a |  | **worse**: 1\\|2 |\n| the b |  |  |\n" in text
