@@ -52,6 +52,18 @@ def test_values_that_differ_from_run_to_run_with_mp_too_are_the_same() -> None:
     assert judge(mp, ours, Record(value=1)).kind == "worse"
 
 
+def test_right_answers_are_better_than_others() -> None:
+    right = ["late", [1, 2]]
+    assert judge(Record(value=["late", [1, 3]]), Record(value=right), right=right) == Verdict(
+        "better", "right answers; mp's are wrong: [1][1] is 3, expected 2"
+    )
+    assert judge(Record(value=right), Record(value=["late", []]), right=right).kind == "worse"
+    assert judge(Record(value=right), Record(value=right), right=right).kind == "same"
+    died = Record(error=("EngineDeadError", "x"))
+    assert judge(died, Record(value=right), right=right).kind == "better"
+    assert judge(Record(value=right), died, right=right).kind == "worse"
+
+
 def test_a_cell_that_was_not_run_is_empty_and_a_bar_does_not_end_one() -> None:
     features = {"a": Feature("a", "the a", None, print), "b": Feature("b", "the b", None, print)}
     text = document.write(features, ["0.1", "0.2"], {("a", "0.2"): Verdict("worse", "1|2")}, "here")

@@ -2,6 +2,6 @@
 
 DOZEN = [
     "greedy", "seeded", "logprobs", "n", "stop", "prefix-cache", "structured", "aborts",
-    "extension", "rpc-unknown", "resets", "apply-model",
+    "extension", "resets", "apply-model", "save-sharded",
 ]  # fmt: skip
 """The rows that every `make test` runs: all on one engine."""

@@ -111,7 +111,7 @@ def _verdict(version: str, name: str) -> Verdict | None:
     if not all(path.exists() for path in paths[:2]):
         return None
     again = Record.read(paths[2]) if paths[2].exists() else None
-    return judge(Record.read(paths[0]), Record.read(paths[1]), again)
+    return judge(Record.read(paths[0]), Record.read(paths[1]), again, FEATURES[name].right)
 
 
 def _machine() -> str:

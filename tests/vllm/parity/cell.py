@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import signal
 import sys
 import time
 import warnings
@@ -20,6 +21,9 @@ import workload
 from parity import rows
 from parity.feature import ENGINES, FEATURES, Feature, NotApplicable, Place
 from parity.record import Record
+
+_LIMIT_S = 300
+_TOO_LONG = ("TooLong", f"no end within {_LIMIT_S} s")
 
 _CHANGING = re.compile(r"0x[0-9a-f]+|\d+(\.\d+)?|/\S+")
 
@@ -39,15 +43,29 @@ class Warned(logging.Handler):
         return sorted(set(lines))
 
 
+class TooLong(BaseException):
+    """A row has had its time."""
+
+
 def run(feature: Feature, *args: Any) -> Record:
     """What it returns, or raises."""
+
+    def stop(number: int, frame: object) -> None:
+        raise TooLong
+
     record = Record()
+    signal.signal(signal.SIGALRM, stop)
+    signal.alarm(_LIMIT_S)
     try:
         record.value = json.loads(json.dumps(feature.run(*args), default=repr))
     except NotApplicable as reason:
         record.not_applicable = str(reason)
     except Exception as error:
         record.error = (type(error).__name__, str(error)[:2000])
+    except TooLong:
+        record.error = _TOO_LONG
+    finally:
+        signal.alarm(0)
     return record
 
 
@@ -68,8 +86,12 @@ def run_on_one_engine(names: list[str], place: Place, save: Callable[..., None])
         save({name: Record(error=(type(error).__name__, str(error)[:2000])) for name in names})
         return
     start_s = time.monotonic() - began
-    records = {name: run(FEATURES[name], llm, place) for name in names}
-    save(records)
+    records = {}
+    for name in names:
+        records[name] = run(FEATURES[name], llm, place)
+        save({name: records[name]})
+        if records[name].error == _TOO_LONG:
+            return  # the engine may never answer: the other rows get another one
     began = time.monotonic()
     llm.llm_engine.engine_core.shutdown()
     for record in records.values():

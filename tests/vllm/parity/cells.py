@@ -27,11 +27,15 @@ def run_cells(version: str, backend: str, names: list[str], again: bool = False)
     column = f"{backend}-again" if again else backend
     paths = [path_of(version, column, name) for name in names]
     absent = {name: reason for name in names if (reason := FEATURES[name].missing_in(version))}
+    for name in names:
+        path_of(version, column, name).unlink(missing_ok=True)
+    names = [name for name in names if name not in absent]
     for name, reason in absent.items():
         Record(not_applicable=reason).write(path_of(version, column, name))
-    names = [name for name in names if name not in absent]
-    if names:
+    # A row that doesn't end takes its process along: those after it get another one.
+    while names:
         _run_process(version, backend, column, names)
+        names = [name for name in names if not path_of(version, column, name).exists()]
     return [Record.read(path) for path in paths]
 
 
@@ -49,19 +53,22 @@ def _run_process(version: str, backend: str, column: str, names: list[str]) -> N
             start_new_session=True,
         )
         try:
-            code = process.wait(TIMEOUT_S)
-        except BaseException:
-            _kill_session(process.pid)
-            raise
+            ended = f"ended with {process.wait(TIMEOUT_S)}"
+        except subprocess.TimeoutExpired:
+            ended = f"didn't end within {TIMEOUT_S} s"
+            process.kill()
         finally:
             left = wait_until_gone(process.pid, 10)
             _kill_session(process.pid)
     files = sorted(before.new_files(within_s=3))
+    if not path_of(version, column, names[0]).exists():
+        died = ("Killed", f"the process {ended}: see {log.name}")
+        Record(error=died).write(path_of(version, column, names[0]))
     for name in names:
         path = path_of(version, column, name)
-        record = Record.read(path) if path.exists() else Record()
         if not path.exists():
-            record.error = ("Killed", f"the process ended with {code}: see {log.name}")
+            continue
+        record = Record.read(path)
         record.files, record.processes = files, left
         record.write(path)
     for file in files:

@@ -14,6 +14,8 @@ and settings, two ranks unless the row says otherwise. Compared are values (toke
 to the last bit), errors, files and processes that are left, and the time to start and to stop where it
 differs by a factor.
 
+Rows of one engine may have run one after the other in one process: its files and times count for each.
+
 **same**: nothing of that differs. **better**, **worse**: says how. **n. a.**: says why. An empty cell
 has not been run.
 

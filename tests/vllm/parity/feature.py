@@ -27,6 +27,8 @@ class Feature:
     engine: str | None
     run: Callable[..., Any]
     since: str = "0.31"
+    right: Any = None
+    """The value that is right, where one can be told without running anything."""
 
     def missing_in(self, version: str) -> str | None:
         """Why it can't run there."""
@@ -44,11 +46,17 @@ ENGINES: dict[str, Callable[[Path], dict[str, Any]]] = {}
 """By name: what `LLM(…)` is given, beside the backend; called with the folder for models."""
 
 
-def row(name: str, title: str, engine: str | None = "plain", since: str = "0.31") -> Any:
+def row(
+    name: str,
+    title: str,
+    engine: str | None = "plain",
+    since: str = "0.31",
+    right: Any = None,
+) -> Any:
     """Registers a function as a row of the matrix."""
 
     def register(run: Callable[..., Any]) -> Callable[..., Any]:
-        FEATURES[name] = Feature(name, title, engine, run, since)
+        FEATURES[name] = Feature(name, title, engine, run, since, right)
         return run
 
     return register

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from parity.record import Record
 
@@ -20,12 +20,13 @@ class Verdict:
     how: str = ""
 
 
-def judge(mp: Record, ours: Record, mp_again: Record | None = None) -> Verdict:
-    """`mp_again` is a second run of `mp`, where its values differ from ours."""
+def judge(mp: Record, ours: Record, mp_again: Record | None = None, right: Any = None) -> Verdict:
+    """`mp_again` is a second run of `mp`, where its values differ from ours; `right` the right value,
+    where it is known."""
     reason = mp.not_applicable or ours.not_applicable
     if reason:
         return Verdict("n. a.", reason)
-    points = list(_points(mp, ours, mp_again))
+    points = list(_points(mp, ours, mp_again, right))
     for kind in ("worse", "better"):
         hows = [how for found, how in points if found == kind]
         if hows:
@@ -33,8 +34,13 @@ def judge(mp: Record, ours: Record, mp_again: Record | None = None) -> Verdict:
     return Verdict("same", "; ".join(how for _, how in points))
 
 
-def _points(mp: Record, ours: Record, again: Record | None) -> Iterator[tuple[Kind, str]]:
-    yield from _of_outcome(mp, ours, again)
+def _points(
+    mp: Record, ours: Record, again: Record | None, right: Any
+) -> Iterator[tuple[Kind, str]]:
+    if right is not None and mp.value != ours.value == right:
+        yield "better", f"right answers; mp's are wrong: {_difference(right, mp.value, 'expected')}"
+    else:
+        yield from _of_outcome(mp, ours, again)
     yield from _of_rest("files", mp.files, ours.files)
     yield from _of_rest("processes", mp.processes, ours.processes)
     for what, theirs_s, ours_s in (
@@ -78,19 +84,18 @@ def _of_rest(what: str, theirs: list[str], ours: list[str]) -> Iterator[tuple[Ki
         yield "better", f"leaves {len(ours)} {what}, mp {len(theirs)}"
 
 
-def _difference(mp: object, ours: object, where: str = "") -> str:
+def _difference(wanted: object, got: object, whose: str = "with mp", where: str = "") -> str:
     """Where two values differ first."""
-    if isinstance(mp, dict) and isinstance(ours, dict) and mp.keys() == ours.keys():
-        for key in mp:
-            if mp[key] != ours[key]:
-                return _difference(mp[key], ours[key], f"{where}.{key}")
-    if isinstance(mp, list) and isinstance(ours, list) and len(mp) == len(ours):
-        for i, (one, other) in enumerate(zip(mp, ours, strict=True)):
+    if isinstance(wanted, dict) and isinstance(got, dict) and wanted.keys() == got.keys():
+        for key in wanted:
+            if wanted[key] != got[key]:
+                return _difference(wanted[key], got[key], whose, f"{where}.{key}")
+    if isinstance(wanted, list) and isinstance(got, list) and len(wanted) == len(got):
+        for i, (one, other) in enumerate(zip(wanted, got, strict=True)):
             if one != other:
-                return _difference(one, other, f"{where}[{i}]")
-    return (
-        f"{where.lstrip('.') or 'it'} is {_first_line(repr(ours))}, with mp {_first_line(repr(mp))}"
-    )
+                return _difference(one, other, whose, f"{where}[{i}]")
+    place = where.lstrip(".") or "it"
+    return f"{place} is {_first_line(repr(got))}, {whose} {_first_line(repr(wanted))}"
 
 
 def _first_line(text: str) -> str:

@@ -9,7 +9,7 @@ import workload
 
 from parity.feature import Place, engine, row
 
-PROMPTS = [{"prompt_token_ids": ids} for ids in workload.prompts()[:16]]
+PROMPTS = [{"prompt_token_ids": ids} for ids in workload.prompts()[:8]]
 
 
 @engine("plain")
@@ -27,7 +27,7 @@ def generate(llm: Any, prompts: list[Any] = PROMPTS, **sampling: Any) -> Any:
     """All that comes of it, for each prompt and each of its completions."""
     from vllm import SamplingParams
 
-    given = {"max_tokens": 24, "ignore_eos": True, "temperature": 0.0} | sampling
+    given = {"max_tokens": 12, "ignore_eos": True, "temperature": 0.0} | sampling
     outputs = llm.generate(prompts, SamplingParams(**given), use_tqdm=False)
     return [_shown(output) for output in outputs]
 
@@ -127,7 +127,7 @@ def structured(llm: Any, place: Place) -> Any:
     }
     grammar = 'root ::= "x" digit digit "y"\ndigit ::= "1" | "2"'
     return [
-        generate(llm, PROMPTS[:3], structured_outputs=wanted, max_tokens=40, ignore_eos=False)
+        generate(llm, PROMPTS[:3], structured_outputs=wanted, max_tokens=24, ignore_eos=False)
         for wanted in (
             Wanted(json=schema),
             Wanted(regex="(w1[0-9]{2}|w2){5}"),
@@ -157,9 +157,9 @@ def aborts(llm: Any, place: Place) -> Any:
     engine, draw = llm.llm_engine, random.Random(0)
     for number in range(200):
         prompt = {"prompt_token_ids": [draw.randrange(10, 4000) for _ in range(20)]}
-        sampling = SamplingParams(max_tokens=100, ignore_eos=True, temperature=0)
+        sampling = SamplingParams(max_tokens=60, ignore_eos=True, temperature=0)
         engine.add_request(f"aborted-{number}", prompt, sampling)
-        if draw.random() < 0.5:
+        if draw.random() < 0.15:
             engine.step()
         engine.abort_request([f"aborted-{draw.randrange(number + 1)}"])
     engine.abort_request([f"aborted-{number}" for number in range(200)])
@@ -167,4 +167,4 @@ def aborts(llm: Any, place: Place) -> Any:
         engine.step()
     prompts = [{"prompt_token_ids": ids} for ids in workload.prompts()]
     # Without log-probabilities: which requests share a batch decides the order of sums.
-    return [each["completions"][0]["tokens"] for each in generate(llm, prompts)]
+    return [each["completions"][0]["tokens"] for each in generate(llm, prompts, max_tokens=8)]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from parity.feature import Place, row
-from parity.rows.a_generation import PROMPTS, generate
+from parity.feature import ENGINES, Place, row
+from parity.rows.a_generation import PROMPTS, generate, plain
+
+# Engines of their own: after a failed call `mp` gives the late answers to the calls that follow.
+ENGINES |= dict.fromkeys(("unknown-method", "raising-method", "slow-method"), plain)
 
 
 def outcome(call: Any) -> Any:
@@ -27,15 +30,29 @@ def extension(llm: Any, place: Place) -> Any:
     ]
 
 
-@row("rpc-unknown", "`collective_rpc` of a method that isn't there, then a right one")
+RAISES, RANKS = "raises Exception", ["rank 0", "rank 1"]
+
+
+@row(
+    "rpc-unknown",
+    "`collective_rpc` of a method that isn't there, then right ones",
+    engine="unknown-method",
+    right=[RAISES, RANKS, RANKS],
+)
 def unknown(llm: Any, place: Place) -> Any:
     return [
         outcome(lambda: llm.collective_rpc("no_such_method")),
         outcome(lambda: llm.collective_rpc("where_am_i")),
+        outcome(lambda: llm.collective_rpc("where_am_i")),
     ]
 
 
-@row("rpc-raises", "`collective_rpc` that raises on one rank, then a right one")
+@row(
+    "rpc-raises",
+    "`collective_rpc` that raises on one rank, then right ones",
+    engine="raising-method",
+    right=[[RAISES, RANKS, [1, 2]]] * 2,
+)
 def raises(llm: Any, place: Place) -> Any:
     return [
         [
@@ -47,7 +64,12 @@ def raises(llm: Any, place: Place) -> Any:
     ]
 
 
-@row("rpc-timeout", "`collective_rpc` whose time is up, then a right one")
+@row(
+    "rpc-timeout",
+    "`collective_rpc` whose time is up, then right ones",
+    engine="slow-method",
+    right=[RAISES, RANKS, RANKS],
+)
 def times_out(llm: Any, place: Place) -> Any:
     def slow(worker: Any) -> str:
         import time

@@ -23,7 +23,7 @@ def small(models: Path) -> dict[str, Any]:
 @row("preemption", "preemption with a small KV cache, chunked prefill", engine="small")
 def preemption(llm: Any, place: Place) -> Any:
     prompts = [{"prompt_token_ids": [(7 * n + i) % 4000 + 9 for i in range(80)]} for n in range(20)]
-    outputs = generate(llm, prompts, max_tokens=40)
+    outputs = generate(llm, prompts, max_tokens=30)
     return [[each["completions"][0]["tokens"], each["cached"]] for each in outputs]
 
 
@@ -73,7 +73,7 @@ REPEATING = [{"prompt_token_ids": [20 + n, 30, 40, 50] * 6} for n in range(8)]
 @row("ngram", "speculation by n-grams", engine="ngram")
 def speculation(llm: Any, place: Place) -> Any:
     return [
-        generate(llm, REPEATING, max_tokens=32),
+        generate(llm, REPEATING, max_tokens=16),
         generate(llm, REPEATING, seed=5, temperature=0.8),
     ]
 
@@ -91,7 +91,7 @@ def draft(models: Path) -> dict[str, Any]:
 
 @row("draft", "speculation by a draft model", engine="draft")
 def draft_model(llm: Any, place: Place) -> Any:
-    return generate(llm, REPEATING, max_tokens=24)
+    return generate(llm, REPEATING, max_tokens=16)
 
 
 @engine("moe")
