@@ -86,6 +86,21 @@ class ScriptedWorker(WorkerBase):
 
     def check_health(self) -> None: ...
 
+    def profile(
+        self,
+        is_start: bool = True,
+        profile_prefix: str | None = None,
+        profiler_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        self.events.append(f"profile {is_start} {profile_prefix} {profiler_kwargs}")
+
+    def get_simple_cpu_offload_num_cpu_blocks(self) -> int:
+        return 10 + self.rank
+
+    def kv_cache_layout(self) -> list[Any]:
+        parallel = self.vllm_config.parallel_config
+        return [self.vllm_config.cache_config.kv_cache_layout, parallel.cp_kv_cache_interleave_size]
+
     def _output(self, step: Any, note: Any) -> Any:
         ids = list(step.num_scheduled_tokens)
         output = ModelRunnerOutput(
