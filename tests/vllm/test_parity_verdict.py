@@ -11,6 +11,7 @@ from parity.record import Record
 from parity.verdict import Verdict, judge
 
 FILES = {"files": ["/dev/shm/x"]}
+IDLE, BUSY = {"load": 0.9}, {"load": 5.0}
 ERROR = {"error": ("ValueError", "no\nsecond line")}
 
 
@@ -34,10 +35,17 @@ ERROR = {"error": ("ValueError", "no\nsecond line")}
         ({}, FILES, "worse", "leaves 1 files, mp 0"),
         ({"processes": ["7 x"]}, {}, "better", "leaves 0 processes, mp 1"),
         ({"value": 1} | FILES, {"value": 2}, "worse", "other values: it is 2, with mp 1"),
-        ({"stop_s": 9.0}, {"stop_s": 1.0}, "better", "stops in 1.0 s, mp in 9.0 s"),
-        ({"start_s": 30.0}, {"start_s": 61.0}, "worse", "starts in 61.0 s, mp in 30.0 s"),
-        ({"start_s": 30.0}, {"start_s": 45.0}, "same", ""),
-        ({"stop_s": 0.1}, {"stop_s": 1.0}, "same", ""),
+        (IDLE | {"stop_s": 9.0}, IDLE | {"stop_s": 1.0}, "better", "stops in 1.0 s, mp in 9.0 s"),
+        (
+            IDLE | {"start_s": 30.0},
+            IDLE | {"start_s": 61.0},
+            "worse",
+            "starts in 61.0 s, mp in 30.0 s",
+        ),
+        (IDLE | {"start_s": 30.0}, IDLE | {"start_s": 45.0}, "same", ""),
+        (IDLE | {"stop_s": 0.1}, IDLE | {"stop_s": 1.0}, "same", ""),
+        (BUSY | {"stop_s": 9.0}, IDLE | {"stop_s": 1.0}, "same", ""),
+        (IDLE | {"start_s": 9.0}, {"start_s": 99.0}, "same", ""),
         ({"not_applicable": "no GPU"}, {"value": 1}, "n. a.", "no GPU"),
         ({"value": 1}, {"not_applicable": "no GPU"}, "n. a.", "no GPU"),
     ],

@@ -19,7 +19,14 @@ from typing import Any
 import workload
 
 from parity import rows
-from parity.feature import ENGINES, FEATURES, Feature, NotApplicable, Place
+from parity.feature import (
+    ENGINES,
+    FEATURES,
+    Feature,
+    NotApplicable,
+    Place,
+    with_lifecycle,
+)
 from parity.record import Record
 
 _LIMIT_S = 300
@@ -94,8 +101,9 @@ def run_on_one_engine(names: list[str], place: Place, save: Callable[..., None])
             return  # the engine may never answer: the other rows get another one
     began = time.monotonic()
     llm.llm_engine.engine_core.shutdown()
-    for record in records.values():
-        record.start_s, record.stop_s = start_s, time.monotonic() - began
+    stop_s = time.monotonic() - began
+    for name in with_lifecycle(names):
+        records[name].start_s, records[name].stop_s = start_s, stop_s
     save(records)
 
 

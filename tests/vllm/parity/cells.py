@@ -11,7 +11,7 @@ from pathlib import Path
 import vllm_versions
 from leftovers import Leftovers, wait_until_gone
 
-from parity.feature import FEATURES
+from parity.feature import FEATURES, with_lifecycle
 from parity.record import Record
 
 RESULTS = vllm_versions.ROOT / "build" / "parity"
@@ -40,7 +40,7 @@ def run_cells(version: str, backend: str, names: list[str], again: bool = False)
 
 
 def _run_process(version: str, backend: str, column: str, names: list[str]) -> None:
-    before = Leftovers()
+    before, load = Leftovers(), os.getloadavg()[0] / (os.cpu_count() or 1)
     environment = vllm_versions.environment(version) | {"TMPDIR": str(before.temp)}
     out = path_of(version, column, "x").parent
     out.mkdir(parents=True, exist_ok=True)
@@ -64,13 +64,12 @@ def _run_process(version: str, backend: str, column: str, names: list[str]) -> N
     if not path_of(version, column, names[0]).exists():
         died = ("Killed", f"the process {ended}: see {log.name}")
         Record(error=died).write(path_of(version, column, names[0]))
-    for name in names:
+    for name in with_lifecycle(names):
         path = path_of(version, column, name)
-        if not path.exists():
-            continue
-        record = Record.read(path)
-        record.files, record.processes = files, left
-        record.write(path)
+        if path.exists():
+            record = Record.read(path)
+            record.files, record.processes, record.load = files, left, load
+            record.write(path)
     for file in files:
         if file.startswith("/dev/shm/"):
             Path(file).unlink(missing_ok=True)

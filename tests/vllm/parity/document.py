@@ -11,10 +11,8 @@ _HEAD = """# What `mp-spmd` does beside `mp`
 
 `make parity` runs each feature of vLLM on both backends and writes this page: the same model, requests
 and settings, two ranks unless the row says otherwise. Compared are values (tokens and log-probabilities
-to the last bit), errors, files and processes that are left, and the time to start and to stop where it
-differs by a factor.
-
-Rows of one engine may have run one after the other in one process: its files and times count for each.
+to the last bit), errors, files and processes that are left, and, unless the machine was busy, the time
+to start and to stop where it differs by a factor. Rows of one engine may share a process.
 
 **same**: nothing of that differs. **better**, **worse**: says how. **n. a.**: says why. An empty cell
 has not been run.

@@ -41,9 +41,17 @@ class NotApplicable(Exception):
     """This feature can't be had on this machine, whatever the backend; says why."""
 
 
+LIFECYCLE = "lifecycle"
+"""The row that has what belongs to an engine, not to one of the rows that share it: start and end."""
+
 FEATURES: dict[str, Feature] = {}
 ENGINES: dict[str, Callable[[Path], dict[str, Any]]] = {}
 """By name: what `LLM(…)` is given, beside the backend; called with the folder for models."""
+
+
+def with_lifecycle(names: list[str]) -> list[str]:
+    """Which of the rows of one process have its times, and what it leaves."""
+    return names if len(names) == 1 else [name for name in names if name == LIFECYCLE]
 
 
 def row(

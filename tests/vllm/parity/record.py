@@ -16,6 +16,8 @@ class Record:
     error: tuple[str, str] | None = None
     not_applicable: str | None = None
     warnings: list[str] = field(default_factory=list)
+    load: float | None = None
+    """Of each core, before the start: on a busy machine times say nothing."""
     start_s: float | None = None
     stop_s: float | None = None
     files: list[str] = field(default_factory=list)

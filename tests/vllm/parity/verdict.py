@@ -14,6 +14,10 @@ _SLOWER, _SLOWER_S = 2.0, 5.0
 """A start or an end that takes twice as long, and this many seconds more, is worse: machines are noisy."""
 
 
+_BUSY = 1.5
+"""Load of a core at which times aren't compared."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     kind: Kind
@@ -43,6 +47,8 @@ def _points(
         yield from _of_outcome(mp, ours, again)
     yield from _of_rest("files", mp.files, ours.files)
     yield from _of_rest("processes", mp.processes, ours.processes)
+    if any(each.load is None or each.load > _BUSY for each in (mp, ours)):
+        return
     for what, theirs_s, ours_s in (
         ("starts", mp.start_s, ours.start_s),
         ("stops", mp.stop_s, ours.stop_s),

@@ -7,7 +7,7 @@ from typing import Any
 
 import workload
 
-from parity.feature import Place, engine, row
+from parity.feature import LIFECYCLE, Place, engine, row
 
 PROMPTS = [{"prompt_token_ids": ids} for ids in workload.prompts()[:8]]
 
@@ -55,6 +55,11 @@ def _logprobs(positions: Any) -> Any:
         sorted([token, each.logprob, each.rank] for token, each in (position or {}).items())
         for position in positions
     ]
+
+
+@row(LIFECYCLE, "an engine's start and end, and what it leaves")
+def lifecycle(llm: Any, place: Place) -> Any:
+    return None
 
 
 @row("greedy", "greedy decoding")
