@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from parity.feature import Place, engine, row
+from parity.feature import ENGINES, Place, engine, row
 from parity.rows.a_generation import PROMPTS, generate, plain
+from parity.rows.b_control import outcome
 
 
 @engine("small")
@@ -32,28 +33,46 @@ def lora_engine(models: Path) -> dict[str, Any]:
     return plain(models) | {"enable_lora": True, "max_loras": 2, "max_cpu_loras": 2}
 
 
-@row("lora", "LoRA: added, listed, pinned, removed, and one that isn't there", engine="lora")
-def lora(llm: Any, place: Place) -> Any:
-    from vllm import SamplingParams
+def adapter(place: Place, name: str = "adapter", number: int = 1, folder: str = "") -> Any:
     from vllm.lora.request import LoRARequest
 
-    folder = place.models / "adapter"
-    engine, adapter = llm.llm_engine, LoRARequest("adapter", 1, str(folder))
+    return LoRARequest(name, number, folder or str(place.models / "adapter"))
+
+
+@row("lora", "LoRA: added, listed, pinned, used, removed", engine="lora")
+def lora(llm: Any, place: Place) -> Any:
+    from vllm import SamplingParams
+
+    engine = llm.llm_engine
     sampling = SamplingParams(max_tokens=16, ignore_eos=True, temperature=0)
 
     def tokens(**more: Any) -> Any:
         outputs = llm.generate(PROMPTS[:4], sampling, use_tqdm=False, **more)
         return [list(output.outputs[0].token_ids) for output in outputs]
 
-    said = []
-    try:
-        engine.add_lora(LoRARequest("missing", 2, "/nowhere/at/all"))
-    except Exception as error:
-        said.append(type(error).__name__)
-    said += [engine.add_lora(adapter), sorted(engine.list_loras()), engine.pin_lora(1)]
-    said += [tokens(lora_request=adapter), tokens()]
+    said = [engine.add_lora(adapter(place)), sorted(engine.list_loras()), engine.pin_lora(1)]
+    said += [tokens(lora_request=adapter(place)), tokens()]
     said += [engine.remove_lora(1), sorted(engine.list_loras()), tokens()]
     return said
+
+
+ENGINES["lora-bad"] = lora_engine
+
+
+@row(
+    "lora-bad",
+    "LoRA: one that isn't there, then a right one",
+    engine="lora-bad",
+    right=["raises Exception", True, [1], True],
+)
+def bad_lora(llm: Any, place: Place) -> Any:
+    engine = llm.llm_engine
+    return [
+        outcome(lambda: engine.add_lora(adapter(place, "missing", 2, "/nowhere/at/all"))),
+        outcome(lambda: engine.add_lora(adapter(place))),
+        outcome(lambda: sorted(engine.list_loras())),
+        outcome(lambda: engine.remove_lora(1)),
+    ]
 
 
 @engine("ngram")

@@ -82,12 +82,19 @@ def http(place: Place) -> Any:
         "tools": [tool],
         "tool_choice": {"type": "function", "function": {"name": "add"}},
     }
-    with serving(place, "http", "--enable-lora", "--max-logprobs", "20") as server:
-        status, answer = ask(server, "/v1/chat/completions", chat)
-        message = answer["choices"][0]["message"] if status == 200 else answer
-        said: dict[str, Any] = {
-            "chat": [status, message.get("content"), len(message.get("tool_calls") or [])]
-        }
+    tools = ("--enable-auto-tool-choice", "--tool-call-parser", "pythonic")
+    with serving(place, "http", "--enable-lora", *tools) as server:
+
+        def said_in_chat(body: dict[str, Any]) -> Any:
+            status, answer = ask(server, "/v1/chat/completions", body)
+            if status != 200:
+                return [status, answer]
+            message = answer["choices"][0]["message"]
+            calls = [each["function"] for each in message.get("tool_calls") or []]
+            return [status, message.get("content"), calls]
+
+        plain = {key: value for key, value in chat.items() if not key.startswith("tool")}
+        said: dict[str, Any] = {"chat": [said_in_chat(plain), said_in_chat(chat)]}
         adapter = {"lora_name": "adapter", "lora_path": str(place.models / "adapter")}
         prompt = {"prompt": [5, 6, 7], "max_tokens": 12, "temperature": 0, "return_token_ids": True}
 
@@ -97,23 +104,23 @@ def http(place: Place) -> Any:
 
         said["lora"] = [
             ask(server, "/v1/load_lora_adapter", adapter)[0],
-            ask(server, "/v1/load_lora_adapter", adapter | {"lora_name": "x", "lora_path": "/no"})[
-                0
-            ],
             [each["id"] for each in ask(server, "/v1/models")[1]["data"]][1:],
             tokens("adapter"),
             ask(server, "/v1/unload_lora_adapter", {"lora_name": "adapter"})[0],
             tokens("adapter")[0],
         ]
-        said["rpc"] = [
-            ask(server, "/collective_rpc", {"method": "check_health"}),
-            ask(server, "/collective_rpc", {"method": "no_such_method"})[0],
-            ask(server, "/health")[0],
-        ]
+        said["rpc"] = [ask(server, "/collective_rpc", {"method": "check_health"})]
         names = [line.split("{")[0] for line in ask(server, "/metrics")[1].splitlines()]
         said["metrics"] = sorted({name for name in names if name.startswith("vllm:")})
         said["resets"] = [ask(server, f"/reset_{what}_cache", {})[0] for what in ("prefix", "mm")]
         said["sleeping"] = ask(server, "/is_sleeping")
+        # Last: what `mp` answers after a call that has failed may be the failed call's.
+        bad = adapter | {"lora_name": "x", "lora_path": "/nowhere/at/all"}
+        said["bad"] = [
+            ask(server, "/v1/load_lora_adapter", bad)[0],
+            ask(server, "/collective_rpc", {"method": "no_such_method"})[0],
+            ask(server, "/health")[0],
+        ]
         return said
 
 
