@@ -7,7 +7,7 @@ what it is. All else that we use of vLLM is alike in every version of `TESTED`:
 | --- | --- | --- |
 | 0.32 | `profile(delay_iterations=, max_iterations=)` | nowhere: vLLM's own `Executor.profile` |
 | 0.32 | `SchedulerOutput` without `block_table_updates` | nowhere: the codec takes the class as it is |
-| 0.33 | a watchdog in every process: `watchdog_config` | `HAS_WATCHDOG`, `watchdog.py` |
+| 0.33 | a watchdog in every process: `watchdog_config` | `has_watchdog`, `watchdog.py` |
 | 0.33 | what a failed step has transferred is kept | `defers_outputs`, `transferred_by`, `salvage.py` |
 | 0.33 | `SchedulerOutput.encoder_input_updates`, `skip_drafts` | nowhere: as above |
 | 0.33 | `set_kv_cache_layout` takes two arguments | nowhere: vLLM's own method, which calls ours |
@@ -23,8 +23,10 @@ from typing import Any
 TESTED = ("0.31", "0.32", "0.33")
 """Releases with which the tests have been run. `pyproject.toml` says the same."""
 
-HAS_WATCHDOG = importlib.util.find_spec("vllm.utils.watch_dog") is not None
-"""Since 0.33. It writes down all threads' stacks when a process makes no progress."""
+
+def has_watchdog() -> bool:
+    """Since 0.33. It writes down all threads' stacks when a process makes no progress."""
+    return importlib.util.find_spec("vllm.utils.watch_dog") is not None
 
 
 def untested(version: str) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from vllm.logger import init_logger
 
-from mpspmd.vllm.compat import HAS_WATCHDOG
+from mpspmd.vllm.compat import has_watchdog
 
 logger = init_logger(__name__)
 
@@ -52,7 +52,7 @@ class Watchdog:
 
 def start_watchdog(vllm_config: Any, rank: int) -> Watchdog | None:
     """The rank's watchdog, or None where vLLM has none, or no folder to write to."""
-    if not HAS_WATCHDOG or not vllm_config.watchdog_config.dump_dir:
+    if not has_watchdog() or not vllm_config.watchdog_config.dump_dir:
         return None
     from vllm.utils.watch_dog import start_watch_dog
 

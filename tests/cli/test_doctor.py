@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 import shlex
@@ -100,6 +101,14 @@ class TestVllm:
         monkeypatch.setenv("VLLM_PLUGINS", "another")
         assert _findings(vllm)[1].level is Level.FAILS
         assert "add mp_spmd to VLLM_PLUGINS" in _findings(vllm)[1].advice
+
+    def test_a_version_that_has_not_been_tested_is_noted(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for version, level in [("0.31.0+cpu", Level.OK), ("0.33.0", Level.OK), ("9.9", Level.NOTE)]:
+            monkeypatch.setattr(importlib.metadata, "version", lambda name, it=version: it)
+            assert _findings(vllm)[0].level is level
+        assert "0.31 to 0.33, and this is 9.9" in _findings(vllm)[0].advice
 
     def test_a_plugin_that_is_not_installed_is_found(self, tmp_path: Path) -> None:
         for folder in [Path(entry) for entry in sys.path if Path(entry).name == "site-packages"]:

@@ -17,7 +17,7 @@ HAS_0_33 = [int(part) for part in re.findall(r"\d+", __version__)[:2]] >= [0, 33
 
 
 def test_what_is_new_in_0_33_is_found_there_and_not_before() -> None:
-    assert compat.HAS_WATCHDOG == HAS_0_33
+    assert compat.has_watchdog() == HAS_0_33
     assert compat.defers_outputs(KVOutputAggregator) == HAS_0_33
     assert hasattr(AsyncModelRunnerOutput, "get_kv_connector_output") == HAS_0_33
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from scripted_steps import run, start, step, submit
 
-from mpspmd.vllm.compat import HAS_WATCHDOG
+from mpspmd.vllm.compat import has_watchdog
 
-pytestmark = pytest.mark.skipif(not HAS_WATCHDOG, reason="vLLM has a watchdog since 0.33")
+pytestmark = pytest.mark.skipif(not has_watchdog(), reason="vLLM has a watchdog since 0.33")
 
 
 def watching(folder: Path) -> Callable[[Any], None]:

@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterator
 
 from mpspmd.cli.checks.finding import Finding, Level, Plan
+from mpspmd.vllm.compat import untested
 
-_VLLM_VERSION = "0.32"
 _PLUGIN = "mp_spmd"
 
 
@@ -19,10 +19,10 @@ def vllm(plan: Plan) -> Iterator[Finding]:
             Level.NOTE, "vLLM", "not installed", "only needed for serving: pip install vllm"
         )
         return
-    if version.startswith(_VLLM_VERSION):
+    if (warning := untested(version)) is None:
         yield Finding(Level.OK, "vLLM", version)
     else:
-        yield Finding(Level.NOTE, "vLLM", version, f"mpspmd is tested with {_VLLM_VERSION}")
+        yield Finding(Level.NOTE, "vLLM", version, warning)
     if not importlib.metadata.entry_points(group="vllm.general_plugins", name=_PLUGIN):
         yield Finding(
             Level.FAILS,
