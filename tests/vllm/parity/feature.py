@@ -41,6 +41,14 @@ class NotApplicable(Exception):
     """This feature can't be had on this machine, whatever the backend; says why."""
 
 
+def need_gpu(what: str) -> None:
+    """NotApplicable on a machine without one."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise NotApplicable(f"{what} needs a GPU")
+
+
 LIFECYCLE = "lifecycle"
 """The row that has what belongs to an engine, not to one of the rows that share it: start and end."""
 

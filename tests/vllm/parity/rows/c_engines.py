@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from parity.feature import ENGINES, Place, engine, row
+from parity.feature import ENGINES, Place, engine, need_gpu, row
 from parity.rows.a_generation import PROMPTS, generate, plain
 from parity.rows.b_control import outcome
 
@@ -165,6 +165,7 @@ def classify(llm: Any, place: Place) -> Any:
 
 @engine("offloading")
 def offloading(models: Path) -> dict[str, Any]:
+    need_gpu("vLLM's offloading")
     return plain(models) | {
         "block_size": 32,
         "num_gpu_blocks_override": 32,

@@ -109,22 +109,19 @@ def pause(place: Place) -> Any:
 
 @engine("multi-kv")
 def multi_kv(models: Path) -> dict[str, Any]:
-    example = {
-        "kv_connector": "ExampleConnector",
-        "kv_role": "kv_both",
-        "kv_connector_extra_config": {"shared_storage_path": tempfile.mkdtemp(prefix="kv-")},
-    }
-    offloading = {
-        "kv_connector": "OffloadingConnector",
-        "kv_role": "kv_both",
-        "kv_connector_extra_config": {"cpu_bytes_to_use": 64 << 20, "block_size": 32},
-    }
+    connectors = [
+        {
+            "kv_connector": "ExampleConnector",
+            "kv_role": "kv_both",
+            "kv_connector_extra_config": {"shared_storage_path": tempfile.mkdtemp(prefix="kv-")},
+        }
+        for _ in range(2)
+    ]
     return plain(models) | {
-        "block_size": 32,
         "kv_transfer_config": {
             "kv_connector": "MultiConnector",
             "kv_role": "kv_both",
-            "kv_connector_extra_config": {"connectors": [example, offloading]},
+            "kv_connector_extra_config": {"connectors": connectors},
         },
     }
 
