@@ -31,6 +31,7 @@ def serving(place: Place, name: str, *options: str) -> Iterator[Server]:
     try:
         server.wait_until_healthy()
         yield server
+        server.stop(within_s=90)
     finally:
         server.kill()
 
