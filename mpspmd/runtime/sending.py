@@ -58,8 +58,8 @@ class Sender:
         """Returns when all of the request is in the ring. `deadline`: of time.monotonic().
 
         `future` follows the call, and may keep what is late; `ends` is the step whose last call this is.
-        EncodeError and StepTimeout, and then no rank runs it; or why the engine has failed. RuntimeError for
-        a signal's handler, or a destructor, that was called while this thread sends.
+        EncodeError and StepTimeout, and then no rank runs it; or why the engine has failed. RuntimeError
+        for a signal's handler, or a destructor, that was called while this thread sends.
         """
         if not self._sending.acquire(False):
             self._wait_to_send(deadline)

@@ -104,7 +104,7 @@ class Steps:
         )
 
     def aggregated(
-        self, outputs: Future[list[Any]], aggregators: Aggregators, rank: int, non_block: bool
+        self, outputs: StepFuture, aggregators: Aggregators, rank: int, non_block: bool
     ) -> Any:
         """The output of `rank`, merged with all ranks', in the order of such calls; or a future of it."""
         future = AggregatedFuture(outputs, aggregators, rank, self._to_aggregate, self._salvage)
@@ -176,7 +176,7 @@ class AggregatedFuture(Future[Any]):
 
     def __init__(
         self,
-        outputs: Future[list[Any]],
+        outputs: StepFuture,
         aggregators: Aggregators,
         output_rank: int,
         order: deque[AggregatedFuture],
