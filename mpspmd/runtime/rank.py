@@ -214,10 +214,8 @@ class RankLoop:
         self._leaving = True
         self._requests.interrupt()
         if (told := getattr(self._worker, "told_to_leave", None)) is not None:
-            try:
+            with logged("the worker's told_to_leave"):
                 told()
-            except Exception:
-                logger.exception("the worker's told_to_leave failed")
 
     def run(self) -> None:
         """Until the engine closes the channel, or poisons it, or says to leave."""

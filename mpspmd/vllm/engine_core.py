@@ -18,7 +18,7 @@ from typing import Any
 from mpspmd.runtime.leave import leave
 
 _PARENT_LOOK_S = 0.5
-_KILLED_WITHIN_S = 0.5
+_KILLED_WITHIN_S = 2.0
 
 
 def is_engine_core() -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 from mpspmd.errors import RankError
 from mpspmd.runtime.call import NO_REPLY, StepFuture
+from mpspmd.runtime.fault import restore_cause
 from mpspmd.vllm.compat import defers_outputs, transferred_by
 
 _ATTRIBUTE = "kv_connector_output"
@@ -55,7 +56,10 @@ class Salvage:
 
 
 def _transferred(reply: Any) -> Any:
-    carrier = reply.__cause__ if isinstance(reply, RankError) else reply
+    carrier = reply
+    if isinstance(reply, RankError):
+        restore_cause(reply)
+        carrier = reply.__cause__
     return getattr(carrier, _ATTRIBUTE, None)
 
 
