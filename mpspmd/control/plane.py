@@ -19,6 +19,7 @@ import zmq
 from mpspmd.control import messages
 from mpspmd.control.messages import Message, ToEngine, ToRank
 from mpspmd.errors import SegmentError
+from mpspmd.notice import notice
 from mpspmd.transport.descriptor import pipe_above_standard
 
 logger = logging.getLogger(__name__)
@@ -122,7 +123,7 @@ class _Plane:
 
     def _drop(self, data: bytes, error: Exception) -> None:
         self.dropped += 1
-        logger.warning("dropped a control message of %d bytes: %s", len(data), error)
+        notice(logger.warning, "dropped a control message of %d bytes: %s", len(data), error)
 
     def close(self) -> None:
         """Only the thread that waits, or any when that one has ended."""

@@ -19,6 +19,7 @@ from mpspmd.runtime.call import Call, StepFuture
 from mpspmd.runtime.core_count import CoreCount
 from mpspmd.runtime.failures import Failures
 from mpspmd.runtime.fault import restore_cause
+from mpspmd.runtime.green_threads import refuse_green_threads
 from mpspmd.runtime.inherited import Inherited, end_with_fork
 from mpspmd.runtime.launch import refuse_an_engine_on_a_rank
 from mpspmd.runtime.main_module import main_to_import, refuse_while_main_is_imported
@@ -73,6 +74,7 @@ class Engine(AwaitedCalls):
         open_standard_descriptors()
         refuse_an_engine_on_a_rank()
         refuse_while_main_is_imported()
+        refuse_green_threads()
         super().__init__()
         self._config = config or RuntimeConfig.from_env()
         if not isinstance(world_size, int):

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from mpspmd.control.messages import Fault
 from mpspmd.errors import ChannelPoisoned, EngineClosed, RankDied, RankError
+from mpspmd.notice import notice
 from mpspmd.runtime.call import Call
 from mpspmd.runtime.fault import fault_as_error, is_desync, restore_cause
 from mpspmd.runtime.foreign import logged
@@ -111,9 +112,9 @@ class Failures:
         elif self.cause is not None:
             logger.debug("after the failure: %s", error)
         else:
-            logger.error("%s", error)
             if fault.method in self._fatal_methods or is_desync(error):
                 self.fail(error, Poison.RANK_FAILED, fault.rank)
+            notice(logger.error, "%s", error)
 
     def on_death(self, rank: int, reason: str) -> None:
         """A rank's process is gone, or about to go."""
@@ -171,8 +172,6 @@ class Failures:
         if first:
             if poison is not None:
                 self._tell_cause(error)
-            if poison is Poison.RANK_DIED:
-                logger.error("%s", error)
             self._known.set()
         # In this order: who registers a call after it was failed here finds the channel ended.
         if poison is None:
@@ -185,6 +184,9 @@ class Failures:
             reaper = threading.Thread(target=self._end_ranks, name="mpspmd-reaper", daemon=True)
             reaper.start()
             self._reaper = reaper
+            # Before the callbacks, of which one may end this process.
+            if poison is Poison.RANK_DIED:
+                notice(logger.error, "%s", error)
             self._run_callbacks()
 
     def _tell_cause(self, error: BaseException) -> None:

@@ -7,6 +7,8 @@ import logging
 import threading
 from collections.abc import Iterator
 
+from mpspmd.notice import notice
+
 logger = logging.getLogger(__name__)
 
 
@@ -30,4 +32,4 @@ def logged(what: str) -> Iterator[None]:
     except BaseException as error:
         if is_perhaps_a_signals(error):
             raise
-        logger.exception("%s has failed", what)
+        notice(logger.error, "%s has failed", what, exc_info=error)

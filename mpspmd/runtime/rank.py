@@ -27,11 +27,13 @@ from mpspmd.codec.steps import RankEnd, StepCodec
 from mpspmd.control.messages import Fault, Goodbye, Hello, Leaving, Ready
 from mpspmd.control.plane import control_address
 from mpspmd.errors import ChannelClosed, ChannelPoisoned, ConfigError, DecodeError, text_of
+from mpspmd.notice import notice
 from mpspmd.request import ExecuteModelRequest, RemoteException
 from mpspmd.runtime.attaching import leave_what_is_attached
 from mpspmd.runtime.control_thread import ControlThread
 from mpspmd.runtime.fault import as_fault, describe, exit_code, reason_of
 from mpspmd.runtime.foreign import Terminated, logged
+from mpspmd.runtime.green_threads import refuse_green_threads
 from mpspmd.runtime.hash_seed import forget
 from mpspmd.runtime.janitor import Janitor
 from mpspmd.runtime.leash import Leash
@@ -118,7 +120,7 @@ class RankProcess:
         except BaseException as error:
             with contextlib.suppress(OSError):
                 self.stack_file.tell(f"{type(error).__qualname__}: {text_of(error)}")
-            logger.exception("rank %d failed", self.rank)
+            notice(logger.error, "rank %d failed", self.rank, exc_info=error)
         finally:
             leave(code)
 
@@ -126,6 +128,7 @@ class RankProcess:
         began = time.monotonic()
         self.stack_file.serve()
         check_room_on_rank(self.rank)
+        refuse_green_threads()
         control = ControlThread(control_address(self.run_dir), self.rank)
         channel = RankChannel(self.segments, self.rank)
         self.segments.close()

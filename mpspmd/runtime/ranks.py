@@ -17,6 +17,7 @@ from mpspmd.codec.steps import StepCodec
 from mpspmd.config import RuntimeConfig
 from mpspmd.control.plane import EnginePlane, control_address
 from mpspmd.errors import SegmentError
+from mpspmd.notice import notice
 from mpspmd.runtime.janitor import Janitor
 from mpspmd.runtime.leash import Leash
 from mpspmd.runtime.process import Process, Usage
@@ -194,7 +195,8 @@ class Ranks:
         begun = self._supervisor.has_begun if self._supervisor is not None else lambda rank: False
         killed = stop_ranks(self._processes, patience_s, begun)
         if killed and self._supervisor is not None and self._supervisor.all_ready(self._world_size):
-            logger.warning(
+            notice(
+                logger.warning,
                 "ranks had to be killed: pids %s; a worker's shutdown, or a thread that isn't a daemon, "
                 "has taken longer than %g s (after a failure at most 1 s, else MPSPMD_SHUTDOWN_TIMEOUT_S)",
                 killed,

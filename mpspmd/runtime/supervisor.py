@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from mpspmd.control.messages import Dump, Fault, Hello, Leaving, Ready, Shutdown, Stacks, ToEngine
 from mpspmd.control.plane import EnginePlane
 from mpspmd.errors import StartupError
+from mpspmd.notice import notice
 from mpspmd.runtime.process import PENDING, Process
 from mpspmd.transport.channel import EngineChannel
 
@@ -226,7 +227,8 @@ class Supervisor:
             self._pending.discard(rank)
             process = self._processes[rank]
             process.join(1.0)
-            logger.error("rank %d (pid %s): %s", rank, process.pid, process.exit_reason())
+            if (reason := process.exit_reason()) != PENDING:
+                notice(logger.error, "rank %d (pid %s): %s", rank, process.pid, reason)
 
     def _fail_start(self, rank: int, cause: str) -> None:
         with self._change:
