@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import msgspec
 
@@ -38,20 +38,19 @@ def open_faults() -> None:
         # Without it an error lacks its cause; that there is no memory, the engine says.
         with contextlib.suppress(errors.SegmentError):
             fd = open_memory("mpspmd-faults")
-            os.environ[_VARIABLE] = f"/proc/{os.getpid()}/fd/{fd}"
+            memory = os.fstat(fd)
+            place = f"/proc/{os.getpid()}/fd/{fd}"
+            os.environ[_VARIABLE] = f"{memory.st_dev}:{memory.st_ino}:{place}"
     _seen = len(_read())
 
 
 def report(error: BaseException) -> None:
     """In EngineCore: the front end's errors will have this as their cause."""
-    path = os.environ.get(_VARIABLE)
-    if path is None:
-        return
     known = isinstance(error, errors.MpSpmdError)
     kind = type(error).__name__ if known else "MpSpmdError"
     args = list(error.args) if known else [f"{type(error).__name__}: {errors.text_of(error)}"]
     # The front end may be gone.
-    with contextlib.suppress(OSError, TypeError), open(path, "ab", buffering=0) as file:
+    with contextlib.suppress(OSError, TypeError), _open("ab") as file:
         data = msgspec.msgpack.encode(_Record(kind, args))
         file.write(len(data).to_bytes(4, "little") + data)
 
@@ -73,9 +72,27 @@ def last() -> errors.MpSpmdError | None:
 
 
 def _read() -> bytes:
-    with contextlib.suppress(OSError), open(os.environ.get(_VARIABLE, ""), "rb") as file:
-        return file.read()
+    with contextlib.suppress(OSError), _open("rb") as file:
+        data: bytes = file.read()
+        return data
     return b""
+
+
+def _open(mode: str) -> BinaryIO:
+    """The front end's memory, and no other file. OSError when it is gone.
+
+    The front end's number may be another process's by now, whose files must not even be opened: so it is
+    looked at first, without opening it.
+    """
+    device, inode, path = (os.environ.get(_VARIABLE) or "::").split(":", 2)
+    looked_at = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        status = os.fstat(looked_at)
+        if (device, inode) != (str(status.st_dev), str(status.st_ino)):
+            raise FileNotFoundError(f"{path} is another file")
+        return cast(BinaryIO, open(f"/proc/self/fd/{looked_at}", mode, buffering=0))
+    finally:
+        os.close(looked_at)
 
 
 def chain_causes() -> None:
