@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 _V2 = "cgroup2"
 _FILE_CACHE = ("inactive_file", "active_file")
@@ -114,12 +115,46 @@ def memory_left() -> int | None:
     return min((amount for amount in amounts if amount is not None), default=None)
 
 
+def memory_limit() -> int | None:
+    """Bytes that the control groups of this process may use; None: no limit."""
+    v1, v2 = _own_folders("memory")
+    limits = [_number(_read(group / "memory.limit_in_bytes")) for group in v1]
+    limits += [_number(_read(group / "memory.max")) for group in v2]
+    # Version 1 has a huge number for no limit.
+    return min((limit for limit in limits if limit is not None and limit < 1 << 60), default=None)
+
+
+class OomKills(NamedTuple):
+    """How many processes the kernel's out-of-memory killer has ended; 0 where that isn't told."""
+
+    group: int
+    """Of this process's control group and those below it."""
+    machine: int
+
+
+def oom_kills() -> OomKills:
+    v1, v2 = _own_folders("memory")
+    texts = [_read(group / "memory.oom_control") for group in v1[:1]]
+    texts += [_read(group / "memory.events") for group in v2[:1]]
+    return OomKills(
+        max(map(oom_kills_in, texts), default=0), oom_kills_in(_read(Path("/proc/vmstat")))
+    )
+
+
+def oom_kills_in(text: str | None) -> int:
+    """The number in the text of `memory.oom_control`, `memory.events` or `/proc/vmstat`."""
+    for line in (text or "").splitlines():
+        name, _, number = line.partition(" ")
+        if name == "oom_kill" and number.isdecimal():
+            return int(number)
+    return 0
+
+
 def pids_limit() -> int | None:
     """How many processes and threads this process's control groups may have; None: no limit."""
-    limits = [_read(group / "pids.max") for groups in _own_folders("pids") for group in groups]
-    return min(
-        (int(limit) for limit in limits if limit and limit.strip().isdecimal()), default=None
-    )
+    groups = [group for groups in _own_folders("pids") for group in groups]
+    limits = [_number(_read(group / "pids.max")) for group in groups]
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _own_folders(controller: str) -> tuple[list[Path], list[Path]]:
@@ -127,6 +162,11 @@ def _own_folders(controller: str) -> tuple[list[Path], list[Path]]:
     mounts = parse_mounts(_read(Path("/proc/self/mountinfo")) or "")
     groups = parse_groups(_read(Path("/proc/self/cgroup")) or "")
     return folders(mounts, groups, controller), folders(mounts, groups, _V2)
+
+
+def _number(text: str | None) -> int | None:
+    text = (text or "").strip()
+    return int(text) if text.isdecimal() else None
 
 
 def _below(root: str, path: str) -> PurePosixPath | None:

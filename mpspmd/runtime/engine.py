@@ -116,7 +116,7 @@ class Engine(AwaitedCalls):
             self._timeout,
             world_size,
             step_end,
-            by_value=start is start_ranks and not main_to_import(),
+            by_value=start is start_ranks and not main_to_import(worker),
         )
         self._stalls = StallWatch(
             self._config.stall_warn_s, self._channel, self._replies, ranks.stacks, ranks.usage

@@ -1,4 +1,4 @@
-"""Green threads: gevent and eventlet can put them in the place of the threads that engines and ranks need."""
+"""Green threads, which gevent and eventlet may have put in the place of threads."""
 
 from __future__ import annotations
 

@@ -9,10 +9,10 @@ import os
 import secrets
 import subprocess
 from collections.abc import Sequence
-from multiprocessing import spawn
 
 from mpspmd.errors import ConfigError
 from mpspmd.runtime import janitor_process
+from mpspmd.runtime.interpreter import interpreter
 from mpspmd.runtime.janitor_process import MAX_NAME_BYTES, frame, place
 from mpspmd.runtime.signals import signals_deferred
 from mpspmd.transport.descriptor import Descriptor, pipe_above_standard
@@ -36,8 +36,9 @@ class Janitor:
 
     def __init__(self, folders: Sequence[str], patterns: Sequence[str] = ()) -> None:
         """`remove_at_end` takes what lies in one of `folders`. `patterns` are paths or shell patterns, of
-        any place, that are removed as well."""
+        any place, that are removed as well. ConfigError when there is no interpreter to run."""
         self._folders = [os.path.abspath(folder) for folder in folders]
+        python = interpreter()
         self._token = secrets.token_bytes(janitor_process.TOKEN_BYTES)
         told = {
             "token": self._token.hex(),
@@ -47,7 +48,6 @@ class Janitor:
         read, write = pipe_above_standard()
         self._end = Descriptor(write)
         script = os.path.abspath(janitor_process.__file__)
-        python = os.fsdecode(spawn.get_executable())
         try:
             # A KeyboardInterrupt that subprocess meets in its own cleaning up would be lost.
             with signals_deferred():

@@ -17,7 +17,7 @@ from collections import ChainMap
 from collections.abc import Iterator
 from multiprocessing import process, spawn
 from multiprocessing.reduction import ForkingPickler
-from types import FunctionType
+from types import FrameType, FunctionType
 from typing import Any, TypeAlias
 
 from mpspmd.errors import ConfigError
@@ -37,9 +37,11 @@ class UnguardedMain(ConfigError):
     """The main module starts a run whenever it is imported."""
 
 
-def main_to_import() -> Main:
-    """Of this process, for a process that it spawns."""
+def main_to_import(worker: object = None) -> Main:
+    """Of this process, for a process that it spawns. `worker` is what is to be found there."""
     main = sys.modules.get("__main__")
+    if _runs_elsewhere(main, worker):
+        return {}
     name = getattr(getattr(main, "__spec__", None), "name", None)
     if name is not None:
         # The __main__.py of a package, a folder or an archive isn't imported by multiprocessing.
@@ -56,6 +58,19 @@ def main_to_import() -> Main:
     return {} if is_ipython else {"init_main_from_path": path}
 
 
+def _runs_elsewhere(main: object, worker: object) -> bool:
+    """Whether the script is no module: `python -m cProfile` and `-m trace` run it in a namespace that
+    nobody can import, and are the main module themselves."""
+    name = getattr(worker, "__qualname__", "").partition(".")[0]
+    if getattr(worker, "__module__", None) == "__main__" and name.isidentifier():
+        return not hasattr(main, name)
+    # The worker says nothing of it. What else the script sends may be its own, if it is what runs now.
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_globals.get("__name__") != "__main__":
+        frame = frame.f_back
+    return frame is not None and frame.f_globals is not main.__dict__
+
+
 @contextlib.contextmanager
 def left_to_the_rank() -> Iterator[None]:
     """Within, a rank's process is started without the main module: it calls import_main() itself."""
@@ -68,6 +83,9 @@ def left_to_the_rank() -> Iterator[None]:
 
 
 def _preparation_data(name: str) -> dict[str, Any]:
+    main = sys.modules["__main__"]
+    if not hasattr(main, "__spec__"):  # `python -m pdb` has cleared the module
+        main.__spec__ = None
     data: dict[str, Any] = _get_preparation_data(name)
     # Another thread may start a process of its own in this moment.
     if name.startswith(RANK_NAME):

@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 
 import psutil
 
+from mpspmd.runtime.memory_killer import MemoryKiller
 from mpspmd.transport.descriptor import above_standard
 
 PENDING = "exit status pending: the kernel still frees its memory"
@@ -73,6 +74,7 @@ class Process:
         self._is_child = is_child
         self._lock = threading.RLock()
         self._exit_code: int | None = None
+        self._memory_killer = MemoryKiller()
         self._pidfd = _open_pidfd(pid)
         stat = _read_stat(pid)
         self._began = stat.began if stat else None
@@ -119,6 +121,8 @@ class Process:
             return TAKEN if self._is_child else ONLY_THE_LAUNCHER_KNOWS
         if code >= 0:
             return f"exit code {code}"
+        if code == -signal.SIGKILL:
+            return f"killed by SIGKILL{self._memory_killer.words()}"
         try:
             return f"killed by {signal.Signals(-code).name}"
         except ValueError:

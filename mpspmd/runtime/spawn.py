@@ -41,7 +41,7 @@ def start_ranks(
     # torch.multiprocessing gives, too: torch, where it is imported, has taught it to send tensors.
     # Not by the first start of a child, from which it would inherit that signals are blocked, for good.
     resource_tracker.ensure_running()
-    main = main_to_import()
+    main = main_to_import(ranks[0].worker)
     with one_seed() as hash_seed:
         for rank in ranks:
             rank.main, rank.hash_seed = main, hash_seed
@@ -77,14 +77,19 @@ def stop_ranks(
 ) -> list[int]:
     """Waits until the processes are gone, then insists. Returns the pids that had to be killed.
 
+    Processes that somebody has stopped go on, because only then can they leave.
+
     A rank for which `has_begun` is false still imports: it listens to no SIGTERM, and has nothing to
     shut down.
     """
+    for process in processes:
+        process.send_signal(signal.SIGCONT)
     _join_all(processes, patience_s)
     for rank, process in enumerate(processes):
         process.send_signal(signal.SIGTERM)
         if not has_begun(rank):
             process.send_signal(signal.SIGKILL)
+        process.send_signal(signal.SIGCONT)
     _join_all(processes, _TERM_GRACE_S)
     killed = [process for process in processes if process.is_alive()]
     for process in killed:

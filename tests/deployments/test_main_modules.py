@@ -63,6 +63,22 @@ def test_a_program_from_standard_input_too(traces: Traces, name: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", "")
 
 
+@pytest.mark.parametrize("how", [["cProfile", "-o"], ["trace", "--count", "-C"]])
+def test_a_program_that_is_no_module_reaches_its_ranks(
+    traces: Traces, tmp_path_factory: pytest.TempPathFactory, how: list[str]
+) -> None:
+    """These are the main module themselves, and run the script in a namespace without a name."""
+    kept = tmp_path_factory.mktemp("program") / "profile"
+    done = traces.run(sys.executable, "-m", *how, str(kept), str(HERE / "echo.py"), "2")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", "")
+
+
+def test_a_program_in_the_debugger_too(traces: Traces) -> None:
+    done = traces.run(sys.executable, "-m", "pdb", "-c", "continue", "-c", "quit", str(MAINS))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "ok" in done.stdout.splitlines(), done.stdout
+
+
 def test_a_launched_script_has_its_own_main_module(traces: Traces) -> None:
     done = traces.run("mpspmd-launch", "-n", "1", str(MAINS))
     assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", "")

@@ -41,3 +41,19 @@ def test_what_caches_files_on_disks_is_free(machine: Path) -> None:
         "anon 1000\nshmem 900\ninactive_file 2000\nactive_file 1000\n"
     )
     assert cgroup.memory_left() == 3100
+
+
+@pytest.mark.parametrize(
+    ("text", "kills"),
+    [
+        ("low 0\nhigh 0\nmax 12\noom 3\noom_kill 2\noom_group_kill 0\n", 2),
+        ("oom_kill_disable 0\nunder_oom 0\noom_kill 7\n", 7),
+        ("oom_kill_disable 1\nunder_oom 0\n", 0),  # Linux before 4.13
+        ("pgmajfault 5\noom_kill 1\n", 1),
+        ("oom_kill -\n", 0),
+        ("", 0),
+        (None, 0),
+    ],
+)
+def test_kills_are_counted_in_each_form_of_the_text(text: str | None, kills: int) -> None:
+    assert cgroup.oom_kills_in(text) == kills
