@@ -51,7 +51,7 @@ class Usage(NamedTuple):
     """What the kernel tells of a process that runs."""
 
     state: str
-    """The kernel's word for what it does: running, sleeping, disk-sleep, stopped."""
+    """The kernel's word for what it does: running, sleeping, disk-sleep, stopped, tracing-stop."""
     cpu_s: float
     """CPU time that it has used."""
 

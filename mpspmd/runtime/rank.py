@@ -75,6 +75,8 @@ class RankProcess:
     janitor: Janitor
     leash: Leash
     stack_file: StackFile
+    signals_of_engine: frozenset[int] = frozenset()
+    """What the rank leaves to its engine."""
     step_codec: StepCodec | None = None
     main: Main | None = None
     """The engine's main module; None: this process has begun with it."""
@@ -108,7 +110,7 @@ class RankProcess:
         code = 1
         open_standard_descriptors()
         try:
-            signals = RankSignals()
+            signals = RankSignals(self.signals_of_engine)
             forget(self.hash_seed)
             leave_what_is_attached()
             code = self._run(signals)
@@ -143,6 +145,8 @@ class RankProcess:
         try:
             self._unpack(signals)
             worker = self.worker(ctx, *self.args, **self.kwargs)
+            if signals.has_terminated:
+                raise Terminated
         except Terminated:
             raise
         except BaseException as error:
@@ -164,6 +168,7 @@ class RankProcess:
         steps = self.step_codec.rank_end() if self.step_codec is not None else None
         loop = RankLoop(self.rank, ctx, worker, channel, control.send, steps)
         control.on_shutdown(loop.leave)
+        signals.on_sigterm(loop.leave)
         control.send(Ready(self.rank, time.monotonic() - began))
         try:
             loop.run()

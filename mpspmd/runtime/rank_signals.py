@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
+from collections.abc import Callable, Collection
 
 from mpspmd.runtime.foreign import Terminated
-from mpspmd.runtime.signals import GROUP_SIGNALS
+from mpspmd.runtime.signals import GROUP_SIGNALS, STACK_SIGNAL, caught
 from mpspmd.transport.channel import RankChannel
 
 
@@ -18,16 +18,22 @@ class RankSignals:
     before it sends one, wants it to go, or the engine is dead.
     """
 
-    def __init__(self) -> None:
-        """Main thread. A spawned rank has blocked these signals until `take`; one that the launcher has
-        started has not, and leaves on SIGTERM until then."""
+    def __init__(self, of_engine: Collection[int] = GROUP_SIGNALS) -> None:
+        """Main thread. `of_engine` are signals that the rank leaves to its engine.
+
+        A spawned rank has blocked these signals until `take`. One that the launcher has started has not,
+        and leaves on SIGTERM until then."""
         self._channel: RankChannel | None = None
+        self._leave: Callable[[], None] | None = None
+        self._of_engine = frozenset(of_engine) | GROUP_SIGNALS
+        self.has_terminated = False
+        """Whether a SIGTERM has ended what the main thread did. Users' code may have swallowed that."""
         self.set_handlers()
 
     def set_handlers(self) -> None:
         """Again, when the user's code may have set its own. Those for other signals than SIGINT and SIGTERM
         stay."""
-        for number in GROUP_SIGNALS - {signal.SIGTERM} - _caught():
+        for number in self._of_engine - {signal.SIGTERM} - caught():
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, self._on_sigterm)
@@ -35,7 +41,13 @@ class RankSignals:
     def take(self, channel: RankChannel) -> None:
         """From now on the channel tells whether the run is over."""
         self._channel = channel
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, GROUP_SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {*self._of_engine, STACK_SIGNAL})
+
+    def on_sigterm(self, leave: Callable[[], None]) -> None:
+        """Calls `leave` when a SIGTERM ends the rank; now, if one has."""
+        self._leave = leave
+        if self.has_terminated:
+            leave()
 
     def ignore(self) -> None:
         """The rank leaves already."""
@@ -44,14 +56,7 @@ class RankSignals:
     def _on_sigterm(self, number: int, frame: object) -> None:
         if self._channel is None or self._channel.has_ended:
             self.ignore()  # one that comes again mustn't cut short what follows from this
+            self.has_terminated = True
+            if self._leave is not None:
+                self._leave()
             raise Terminated
-
-
-def _caught() -> set[signal.Signals]:
-    """The signals that somebody has a handler for, such as faulthandler's, of which Python doesn't know."""
-    with contextlib.suppress(OSError), open("/proc/self/status", encoding="ascii") as status:
-        for line in status:
-            if line.startswith("SigCgt:"):
-                mask = int(line.split()[1], 16)
-                return {number for number in GROUP_SIGNALS if mask >> (number - 1) & 1}
-    return set()

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-import psutil
 import zmq
 
 from mpspmd.advice import with_advice
@@ -23,8 +22,10 @@ from mpspmd.runtime.leash import Leash
 from mpspmd.runtime.process import Process, Usage
 from mpspmd.runtime.rank import RankProcess
 from mpspmd.runtime.run_dir import RunDir, known_places
+from mpspmd.runtime.signals import signals_of_engine
 from mpspmd.runtime.spawn import AroundStart, StartRanks, stop_ranks
 from mpspmd.runtime.stacks import StackFile
+from mpspmd.runtime.stall import HELD
 from mpspmd.runtime.supervisor import Supervisor
 from mpspmd.runtime.working_directory import existing_working_directory
 from mpspmd.transport.channel import ChannelSegments
@@ -86,8 +87,8 @@ class Ranks:
         usage = process.usage()
         if usage is None:
             return "(no stack: its process is gone)"
-        if usage.state == psutil.STATUS_STOPPED:
-            return "(no stack: its process is stopped)"
+        if usage.state in HELD:
+            return f"(no stack: its process is {HELD[usage.state]})"
         text = self._stack_files[rank].ask(process)
         return text or f"(no stack: it doesn't answer; {usage.state})"
 
@@ -135,6 +136,7 @@ class Ranks:
                 janitor=self._janitor,
                 leash=Leash(),
                 stack_file=StackFile(),
+                signals_of_engine=signals_of_engine(),
                 step_codec=step_codec,
             )
             for rank in range(self._world_size)

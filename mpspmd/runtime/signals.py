@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 GROUP_SIGNALS = frozenset(
@@ -19,6 +19,37 @@ GROUP_SIGNALS = frozenset(
     }
 )
 """What is sent to a whole process group or control group: it is for the engine to decide what it means."""
+
+STACK_SIGNAL = signal.SIGRTMIN + 7
+"""By which an engine asks a rank for its stacks."""
+
+_OWN = frozenset(
+    {
+        # They tell what a process itself has done wrong, and must end it.
+        *(signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV),
+        *(signal.SIGSYS, signal.SIGTRAP),
+        signal.SIGCHLD,  # of its own children
+        signal.SIGPIPE,  # Python ignores it
+    }
+)
+
+
+def signals_of_engine() -> frozenset[int]:
+    """What a rank leaves to its engine, which this process is: GROUP_SIGNALS, and what it has handlers for.
+    A rank has none, and would die of them."""
+    return GROUP_SIGNALS | (caught() - _OWN)
+
+
+def caught() -> frozenset[int]:
+    """The signals that this process has handlers for, also those of which Python doesn't know, such as
+    faulthandler's."""
+    numbers = signal.valid_signals()
+    with contextlib.suppress(OSError), open("/proc/self/status", encoding="ascii") as status:
+        for line in status:
+            if line.startswith("SigCgt:"):
+                mask = int(line.split()[1], 16)
+                return frozenset(number for number in numbers if mask >> (number - 1) & 1)
+    return frozenset(number for number in numbers if callable(signal.getsignal(number)))
 
 
 @contextlib.contextmanager
@@ -54,10 +85,10 @@ def signals_deferred() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def group_signals_blocked() -> Iterator[None]:
+def blocked(numbers: Collection[int]) -> Iterator[None]:
     """For the start of a rank, which inherits that: it takes these signals only when it can tell whether
     they concern it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield
     finally:

@@ -15,7 +15,7 @@ from mpspmd.runtime.hash_seed import one_seed
 from mpspmd.runtime.main_module import RANK_NAME, left_to_the_rank, main_to_import
 from mpspmd.runtime.process import Process
 from mpspmd.runtime.rank import RankProcess
-from mpspmd.runtime.signals import group_signals_blocked, signals_deferred
+from mpspmd.runtime.signals import STACK_SIGNAL, blocked, signals_deferred
 
 _TERM_GRACE_S = 1.0
 """How long a rank may take after SIGTERM before it gets SIGKILL."""
@@ -52,7 +52,7 @@ def start_ranks(
 
 def _start(rank: RankProcess, child: Child, started: list[Process]) -> None:
     try:
-        with left_to_the_rank(), group_signals_blocked():
+        with left_to_the_rank(), blocked({*rank.signals_of_engine, STACK_SIGNAL}):
             child.start()
         popen = child.popen
         process = Process(popen.pid, popen.sentinel, popen, is_child=True)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import faulthandler
 import fcntl
 import os
-import signal
 import sys
 import threading
 import time
 import traceback
 
 from mpspmd.runtime.process import Process
+from mpspmd.runtime.signals import STACK_SIGNAL
 from mpspmd.transport.descriptor import Descriptor
 from mpspmd.transport.segment import open_memory
 
-_SIGNAL = signal.SIGRTMIN + 7
 _MAX_BYTES = 64 * 1024
 _ANSWER_S = 0.2
 _LOOK_S = 0.005
@@ -52,7 +51,7 @@ class StackFile:
 
     def serve(self) -> None:
         """In the rank: from now on the signal is answered."""
-        faulthandler.register(_SIGNAL, file=self._file.fd, all_threads=True, chain=False)
+        faulthandler.register(STACK_SIGNAL, file=self._file.fd, all_threads=True, chain=False)
 
     def tell(self, text: str) -> None:
         """In the rank, of which nothing else will be heard."""
@@ -65,7 +64,7 @@ class StackFile:
     def ask(self, process: Process) -> str:
         """The stacks of a process that serves this file; "" if none come."""
         os.ftruncate(self._file.fd, 0)
-        process.send_signal(_SIGNAL)
+        process.send_signal(STACK_SIGNAL)
         end = time.monotonic() + _ANSWER_S
         text, size = b"", -1
         # Written in pieces: it is complete when it has stopped growing.

@@ -22,6 +22,12 @@ logger = logging.getLogger(__name__)
 _COLLECTIVE_FILES = ("torch/distributed/", "vllm/distributed/")
 _MAIN_THREAD = "MainThread"
 
+HELD = {
+    psutil.STATUS_STOPPED: "stopped (kill -STOP, Ctrl-Z)",
+    psutil.STATUS_TRACING_STOP: "held by a debugger (gdb, strace)",
+}
+"""The states in which a process does nothing, whatever comes; in words."""
+
 # Asks all ranks for their stacks: a text for each, which says so if there is none.
 AskForStacks = Callable[[Sequence[int]], dict[int, str]]
 
@@ -32,7 +38,8 @@ class RankReport:
 
     progress: Progress
     state: str
-    """The kernel's word for the process: running, sleeping, disk-sleep, stopped; or gone."""
+    """The kernel's word for the process: running, sleeping, disk-sleep, stopped, tracing-stop; or
+    gone."""
     cpu_s: float
     """CPU time that it has used during the last `over_s` seconds."""
     over_s: float
@@ -48,9 +55,10 @@ class RankReport:
     def __str__(self) -> str:
         p = self.progress
         done = [name for name in ("read", "started", "finished", "replied") if getattr(p, name)]
+        state = HELD.get(self.state, self.state)
         return (
             f"rank {p.rank} (pid {p.pid}): {p.place}; of this request: {', '.join(done) or 'not read'}; "
-            f"process {self.state}, {self.cpu_s:.2f} s of CPU in the last {self.over_s:.1f} s; "
+            f"process {state}, {self.cpu_s:.2f} s of CPU in the last {self.over_s:.1f} s; "
             f"{p.unread_bytes} bytes unread"
         )
 
@@ -72,8 +80,8 @@ class StallReport:
         """The ranks that the others wait for, as far as can be known: those not done that don't wait
         in a collective themselves; all that aren't done, if all of those do."""
         undone = [rank for rank in self.ranks if not rank.progress.done]
-        stopped = [rank for rank in undone if rank.state == psutil.STATUS_STOPPED]
-        awaited = stopped or [rank for rank in undone if not rank.in_collective] or undone
+        held = [rank for rank in undone if rank.state in HELD]
+        awaited = held or [rank for rank in undone if not rank.in_collective] or undone
         return tuple(rank.progress.rank for rank in awaited)
 
     def __str__(self) -> str:

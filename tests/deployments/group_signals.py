@@ -22,6 +22,14 @@ SIGNALS = (
     signal.SIGTERM,  # a second one
     signal.SIGUSR1,
     signal.SIGUSR2,
+    signal.SIGALRM,
+    signal.SIGVTALRM,
+    signal.SIGPROF,
+    signal.SIGXCPU,
+    signal.SIGIO,
+    signal.SIGPWR,
+    signal.SIGRTMIN + 3,
+    signal.SIGRTMIN + 7,  # by which an engine asks its ranks for their stacks
 )
 
 

@@ -21,6 +21,18 @@ def test_ranks_that_are_stopped_go_on_to_shut_their_workers_down(traces: Traces)
     assert sorted(done.stdout.splitlines()) == ["rank 0 is shut down", "rank 1 is shut down"]
 
 
+def test_a_rank_that_a_debugger_holds_is_what_a_step_waits_for(traces: Traces) -> None:
+    done = traces.run("traced.py", timeout_s=30)
+    if done.returncode == 77:
+        pytest.skip(f"processes can't be traced here: {done.stdout}")
+    assert (done.returncode, done.stderr) == (0, "")
+    suspects, line, stack, answer = done.stdout.splitlines()
+    assert suspects == "(1,)"
+    assert "process held by a debugger (gdb, strace)" in line
+    assert stack == "(no stack: its process is held by a debugger (gdb, strace))"
+    assert answer == "[1, 1]"
+
+
 @pytest.fixture
 def little_memory() -> Iterator[Path]:
     """A control group with little memory."""
