@@ -19,6 +19,7 @@ _ADVICE = {
     ),
     errno.EDQUOT: "this user's disk quota is used up: free space there",
     errno.EFBIG: "raise the limit of a file's size (ulimit -f unlimited)",
+    errno.EILSEQ: "choose a folder whose name is UTF-8",
     errno.EINVAL: _UNSUPPORTED,
     errno.EISDIR: _UNSUPPORTED,
     errno.EMFILE: _NO_FILES,

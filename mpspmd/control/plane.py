@@ -36,12 +36,26 @@ def control_address(run_dir: Path) -> str:
 
 
 def check_socket_path(path: Path) -> None:
-    """SegmentError when it is too long for a socket's address."""
+    """SegmentError when it can't be a socket's address: it is too long, or ZeroMQ doesn't take it."""
+    if not is_utf8(path):
+        raise SegmentError(
+            f"the socket's path {os.fsencode(path)!r} isn't UTF-8, which ZeroMQ wants: choose another "
+            "folder with MPSPMD_RUNTIME_DIR"
+        )
     if len(os.fsencode(path)) > MAX_SOCKET_PATH:
         raise SegmentError(
             f"the socket's path {path} has {len(os.fsencode(path))} bytes, and {MAX_SOCKET_PATH} are "
             "allowed: choose a shorter folder with MPSPMD_RUNTIME_DIR"
         )
+
+
+def is_utf8(path: Path) -> bool:
+    """Names of files are any bytes."""
+    try:
+        os.fsencode(path).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 class _Mailbox:
@@ -86,6 +100,8 @@ class _Plane:
             self._socket.connect(address)
         else:
             self._socket.bind(address)
+            # Whatever the umask takes away. Nobody else can enter the folder.
+            os.chmod(address.removeprefix("ipc://"), 0o600)
         self._mailbox = _Mailbox()
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)

@@ -9,9 +9,11 @@ import os
 import secrets
 import subprocess
 from collections.abc import Sequence
+from typing import Any
 
 from mpspmd.errors import ConfigError
 from mpspmd.runtime import janitor_process
+from mpspmd.runtime.ended import Ended
 from mpspmd.runtime.interpreter import interpreter
 from mpspmd.runtime.janitor_process import MAX_NAME_BYTES, frame, place
 from mpspmd.runtime.signals import signals_deferred
@@ -20,12 +22,17 @@ from mpspmd.transport.descriptor import Descriptor, pipe_above_standard
 logger = logging.getLogger(__name__)
 
 # Starts the janitor in the background. So it is nobody's child, and in a session of its own: killing a
-# process group or a process tree spares it. The signals that would end it are ignored before it begins.
+# process group or a process tree spares it. Signals to whole groups are ignored before it begins: what is
+# ignored stays so. Prints its number.
 _SCRIPT = """
-trap '' INT TERM HUP
+trap '' HUP INT QUIT PIPE ALRM TERM USR1 USR2
 exec 3<&0
 "$@" <&3 3<&- >/dev/null 2>&1 &
+echo $!
 """
+
+_ended: list[Ended] = []
+"""Those of which this process may be the parent."""
 
 
 class Janitor:
@@ -39,6 +46,7 @@ class Janitor:
         any place, that are removed as well. ConfigError when there is no interpreter to run."""
         self._folders = [os.path.abspath(folder) for folder in folders]
         python = interpreter()
+        _reap_ended()
         self._token = secrets.token_bytes(janitor_process.TOKEN_BYTES)
         told = {
             "token": self._token.hex(),
@@ -48,18 +56,21 @@ class Janitor:
         read, write = pipe_above_standard()
         self._end = Descriptor(write)
         script = os.path.abspath(janitor_process.__file__)
+        self._process: Ended | None = None
         try:
             # A KeyboardInterrupt that subprocess meets in its own cleaning up would be lost.
             with signals_deferred():
-                subprocess.run(
+                done = subprocess.run(
                     ["/bin/sh", "-c", _SCRIPT, "sh", python, "-I", "-S", script],
                     stdin=read,
                     env=os.environ | {janitor_process.VARIABLE: json.dumps(told)},
                     cwd="/",
                     start_new_session=True,
                     check=True,
+                    stdout=subprocess.PIPE,
                 )
-        except (OSError, subprocess.SubprocessError) as error:
+            self._process = Ended.of(int(done.stdout))
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
             logger.warning("no janitor: a killed run may leave files behind (%s)", error)
         finally:
             os.close(read)
@@ -87,3 +98,15 @@ class Janitor:
     def close(self) -> None:
         """This process is done with the run."""
         self._end.close()
+        if self._process is not None:
+            _ended.append(self._process)
+            self._process = None
+        _reap_ended()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_process": None}
+
+
+def _reap_ended() -> None:
+    """Janitors become children of process 1, which in a container may be this program."""
+    _ended[:] = [process for process in _ended if not process.reap()]

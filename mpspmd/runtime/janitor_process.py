@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import stat
 import struct
 import zlib
@@ -126,7 +127,23 @@ def matches(pattern: str) -> list[str]:
     return glob.glob(pattern)
 
 
+def ignore_signals() -> None:
+    """All that are sent to groups of processes, or that tell of a limit."""
+    own = {
+        signal.SIGBUS,
+        signal.SIGFPE,
+        signal.SIGILL,
+        signal.SIGSEGV,
+        signal.SIGABRT,
+        signal.SIGCHLD,
+    }
+    for number in signal.valid_signals() - own - {signal.SIGKILL, signal.SIGSTOP}:
+        with contextlib.suppress(OSError, ValueError):
+            signal.signal(number, signal.SIG_IGN)
+
+
 def main() -> None:
+    ignore_signals()
     told = json.loads(os.environ[VARIABLE])
     # Where they lead now: a link that is put into their place later is not followed.
     folders = {folder: os.path.realpath(folder) for folder in told["folders"]}

@@ -76,7 +76,7 @@ class Process:
         self._exit_code: int | None = None
         self._memory_killer = MemoryKiller()
         self._pidfd = _open_pidfd(pid)
-        stat = _read_stat(pid)
+        stat = read_stat(pid)
         self._began = stat.began if stat else None
         # Asked last: while the line is held, the number can't have become another's.
         self._gone = _has_ended(line)
@@ -176,7 +176,7 @@ class Process:
 
     def _stat(self) -> _Stat | None:
         """What the kernel shows of it, unless its number is another process's by now."""
-        stat = _read_stat(self.pid)
+        stat = read_stat(self.pid)
         return stat if stat and stat.began == self._began else None
 
     def _take_exit_code(self) -> int | None:
@@ -214,19 +214,20 @@ class _Stat(NamedTuple):
     """Of /proc/PID/stat."""
 
     state: str
+    parent: int
     began: int
     status: int
     """As waitpid() has it."""
 
 
-def _read_stat(pid: int) -> _Stat | None:
+def read_stat(pid: int) -> _Stat | None:
     with (
         contextlib.suppress(OSError, ValueError, IndexError),
         open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file,
     ):
         # The program's name, in parentheses, may itself have spaces and parentheses.
         fields = file.read().rpartition(")")[2].split()
-        return _Stat(fields[0], int(fields[19]), int(fields[49]))
+        return _Stat(fields[0], int(fields[1]), int(fields[19]), int(fields[49]))
     return None
 
 

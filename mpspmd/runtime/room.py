@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import _thread
 import errno
+import fcntl
 import os
 import resource
 import threading
@@ -15,7 +16,6 @@ import time
 from mpspmd.advice import advice
 from mpspmd.cgroup import pids_limit
 from mpspmd.errors import SegmentError
-from mpspmd.transport.descriptor import above_standard
 
 _DESCRIPTORS = 24
 _DESCRIPTORS_A_RANK = 9
@@ -62,8 +62,9 @@ def check_room_on_rank(rank: int) -> None:
 def _check_descriptors(who: str, count: int) -> None:
     spare: list[int] = []
     try:
-        for _ in range(count):
-            spare.append(above_standard(os.open(os.devnull, os.O_RDONLY)))
+        spare += os.pipe2(os.O_CLOEXEC)
+        for _ in range(count - len(spare)):
+            spare.append(fcntl.fcntl(spare[0], fcntl.F_DUPFD_CLOEXEC, 0))
     except OSError as error:
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         raise SegmentError(
@@ -80,7 +81,7 @@ def _check_threads(who: str, count: int) -> None:
     if started < count:
         raise SegmentError(
             f"{who} needs {count} more threads and processes, and only {started} can be had: "
-            f"{thread_limits()}; {advice(errno.EAGAIN)}. Libraries such as numpy and torch take some of "
+            f"{thread_limits()}; {thread_advice()}. Libraries such as numpy and torch take some of "
             "them: OMP_NUM_THREADS=1 and OPENBLAS_NUM_THREADS=1 spare those"
         )
 
@@ -93,7 +94,25 @@ def thread_limits() -> str:
     user, _ = resource.getrlimit(resource.RLIMIT_NPROC)
     if user != resource.RLIM_INFINITY:
         limits.append(f"this user may have {user} (ulimit -u)")
+    limits += [f"{what} may have {size} bytes ({option})" for what, size, option in _sizes()]
     return ", ".join(limits) or "no limit is known that says so"
+
+
+def thread_advice() -> str:
+    """What to do when there can't be more threads and processes. Each thread takes memory, too."""
+    options = [f"{option} unlimited" for _, _, option in _sizes()]
+    more = f", or of this process's memory ({', '.join(options)})" if options else ""
+    return advice(errno.EAGAIN) + more
+
+
+def _sizes() -> list[tuple[str, int, str]]:
+    """The limits of this process's memory: of what, how many bytes, and the shell's option for it."""
+    all_sizes = [
+        ("this process's address space", resource.RLIMIT_AS, "ulimit -v"),
+        ("this process's data", resource.RLIMIT_DATA, "ulimit -d"),
+    ]
+    sizes = [(what, resource.getrlimit(kind)[0], option) for what, kind, option in all_sizes]
+    return [each for each in sizes if each[1] != resource.RLIM_INFINITY]
 
 
 def spare_threads(count: int) -> int:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mpspmd.advice import advice
-from mpspmd.control.plane import MAX_SOCKET_PATH
+from mpspmd.control.plane import MAX_SOCKET_PATH, is_utf8
 from mpspmd.errors import SegmentError
 from mpspmd.transport.descriptor import above_standard
 from mpspmd.transport.segment import SHM
@@ -122,14 +122,18 @@ def _make(folder: Path, remove_at_end: Callable[[str], None]) -> tuple[Path, int
     if len(os.fsencode(path / _SOCKET)) > MAX_SOCKET_PATH:
         words = f"the path of a socket there has more than {MAX_SOCKET_PATH} bytes"
         raise OSError(errno.ENAMETOOLONG, words)
+    if not is_utf8(path):
+        raise OSError(errno.EILSEQ, "its name isn't UTF-8, which ZeroMQ wants")
     remove_at_end(str(path))
     path.mkdir(0o700)
     try:
+        path.chmod(0o700)  # whatever the umask takes away
         _try_socket(path / "control")
         fd = above_standard(
             os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         )
         try:
+            os.fchmod(fd, 0o600)
             fcntl.flock(fd, fcntl.LOCK_EX)
             os.write(fd, _MARKER)
         except OSError:

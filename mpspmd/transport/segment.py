@@ -71,10 +71,11 @@ def create_segments(sizes: Sequence[int]) -> list[Segment]:
 
 def both_failed(in_shm: OSError, memfd: OSError) -> str:
     """What to say when neither kind of shared memory can be had."""
+    # A limit of this process's doesn't depend on how large /dev/shm is.
+    larger = "" if in_shm.errno == errno.EFBIG else " (docker run --shm-size=1g)"
     return (
         f"shared memory can't be had. In /dev/shm: {in_shm.strerror}; "
-        f"{advice(in_shm.errno)} (docker run --shm-size=1g). With memfd_create: {memfd.strerror}; "
-        f"{advice(memfd.errno)}"
+        f"{advice(in_shm.errno)}{larger}. With memfd_create: {memfd.strerror}; {advice(memfd.errno)}"
     )
 
 
@@ -139,7 +140,7 @@ def _create(sizes: Sequence[int], open_one: Callable[[], int]) -> list[Segment]:
 
 def _open_in_shm() -> int:
     flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC | os.O_EXCL
-    return above_standard(os.open(SHM, flags, 0o600))
+    return _private(above_standard(os.open(SHM, flags, 0o600)))
 
 
 def _open_memfd(name: str = MEMFD_NAME) -> int:
@@ -149,8 +150,14 @@ def _open_memfd(name: str = MEMFD_NAME) -> int:
         if error.errno != errno.EINVAL:  # of a kernel that doesn't know the flag
             raise
         fd = os.memfd_create(name, os.MFD_CLOEXEC)
-    fd = above_standard(fd)
-    # As in /dev/shm: otherwise anybody who gets hold of its path in /proc could open it.
+    return _private(above_standard(fd))
+
+
+def _private(fd: int) -> int:
+    """Who gets hold of the file's path in /proc can open it as this user, and not as another.
+
+    A memory file is open to all when it is made. Of one in /dev/shm the umask takes its part.
+    """
     os.fchmod(fd, 0o600)
     return fd
 

@@ -33,34 +33,37 @@ def leaving_at_signals() -> Iterator[None]:
     vLLM's files and our folder behind; so we stop, and clean up. Once it is made, it ends in its own way,
     and may finish requests first.
     """
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    noting = {number: signal.getsignal(number) for number in numbers}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # What is ignored stays so. None is a handler that isn't Python's.
+    noting = {
+        number: each for number, each in handlers.items() if each not in (signal.SIG_IGN, None)
+    }
     if (
         not is_engine_core()
         or threading.current_thread() is not threading.main_thread()
-        or _variable(noting[signal.SIGTERM], "engine_core") is not None
+        or any(_variable(each, "engine_core") is not None for each in noting.values())
     ):
         yield
         return
-    if _has_noted(noting[signal.SIGTERM]):
+    if any(map(_has_noted, noting.values())):
         raise SystemExit
 
     def note_and_stop(number: int, frame: FrameType | None) -> None:
         # Once: the clean-up that follows must not be cut short.
-        for each in numbers:
-            signal.signal(each, noting[each])
+        for each, handler in noting.items():
+            signal.signal(each, handler)
         note = noting[signal.Signals(number)]
         if callable(note):
             note(number, frame)
         raise SystemExit
 
-    for number in numbers:
+    for number in noting:
         signal.signal(number, note_and_stop)
     try:
         yield
     finally:
-        for number in numbers:
-            signal.signal(number, noting[number])
+        for number, handler in noting.items():
+            signal.signal(number, handler)
 
 
 def _has_noted(handler: object) -> bool:

@@ -100,3 +100,43 @@ def test_doctor_finds_the_same_folder(traces: Traces, no_temp: str) -> None:
     (line,) = [line for line in done.stdout.splitlines() if "folder for sockets  " in line]
     assert line.split()[0] == "fails"
     assert "Read-only file system" in line
+
+
+_NOT_UTF8 = os.fsdecode(b"caf\xe9")
+
+
+def test_a_temporary_folder_whose_name_is_not_utf8_is_passed_over(traces: Traces) -> None:
+    folder = traces.folder / _NOT_UTF8
+    folder.mkdir()
+    try:
+        done = traces.run("echo.py", "1", TMPDIR=str(folder), XDG_RUNTIME_DIR="")
+    finally:
+        folder.rmdir()
+    assert (done.returncode, done.stdout) == (0, "ok\n"), done.stderr
+    assert "isn't UTF-8" in done.stderr
+
+
+def test_a_chosen_folder_whose_name_is_not_utf8_is_refused(traces: Traces) -> None:
+    done = traces.run("echo.py", "1", MPSPMD_RUNTIME_DIR=str(traces.folder / _NOT_UTF8))
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("mpspmd.errors.SegmentError: "), done.stderr
+    assert "isn't UTF-8, which ZeroMQ wants (choose a folder whose name is UTF-8)" in last
+
+
+@pytest.mark.parametrize("umask", ["0777", "0277", "0000"])
+def test_any_umask_will_do(traces: Traces, umask: str) -> None:
+    prefix = []
+    if os.geteuid() == 0:  # who may open anything
+        prefix = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+        skip_unless_it_works(*prefix, "true")
+    done = traces.run(
+        "echo.py", "2", before=f"umask {umask} &&", prefix=prefix, PYTHONDONTWRITEBYTECODE="1"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", "")
+
+
+def test_a_run_needs_no_dev_null(traces: Traces) -> None:
+    before = "mount -t tmpfs tmpfs /dev && mkdir /dev/shm && mount -t tmpfs tmpfs /dev/shm &&"
+    skip_unless_it_works(*_UNSHARE, "sh", "-c", f"{before} true")
+    done = traces.run("echo.py", "1", before=before, prefix=_UNSHARE)
+    assert (done.returncode, done.stdout) == (0, "ok\n"), done.stderr

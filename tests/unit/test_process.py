@@ -113,7 +113,7 @@ def test_another_that_has_got_its_number_is_not_taken_for_it(
     if system == "pidfd":
         pytest.skip("a pidfd is never another process's")
     sent: list[object] = []
-    read = processes._read_stat
+    read = processes.read_stat
 
     def reused(pid: int) -> Any:
         stat = read(pid)
@@ -121,7 +121,7 @@ def test_another_that_has_got_its_number_is_not_taken_for_it(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "kill", lambda *args: sent.append(args))
-        patch.setattr(processes, "_read_stat", reused)
+        patch.setattr(processes, "read_stat", reused)
         started.process.send_signal(signal.SIGTERM)
     assert sent == []
     if system == "no pidfd":
@@ -151,13 +151,13 @@ def test_a_programs_name_with_spaces_and_parentheses_confuses_nobody(name: str) 
     ) as popen:
         assert popen.stdout is not None
         popen.stdout.readline()
-        stat = processes._read_stat(popen.pid)
+        stat = processes.read_stat(popen.pid)
         assert stat is not None
         assert stat.state in "SRD"
         assert stat.status == 0
         popen.kill()
         os.waitid(os.P_PID, popen.pid, os.WEXITED | os.WNOWAIT)
-        stat = processes._read_stat(popen.pid)
+        stat = processes.read_stat(popen.pid)
         assert stat is not None
         assert (stat.state, stat.status) == ("Z", signal.SIGKILL)
 

@@ -109,9 +109,11 @@ def run():
     signal.signal(signal.SIGTERM, note)
     if sys.argv[1] == "made":
         engine_core = object()
+    if sys.argv[1] == "ignoring":
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with leaving_at_signals():
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT if sys.argv[1] == "ignoring" else signal.SIGTERM)
             print("goes on")
     except SystemExit:
         print("leaves")
@@ -122,7 +124,12 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize(
-    ("state", "expected"), [("made", "ends by itself\ngoes on\n"), ("being made", "leaves\n")]
+    ("state", "expected"),
+    [
+        ("made", "ends by itself\ngoes on\n"),
+        ("being made", "leaves\n"),
+        ("ignoring", "goes on\n"),
+    ],
 )
 def test_only_an_engine_core_that_is_being_made_stops_at_a_signal(
     state: str, expected: str, tmp_path: Path
