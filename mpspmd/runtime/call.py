@@ -13,7 +13,7 @@ from mpspmd.runtime.fault import restore_cause
 from mpspmd.runtime.foreign import logged
 
 if TYPE_CHECKING:
-    from mpspmd.runtime.engine import Engine
+    from mpspmd.runtime.calls import Calls
 
 
 NO_REPLY: Final = object()
@@ -96,7 +96,7 @@ class StepFuture(concurrent.futures.Future[Any]):
 
     _call: Call
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Calls) -> None:
         super().__init__()
         self.set_running_or_notify_cancel()
         self._engine = engine

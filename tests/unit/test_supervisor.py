@@ -1,0 +1,38 @@
+"""What the supervisor says of a rank's end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mpspmd.runtime.process import PENDING
+from mpspmd.runtime.supervisor import Supervisor
+
+
+class Ending:
+    """A process whose exit status may not be known yet."""
+
+    pid = 1234
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    def join(self, timeout_s: float) -> None:
+        pass
+
+    def exit_reason(self) -> str:
+        return self._reason
+
+
+@pytest.mark.parametrize(
+    ("reason", "lines"),
+    [(PENDING, []), ("killed by SIGSEGV", ["rank 0 (pid 1234): killed by SIGSEGV"])],
+)
+def test_only_what_a_rank_has_ended_of_is_the_last_word(
+    reason: str, lines: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    supervisor: Any = Supervisor.__new__(Supervisor)
+    supervisor._pending, supervisor._processes = {0}, [Ending(reason)]
+    supervisor._complete_reason(0)
+    assert caplog.messages == lines
