@@ -21,6 +21,7 @@ from mpspmd.cli.one_node import ask_no_name_service
 from mpspmd.cli.output import Output
 from mpspmd.cli.plan import Group, number_of_ranks, plan
 from mpspmd.cli.stopping import Stopped, signals_named, stopping_at_signals
+from mpspmd.cli.streams import tell
 from mpspmd.config import RuntimeConfig
 from mpspmd.control.plane import check_socket_path
 from mpspmd.errors import ConfigError
@@ -28,6 +29,9 @@ from mpspmd.runtime.janitor import Janitor
 from mpspmd.runtime.network import NO_LOOPBACK, loopback, unreachable
 from mpspmd.runtime.room import check_room_of_launcher
 from mpspmd.runtime.run_dir import RunDir, known_places
+
+_READERS_PATIENCE_S = 2.0
+"""How long whoever reads the output may pause when a signal has ended the run."""
 
 
 class GroupFailed(Exception):
@@ -65,7 +69,7 @@ def _run_and_tell(group: Group, folder: Path) -> int:
     try:
         run_group(group, folder)
     except GroupFailed as failed:
-        print(summary(group.program, failed.failures), file=sys.stderr)
+        tell(summary(group.program, failed.failures))
         if group.has_engine and any(folder.glob("engine-*")):
             _tell(
                 f"{group.program} has not called mpspmd.run(); for a program without an engine give "
@@ -82,7 +86,7 @@ def _run_and_tell(group: Group, folder: Path) -> int:
 
 
 def _tell(words: str, status: int = 0) -> int:
-    print(f"mpspmd-launch: {words}", file=sys.stderr)
+    tell(f"mpspmd-launch: {words}")
     return status
 
 
@@ -128,6 +132,9 @@ def run_group(group: Group, folder: Path) -> None:
             signals_named(group.config.signals_to_handle), group.has_engine, group.patience_s
         ):
             elastic_launch(config, command[0])(*command[1:])
+    except Stopped:
+        output.close(_READERS_PATIENCE_S)
+        raise
     except (ImportError, ValueError) as error:
         if members.have_started:
             raise

@@ -17,6 +17,7 @@ from mpspmd.cli.failure import ENGINE, Failure, read_error_file
 from mpspmd.cli.member import WORLD_SIZES
 from mpspmd.cli.output import Output, Selection, prefix_of
 from mpspmd.cli.plan import Group
+from mpspmd.cli.streams import tell
 from mpspmd.cores import usable_cores
 from mpspmd.runtime import hash_seed
 from mpspmd.runtime.launch import Launch
@@ -63,7 +64,7 @@ class Members(LogsSpecs):
             int(envs[0][f"TORCHELASTIC_{name}"]) for name in ("RESTART_COUNT", "MAX_RESTARTS")
         )
         if attempt:
-            print(f"mpspmd-launch: restart {attempt} of {attempts}", file=sys.stderr, flush=True)
+            tell(f"mpspmd-launch: restart {attempt} of {attempts}")
         out, err = self._streams(destinations)
         for place, env in envs.items():
             self._direct(place, env, out)
@@ -143,7 +144,7 @@ class Members(LogsSpecs):
             selection = Selection(texts, stream.selected_path, self._prefix(place, env, False))
         stream.files[place], last_lines = self._output.open(
             self._prefix(place, env, colour),
-            None if hidden else stream.target.buffer,
+            None if hidden else stream.target.fileno(),
             file if teed else None,
             selection,
         )

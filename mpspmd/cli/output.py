@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from mpspmd.cli.streams import tell, write_all
+
 _TAIL_LINES = 200
 _LINE_ENDS = re.compile(rb"[\r\n]")
 
@@ -30,7 +32,7 @@ class Selection:
 class _Stream:
     fd: int
     prefix: bytes
-    target: BinaryIO | None
+    target: int | None
     copy: BinaryIO | None
     selection: Selection | None
     selected: BinaryIO | None
@@ -48,6 +50,7 @@ class Output:
         self._streams: list[_Stream] = []
         self._changing = threading.Lock()
         self._closing = False
+        self._lines_printed = 0
         self._wake_read, self._wake_write = os.pipe()
         self._thread = threading.Thread(target=self._run, name="mpspmd-output", daemon=True)
         self._thread.start()
@@ -55,13 +58,14 @@ class Output:
     def open(
         self,
         prefix: bytes,
-        target: BinaryIO | None,
+        target: int | None,
         copy_to: str | None = None,
         selection: Selection | None = None,
     ) -> tuple[str, collections.deque[bytes]]:
         """A new pipe's path, and the deque that keeps the last lines of what comes out.
 
-        `copy_to` is a file that gets the same, without prefixes. Without a target nothing is printed.
+        `target` is the descriptor to print to; without one nothing is printed. `copy_to` is a file that
+        gets the same, without prefixes.
         """
         path = self._folder / f"pipe-{len(self._streams)}"
         os.mkfifo(path, 0o600)
@@ -76,11 +80,19 @@ class Output:
         os.write(self._wake_write, b"!")
         return str(path), stream.tail
 
-    def close(self) -> None:
-        """Prints what is still in the pipes. All who write must be gone."""
+    def close(self, patience_s: float | None = None) -> None:
+        """Prints what is still in the pipes. All who write must be gone. More than once does nothing.
+
+        Gives up when nobody has read a line for `patience_s`; without it waits for the reader.
+        """
+        if self._closing:
+            return
         self._closing = True
         os.write(self._wake_write, b"!")
-        self._thread.join()
+        printed = -1
+        while self._thread.is_alive() and printed != self._lines_printed:
+            printed = self._lines_printed
+            self._thread.join(patience_s)
 
     def _run(self) -> None:
         while not self._closing:
@@ -109,8 +121,7 @@ class Output:
             data = os.read(stream.fd, 1 << 16)
         except BlockingIOError:
             return False
-        if stream.copy is not None:
-            stream.copy.write(data)
+        stream.copy = _copied(stream.copy, data)
         data = stream.unfinished + data
         begin = 0
         for end in _LINE_ENDS.finditer(data):
@@ -130,11 +141,23 @@ class Output:
             and stream.selected is not None
             and any(text in line for text in stream.selection.texts)
         ):
-            stream.selected.write(stream.selection.prefix + line)
+            stream.selected = _copied(stream.selected, stream.selection.prefix + line)
         # A closed terminal or pipe must not stop the ranks.
-        with contextlib.suppress(OSError, ValueError):
-            stream.target.write(stream.prefix + line)
-            stream.target.flush()
+        with contextlib.suppress(OSError):
+            write_all(stream.target, stream.prefix + line)
+        self._lines_printed += 1
+
+
+def _copied(file: BinaryIO | None, data: bytes) -> BinaryIO | None:
+    """The file when it has got the data, and may get more. A full disk must not stop the ranks."""
+    if file is not None:
+        try:
+            write_all(file.fileno(), data)
+        except OSError as error:
+            tell(f"mpspmd-launch: {file.name}: {error.strerror}; it gets no more of the output")
+            file.close()
+            return None
+    return file
 
 
 def prefix_of(name: str, number: int, *, colour: bool) -> bytes:

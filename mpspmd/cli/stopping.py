@@ -7,13 +7,13 @@ import json
 import math
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterable, Iterator
 
 import psutil
 from torch.distributed.elastic.multiprocessing import SignalException
 
+from mpspmd.cli.streams import tell
 from mpspmd.config import LAUNCH_VARIABLE
 from mpspmd.runtime.launch import Launch
 
@@ -34,7 +34,7 @@ def signals_named(names: str) -> list[signal.Signals]:
         if isinstance(number, signal.Signals) and number not in (signal.SIGKILL, signal.SIGSTOP):
             signals.append(number)
         else:
-            print(f"mpspmd-launch: no process can handle a signal {name!r}", file=sys.stderr)
+            tell(f"mpspmd-launch: no process can handle a signal {name!r}")
     return signals
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import signal
@@ -93,15 +92,20 @@ class TestOptions:
 
 
 class TestOutput:
-    def _printed(self, folder: Path, *writes: bytes) -> tuple[list[bytes], list[bytes]]:
-        printed = io.BytesIO()
+    def _printed(
+        self, folder: Path, *writes: bytes, copy_to: str | None = None
+    ) -> tuple[list[bytes], list[bytes]]:
+        printed = folder / "printed"
         output = Output(folder)
-        path, last_lines = output.open(prefix_of("rank3", 3, colour=False), printed)
-        with open(path, "wb", buffering=0) as pipe:
-            for data in writes:
-                pipe.write(data)
-        output.close()
-        return printed.getvalue().splitlines(keepends=True), list(last_lines)
+        with printed.open("wb") as target:
+            path, last_lines = output.open(
+                prefix_of("rank3", 3, colour=False), target.fileno(), copy_to
+            )
+            with open(path, "wb", buffering=0) as pipe:
+                for data in writes:
+                    pipe.write(data)
+            output.close()
+        return printed.read_bytes().splitlines(keepends=True), list(last_lines)
 
     def test_each_line_has_its_rank_however_it_is_written(self, tmp_path: Path) -> None:
         printed, _ = self._printed(tmp_path, b"one\ntw", b"o\nthree")
@@ -121,12 +125,21 @@ class TestOutput:
         read, write = os.pipe()
         os.close(read)
         output = Output(tmp_path)
-        target = os.fdopen(write, "wb", buffering=0)
-        path, last_lines = output.open(b"", target)
+        path, last_lines = output.open(b"", write)
         Path(path).write_bytes(b"nobody reads this\n")
         output.close()
-        target.close()
+        os.close(write)
         assert list(last_lines) == [b"nobody reads this\n"]
+
+    def test_a_full_disk_under_a_copy_stops_nobody_and_is_told_once(
+        self, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        lines = [b"%d\n" % number for number in range(20_000)]  # more than a pipe holds
+        printed, _ = self._printed(tmp_path, *lines, copy_to="/dev/full")
+        assert printed == [b"[rank3] " + line for line in lines]
+        assert capfd.readouterr().err == (
+            "mpspmd-launch: /dev/full: No space left on device; it gets no more of the output\n"
+        )
 
 
 class TestBlame:
