@@ -12,6 +12,7 @@ from mpspmd.cli.startup import mend_surroundings
 from mpspmd.runtime.leave import leave
 
 _CPP_LEVEL = "TORCH_CPP_LOG_LEVEL"
+_ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 def launch(arguments: Sequence[str]) -> int:
@@ -49,6 +50,7 @@ def _quiet_cpp() -> Iterator[None]:
 
 
 def main() -> None:
+    _prepare_signals()
     mend_surroundings()
     try:
         code = launch(sys.argv[1:])
@@ -57,3 +59,13 @@ def main() -> None:
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
     leave(code)
+
+
+def _prepare_signals() -> None:
+    """For the time before and after the run, in which nothing else handles them."""
+    for number in _ENDING:
+        # Without a handler, process 1 of a container would never get the signal.
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, lambda taken, frame: os._exit(128 + taken))
+    # Where the parent had ignored it, how the ranks end could not be told.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
