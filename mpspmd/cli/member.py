@@ -12,6 +12,7 @@ import socket
 import sys
 
 from mpspmd.runtime.launch import Launch
+from mpspmd.runtime.signals import GROUP_SIGNALS
 from mpspmd.transport.descriptor import above_standard, open_standard_descriptors
 
 WORLD_SIZES = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "ROLE_WORLD_SIZE")
@@ -23,8 +24,9 @@ def main() -> None:
     launch = Launch.take()
     assert launch is not None
     if launch.is_rank:
-        # Ctrl-C is the engine's to handle, for all. The launcher ends ranks that aren't ready yet.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # They are the engine's to handle, for all. The launcher ends ranks that aren't ready yet.
+        for number in GROUP_SIGNALS - {signal.SIGTERM}:
+            signal.signal(number, signal.SIG_IGN)
     else:
         # From the agent, for which it is one more rank, or from where the launcher was started.
         for variable in _RANK_VARIABLES:
