@@ -70,7 +70,7 @@ def _run_and_tell(group: Group, folder: Path) -> int:
         run_group(group, folder)
     except GroupFailed as failed:
         tell(summary(group.program, failed.failures))
-        if group.has_engine and any(folder.glob("engine-*")):
+        if group.has_engine and any(folder.glob("engine-*.untaken")):
             _tell(
                 f"{group.program} has not called mpspmd.run(); for a program without an engine give "
                 "--ranks-only"

@@ -106,7 +106,9 @@ class Members(LogsSpecs):
             if rank != ENGINE:  # which will have none of a rank's variables
                 for variable in WORLD_SIZES:
                     env[variable] = str(group.n_ranks)
-            Launch(rank, group.n_ranks, str(engine_socket(self._folder, attempt))).put(env)
+            launch = Launch(rank, group.n_ranks, str(engine_socket(self._folder, attempt)))
+            launch.put(env)
+            launch.untaken.touch()
         if not os.environ.get(hash_seed.VARIABLE):
             # Of the run's id, which all nodes know: so all ranks of all nodes hash alike.
             env.setdefault(hash_seed.VARIABLE, hash_seed.seed_of(env["TORCHELASTIC_RUN_ID"]))

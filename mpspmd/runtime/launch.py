@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 from collections.abc import MutableMapping
+from pathlib import Path
 
 import msgspec
 
@@ -28,6 +29,11 @@ class Launch:
     @property
     def is_rank(self) -> bool:
         return self.rank >= 0
+
+    @property
+    def untaken(self) -> Path:
+        """A file that is there until the script takes the engine's part."""
+        return Path(f"{self.socket}.untaken")
 
     def put(self, environ: MutableMapping[str, str]) -> None:
         environ[LAUNCH_VARIABLE] = json.dumps(dataclasses.asdict(self))

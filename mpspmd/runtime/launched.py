@@ -61,9 +61,11 @@ class FailureReport:
 
 
 @contextlib.contextmanager
-def around_engine() -> Iterator[FailureReport]:
-    """Around a launched engine's life: its failure is reported, and it ends with its launcher."""
+def around_engine(launch: Launch) -> Iterator[FailureReport]:
+    """Around all that a script does as the engine: a failure is reported, and it ends with its launcher."""
     report = FailureReport()
+    with contextlib.suppress(OSError):
+        launch.untaken.unlink()
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     try:
         yield report
@@ -74,6 +76,11 @@ def around_engine() -> Iterator[FailureReport]:
 
 def _end_with(launcher_pid: int) -> None:
     wait_for_end_of_parent(launcher_pid)
-    os.kill(os.getpid(), signal.SIGINT)
+    # As Ctrl-C would, which a background job of a shell's script ignores. To the main thread: only a signal
+    # that is its own wakes it up for sure.
+    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    main_thread = threading.main_thread().ident
+    assert main_thread is not None
+    signal.pthread_kill(main_thread, signal.SIGTERM if ignored else signal.SIGINT)
     time.sleep(_LAUNCHER_GRACE_S)
     os._exit(1)

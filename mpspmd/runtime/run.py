@@ -55,12 +55,12 @@ def run(
                 worker_cls, world_size=size, args=args, kwargs=kwargs, config=config
             ) as engine:
                 return main(engine)
-        if world_size not in (None, launch.world_size):
-            raise ConfigError(
-                f"world_size={world_size}: mpspmd-launch has started {launch.world_size} rank(s); "
-                f"give it -n {world_size}, or leave world_size out"
-            )
-        with launched.around_engine() as report:
+        with launched.around_engine(launch) as report:
+            if world_size not in (None, launch.world_size):
+                raise ConfigError(
+                    f"world_size={world_size}: mpspmd-launch has started {launch.world_size} rank(s); "
+                    f"give it -n {world_size}, or leave world_size out"
+                )
             engine = Engine(
                 worker_cls,
                 world_size=launch.world_size,
