@@ -32,8 +32,8 @@ def judge(mp: Record, ours: Record, mp_again: Record | None = None, right: Any =
         return Verdict("n. a.", reason)
     points = list(_points(mp, ours, mp_again, right))
     for kind in ("worse", "better"):
-        hows = [how for found, how in points if found == kind]
-        if hows:
+        hows = [how for found, how in points if found in (kind, "same")]
+        if any(found == kind for found, _ in points):
             return Verdict(kind, "; ".join(hows))  # type: ignore[arg-type]
     return Verdict("same", "; ".join(how for _, how in points))
 
