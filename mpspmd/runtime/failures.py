@@ -30,7 +30,7 @@ _SETTLE_S = 0.02
 _SETTLE_COLLECTIVE_S = 0.08
 """How long an error is held that another rank's end may have caused."""
 
-_NOTICE_S = 1.0
+_NOTICE_S = 4.0
 """How long a caller whose wait was ended by a death waits for the supervisor's report of it."""
 
 # What ranks raise when a peer of theirs has gone: gloo says it in words, NCCL has types of its own.

@@ -25,7 +25,8 @@ class Watchdog:
 
     def __init__(self, theirs: Any) -> None:
         self._theirs = theirs
-        self._told = threading.Lock()
+        self._telling = threading.Lock()
+        self._told = False
         threading.Thread(target=self._await_parent, name="mpspmd-watchdog", daemon=True).start()
 
     @contextlib.contextmanager
@@ -39,9 +40,12 @@ class Watchdog:
         self._theirs.feed()
 
     def run_ends(self) -> None:
-        """Writes down, once, where this rank is when its engine leaves it. Any thread."""
-        if self._told.acquire(blocking=False):
-            self._theirs.handle_failure("shutdown")
+        """Writes down, once, where this rank is when its engine leaves it. Any thread; returns when it is
+        written."""
+        with self._telling:
+            if not self._told:
+                self._told = True
+                self._theirs.handle_failure("shutdown")
 
     def _await_parent(self) -> None:
         parent = multiprocessing.parent_process()

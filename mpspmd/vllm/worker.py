@@ -80,7 +80,7 @@ class RankWorker(WorkerWrapperBase):
 
     def _watch(self, watchdog: Watchdog | None) -> None:
         self.while_waiting = None if watchdog is None else watchdog.waiting
-        self.told_to_leave = (lambda: None) if watchdog is None else watchdog.run_ends
+        self._watchdog = watchdog
         if watchdog is None or self.reply_thread:
             return
         finish = self.finish_reply
@@ -134,7 +134,14 @@ class RankWorker(WorkerWrapperBase):
                 raise
             raise carrier from error
 
+    def told_to_leave(self) -> None:
+        """In another thread: the main one may be stuck, and that is worth being written down."""
+        if self._watchdog is not None:
+            self._watchdog.run_ends()
+
     def shutdown(self) -> None:
+        # When the engine has died, another thread may be writing where this rank was.
+        self.told_to_leave()
         super().shutdown()
         destroy_model_parallel()
         destroy_distributed_environment()
