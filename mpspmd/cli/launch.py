@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from mpspmd.cli.startup import mend_surroundings
+from mpspmd.cli.streams import tell
 from mpspmd.runtime.leave import leave
 
 _CPP_LEVEL = "TORCH_CPP_LOG_LEVEL"
@@ -29,8 +30,12 @@ def launch(arguments: Sequence[str]) -> int:
     args = parse(arguments)
     try:
         return launch_group(args)
-    except (ConfigError, SegmentError) as error:
+    except ConfigError as error:
         make_parser().error(str(error))
+    except SegmentError as error:
+        # Of the machine, not of an option.
+        tell(f"mpspmd-launch: {error}")
+        return 1
 
 
 @contextlib.contextmanager
