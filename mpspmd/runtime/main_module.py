@@ -17,7 +17,7 @@ from collections import ChainMap
 from collections.abc import Iterator
 from multiprocessing import process, spawn
 from multiprocessing.reduction import ForkingPickler
-from types import FrameType, FunctionType
+from types import FunctionType
 from typing import Any, TypeAlias
 
 from mpspmd.errors import ConfigError
@@ -40,7 +40,7 @@ class UnguardedMain(ConfigError):
 def main_to_import(worker: object = None) -> Main:
     """Of this process, for a process that it spawns. `worker` is what is to be found there."""
     main = sys.modules.get("__main__")
-    if _runs_elsewhere(main, worker):
+    if _is_elsewhere(worker, main):
         return {}
     name = getattr(getattr(main, "__spec__", None), "name", None)
     if name is not None:
@@ -58,17 +58,15 @@ def main_to_import(worker: object = None) -> Main:
     return {} if is_ipython else {"init_main_from_path": path}
 
 
-def _runs_elsewhere(main: object, worker: object) -> bool:
-    """Whether the script is no module: `python -m cProfile` and `-m trace` run it in a namespace that
-    nobody can import, and are the main module themselves."""
+def _is_elsewhere(worker: object, main: object) -> bool:
+    """Whether the worker says that it is the main module's, and isn't there.
+
+    `python -m cProfile` and `-m trace` run a script in a namespace that nobody can import, and are the main
+    module themselves.
+    """
     name = getattr(worker, "__qualname__", "").partition(".")[0]
-    if getattr(worker, "__module__", None) == "__main__" and name.isidentifier():
-        return not hasattr(main, name)
-    # The worker says nothing of it. What else the script sends may be its own, if it is what runs now.
-    frame: FrameType | None = sys._getframe()
-    while frame is not None and frame.f_globals.get("__name__") != "__main__":
-        frame = frame.f_back
-    return frame is not None and frame.f_globals is not main.__dict__
+    is_its_own = getattr(worker, "__module__", None) == "__main__" and name.isidentifier()
+    return is_its_own and not hasattr(main, name)
 
 
 @contextlib.contextmanager

@@ -123,6 +123,7 @@ class Ranks:
         if self._run_dir.passed_over:
             logger.warning("the run's folder is %s (%s)", folder, self._run_dir.passed_over)
         self._supervisor = make_supervisor(plane)
+        of_engine = signals_of_engine()
         ranks = [
             RankProcess(
                 rank=rank,
@@ -136,7 +137,7 @@ class Ranks:
                 janitor=self._janitor,
                 leash=Leash(),
                 stack_file=StackFile(),
-                signals_of_engine=signals_of_engine(),
+                signals_of_engine=of_engine,
                 step_codec=step_codec,
             )
             for rank in range(self._world_size)
