@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import resource
 from collections.abc import Iterator
 
-from mpspmd.advice import advice
 from mpspmd.cli.checks.finding import Finding, Level, Plan
-from mpspmd.runtime.room import descriptors_for, spare_threads, thread_limits, threads_for
+from mpspmd.runtime.room import (
+    descriptors_for,
+    spare_threads,
+    thread_advice,
+    thread_limits,
+    threads_for,
+)
 
 _MIB = 1 << 20
 
@@ -35,7 +39,7 @@ def threads(plan: Plan) -> Iterator[Finding]:
     subject = "threads and processes"
     if spare < needed:
         found = f"{spare} can be had, {needed} are needed: {thread_limits()}"
-        yield Finding(Level.FAILS, subject, found, advice(errno.EAGAIN))
+        yield Finding(Level.FAILS, subject, found, thread_advice())
     else:
         yield Finding(Level.OK, subject, f"{needed} are needed, and can be had")
 
