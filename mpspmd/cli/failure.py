@@ -30,6 +30,8 @@ class Failure:
     """Its error file, as torch.distributed.elastic and mpspmd write it; empty if there is none."""
     stderr: Sequence[bytes] = ()
     """The last lines."""
+    memory_killer: str = ""
+    """What is to be said of the out-of-memory killer, if that may have killed it."""
 
     @property
     def name(self) -> str:
@@ -46,6 +48,8 @@ class Failure:
             return "raised, and was stopped"
         if self.exit_code >= 0:
             return f"exit code {self.exit_code}"
+        if self.exit_code == -signal.SIGKILL:
+            return f"killed by SIGKILL{self.memory_killer}"
         try:
             return f"killed by {signal.Signals(-self.exit_code).name}"
         except ValueError:

@@ -21,6 +21,7 @@ from mpspmd.cli.streams import tell
 from mpspmd.cores import usable_cores
 from mpspmd.runtime import hash_seed
 from mpspmd.runtime.launch import Launch
+from mpspmd.runtime.memory_killer import MemoryKiller
 
 _LastLines = Sequence[bytes] | Path
 """Of stderr: in memory, or in a file."""
@@ -51,6 +52,7 @@ class Members(LogsSpecs):
         self._folder = folder
         self._output = output
         self._last_lines: dict[int, _LastLines] = {}
+        self._memory_killer = MemoryKiller()
         self.have_started = False
 
     @property
@@ -92,6 +94,7 @@ class Members(LogsSpecs):
             failure.exitcode,
             read_error_file(failure.error_file),
             list(lines),
+            self._memory_killer.words(),
         )
 
     def _is_engine(self, place: int) -> bool:

@@ -63,3 +63,16 @@ def test_a_rank_that_the_out_of_memory_killer_ends_is_said_to_lack_memory(
         "1 killed by SIGKILL; the kernel's out-of-memory killer has ended"
     )
     assert f"may use {LIMIT} bytes of memory: raise that limit (docker run --memory)" in done.stdout
+
+
+def test_a_launched_rank_that_it_ends_is_said_to_lack_memory(
+    traces: Traces, little_memory: Path
+) -> None:
+    (limit,) = [*little_memory.glob("memory.limit_in_bytes"), *little_memory.glob("memory.max")]
+    limit.write_text(str(1 << 30))  # enough for the launcher
+    rank = ["python", "-c", "bytes(bytearray(1 << 30))"]
+    launch = ["mpspmd-launch", "-n", "1", "--ranks-only", "--no-python", *rank]
+    join = f"echo $$ > {little_memory}/cgroup.procs &&"
+    done = traces.run(*launch, before=join)
+    assert done.returncode == 128 + 9, done
+    assert "killed by SIGKILL; the kernel's out-of-memory killer has ended a process" in done.stderr
