@@ -50,8 +50,10 @@ def check_room(world_size: int) -> None:
 
 def check_room_of_launcher(n_ranks: int, *, has_engine: bool) -> None:
     """SegmentError unless mpspmd-launch can start its processes, and they what they need."""
+    who = f"a launcher of {n_ranks} rank(s)"
+    _check_descriptors(who, descriptors_for(n_ranks))
     theirs = 1 + threads_for(n_ranks) if has_engine else n_ranks
-    _check_threads(f"a launcher of {n_ranks} rank(s)", _THREADS_OF_LAUNCHER + theirs)
+    _check_threads(who, _THREADS_OF_LAUNCHER + theirs)
 
 
 def check_room_on_rank(rank: int) -> None:

@@ -96,6 +96,15 @@ def test_the_launcher_says_so_too(group: Group, traces: Traces) -> None:
     assert _says_need_and_limit(done.stderr, 20)
 
 
+def test_the_launcher_names_too_few_descriptors(traces: Traces) -> None:
+    done = traces.run("mpspmd-launch", "-n", "1", str(HERE / "echo.py"), before="ulimit -n 25;")
+    assert done.returncode == 1, done
+    assert done.stderr.count("\n") == 1
+    assert (
+        "a launcher of 1 rank(s) needs 33 more file descriptors, and the limit is 25" in done.stderr
+    )
+
+
 def test_doctor_names_the_same_need_and_limit(group: Group, traces: Traces) -> None:
     done = traces.run("mpspmd-doctor", "-n", "40", "--seconds", "0", before=group.limit(100))
     assert done.returncode == 1
