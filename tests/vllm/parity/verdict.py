@@ -30,6 +30,9 @@ def judge(mp: Record, ours: Record, mp_again: Record | None = None, right: Any =
     reason = mp.not_applicable or ours.not_applicable
     if reason:
         return Verdict("n. a.", reason)
+    if mp.error and ours.error and mp.error[0] == ours.error[0]:
+        # An error that a row expects is a value. Of a feature that fails on both, nothing was compared.
+        return Verdict("n. a.", f"both raise {mp.error[0]}: {_first_line(ours.error[1])}")
     points = list(_points(mp, ours, mp_again, right))
     for kind in ("worse", "better"):
         hows = [how for found, how in points if found in (kind, "same")]
@@ -68,10 +71,7 @@ def _is_longer(one_s: float, other_s: float) -> bool:
 
 def _of_outcome(mp: Record, ours: Record, again: Record | None) -> Iterator[tuple[Kind, str]]:
     if mp.error and ours.error:
-        if mp.error[0] != ours.error[0]:
-            yield "worse", f"raises {ours.error[0]}, mp {mp.error[0]}"
-        else:
-            yield "same", f"both raise {mp.error[0]}"
+        yield "worse", f"raises {ours.error[0]}, mp {mp.error[0]}"
     elif ours.error:
         yield "worse", f"raises {ours.error[0]}: {_first_line(ours.error[1])}"
     elif mp.error:
