@@ -48,7 +48,8 @@ static void sleep_for(double seconds) {
         ;
 }
 
-/* The handler interrupts a method that takes long. Without one the signal would end the process now. */
+/* The handler interrupts a method that takes long. Without one the signal would end the process
+ * now. */
 static void ask_to_leave(void) {
     struct sigaction set;
     if (sigaction(SIGTERM, NULL, &set) == 0 && set.sa_handler != SIG_DFL &&
