@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -70,7 +71,7 @@ def test_a_launched_rank_that_it_ends_is_said_to_lack_memory(
 ) -> None:
     (limit,) = [*little_memory.glob("memory.limit_in_bytes"), *little_memory.glob("memory.max")]
     limit.write_text(str(1 << 30))  # enough for the launcher
-    rank = ["python", "-c", "bytes(bytearray(1 << 30))"]
+    rank = [sys.executable, "-c", "bytes(bytearray(1 << 30))"]
     launch = ["mpspmd-launch", "-n", "1", "--ranks-only", "--no-python", *rank]
     join = f"echo $$ > {little_memory}/cgroup.procs &&"
     done = traces.run(*launch, before=join)

@@ -82,7 +82,7 @@ class Traces:
 
         `before` are shell commands that prepare the process, `after` are redirections, and `prefix` is
         a command that runs all that, such as `unshare --net`. A command that ends in `.py` is a script of
-        this folder; one that begins with `mpspmd-` is ours, of this checkout.
+        this folder; `python` is this Python; one that begins with `mpspmd-` is ours, of this checkout.
         """
         return subprocess.run(
             [*prefix, "/bin/sh", "-c", f"{before} exec {shlex.join(program(command))} {after}"],
@@ -162,6 +162,8 @@ class Traces:
 
 def program(command: Sequence[str]) -> list[str]:
     name, *arguments = command
+    if name == "python":
+        return [sys.executable, *arguments]
     if name.endswith(".py"):
         return [sys.executable, str(HERE / name), *arguments]
     if name.startswith("mpspmd-"):
