@@ -136,8 +136,8 @@ static void the_heads_are_scanned_only_when_the_limit_does_not_suffice(void) {
     take(&f, 0, 240, 'f');
     limit = f.writer.limit;
     f.writer.limit += 256; /* as if scanned just now */
-    atomic_store(&f.ring.shared->readers[0].head, 0);
-    CHECK_EQUAL(put(&f, 240, 'f'), RING_OK); /* a scan would refuse it */
+    atomic_store(&f.ring.shared->readers[0].head, f.writer.tail - f.ring.capacity);
+    CHECK_EQUAL(put(&f, 240, 'f'), RING_OK); /* a scan would refuse it: the ring looks full */
     CHECK_EQUAL(f.writer.limit, limit + 256);
 }
 
