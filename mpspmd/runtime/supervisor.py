@@ -217,7 +217,11 @@ class Supervisor:
             self._on_death(rank, reason)
 
     def _take_end(self, rank: int) -> None:
-        """Its process can be reaped."""
+        """Its process can be reaped. It may have left because another rank had died, of which this thread
+        hasn't been told yet."""
+        first = self._channel.first_to_die
+        if first is not None:
+            self._take_death(first)
         self._take_death(rank)
         self._complete_reason(rank)
 

@@ -138,11 +138,16 @@ class EngineChannel:
                 os.close(self.deaths_fd)
             raise SegmentError(f"ranks can't be watched: {error}; {_remedy(error)}") from error
 
+    @property
+    def first_to_die(self) -> int | None:
+        """The rank whose death has poisoned the rings, and so has made the other ranks leave."""
+        _, code, rank = self.request_ring.state
+        return rank if code == Poison.RANK_DIED else None
+
     def dead_ranks(self) -> list[int]:
         """The ranks whose death has been noticed; the first to die comes first."""
-        dead = self._life.dead
-        _, code, first = self.request_ring.state
-        return sorted(dead, key=lambda rank: code != Poison.RANK_DIED or rank != first)
+        first = self.first_to_die
+        return sorted(self._life.dead, key=lambda rank: rank != first)
 
     def expect_deaths(self) -> None:
         """From now on a rank's end poisons nothing."""

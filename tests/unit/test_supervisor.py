@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +24,17 @@ class Ending:
 
     def exit_reason(self) -> str:
         return self._reason
+
+
+def test_a_rank_that_has_left_because_another_had_died_is_not_blamed() -> None:
+    """The native thread that notices a death poisons the rings first, and tells the supervisor then."""
+    told: list[int] = []
+    supervisor: Any = Supervisor.__new__(Supervisor)
+    supervisor._channel = SimpleNamespace(first_to_die=1)
+    supervisor._take_death = told.append
+    supervisor._pending = set()
+    supervisor._take_end(0)
+    assert told == [1, 0]
 
 
 @pytest.mark.parametrize(
