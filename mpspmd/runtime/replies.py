@@ -311,7 +311,9 @@ class Replies:
             return
         try:
             call.replies[rank] = self._read(call, rank, kind, payload)
-        except Exception as undecodable:
+        except BaseException as undecodable:
+            if is_perhaps_a_signals(undecodable):
+                raise
             call.replies[rank] = undecodable
         finally:
             self._release(payload)
