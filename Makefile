@@ -64,6 +64,7 @@ lint: install  ## every check that CI makes of the sources
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-cache
 	$(VENV)/bin/clang-format --dry-run -Werror $(C_SOURCES) $(C_HEADERS) $(C_TESTS)
 	@# Optimised: some warnings come only then.
 	printf '%s\n' $(C_SOURCES) | xargs -P 2 -I FILE $(CC) -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -Werror \
@@ -125,8 +126,8 @@ bench-vllm: install  ## measure vLLM's steps on mp and on mp-spmd, in three quar
 
 docs: install  ## the reference of all classes, from their docstrings, in build/docs
 	@# The modules, because the package itself imports its names only when they are used.
-	$(PY) -m pdoc --no-show-source -o build/docs mpspmd.runtime.run mpspmd.runtime.engine \
-		mpspmd.runtime.awaiting mpspmd.runtime.worker mpspmd.runtime.stats mpspmd.config mpspmd.request mpspmd.errors
+	$(PY) -m pdoc --no-show-source -o build/docs mpspmd.launch.run mpspmd.engine.engine \
+		mpspmd.engine.aio mpspmd.rank.worker mpspmd.observe.stats mpspmd.config mpspmd.wire mpspmd.errors
 
 clean:  ## remove what was built; .venv too
 	$(MAKE) -C tests/native clean

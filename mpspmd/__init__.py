@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mpspmd.config import RuntimeConfig
-    from mpspmd.request import ExecuteModelRequest, Reply
-    from mpspmd.runtime.engine import Engine
-    from mpspmd.runtime.run import run
-    from mpspmd.runtime.stats import EngineStats, RankStats
-    from mpspmd.runtime.worker import RankContext, Worker
+    from mpspmd.engine.engine import Engine
+    from mpspmd.launch.run import run
+    from mpspmd.observe.stats import EngineStats, RankStats
+    from mpspmd.rank.worker import RankContext, Worker
+    from mpspmd.wire import ExecuteModelRequest, Reply
 
 __version__ = "0.1.0"
 
@@ -30,15 +30,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Engine": "mpspmd.runtime.engine",
-    "EngineStats": "mpspmd.runtime.stats",
-    "ExecuteModelRequest": "mpspmd.request",
-    "RankContext": "mpspmd.runtime.worker",
-    "RankStats": "mpspmd.runtime.stats",
-    "Reply": "mpspmd.request",
+    "Engine": "mpspmd.engine.engine",
+    "EngineStats": "mpspmd.observe.stats",
+    "ExecuteModelRequest": "mpspmd.wire",
+    "RankContext": "mpspmd.rank.worker",
+    "RankStats": "mpspmd.observe.stats",
+    "Reply": "mpspmd.wire",
     "RuntimeConfig": "mpspmd.config",
-    "Worker": "mpspmd.runtime.worker",
-    "run": "mpspmd.runtime.run",
+    "Worker": "mpspmd.rank.worker",
+    "run": "mpspmd.launch.run",
 }
 
 

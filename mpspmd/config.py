@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 _PREFIX = "MPSPMD_"
 _STRATEGIES = ("auto", "spin", "yield", "park")
 LAUNCH_VARIABLE = "MPSPMD_LAUNCH"
-"""Not a setting: see runtime/launch.py."""
+"""Not a setting: see processes/part.py."""
 _MIB = 1 << 20
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mpspmd.runtime.stall import StallReport
+    from mpspmd.report import StallReport
 
 __all__ = [
     "ChannelClosed",

@@ -12,7 +12,8 @@ from benchmarks.rank_processes import LEAVE, RankProcesses
 from mpspmd._native import Inbox
 from mpspmd.codec.objects import ObjectEncoder, decode
 from mpspmd.config import RuntimeConfig
-from mpspmd.transport.channel import ChannelSegments, EngineChannel, Kind, RankChannel
+from mpspmd.transport.channel import ChannelSegments, EngineChannel, RankChannel
+from mpspmd.wire import Kind
 
 _REQUEST = int(Kind.REQUEST)
 _REPLY = int(Kind.REPLY)

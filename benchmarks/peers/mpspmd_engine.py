@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import mpspmd
 from benchmarks.parent import die_with_parent
 from benchmarks.peers.peer import Peer, Setup
-from mpspmd.request import ReplyRanks
-from mpspmd.runtime.call import StepFuture
+from mpspmd.engine.call import StepFuture
+from mpspmd.wire import ReplyRanks
 
 
 class Answering(mpspmd.Worker):

@@ -10,7 +10,8 @@ from benchmarks.peers.peer import Peer, Setup, timed
 from benchmarks.rank_processes import RankProcesses
 from mpspmd._native import Inbox
 from mpspmd.config import RuntimeConfig
-from mpspmd.transport.channel import ChannelSegments, EngineChannel, Kind, RankChannel
+from mpspmd.transport.channel import ChannelSegments, EngineChannel, RankChannel
+from mpspmd.wire import Kind
 
 _REQUEST = int(Kind.REQUEST)
 _REPLY = int(Kind.REPLY)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mpspmd.cli.streams import open_standard_streams
-from mpspmd.runtime.working_directory import leave_a_deleted_working_directory
+from mpspmd.processes.working_directory import leave_a_deleted_working_directory
 
 
 def mend_surroundings() -> None:

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mpspmd.cli.command import CONTEXT, run_command
-from mpspmd.cli.watch import EngineView, RankView, Watcher
+from mpspmd.observe.watch import EngineView, RankView, Watcher
 
 _INTERVAL_S = 0.5
 _FIND_EVERY = 4

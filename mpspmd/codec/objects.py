@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 from mpspmd._native import Block, Writer, unpack
 from mpspmd.codec.tensors import reduce_tensor
 from mpspmd.errors import DecodeError, EncodeError, text_of
-from mpspmd.transport.channel import Kind
+from mpspmd.wire import Kind
 
 Payload: TypeAlias = bytes | Block | memoryview
 Message: TypeAlias = bytes | list[Any]

@@ -18,7 +18,7 @@ import msgspec
 from mpspmd._native import Plan
 from mpspmd.codec.delta import DeltaDecoder, DeltaEncoder, ReplyBase, ReplyCodec, ReplyOrder
 from mpspmd.codec.objects import Message, Payload
-from mpspmd.request import ReplyRanks
+from mpspmd.wire import ReplyRanks
 
 Orders: TypeAlias = Mapping[int, ReplyOrder | None]
 """What each rank has replied to one step."""

@@ -9,23 +9,12 @@ from dataclasses import dataclass
 
 from mpspmd import _native
 from mpspmd._native import MAX_READERS, Inbox, Life, Ring, StatusPage, Writer
-from mpspmd.advice import advice
 from mpspmd.config import RuntimeConfig
-from mpspmd.cores import usable_cores
 from mpspmd.errors import ConfigError, SegmentError
+from mpspmd.machine.advice import advice
+from mpspmd.machine.cores import usable_cores
 from mpspmd.transport.descriptor import above_standard
 from mpspmd.transport.segment import Segment, create_segments
-
-
-class Kind(enum.IntEnum):
-    """What a message's kind says. One of the flags may go with it."""
-
-    REQUEST = 1
-    REPLY = 2
-    ERROR = 3
-    PACKED = _native.KIND_PACKED  # a plain value
-    STEP = 0x4000  # a message of the step codec; see codec/steps.py
-    OUT_OF_BAND = 0x8000  # buffers follow the pickle; see codec/objects.py
 
 
 class Poison(enum.IntEnum):

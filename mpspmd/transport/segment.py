@@ -8,9 +8,9 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 
-from mpspmd.advice import advice, with_advice
-from mpspmd.cgroup import memory_left
 from mpspmd.errors import SegmentError
+from mpspmd.machine.advice import advice, with_advice
+from mpspmd.machine.cgroup import memory_left
 from mpspmd.transport.descriptor import Descriptor, above_standard
 
 logger = logging.getLogger(__name__)

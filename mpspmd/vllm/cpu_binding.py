@@ -12,7 +12,7 @@ from vllm.utils import cpu_resource_utils
 from vllm.utils.ompmultiprocessing import OMPProcessManager
 from vllm.utils.system_utils import set_env_var
 
-from mpspmd.cgroup import cpu_quota
+from mpspmd.machine.cgroup import cpu_quota
 from mpspmd.vllm.core_shares import reserve, share_out, threads_within
 from mpspmd.vllm.engine_place import engine_place
 

@@ -15,7 +15,7 @@ from multiprocessing import util as multiprocessing_util
 from types import FrameType
 from typing import Any
 
-from mpspmd.runtime.leave import leave
+from mpspmd.processes.leave import leave
 
 _PARENT_LOOK_S = 0.5
 _KILLED_WITHIN_S = 2.0

@@ -28,9 +28,8 @@ from vllm.v1.executor.multiproc_executor import set_multiprocessing_worker_envs
 from vllm.v1.outputs import DraftTokenIds, ModelRunnerOutput
 
 from mpspmd.config import RuntimeConfig
+from mpspmd.engine.engine import Engine
 from mpspmd.errors import ConfigError, RankDied
-from mpspmd.request import ALL
-from mpspmd.runtime.engine import Engine
 from mpspmd.vllm.compat import untested
 from mpspmd.vllm.cpu_binding import CoreBinding
 from mpspmd.vllm.engine_core import (
@@ -47,6 +46,7 @@ from mpspmd.vllm.plugin import register
 from mpspmd.vllm.step_codec import step_codec
 from mpspmd.vllm.steps import Aggregators, Steps
 from mpspmd.vllm.worker import RankWorker
+from mpspmd.wire import ALL
 
 logger = init_logger(__name__)
 

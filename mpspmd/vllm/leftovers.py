@@ -47,7 +47,7 @@ def hand_over_tracking(remove_at_end: Callable[[str], None]) -> list[str]:
     """What this process makes from now on is no longer told to multiprocessing's tracker.
 
     The tracker warns about each thing that a killed process has left, and Ctrl-C kills vLLM's processes.
-    Shared memory that a rank only attaches to is not registered at all: see runtime/attaching.py.
+    Shared memory that a rank only attaches to is not registered at all: see rank/attaching.py.
     Returns the shared memory's files that it has made and that are still there, as they come and go: a rank
     that leaves by itself removes them.
     """

@@ -11,9 +11,9 @@ import pickle
 from collections import deque
 from typing import Any
 
+from mpspmd.engine.call import NO_REPLY, StepFuture
 from mpspmd.errors import RankError
-from mpspmd.runtime.call import NO_REPLY, StepFuture
-from mpspmd.runtime.fault import restore_cause
+from mpspmd.exceptions.fault import restore_cause
 from mpspmd.vllm.compat import defers_outputs, transferred_by
 
 _ATTRIBUTE = "kv_connector_output"

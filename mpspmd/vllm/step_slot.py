@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mpspmd.errors import StepRefused, text_of
-from mpspmd.runtime.worker import LATER
+from mpspmd.rank.worker import LATER
 
 
 class StepSlot:

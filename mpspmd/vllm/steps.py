@@ -12,11 +12,11 @@ from vllm.distributed.ec_transfer.ec_connector.utils import ECOutputAggregator
 from vllm.distributed.kv_transfer.kv_connector.utils import KVOutputAggregator
 from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
 
+from mpspmd.engine.call import Call, StepFuture
+from mpspmd.engine.engine import Engine
 from mpspmd.errors import ConfigError
-from mpspmd.request import ALL
-from mpspmd.runtime.call import Call, StepFuture
-from mpspmd.runtime.engine import Engine
 from mpspmd.vllm.salvage import Salvage
+from mpspmd.wire import ALL
 
 Aggregators: TypeAlias = list[KVOutputAggregator | ECOutputAggregator]
 

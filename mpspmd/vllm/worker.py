@@ -27,7 +27,7 @@ from vllm.v1.executor.vllm_net_devices import set_worker_net_device
 from vllm.v1.outputs import AsyncModelRunnerOutput
 from vllm.v1.worker.worker_base import WorkerWrapperBase
 
-from mpspmd.runtime.worker import RankContext
+from mpspmd.rank.worker import RankContext
 from mpspmd.vllm.leftovers import hand_over_tracking, remove, sweep
 from mpspmd.vllm.lock import RankLock
 from mpspmd.vllm.salvage import carrying

@@ -14,15 +14,15 @@ import psutil
 import pytest
 
 import mpspmd
-from mpspmd.cli.checks import CHECKS, Check, Finding, Level, Plan
-from mpspmd.cli.checks.machine import cores
-from mpspmd.cli.checks.storage import shared_memory
-from mpspmd.cli.checks.vllm_plugin import vllm
+from mpspmd.cli.doctor.checks import CHECKS, Check, Finding, Level, Plan
+from mpspmd.cli.doctor.checks.machine import cores
+from mpspmd.cli.doctor.checks.storage import shared_memory
+from mpspmd.cli.doctor.checks.vllm_plugin import vllm
 from mpspmd.config import RuntimeConfig
 
 pytestmark = pytest.mark.timeout(120)
 
-_DOCTOR = [sys.executable, "-c", "from mpspmd.cli.doctor import main; main()"]
+_DOCTOR = [sys.executable, "-c", "from mpspmd.cli.doctor.main import main; main()"]
 
 
 def _doctor(*arguments: str, before: str = "", prefix: tuple[str, ...] = ()) -> tuple[int, str]:
@@ -121,8 +121,8 @@ class TestVllm:
         (tmp_path / "mpspmd").symlink_to(Path(mpspmd.__file__).parent)
         program = (
             f"import sys; sys.path.append({str(tmp_path)!r})\n"
-            "from mpspmd.cli.checks import Plan\n"
-            "from mpspmd.cli.checks.vllm_plugin import vllm\n"
+            "from mpspmd.cli.doctor.checks import Plan\n"
+            "from mpspmd.cli.doctor.checks.vllm_plugin import vllm\n"
             "from mpspmd.config import RuntimeConfig\n"
             "for finding in vllm(Plan(2, RuntimeConfig())): print(finding.level, finding.found)"
         )

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 import mpspmd
-from mpspmd.cli.watch import Watcher
+from mpspmd.observe.watch import Watcher
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 

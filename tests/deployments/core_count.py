@@ -8,7 +8,7 @@ import time
 from echo import Echo
 
 import mpspmd
-from mpspmd.runtime import core_count
+from mpspmd.engine import core_count
 
 core_count._EVERY_S = 0.05
 

@@ -95,7 +95,7 @@ def _stop(process: subprocess.Popen[str], traces: Traces, eventually: Callable[.
     eventually(lambda: not traces.processes(), "all of the run's processes have ended")
 
 
-COUNT = "from mpspmd.cores import usable_cores; print(usable_cores())"
+COUNT = "from mpspmd.machine.cores import usable_cores; print(usable_cores())"
 
 
 def test_the_quota_of_a_parent_group_counts_like_cores(traces: Traces, quota: Path) -> None:

@@ -50,14 +50,14 @@ for fd in range(3): os.close(fd)
 from pathlib import Path
 from mpspmd.config import RuntimeConfig
 from mpspmd.control.plane import _Mailbox
-from mpspmd.runtime.janitor import Janitor
-from mpspmd.runtime.leash import Leash
-from mpspmd.runtime.run_dir import RunDir
-from mpspmd.runtime.stacks import StackFile
+from mpspmd.processes.janitor import Janitor
+from mpspmd.processes.death_pipe import DeathPipe
+from mpspmd.processes.run_dir import RunDir
+from mpspmd.processes.stacks import StackFile
 from mpspmd.transport.channel import ChannelSegments, EngineChannel
 janitor = Janitor([sys.argv[1]])
 run_dir = RunDir(sys.argv[1], janitor.remove_at_end)
-kept = [Leash(), StackFile(), _Mailbox(), ChannelSegments.create(1, RuntimeConfig())]
+kept = [DeathPipe(), StackFile(), _Mailbox(), ChannelSegments.create(1, RuntimeConfig())]
 kept.append(EngineChannel(kept[-1]))
 low = [fd for fd in range(3) if os.path.exists(f"/proc/self/fd/{fd}")]
 os.write(report, repr(low).encode())

@@ -7,7 +7,7 @@ import os
 import pytest
 from traces import HERE, Traces
 
-from mpspmd.runtime.hash_seed import forget, one_seed, seed_of
+from mpspmd.processes.hash_seed import forget, one_seed, seed_of
 
 pytestmark = pytest.mark.timeout(90)
 

@@ -15,9 +15,8 @@ from traces import HERE, Traces
 pytestmark = pytest.mark.timeout(120)
 
 _IGNORE = "trap '' HUP INT QUIT;"
-_LAUNCHER = (
-    f"exec {sys.executable} -c 'from mpspmd.cli.launch import main; main()' -n 1 {HERE}/waiting.py"
-)
+_START = "from mpspmd.cli.launch.main import main; main()"
+_LAUNCHER = f"exec {sys.executable} -c '{_START}' -n 1 {HERE}/waiting.py"
 
 
 def _ignored(pid: int) -> set[int]:
@@ -67,7 +66,7 @@ def test_what_is_ignored_is_ignored_while_a_process_is_started(
         "import signal, subprocess, sys\n"
         f"for number in {[int(number) for number in ignored]}:\n"
         "    signal.signal(number, signal.SIG_IGN)\n"
-        "from mpspmd.runtime.signals import signals_deferred\n"
+        "from mpspmd.processes.signals import signals_deferred\n"
         "with signals_deferred():\n"
         "    subprocess.run(['grep', 'SigIgn', '/proc/self/status'])\n"
     )

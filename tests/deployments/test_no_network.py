@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import pytest
 from traces import HERE, Traces, skip_unless_it_works
 
-from mpspmd.runtime.network import unreachable
+from mpspmd.machine.network import unreachable
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -144,7 +144,7 @@ def test_the_doctor_names_it_beforehand(traces: Traces, network: Sequence[str], 
 def test_a_check_of_the_network_tells_wrong_and_right_names() -> None:
     script = (
         "import sys\n"
-        "from mpspmd.cli.checks.network import _finding\n"
+        "from mpspmd.cli.doctor.checks.network import _finding\n"
         "for name in ('127.0.0.1', '203.0.113.7'):\n"
         "    print(_finding('127.0.0.1', name).level.value)\n"
     )

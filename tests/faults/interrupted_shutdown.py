@@ -17,8 +17,8 @@ import psutil
 import scenes
 
 from mpspmd import Engine
-from mpspmd.runtime.ranks import Ranks
-from mpspmd.runtime.signals import signals_deferred
+from mpspmd.engine.ranks import Ranks
+from mpspmd.processes.signals import signals_deferred
 
 TRACED = {
     Engine.shutdown.__code__,

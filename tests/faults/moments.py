@@ -55,7 +55,7 @@ def play_once(folder: str, at_work: bool, moment_s: float) -> dict[str, object]:
 
 
 def main(times: int, seed: int) -> None:
-    import mpspmd.runtime.engine  # noqa: F401
+    import mpspmd.engine.engine  # noqa: F401
 
     moments = random.Random(seed)
     for i in range(times):

@@ -179,7 +179,7 @@ def scene_interrupted_while_starting_a_process() -> None:
 
 def scene_interrupted_after_starting_a_process() -> None:
     """Ctrl-C comes when a process has been started."""
-    from mpspmd.runtime.child import Child
+    from mpspmd.processes.child import Child
 
     Child.start = _then_interrupt(Child.start)  # type: ignore[method-assign]
     make_engine(600.0)

@@ -16,21 +16,21 @@ import pytest
 import scenes
 
 from mpspmd import Engine, RuntimeConfig
-from mpspmd.runtime.run_dir import RunDir
+from mpspmd.processes.run_dir import RunDir
 
 pytestmark = pytest.mark.timeout(60)
 
 _MAKE_ONE_AND_WAIT = """
 import sys, time
-from mpspmd.runtime.run_dir import RunDir
+from mpspmd.processes.run_dir import RunDir
 print(RunDir(sys.argv[1], lambda name: None).path, flush=True)
 time.sleep(600)
 """
 
 _DIE_WHEN_IT_IS_MADE = """
 import os, pathlib, signal, sys
-from mpspmd.runtime.janitor import Janitor
-from mpspmd.runtime.run_dir import RunDir
+from mpspmd.processes.janitor import Janitor
+from mpspmd.processes.run_dir import RunDir
 
 def mkdir(path, mode):
     os.mkdir(path, mode)

@@ -12,7 +12,7 @@ import scenes
 
 from mpspmd import Engine, RuntimeConfig
 from mpspmd.errors import StepTimeout
-from mpspmd.runtime.stall import StallReport
+from mpspmd.report import StallReport
 
 pytestmark = pytest.mark.timeout(60)
 

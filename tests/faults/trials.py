@@ -210,7 +210,7 @@ def draw(trials: random.Random, number: int) -> Trial:
 
 
 def main(times: int, seed: int) -> None:
-    import mpspmd.runtime.engine  # noqa: F401
+    import mpspmd.engine.engine  # noqa: F401
 
     trials = random.Random(seed)
     for number in range(times):

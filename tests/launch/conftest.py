@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 HERE = Path(__file__).parent
-LAUNCHER = [sys.executable, "-c", "from mpspmd.cli.launch import main; main()"]
+LAUNCHER = [sys.executable, "-c", "from mpspmd.cli.launch.main import main; main()"]
 
 
 class Launched:

@@ -48,7 +48,7 @@ def test_ranks_on_two_nodes_meet_through_c10d(nodes: list[str], tmp_path: Path) 
         subprocess.Popen(
             [
                 "ip", "netns", "exec", name,
-                sys.executable, "-c", "from mpspmd.cli.launch import main; main()",
+                sys.executable, "-c", "from mpspmd.cli.launch.main import main; main()",
                 "-n", "2", "--ranks-only", "--nnodes", "2", "--rdzv-backend", "c10d",
                 "--rdzv-endpoint", f"{_ADDRESSES[0]}:29400", "--rdzv-id", "pair",
                 "--local-addr", address, str(_HERE / "torchrun_script.py"), "--lr", "0.1",

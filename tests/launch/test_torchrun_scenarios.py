@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 from torch.distributed.run import config_from_args, determine_local_world_size, get_args_parser
 
-from mpspmd.cli.members import Members
-from mpspmd.cli.options import make_parser
-from mpspmd.cli.output import Output
-from mpspmd.cli.plan import Group, number_of_ranks, plan
+from mpspmd.cli.launch.members import Members
+from mpspmd.cli.launch.options import make_parser
+from mpspmd.cli.launch.output import Output
+from mpspmd.cli.launch.plan import Group, number_of_ranks, plan
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -97,7 +97,7 @@ class TestEveryOption:
     ) -> None:
         later = get_args_parser()
         later.add_argument("--from-the-future", "--from_the_future", default=1, type=int)
-        monkeypatch.setattr("mpspmd.cli.options.get_args_parser", lambda: later)
+        monkeypatch.setattr("mpspmd.cli.launch.options.get_args_parser", lambda: later)
         parser = make_parser()
         assert parser.parse_args(["--from_the_future", "2", "x.py"]).from_the_future == 2
         _, _, other = parser.format_help().partition("More of torchrun's options:")

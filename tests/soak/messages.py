@@ -17,7 +17,8 @@ from pathlib import Path
 from footprint import Footprint, footprint
 
 from mpspmd import RuntimeConfig
-from mpspmd.transport.channel import ChannelSegments, EngineChannel, Kind, RankChannel
+from mpspmd.transport.channel import ChannelSegments, EngineChannel, RankChannel
+from mpspmd.wire import Kind
 
 RANKS = 2
 BATCH = 100_000

@@ -7,7 +7,7 @@ import errno
 import pytest
 import zmq
 
-from mpspmd.advice import advice, with_advice
+from mpspmd.machine.advice import advice, with_advice
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mpspmd import cgroup
+from mpspmd.machine import cgroup
 
 
 @pytest.fixture

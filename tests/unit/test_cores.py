@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mpspmd.cgroup import folders, left, parse_groups, parse_mounts, quota_v1, quota_v2
-from mpspmd.cores import count_cores
+from mpspmd.machine.cgroup import folders, left, parse_groups, parse_mounts, quota_v1, quota_v2
+from mpspmd.machine.cores import count_cores
 
 V1 = """\
 22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw

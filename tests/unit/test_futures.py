@@ -16,8 +16,8 @@ import pytest
 import workers
 
 from mpspmd import Engine
+from mpspmd.engine.call import Call
 from mpspmd.errors import EngineClosed, RankError, StepTimeout
-from mpspmd.runtime.call import Call
 
 pytestmark = pytest.mark.timeout(30)
 

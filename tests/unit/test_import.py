@@ -45,7 +45,8 @@ def test_names_that_need_nothing_large_load_nothing_large(name: str) -> None:
 def test_engine_and_ranks_run_without_torch() -> None:
     program = """
 import sys
-from mpspmd import Engine, Worker
+from mpspmd import Engine
+from mpspmd import Worker
 
 def imported(worker=None):
     return "torch" in sys.modules

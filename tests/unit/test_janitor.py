@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from mpspmd.errors import ConfigError
-from mpspmd.runtime.janitor import Janitor
-from mpspmd.runtime.janitor_process import MAX_NAME_BYTES, TOKEN_BYTES, Frames, frame, place
+from mpspmd.processes.janitor import Janitor
+from mpspmd.processes.janitor_process import MAX_NAME_BYTES, TOKEN_BYTES, Frames, frame, place
 
 SCRIPT = """
 import os, signal, sys
 from multiprocessing import get_context
-from mpspmd.runtime.janitor import Janitor
+from mpspmd.processes.janitor import Janitor
 
 def hold(janitor):
     os.write(1, b"held\\n")

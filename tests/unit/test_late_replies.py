@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from mpspmd import Engine
+from mpspmd.engine.call import NO_REPLY
 from mpspmd.errors import RankError, StepTimeout
-from mpspmd.runtime.call import NO_REPLY
 
 pytestmark = pytest.mark.timeout(60)
 

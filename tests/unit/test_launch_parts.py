@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from mpspmd.cli.failure import ENGINE, Failure, first_failure, summary
-from mpspmd.cli.launch import launch
-from mpspmd.cli.output import Output, prefix_of
-from mpspmd.cli.stopping import Stopped, stopping_at_signals
-from mpspmd.runtime.process import PENDING
+from mpspmd.cli.launch.failure import ENGINE, Failure, first_failure, summary
+from mpspmd.cli.launch.main import launch
+from mpspmd.cli.launch.output import Output, prefix_of
+from mpspmd.cli.launch.stopping import Stopped, stopping_at_signals
+from mpspmd.processes.process import PENDING
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from mpspmd.runtime import process as processes
-from mpspmd.runtime.leash import Leash
-from mpspmd.runtime.process import ONLY_THE_LAUNCHER_KNOWS, PENDING, TAKEN, Process
+from mpspmd.processes import process as processes
+from mpspmd.processes.death_pipe import DeathPipe
+from mpspmd.processes.process import ONLY_THE_LAUNCHER_KNOWS, PENDING, TAKEN, Process
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -164,18 +164,18 @@ def test_a_programs_name_with_spaces_and_parentheses_confuses_nobody(name: str) 
 
 def test_a_leash_is_not_tied_to_one_that_has_ended(started: Started) -> None:
     """The kernel would keep the number, and end whoever has it."""
-    leash = Leash()
-    leash.tie(started.process)
-    assert _pulls(leash)
-    leash.close()
+    death_pipe = DeathPipe()
+    death_pipe.arm(started.process)
+    assert _pulls(death_pipe)
+    death_pipe.close()
 
-    leash = Leash()
+    death_pipe = DeathPipe()
     started.kill()
     started.process.join(10)
-    leash.tie(started.process)
-    assert not _pulls(leash)
-    leash.close()
+    death_pipe.arm(started.process)
+    assert not _pulls(death_pipe)
+    death_pipe.close()
 
 
-def _pulls(leash: Leash) -> bool:
-    return bool(fcntl.fcntl(leash._end.fd, fcntl.F_GETFL) & os.O_ASYNC)
+def _pulls(death_pipe: DeathPipe) -> bool:
+    return bool(fcntl.fcntl(death_pipe._end.fd, fcntl.F_GETFL) & os.O_ASYNC)

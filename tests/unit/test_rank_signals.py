@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from mpspmd.runtime.foreign import Terminated
-from mpspmd.runtime.rank_signals import RankSignals
-from mpspmd.runtime.signals import GROUP_SIGNALS, signals_of_engine
+from mpspmd.exceptions.foreign import Terminated
+from mpspmd.processes.signals import GROUP_SIGNALS, signals_of_engine
+from mpspmd.rank.signals import RankSignals
 
 
 @pytest.fixture(autouse=True)

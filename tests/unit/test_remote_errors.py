@@ -13,7 +13,7 @@ import workers
 from mpspmd import Engine
 from mpspmd._native import pack
 from mpspmd.errors import DecodeError, RankDied, RankError, UnknownMethod
-from mpspmd.transport.channel import Kind
+from mpspmd.wire import Kind
 
 pytestmark = pytest.mark.timeout(30)
 

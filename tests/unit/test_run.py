@@ -17,7 +17,7 @@ import mpspmd
 import mpspmd.errors
 from mpspmd.config import LAUNCH_VARIABLE
 from mpspmd.errors import ConfigError
-from mpspmd.runtime.launch import Launch
+from mpspmd.processes.part import Launch
 
 pytestmark = pytest.mark.timeout(90)
 

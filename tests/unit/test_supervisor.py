@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from mpspmd.runtime.process import PENDING
-from mpspmd.runtime.supervisor import Supervisor
+from mpspmd.engine.supervisor import Supervisor
+from mpspmd.processes.process import PENDING
 
 
 class Ending:

@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 import mpspmd
-from mpspmd.runtime.worker import LATER
+from mpspmd.rank.worker import LATER
 
 
 class Calculator(mpspmd.Worker):

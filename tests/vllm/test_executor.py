@@ -146,5 +146,5 @@ def test_other_backends_are_still_found() -> None:
 
 
 def test_vllm_is_loaded_only_by_the_backend() -> None:
-    code = "import mpspmd, mpspmd.runtime.engine, sys; sys.exit('vllm' in sys.modules)"
+    code = "import mpspmd, mpspmd.engine.engine, sys; sys.exit('vllm' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

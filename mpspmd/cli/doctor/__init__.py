@@ -1,0 +1,1 @@
+"""mpspmd-doctor: will mpspmd run on this machine?"""

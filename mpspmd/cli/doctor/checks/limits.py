@@ -1,0 +1,54 @@
+"""Limits of the process: descriptors, threads and locked memory."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator
+
+from mpspmd.cli.doctor.checks.finding import Finding, Level, Plan
+from mpspmd.machine.room import (
+    descriptors_for,
+    spare_threads,
+    thread_advice,
+    thread_limits,
+    threads_for,
+)
+
+_MIB = 1 << 20
+
+
+def descriptors(plan: Plan) -> Iterator[Finding]:
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # The segments of the rings, the status page, and what this process has open anyway.
+    needed = descriptors_for(plan.ranks) + plan.ranks + 2 + len(os.listdir("/proc/self/fd"))
+    found = f"limit {limit}, about {needed} needed"
+    if limit < needed:
+        advice = f"ulimit -n {max(4096, needed)}"
+        if most < needed:
+            advice += f" (the hard limit is {most}: ask whoever runs this machine)"
+        yield Finding(Level.FAILS, "file descriptors", found, advice)
+    else:
+        yield Finding(Level.OK, "file descriptors", found)
+
+
+def threads(plan: Plan) -> Iterator[Finding]:
+    """Tried, as a run tries them."""
+    needed = threads_for(plan.ranks)
+    spare = spare_threads(needed)
+    subject = "threads and processes"
+    if spare < needed:
+        found = f"{spare} can be had, {needed} are needed: {thread_limits()}"
+        yield Finding(Level.FAILS, subject, found, thread_advice())
+    else:
+        yield Finding(Level.OK, subject, f"{needed} are needed, and can be had")
+
+
+def locked_memory(plan: Plan) -> Iterator[Finding]:
+    limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    if limit == resource.RLIM_INFINITY:
+        yield Finding(Level.OK, "locked memory", "unlimited")
+    else:
+        found = f"{limit / _MIB:.0f} MiB"
+        advice = "nothing of mpspmd is locked; NCCL over InfiniBand may want ulimit -l unlimited"
+        yield Finding(Level.NOTE if limit < 64 * _MIB else Level.OK, "locked memory", found, advice)

@@ -1,0 +1,63 @@
+"""What of the network matters: the loopback interface, and whether this machine knows its own name."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+
+from mpspmd.cli.doctor.checks.finding import Finding, Level, Plan
+from mpspmd.machine.network import NO_LOOPBACK, loopback
+
+_SLOW_S = 1.0
+
+
+def network(plan: Plan) -> Iterator[Finding]:
+    yield _finding(loopback(), socket.gethostname())
+
+
+def _finding(address: str | None, name: str) -> Finding:
+    subject = "network"
+    if address is None:
+        return Finding(
+            Level.FAILS,
+            subject,
+            NO_LOOPBACK,
+            "an engine whose workers form no process group runs all the same",
+        )
+    began = time.monotonic()
+    found = _addresses(name)
+    took_s = time.monotonic() - began
+    at = f"loopback at {address}; the host name {name}"
+    resolved = f"{at} is {', '.join(found)}" if found else f"{at} can't be resolved"
+    if took_s > _SLOW_S:
+        return Finding(
+            Level.SLOW,
+            subject,
+            f"{resolved}, after {took_s:.0f} s",
+            f"PyTorch asks for it several times: add `{address} {name}` to /etc/hosts",
+        )
+    if not any(_is_here(each) for each in found):
+        advice = (
+            f"add `{address} {name}` to /etc/hosts, or set GLOO_SOCKET_IFNAME; between nodes, give "
+            "mpspmd-launch --local-addr"
+        )
+        why = "" if not found else ", which isn't an address of this machine"
+        return Finding(Level.NOTE, subject, resolved + why, advice)
+    return Finding(Level.OK, subject, resolved)
+
+
+def _addresses(name: str) -> list[str]:
+    with contextlib.suppress(OSError):
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+        return list(dict.fromkeys(str(address[0]) for *_, address in found))
+    return []
+
+
+def _is_here(address: str) -> bool:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with contextlib.suppress(OSError), socket.socket(family) as listener:
+        listener.bind((address, 0))
+        return True
+    return False

@@ -1,0 +1,71 @@
+"""Where shared memory and sockets are made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from mpspmd._native import MAX_READERS
+from mpspmd.cli.doctor.checks.finding import Finding, Level, Plan
+from mpspmd.errors import SegmentError
+from mpspmd.machine.advice import advice
+from mpspmd.processes.run_dir import RunDir, parents
+from mpspmd.transport.channel import ChannelSegments
+from mpspmd.transport.segment import SHM, both_failed, check_memfd, check_memory, check_shm
+
+_MIB = 1 << 20
+
+
+def shared_memory(plan: Plan) -> Iterator[Finding]:
+    """The same checks as a run's own, in the same order."""
+    needed = ChannelSegments.bytes_for(min(plan.ranks, MAX_READERS), plan.config)
+    found = f"{needed / _MIB:.1f} MiB needed"
+    try:
+        check_memory(needed)
+    except SegmentError as error:
+        yield Finding(Level.FAILS, "memory", found, str(error))
+    else:
+        yield Finding(Level.OK, "memory", found)
+    try:
+        check_shm(needed)
+    except OSError as error:
+        yield _without_shm(error)
+    else:
+        system = os.statvfs(SHM)
+        free = system.f_bavail * system.f_frsize
+        yield Finding(Level.OK, SHM, f"{free / _MIB:.0f} MiB free, {found}")
+
+
+def _without_shm(in_shm: OSError) -> Finding:
+    found = in_shm.strerror or str(in_shm)
+    try:
+        check_memfd()
+    except OSError as error:
+        return Finding(Level.FAILS, SHM, found, both_failed(in_shm, error))
+    return Finding(
+        Level.NOTE,
+        SHM,
+        found,
+        "a run makes its shared memory with memfd_create instead; multiprocessing's locks and vLLM need "
+        f"{SHM} all the same: {advice(in_shm.errno)} (docker run --shm-size=1g)",
+    )
+
+
+def sockets(plan: Plan) -> Iterator[Finding]:
+    """Makes a run's folder as a run does."""
+    try:
+        run_dir = RunDir(plan.config.runtime_dir, lambda path: None)
+    except SegmentError as error:
+        yield Finding(Level.FAILS, "folder for sockets", str(error), "set MPSPMD_RUNTIME_DIR")
+        return
+    run_dir.remove()
+    if run_dir.passed_over:
+        first = parents(plan.config.runtime_dir)[0]
+        yield Finding(
+            Level.NOTE,
+            "folder for sockets",
+            f"{run_dir.path.parent} ({run_dir.passed_over})",
+            f"make {first} writable, or choose a folder with MPSPMD_RUNTIME_DIR",
+        )
+    else:
+        yield Finding(Level.OK, "folder for sockets", str(run_dir.path.parent))

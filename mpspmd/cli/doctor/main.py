@@ -1,0 +1,102 @@
+"""mpspmd-doctor: will it run here, how well, and if not, why?"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mpspmd.cli.command import CONTEXT, run_command
+from mpspmd.cli.doctor.checks import CHECKS, Finding, Level, Plan
+from mpspmd.config import RuntimeConfig
+from mpspmd.errors import ConfigError, MpSpmdError
+from mpspmd.processes.leave import leave
+
+_SLOW_ROUND_TRIP_US = 1000.0
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+
+@app.command(
+    context_settings=CONTEXT,
+    epilog="Examples: mpspmd-doctor; mpspmd-doctor --ranks 8; mpspmd-doctor --seconds 0",
+)
+def doctor(
+    ranks: Annotated[
+        int | None,
+        typer.Option("--ranks", "-n", min=1, help="How many are planned; else the GPUs, or 2."),
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=0.0, help="How long to measure; 0: not at all.")
+    ] = 5.0,
+) -> int:
+    """Looks at what matters to a run on this machine, measures the channel, and says what to do.
+
+    The exit code is 1 if something will fail.
+    """
+    findings: list[Finding] = []
+    try:
+        config = RuntimeConfig.from_env()
+    except ConfigError as error:
+        findings.append(Finding(Level.FAILS, "settings", str(error), "unset or correct it"))
+        config = RuntimeConfig()
+    plan = Plan(_default_ranks() if ranks is None else ranks, config)
+    for check in CHECKS:
+        findings += check(plan)
+    if seconds > 0 and not any(finding.level is Level.FAILS for finding in findings):
+        findings += _measured(plan, seconds)
+    # A file or a pipe gets a finding a line.
+    Console(width=None if sys.stdout.isatty() else 250).print(_table(findings))
+    failing = [finding.subject for finding in findings if finding.level is Level.FAILS]
+    if failing:
+        print(f"mpspmd-doctor: a run of {plan.ranks} rank(s) will fail: {', '.join(failing)}")
+        return 1
+    print(f"mpspmd-doctor: a run of {plan.ranks} rank(s) will work")
+    return 0
+
+
+def _measured(plan: Plan, seconds: float) -> Iterator[Finding]:
+    from mpspmd.cli.doctor.measure import measure_latency
+
+    try:
+        latency = measure_latency(plan.ranks, seconds, plan.config)
+    except (MpSpmdError, OSError) as error:
+        yield Finding(Level.FAILS, "channel", f"{type(error).__name__}: {error}")
+        return
+    found = (
+        f"{plan.ranks} rank(s) answer 64 bytes in {latency.p50_us:.0f} µs (median), "
+        f"{latency.p99_us:.0f} µs (99 %), {latency.count} times"
+    )
+    if latency.p50_us > _SLOW_ROUND_TRIP_US:
+        yield Finding(Level.SLOW, "channel", found, "something else keeps the cores busy")
+    else:
+        yield Finding(Level.OK, "channel", found)
+
+
+def _default_ranks() -> int:
+    import torch
+
+    return torch.cuda.device_count() or 2
+
+
+def _table(findings: list[Finding]) -> Table:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    colours = {"ok": "green", "note": "cyan", "slow": "yellow", "fails": "bold red"}
+    for finding in findings:
+        level = finding.level.value
+        table.add_row(
+            f"[{colours[level]}]{level}[/]",
+            escape(finding.subject),
+            escape(finding.found)
+            + (f"\n[dim]{escape(finding.advice)}[/]" if finding.advice else ""),
+        )
+    return table
+
+
+def main() -> None:
+    leave(run_command(app, "mpspmd-doctor"))

@@ -1,0 +1,1 @@
+"""mpspmd-launch: the process that starts and watches a launched run."""

@@ -1,0 +1,138 @@
+"""Group: what is to be run, as the options say it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch.distributed.elastic.multiprocessing import LogsSpecs
+from torch.distributed.elastic.rendezvous.utils import parse_rendezvous_endpoint
+from torch.distributed.launcher.api import LaunchConfig
+from torch.distributed.run import (
+    config_from_args,
+    determine_local_world_size,
+    parse_min_max_nnodes,
+)
+
+from mpspmd.cli.launch.one_node import BACKEND as ONE_NODE
+from mpspmd.errors import ConfigError
+
+_RUN_PATH = "import runpy, sys; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
+_SHUTDOWN_VARIABLE = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
+
+
+@dataclass(frozen=True)
+class Group:
+    """The processes of a run on this node, and what PyTorch's agent is told about them."""
+
+    program: str
+    """What people call it."""
+    command: tuple[str, ...]
+    n_ranks: int
+    has_engine: bool
+    env: Mapping[str, str]
+    config: LaunchConfig
+    """PyTorch's, as if there were no engine."""
+    patience_s: float | None
+    """How long an engine may take to stop after a signal; None: as long as it needs."""
+    meeting_host: str | None = None
+    """Where this node must reach another, or itself; None when nowhere, or only the backend knows."""
+
+    @property
+    def logs_specs(self) -> LogsSpecs:
+        assert self.config.logs_specs is not None
+        return self.config.logs_specs
+
+
+def number_of_ranks(args: argparse.Namespace) -> int:
+    """How many ranks the options ask for on this node. ConfigError when that is no number here."""
+    try:
+        return int(determine_local_world_size(args.nproc_per_node))
+    except ValueError as error:
+        raise ConfigError(
+            f"--nproc-per-node {args.nproc_per_node!r} is not a number from 1 on, auto, gpu or cpu here: "
+            f"{error}"
+        ) from error
+
+
+def plan(args: argparse.Namespace, n_ranks: int, folder: Path) -> Group:
+    """The group that the options ask for. `folder` gets the log files for which they name no place.
+
+    ConfigError when PyTorch refuses a value.
+    """
+    has_engine = not args.ranks_only
+    try:
+        config, program, arguments = config_from_args(_for_torch(args, n_ranks, folder))
+        _host_where_it_says_so(config)
+        meeting_host = _meeting_host(config)
+    except (AssertionError, ImportError, OSError, RuntimeError, ValueError) as error:
+        raise ConfigError(str(error)) from error
+    if callable(program):
+        # --run-path. PyTorch would call this function in a process that multiprocessing makes.
+        program, arguments = sys.executable, ["-u", "-c", _RUN_PATH, *arguments]
+    limited = args.shutdown_timeout is not None or _SHUTDOWN_VARIABLE in os.environ
+    return Group(
+        program=args.training_script,
+        command=(program, *arguments),
+        n_ranks=n_ranks,
+        has_engine=has_engine,
+        env=dict(variable.split("=", 1) for variable in args.env),
+        config=config,
+        patience_s=config.shutdown_timeout if limited else None,
+        meeting_host=meeting_host,
+    )
+
+
+def _for_torch(args: argparse.Namespace, n_ranks: int, folder: Path) -> argparse.Namespace:
+    """The options as PyTorch must see them."""
+    changed = argparse.Namespace(**vars(args))
+    # For more than one, PyTorch sets OMP_NUM_THREADS to 1 in this process. The group's number comes later.
+    changed.nproc_per_node = "1"
+    changed.log_dir = args.log_dir or str(folder / "logs")
+    if args.local_ranks_filter and not args.ranks_only:
+        changed.local_ranks_filter += f",{n_ranks}"  # the engine's place; only ranks are filtered
+    _, nodes = parse_min_max_nnodes(args.nnodes)
+    meets_nobody = (
+        args.rdzv_backend == "static"
+        and not args.rdzv_endpoint
+        and args.master_port is None
+        and nodes == 1
+    )
+    if args.standalone or meets_nobody:
+        # torchrun takes a c10d rendezvous at "localhost:0" here, which needs a network and name service.
+        changed.rdzv_backend, changed.rdzv_endpoint = ONE_NODE, "this process"
+        changed.rdzv_id = str(uuid.uuid4())
+    if args.master_port is None:
+        changed.master_port = 29500
+    return changed
+
+
+def _meeting_host(config: LaunchConfig) -> str | None:
+    over_tcp = config.rdzv_configs.get("store_type", "tcp") == "tcp"
+    if config.rdzv_backend == "static" or (config.rdzv_backend == "c10d" and over_tcp):
+        return parse_rendezvous_endpoint(config.rdzv_endpoint, default_port=29400)[0]
+    return None
+
+
+def _host_where_it_says_so(config: LaunchConfig) -> None:
+    """A node that is told its own address knows by it that it hosts a c10d rendezvous, though its host name
+    may not tell: unless another launcher on this machine does already."""
+    if config.rdzv_backend == "c10d" and config.local_addr is not None:
+        host, port = parse_rendezvous_endpoint(config.rdzv_endpoint, default_port=29400)
+        if host == config.local_addr and _can_serve(host, port):
+            config.rdzv_configs.setdefault("is_host", True)
+
+
+def _can_serve(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError:
+        return False
+    return True

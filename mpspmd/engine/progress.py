@@ -1,0 +1,40 @@
+"""Progress: how far each rank is with a call, from shared memory alone.
+
+The status page and the rings tell it without anybody's help: a rank may hold its interpreter's lock.
+"""
+
+from __future__ import annotations
+
+import time
+
+from mpspmd.engine.call import NO_REPLY, Call
+from mpspmd.report import Progress
+from mpspmd.transport.channel import EngineChannel
+from mpspmd.wire import ALL
+
+
+def progress_of(call: Call, channel: EngineChannel) -> list[Progress]:
+    """In rank order. Any thread."""
+    tail = channel.request_ring.tail
+    heads = channel.request_ring.heads
+    return [_of_rank(call, rank, channel, tail - head) for rank, head in enumerate(heads)]
+
+
+def _of_rank(call: Call, rank: int, channel: EngineChannel, unread: int) -> Progress:
+    line = channel.status.line(rank).snapshot()
+    beyond, here = line["step"] > call.step, line["step"] == call.step
+    phase = line["phase"]
+    return Progress(
+        rank=rank,
+        pid=line["pid"],
+        phase=phase,
+        method=line["method"],
+        step=line["step"],
+        seconds=max(0.0, time.monotonic() - line["since"]),
+        read=beyond or here,
+        started=beyond or (here and phase != "decoding"),
+        finished=beyond or (here and phase in ("replying", "waiting")),
+        awaited=call.ranks in (ALL, rank),
+        replied=call.ranks in (ALL, rank) and call.replies[rank] is not NO_REPLY,
+        unread_bytes=max(0, unread),
+    )

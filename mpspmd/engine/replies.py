@@ -1,0 +1,344 @@
+"""Replies: the calls that are under way, and how threads share the reading of their replies.
+
+One thread at a time reads for all: it leads. A thread whose own reply has come hands over to one that
+still waits. So a single caller reads its reply itself, with no other thread in between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from mpspmd._native import Inbox
+from mpspmd.codec.objects import decode
+from mpspmd.codec.steps import EngineEnd
+from mpspmd.engine.call import NO_REPLY, Call
+from mpspmd.errors import ChannelError, DecodeError
+from mpspmd.exceptions.fault import as_error
+from mpspmd.exceptions.foreign import is_perhaps_a_signals
+from mpspmd.wire import Kind
+
+# Plain numbers: an enum's operators cost as much as the rest of _take().
+_OUT_OF_BAND = int(Kind.OUT_OF_BAND)
+_STEP = int(Kind.STEP)
+_PACKED = int(Kind.PACKED)
+_KIND_MASK = ~(_OUT_OF_BAND | _STEP | _PACKED)
+_ERROR = int(Kind.ERROR)
+
+_MAX_KEPT = 64
+"""Failed calls that still collect late replies: a rank that hangs would keep each of them for ever."""
+
+
+class Replies:
+    """Any thread. `on_handover` is called when a thread has stopped reading while `sender_waits`,
+    `timed_out` makes the error of a call whose deadline has passed, and `on_error` is told which rank
+    has replied an exception: it sees to it that the call ends."""
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        on_handover: Callable[[], None],
+        timed_out: Callable[[Call], BaseException],
+        on_error: Callable[[Call, int, Exception], None],
+        step_codec: EngineEnd | None = None,
+    ) -> None:
+        self._inbox = inbox
+        self._on_handover = on_handover
+        self._timed_out = timed_out
+        self._on_error = on_error
+        self._step_codec = step_codec
+        self._pending: dict[int, Call] = {}
+        self._kept: dict[int, Call] = {}
+        """Failed calls that collect late replies."""
+        self._lock = threading.Lock()
+        self._turn = threading.Condition(self._lock)
+        self._leader: int | None = None  # the reading thread's identity
+        self._followers = 0
+        self._reader: threading.Thread | None = None
+        self._reader_has_work = threading.Event()
+        self._ended = False
+        self.sender_waits = False
+        """A thread that sends waits for space, and counts on whoever reads."""
+        self.late = 0
+        """Replies that came after their call had timed out or failed, whether they were kept or dropped."""
+
+    def expect(self, call: Call) -> None:
+        """Before the request is sent: its reply may be there before that returns."""
+        self._pending[call.step] = call
+        if self._reader is not None:
+            self._reader_has_work.set()
+
+    def forget(self, call: Call, error: BaseException) -> None:
+        """Its request wasn't sent. A thread that reads for all may be waiting for just this one."""
+        call.closes = None  # The step goes on: its last call may be sent again.
+        self.finish_now(call, error)
+
+    def link(self, call: Call, first: Call) -> None:
+        """`call` fails when `first` does: now, if that has happened already."""
+        if first.later is None:
+            first.later = []
+        first.later.append(call)
+        # Looked at after the other end of the link is there: whoever fails it does this in turn.
+        if first.done and first.error is not None:
+            self.finish_now(call, first.error)
+
+    def get(self, step: int) -> Call | None:
+        return self._pending.get(step)
+
+    def oldest(self) -> Call | None:
+        """The call that has been under way for longest. Any thread."""
+        # A dict keeps its order; in one step, because other threads change it meanwhile.
+        return next(iter(list(self._pending.values())), None)
+
+    def finish(self, call: Call, error: BaseException | None = None) -> bool:
+        """Ends a call, once: False if somebody else has. Its late replies will be dropped."""
+        # Whoever takes it out of the table has it: a dict's pop is atomic.
+        if self._pending.pop(call.step, None) is not call:
+            return False
+        try:
+            call.finish(error)
+        finally:
+            self._finish_others(call, error)
+        return True
+
+    def _finish_others(self, call: Call, error: BaseException | None) -> None:
+        """What ends with a call that is done."""
+        # The links between a step's calls go with them: a cycle would keep their replies.
+        if (first := call.closes) is not None:
+            self.finish(first)
+        if error is not None and call.keeps_late:
+            self._keep(call)
+        if later := call.later:
+            call.later = None
+            if error is not None:
+                for each in later:
+                    self.finish(each, error)
+        if self._followers:
+            with self._turn:
+                self._turn.notify_all()
+
+    def finish_now(self, call: Call, error: BaseException) -> None:
+        """As finish(), from a thread that doesn't read: wakes the one that does."""
+        if self.finish(call, error):
+            self._inbox.interrupt()
+
+    def end(self, error: BaseException) -> None:
+        """Fails all calls. No reply will be awaited any more."""
+        self._ended = True
+        for call in list(self._pending.values()):
+            self.finish(call, error)
+        self._inbox.interrupt()
+        self._reader_has_work.set()
+
+    def wait_for(self, call: Call, limit: float | None) -> None:
+        """Reads, or waits for who does, until the call is done; by its deadline it is.
+
+        TimeoutError at `limit` of time.monotonic(); ChannelError when the run has ended.
+        """
+        while not call.done:
+            try:
+                self._read_for(call, limit)
+            except TimeoutError:
+                self.expire()
+                # By its own deadline somebody ends the call, if not this thread: it may be about to.
+                if not call.done and limit is not None and limit <= time.monotonic():
+                    raise
+
+    def _read_for(self, call: Call, limit: float | None) -> None:
+        """Until the call is done. TimeoutError at its deadline, or at `limit`."""
+        until = call.deadline
+        if limit is not None and (until is None or limit < until):
+            until = limit
+        if self._leader == threading.get_ident():
+            # A future's callback, called while this thread reads, waits for a reply itself.
+            self._read_until(call, until)
+        elif self._lead_or_follow(call, until):
+            try:
+                self._read_until(call, until)
+            finally:
+                self._hand_over()
+                if self.sender_waits:
+                    self._on_handover()
+
+    def expire(self) -> None:
+        """Ends the calls whose deadline has passed."""
+        now = time.monotonic()
+        for call in list(self._pending.values()):
+            if call.deadline is not None and call.deadline <= now:
+                self.finish(call, self._timed_out(call))
+
+    def read_now(self) -> None:
+        """Takes what has come, without waiting. Does nothing while another thread reads."""
+        with self.leading() as leads:
+            if leads:
+                self.drain()
+        if leads and self.sender_waits:
+            self._on_handover()
+        self.expire()
+
+    @contextlib.contextmanager
+    def leading(self) -> Iterator[bool]:
+        """Reads within, if nobody else does: the value says so."""
+        with self._turn:
+            leads = self._leader is None
+            if leads:
+                self._leader = threading.get_ident()
+        try:
+            yield leads
+        finally:
+            if leads:
+                self._hand_over()
+
+    def drain(self) -> None:
+        """Only while leading: moves all replies that have come, awaited or not, out of the rings."""
+        while (message := self._inbox.try_recv()) is not None:
+            self._take(*message)
+
+    def start_reader(self) -> None:
+        """From now on a thread reads whenever anything is awaited, so that callbacks are called."""
+        with self._turn:
+            if self._reader is None:
+                self._reader = threading.Thread(
+                    target=self._read_always, name="mpspmd-reader", daemon=True
+                )
+                self._reader.start()
+        self._reader_has_work.set()
+
+    def _read_always(self) -> None:
+        while not self._ended:
+            self._reader_has_work.wait()
+            self._reader_has_work.clear()
+            while self._read_most_urgent():
+                pass
+
+    def _read_most_urgent(self) -> bool:
+        """Until the call is done that must end first. Its own frame: nothing of it is held afterwards."""
+        calls = list(self._pending.values())
+        if not calls or self._ended:
+            return False
+        # Its deadline ends the wait.
+        first = min(calls, key=lambda call: call.deadline or math.inf)
+        with contextlib.suppress(ChannelError):
+            self.wait_for(first, None)
+        return True
+
+    def _lead_or_follow(self, call: Call, limit: float | None) -> bool:
+        """True: this thread reads now. False: the call is done, by whoever did."""
+        with self._lock:
+            if self._leader is None and not call.done:
+                self._leader = threading.get_ident()
+                return True
+            self._followers += 1
+            try:
+                while self._leader is not None and not call.done:
+                    left = None if limit is None else limit - time.monotonic()
+                    if left is not None and left <= 0:
+                        raise TimeoutError
+                    self._turn.wait(left)
+            finally:
+                self._followers -= 1
+            if call.done:
+                return False
+            self._leader = threading.get_ident()
+            return True
+
+    def _hand_over(self) -> None:
+        with self._lock:
+            self._leader = None
+            if self._followers:
+                self._turn.notify_all()
+
+    def _read_until(self, call: Call, limit: float | None) -> None:
+        recv, take = self._inbox.recv, self._take
+        while True:
+            left = None if limit is None else max(0.0, limit - time.monotonic())
+            # Looked at last: garbage whose end reads replies may be collected at any time before.
+            if call.done:
+                return
+            # The last of several replies comes soon after the others.
+            message = recv(left, call.key + call.missing)
+            if message is not None:
+                take(*message)
+
+    def _take(self, rank: int, kind: int, step: int, payload: Any) -> None:
+        call = self._pending.get(step)
+        if call is None:
+            self._take_late(rank, kind, step, payload)
+            return
+        error: Exception | None = None
+        interrupt: BaseException | None = None
+        try:
+            if kind & _PACKED:
+                value = payload
+            elif kind & _STEP and self._step_codec is not None and call.reply_context is not None:
+                value = self._step_codec.decode_reply(
+                    call.reply_context, step, rank, payload, call.asked
+                )
+            else:
+                value = decode(payload, kind & _OUT_OF_BAND != 0)
+            if kind & _KIND_MASK == _ERROR:
+                error = as_error(value, rank, step)
+            else:
+                call.replies[rank] = value
+                call.missing -= 1
+        except Exception as undecodable:
+            error = undecodable
+        except BaseException as end:
+            # The reply is lost, whoever it was for.
+            error = DecodeError(f"a reply can't be rebuilt here: {type(end).__name__} was raised")
+            interrupt = end
+        finally:
+            if type(payload) is memoryview:
+                self._release(payload)
+        if error is not None:
+            call.replies[rank] = error
+            self._on_error(call, rank, error)
+            if interrupt is not None and is_perhaps_a_signals(interrupt):
+                raise interrupt
+        elif call.missing == 0:
+            self.finish(call)
+
+    def _take_late(self, rank: int, kind: int, step: int, payload: Any) -> None:
+        """Nobody waits for it; a call that has failed may keep it."""
+        self.late += 1
+        call = self._kept.get(step)
+        if call is None:
+            self._release(payload)
+            return
+        try:
+            call.replies[rank] = self._read(call, rank, kind, payload)
+        except BaseException as undecodable:
+            if is_perhaps_a_signals(undecodable):
+                raise
+            call.replies[rank] = undecodable
+        finally:
+            self._release(payload)
+        if all(reply is not NO_REPLY for reply in call.replies):
+            self._kept.pop(step, None)
+
+    def _keep(self, call: Call) -> None:
+        self._kept[call.step] = call
+        for step in list(self._kept)[:-_MAX_KEPT]:
+            self._kept.pop(step, None)
+
+    def _read(self, call: Call, rank: int, kind: int, payload: Any) -> Any:
+        """As _take() does it in place, because a call takes a while."""
+        if kind & _PACKED:
+            value = payload
+        elif kind & _STEP and self._step_codec is not None and call.reply_context is not None:
+            value = self._step_codec.decode_reply(
+                call.reply_context, call.step, rank, payload, call.asked
+            )
+        else:
+            value = decode(payload, kind & _OUT_OF_BAND != 0)
+        return as_error(value, rank, call.step) if kind & _KIND_MASK == _ERROR else value
+
+    def _release(self, payload: Any) -> None:
+        """A memoryview shows a record in the ring; anything else is ours."""
+        if isinstance(payload, memoryview):
+            payload.release()
+            self._inbox.release()

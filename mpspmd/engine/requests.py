@@ -1,0 +1,63 @@
+"""RequestEncoder: requests as messages, by the step codec or by the object codec."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mpspmd._native import pack
+from mpspmd.codec.objects import Message, ObjectEncoder
+from mpspmd.codec.steps import EngineEnd, ReplyContext
+from mpspmd.wire import Kind, ReplyRanks
+
+_REQUEST = int(Kind.REQUEST)
+_LARGE_REQUEST = _REQUEST | int(Kind.OUT_OF_BAND)
+_PACKED_REQUEST = _REQUEST | int(Kind.PACKED)
+_STEP_REQUEST = _REQUEST | int(Kind.STEP)
+
+
+class RequestEncoder:
+    """The sending thread's: each message is sent before the next is encoded, or never.
+
+    `by_value`: the ranks can't import the main module, whose classes and functions go by value then.
+    """
+
+    def __init__(self, step_end: EngineEnd | None, by_value: bool = False) -> None:
+        self._by_value = by_value
+        self._encoder = ObjectEncoder()
+        self._step_end = step_end
+
+    def encode(
+        self,
+        step: int,
+        method: str | Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        reply_ranks: ReplyRanks,
+    ) -> tuple[int, Message]:
+        """The record's kind and what is in it. EncodeError."""
+        if self._step_end is not None:
+            message = self._step_end.encode(step, method, args, kwargs, reply_ranks)
+            if message is not None:
+                return _STEP_REQUEST, message
+        request = (method, args, kwargs, reply_ranks)
+        if (packed := pack(request)) is not None:
+            return _PACKED_REQUEST, packed
+        message = self._encoder.encode(
+            request, by_value=self._by_value or not isinstance(method, str)
+        )
+        return _LARGE_REQUEST if isinstance(message, list) else _REQUEST, message
+
+    def reply_context(self) -> ReplyContext | None:
+        """What replies to the last message are decoded with."""
+        return self._step_end.reply_context() if self._step_end is not None else None
+
+    def send_anew(self) -> None:
+        """The next step builds on nothing that the ranks hold."""
+        if self._step_end is not None:
+            self._step_end.send_anew()
+
+    def sent(self, kind: int) -> None:
+        """All of the last message is out. Without this the ranks are taken not to have seen it."""
+        if kind == _STEP_REQUEST and self._step_end is not None:
+            self._step_end.sent()

@@ -1,0 +1,146 @@
+"""Sender: requests on their way to all ranks, in one order."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from mpspmd.codec.steps import EngineEnd
+from mpspmd.engine.call import Call, StepFuture
+from mpspmd.engine.failures import Failures
+from mpspmd.engine.replies import Replies
+from mpspmd.engine.requests import RequestEncoder
+from mpspmd.errors import ChannelError, StepTimeout
+from mpspmd.transport.channel import EngineChannel
+from mpspmd.wire import ExecuteModelRequest, ReplyRanks
+
+
+class Sender:
+    """Any thread may send; one at a time has all of its message out before the next begins.
+
+    `timeout(call, what)` makes the error of a call whose deadline has passed. `by_value`: as for
+    RequestEncoder.
+    """
+
+    def __init__(
+        self,
+        channel: EngineChannel,
+        replies: Replies,
+        failures: Failures,
+        timeout: Callable[[Call, str], StepTimeout],
+        world_size: int,
+        step_end: EngineEnd | None,
+        by_value: bool,
+    ) -> None:
+        self._channel = channel
+        self._replies = replies
+        self._failures = failures
+        self._timeout = timeout
+        self._world_size = world_size
+        self._encoder = RequestEncoder(step_end, by_value)
+        self._sending = threading.Lock()
+        self._steps = 0
+
+    def send(
+        self,
+        method: str | Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        reply_ranks: ReplyRanks,
+        deadline: float | None,
+        future: StepFuture | None = None,
+        ends: Call | None = None,
+        keeps_late: bool = False,
+    ) -> Call:
+        """Returns when all of the request is in the ring. `deadline`: of time.monotonic().
+
+        `future` follows the call, and may keep what is late; `ends` is the step whose last call this is.
+        EncodeError and StepTimeout, and then no rank runs it; or why the engine has failed. RuntimeError
+        for a signal's handler, or a destructor, that was called while this thread sends.
+        """
+        if not self._sending.acquire(False):
+            self._wait_to_send(deadline)
+        try:
+            if self._failures.cause is not None:
+                self._failures.raise_cause()
+            step = self._steps + 1
+            kind, message = self._encoder.encode(step, method, args, kwargs, reply_ranks)
+            self._steps = step
+            name = _name_of(method)
+            large = isinstance(message, list)
+            size_class = 0 if large else len(message).bit_length()
+            call = Call(step, name, reply_ranks, self._world_size, deadline, size_class)
+            if ends is not None:
+                call.closes = ends
+            if (context := self._encoder.reply_context()) is not None:
+                call.reply_context = context
+            if future is not None:
+                if keeps_late:
+                    call.keeps_late = True
+                future.follow(call)
+            # Before it is sent: the reply may be there before try_send() returns.
+            if reply_ranks is not None:
+                self._replies.expect(call)
+            try:
+                if not self._channel.requests.try_send(kind, step, message):
+                    self._send_slowly(call)
+                self._channel.status.sent(step)
+            except BaseException as error:
+                self._replies.forget(call, error)
+                self._channel.requests.abandon()
+                if isinstance(error, ChannelError):
+                    self._failures.raise_cause(error)
+                raise
+            self._encoder.sent(kind)
+            return call
+        finally:
+            self._sending.release()
+
+    def send_anew(self) -> None:
+        """The next step builds on nothing that the ranks hold."""
+        with self._sending:
+            self._encoder.send_anew()
+
+    def _wait_to_send(self, deadline: float | None) -> None:
+        if self._is_sent_by_this_thread():
+            raise RuntimeError(
+                "a signal's handler or a destructor may not use an engine while its own thread sends a "
+                "request to it: that request would never go on; let the handler note the signal instead"
+            )
+        if deadline is None:
+            self._sending.acquire()
+        elif not self._sending.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise StepTimeout("timed out while another thread's request waited for space")
+
+    def _is_sent_by_this_thread(self) -> bool:
+        """Whether it is below on this thread's stack that a request holds the lock. Only asked when it is
+        taken: to note who holds it would cost each request something."""
+        above, frame = None, sys._getframe(2).f_back  # without send() itself, which wants the lock
+        while frame is not None:
+            sends = frame.f_code is Sender.send.__code__ and frame.f_locals.get("self") is self
+            if sends and above is not Sender._wait_to_send.__code__:
+                return True
+            above, frame = frame.f_code, frame.f_back
+        return False
+
+    def _send_slowly(self, call: Call) -> None:
+        """There is no space. Ranks may themselves be waiting for space: take their replies."""
+        requests = self._channel.requests
+        self._replies.sender_waits = True
+        try:
+            while not requests.resume():
+                with self._replies.leading() as leads:
+                    if leads:
+                        self._replies.drain()
+                    watched = self._channel.replies if leads else None
+                    if not requests.wait(watched, call.seconds_left()):
+                        raise self._timeout(call, "there was no space for the request")
+        finally:
+            self._replies.sender_waits = False
+
+
+def _name_of(method: str | Callable[..., Any]) -> str:
+    return method if isinstance(method, str) else ExecuteModelRequest(0, method).method_name

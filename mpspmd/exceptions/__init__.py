@@ -1,0 +1,1 @@
+"""Exceptions that cross from one process to another."""

@@ -1,0 +1,1 @@
+"""run(): one script that is an engine and its ranks, however it is started."""

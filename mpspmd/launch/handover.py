@@ -1,0 +1,145 @@
+"""Handover: how a launched engine gives its ranks what a spawned process would have been given.
+
+Each rank connects to the engine's socket and says who it is. It gets a pickled RankStart, and with it,
+by SCM_RIGHTS, every file descriptor that the pickle refers to.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+import struct
+import sys
+import time
+from collections.abc import Sequence
+from multiprocessing import context as multiprocessing_context
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, cast
+
+from mpspmd.errors import WorkerNotPicklable
+from mpspmd.processes.part import Launch
+from mpspmd.processes.process import Process
+from mpspmd.processes.spawn import AroundStart, StartRanks
+from mpspmd.processes.start import RankStart
+
+_WHO = struct.Struct("=I")  # rank
+_SIZES = struct.Struct("=QI")  # bytes of the pickle, number of descriptors
+_MAX_DESCRIPTORS = 253  # SCM_MAX_FD: what the kernel passes in one message
+_CREDENTIALS = struct.Struct("=iII")  # struct ucred: pid, uid, gid
+
+_received: list[int] = []
+
+
+class PassedDescriptor:
+    """Stands in a pickle for a file descriptor that travels beside it."""
+
+    def __init__(self, index: int) -> None:
+        self._index = index
+
+    def detach(self) -> int:
+        return _received[self._index]
+
+
+class _Collector:
+    """Takes the part of the process that multiprocessing spawns while it pickles for one."""
+
+    DupFd = PassedDescriptor
+
+    def __init__(self) -> None:
+        self.fds: list[int] = []
+
+    def duplicate_for_child(self, fd: int) -> int:
+        self.fds.append(fd)
+        return len(self.fds) - 1
+
+
+def hand_over(launch: Launch) -> StartRanks:
+    """The engine's way to start its ranks: they are there, or are coming."""
+
+    def start(
+        ranks: Sequence[RankStart], around_start: AroundStart, started: list[Process]
+    ) -> None:
+        listener = socket.socket(fileno=launch.listener)
+        listener.set_inheritable(False)
+        with listener:
+            connections: dict[int, socket.socket] = {}
+            while len(connections) < len(ranks):
+                connection, _ = listener.accept()
+                (rank,) = _WHO.unpack(connection.recv(_WHO.size, socket.MSG_WAITALL))
+                connections[rank] = connection
+            os.unlink(launch.socket)
+        for rank in ranks:
+            # It stays open: it ends with the rank.
+            connection = connections[rank.rank]
+            process = Process(
+                _peer_pid(connection), connection.fileno(), connection, is_child=False
+            )
+            started.append(process)
+            rank.death_pipe.arm(process)
+            _send(connection, rank)
+
+    return start
+
+
+def receive(launch: Launch) -> RankStart:
+    """On a rank: waits for the engine. SystemExit when it has ended without starting its ranks."""
+    try:
+        connection = _connect(launch)
+        connection.sendall(_WHO.pack(launch.rank))
+        header, fds, _, _ = socket.recv_fds(connection, _SIZES.size, _MAX_DESCRIPTORS)
+        size, n_fds = _SIZES.unpack(header)
+        assert len(fds) == n_fds
+        payload = bytearray()
+        while len(payload) < size and (chunk := connection.recv(size - len(payload))):
+            payload += chunk
+        # Never closed: to the engine it tells that this process lives.
+        connection.detach()
+        for fd in fds:
+            os.set_inheritable(fd, False)
+        _received[:] = fds
+        process = cast(RankStart, pickle.loads(payload))
+    except (OSError, struct.error, EOFError, pickle.UnpicklingError):
+        print("the engine has ended without starting its ranks", file=sys.stderr)
+        raise SystemExit(1) from None
+    return process
+
+
+def _send(connection: socket.socket, process: RankStart) -> None:
+    collector = _Collector()
+    set_spawning: Any = multiprocessing_context.set_spawning_popen
+    set_spawning(collector)
+    try:
+        payload = bytes(ForkingPickler.dumps(process))
+    except Exception as error:
+        raise WorkerNotPicklable(
+            f"the worker {process.worker!r} or its arguments can't be sent to the ranks: {error}; define "
+            "the class at the top level of a module, and pass data as arguments"
+        ) from error
+    finally:
+        set_spawning(None)
+    header = _SIZES.pack(len(payload), len(collector.fds))
+    socket.send_fds(connection, [header], collector.fds)
+    connection.sendall(payload)
+
+
+def _connect(launch: Launch) -> socket.socket:
+    launcher = os.getppid()
+    while True:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.connect(launch.socket)
+        except FileNotFoundError:
+            # The engine's process has been started at the same moment, and doesn't listen yet.
+            connection.close()
+            if os.getppid() != launcher:
+                raise
+            time.sleep(0.01)
+        else:
+            return connection
+
+
+def _peer_pid(connection: socket.socket) -> int:
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid: int = _CREDENTIALS.unpack(credentials)[0]
+    return pid

@@ -1,0 +1,86 @@
+"""What a process does in a run that mpspmd-launch has started: as a rank, and around the engine."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from typing import NoReturn
+
+from mpspmd.errors import MpSpmdError, RankDied, RankError, text_of
+from mpspmd.launch import handover
+from mpspmd.processes.part import Launch
+from mpspmd.processes.process import wait_for_end_of_parent
+
+ERROR_FILE_VARIABLE = "TORCHELASTIC_ERROR_FILE"
+_LAUNCHER_GRACE_S = 5.0
+"""How long an engine whose launcher is gone may take to end."""
+
+
+def be_a_rank(launch: Launch) -> NoReturn:
+    """Serves the engine until it shuts down, then leaves the process."""
+    process = handover.receive(launch)
+    process.report_start_failure = FailureReport().write
+    process()
+    raise AssertionError("a rank's process has returned")
+
+
+class FailureReport:
+    """Tells the launcher why this process fails, in the format of torch.distributed.elastic's error files.
+
+    The first cause stays. Any thread.
+    """
+
+    def __init__(self) -> None:
+        self._path = os.environ.get(ERROR_FILE_VARIABLE)
+        self._once = threading.Lock()
+
+    def write(self, error: BaseException) -> None:
+        """At once: the launcher may end this process before `main` notices."""
+        if not self._path or not self._once.acquire(blocking=False):
+            return
+        message = {
+            "message": f"{type(error).__qualname__}: {text_of(error)}",
+            "extraInfo": {
+                # Ours say themselves where it was that things went wrong: on a rank.
+                "py_callstack": ""
+                if isinstance(error, MpSpmdError)
+                else "".join(traceback.format_exception(error)).rstrip(),
+                "timestamp": str(int(time.time())),
+            },
+        }
+        rank = error.rank if isinstance(error, RankDied | RankError) else None
+        died = isinstance(error, RankDied)
+        with contextlib.suppress(OSError), open(self._path, "w", encoding="utf-8") as file:
+            json.dump({"message": message, "rank": rank, "died": died}, file)
+
+
+@contextlib.contextmanager
+def around_engine(launch: Launch) -> Iterator[FailureReport]:
+    """Around all that a script does as the engine: a failure is reported, and it ends with its launcher."""
+    report = FailureReport()
+    with contextlib.suppress(OSError):
+        launch.untaken.unlink()
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    try:
+        yield report
+    except Exception as error:
+        report.write(error)
+        raise
+
+
+def _end_with(launcher_pid: int) -> None:
+    wait_for_end_of_parent(launcher_pid)
+    # As Ctrl-C would, which a background job of a shell's script ignores. To the main thread: only a signal
+    # that is its own wakes it up for sure.
+    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    main_thread = threading.main_thread().ident
+    assert main_thread is not None
+    signal.pthread_kill(main_thread, signal.SIGTERM if ignored else signal.SIGINT)
+    time.sleep(_LAUNCHER_GRACE_S)
+    os._exit(1)

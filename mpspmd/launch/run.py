@@ -1,0 +1,112 @@
+"""run(): one script that is an engine and its ranks, however it is started."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import multiprocessing
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from mpspmd.config import RuntimeConfig
+from mpspmd.engine.engine import Engine
+from mpspmd.errors import ConfigError
+from mpspmd.launch import launched
+from mpspmd.launch.handover import hand_over
+from mpspmd.processes.main_module import RANK_NAME, refuse_while_main_is_imported
+from mpspmd.processes.part import Launch
+from mpspmd.transport.descriptor import open_standard_descriptors
+
+Result = TypeVar("Result")
+
+
+def run(
+    worker_cls: Callable[..., Any],
+    main: Callable[[Engine], Result],
+    *,
+    world_size: int | None = None,
+    args: tuple[Any, ...] = (),
+    kwargs: dict[str, Any] | None = None,
+    config: RuntimeConfig | None = None,
+) -> Result:
+    """Starts an engine with `world_size` ranks, calls `main(engine)`, shuts down, and returns its result.
+
+    `python app.py` spawns the ranks; under `mpspmd-launch -n N app.py` the launcher has started the same
+    script as engine and as ranks, and in a rank this doesn't return. `worker_cls`, `args`, `kwargs` and
+    `config` are as for `Engine`. `world_size` defaults to what the launcher was told, and without one to
+    the number of GPUs, or 1.
+
+    Ctrl-C and SIGTERM shut everything down and end the process with exit code 130 or 143, without a
+    traceback; in `main` they are KeyboardInterrupt and SystemExit. Call it once, from the main thread,
+    under `if __name__ == "__main__":`. ConfigError, and whatever `Engine` and `main` raise.
+    """
+    open_standard_descriptors()
+    refuse_while_main_is_imported()
+    _refuse_on_a_spawned_rank()
+    launch = Launch.take()
+    if launch is not None and launch.is_rank:
+        launched.be_a_rank(launch)
+    with _leaving_at_signals():
+        if launch is None:
+            size = _default_world_size() if world_size is None else world_size
+            with Engine(
+                worker_cls, world_size=size, args=args, kwargs=kwargs, config=config
+            ) as engine:
+                return main(engine)
+        with launched.around_engine(launch) as report:
+            if world_size not in (None, launch.world_size):
+                raise ConfigError(
+                    f"world_size={world_size}: mpspmd-launch has started {launch.world_size} rank(s); "
+                    f"give it -n {world_size}, or leave world_size out"
+                )
+            engine = Engine(
+                worker_cls,
+                world_size=launch.world_size,
+                args=args,
+                kwargs=kwargs,
+                config=config,
+                on_cause=report.write,
+                start=hand_over(launch),
+            )
+            with engine:
+                return main(engine)
+
+
+def _refuse_on_a_spawned_rank() -> None:
+    name = multiprocessing.current_process().name
+    if name.startswith(RANK_NAME):
+        raise ConfigError(
+            f"mpspmd.run() was called by a worker, in {name}: use mpspmd.Engine there"
+        )
+
+
+def _default_world_size() -> int:
+    import torch
+
+    return max(1, torch.cuda.device_count())
+
+
+@contextlib.contextmanager
+def _leaving_at_signals() -> Iterator[None]:
+    """SIGTERM unwinds, as Ctrl-C does; afterwards each is an exit code."""
+
+    def leave(signum: int, frame: object) -> None:
+        raise SystemExit(128 + signum)
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    ours = in_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as end:
+        # The process ends. Its last garbage collection would look through all of torch: half a second.
+        gc.freeze()
+        if isinstance(end, SystemExit):
+            raise
+        raise SystemExit(128 + signal.SIGINT) from None
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)

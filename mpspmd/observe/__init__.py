@@ -1,0 +1,1 @@
+"""Reading what a run does, from inside and from outside."""

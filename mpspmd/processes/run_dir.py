@@ -1,0 +1,162 @@
+"""RunDir: a run's private folder, and the removal of those whose runs are dead."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import re
+import secrets
+import shutil
+import socket
+import stat
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from mpspmd.control.plane import MAX_SOCKET_PATH, is_utf8
+from mpspmd.errors import SegmentError
+from mpspmd.machine.advice import advice
+from mpspmd.transport.descriptor import above_standard
+from mpspmd.transport.segment import SHM
+
+logger = logging.getLogger(__name__)
+
+_NAME = re.compile(r"mpspmd-[0-9a-f]{8}")
+_LOCK = "lock"
+_MARKER = (
+    b"Made by mpspmd for one run, which keeps this file locked. The next run removes the folder.\n"
+)
+_SOCKET = "engine-00"
+"""The longest name of a socket in a run folder; see control/plane.py and cli/launch/members.py."""
+
+
+class RunDir:
+    """A folder that only this user can enter, for the control socket. It holds a lock on a file in
+    there: the kernel gives that back when this process ends, however it ends."""
+
+    def __init__(self, parent: str | None, remove_at_end: Callable[[str], None]) -> None:
+        """It lies in `parent`, or else in the first of the usual places where a folder with a socket can be
+        made; removes what dead runs have left there. `remove_at_end` is the janitor's: it is told of the
+        folder before there is one, so that no moment is left in which to be killed would leave it.
+
+        SegmentError when no folder can be made.
+        """
+        failures: list[tuple[str, OSError]] = []
+        for folder in parents(parent):
+            remove_dead(Path(folder))
+            try:
+                self.path, self._fd = _make(Path(folder), remove_at_end)
+            except OSError as error:
+                failures.append((folder, error))
+            else:
+                break
+        else:
+            raise SegmentError(_words(failures)) from failures[0][1]
+        self.passed_over = "; ".join(f"{folder}: {error.strerror}" for folder, error in failures)
+        """Why it isn't in the first of the places, if it isn't."""
+
+    def remove(self) -> None:
+        """Any number of times."""
+        if self._fd >= 0:
+            shutil.rmtree(self.path, ignore_errors=True)
+            os.close(self._fd)
+            self._fd = -1
+
+
+def parents(chosen: str | None) -> list[str]:
+    """Where a run's folder may be made, in the order in which that is tried."""
+    if chosen:
+        return [os.path.abspath(chosen)]
+    places = []
+    with contextlib.suppress(OSError):  # there is no temporary folder that can be written to
+        places.append(os.path.abspath(tempfile.gettempdir()))
+    places += [os.environ.get("XDG_RUNTIME_DIR", ""), SHM]
+    return list(dict.fromkeys(place for place in places if os.path.isabs(place)))
+
+
+def known_places(chosen: str | None) -> list[str]:
+    """Where a run's files may lie: its folder, and what ranks make beside it."""
+    return list(dict.fromkeys([*parents(chosen), *parents(None)]))
+
+
+def remove_dead(folder: Path) -> None:
+    """Removes the folders of runs of this user that nobody holds the lock of."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            if _NAME.fullmatch(name):
+                with contextlib.suppress(OSError):
+                    _remove_if_dead(folder / name)
+
+
+def _remove_if_dead(path: Path) -> None:
+    """Only what a run has surely made: its marker says so. OSError when it isn't that."""
+    if not _is_private(path.lstat(), stat.S_IFDIR):
+        return
+    lock = above_standard(os.open(path / _LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW))
+    try:
+        # A run that is starting writes the marker when it has the lock.
+        if _is_private(os.fstat(lock), stat.S_IFREG) and os.read(lock, 1024) == _MARKER:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path, ignore_errors=True)
+    finally:
+        os.close(lock)
+
+
+def _is_private(status: os.stat_result, kind: int) -> bool:
+    """Of that kind, and this user's alone."""
+    return (
+        stat.S_IFMT(status.st_mode) == kind
+        and stat.S_IMODE(status.st_mode) & 0o077 == 0
+        and status.st_uid == os.geteuid()
+    )
+
+
+def _make(folder: Path, remove_at_end: Callable[[str], None]) -> tuple[Path, int]:
+    """The folder, and the descriptor that holds its lock. OSError; then none is left."""
+    # The janitor must not be told of what is somebody else's.
+    while os.path.lexists(path := folder / f"mpspmd-{secrets.token_hex(4)}"):
+        pass
+    if len(os.fsencode(path / _SOCKET)) > MAX_SOCKET_PATH:
+        words = f"the path of a socket there has more than {MAX_SOCKET_PATH} bytes"
+        raise OSError(errno.ENAMETOOLONG, words)
+    if not is_utf8(path):
+        raise OSError(errno.EILSEQ, "its name isn't UTF-8, which ZeroMQ wants")
+    remove_at_end(str(path))
+    path.mkdir(0o700)
+    try:
+        path.chmod(0o700)  # whatever the umask takes away
+        _try_socket(path / "control")
+        fd = above_standard(
+            os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        )
+        try:
+            os.fchmod(fd, 0o600)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            os.write(fd, _MARKER)
+        except OSError:
+            os.close(fd)
+            raise
+    except OSError:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+    return path, fd
+
+
+def _try_socket(path: Path) -> None:
+    """Some file systems hold no sockets."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.bind(os.fspath(path))
+    path.unlink()
+
+
+def _words(failures: list[tuple[str, OSError]]) -> str:
+    tried = "; ".join(
+        f"in {folder}: {error.strerror} ({advice(error.errno)})" for folder, error in failures
+    )
+    return (
+        f"no folder for the run's sockets can be made. {tried}. Another folder can be chosen with "
+        "MPSPMD_RUNTIME_DIR"
+    )

@@ -1,0 +1,104 @@
+"""Starting and ending the ranks' processes."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from multiprocessing import resource_tracker
+
+from mpspmd.errors import SegmentError, WorkerNotPicklable
+from mpspmd.machine.advice import with_advice
+from mpspmd.processes.child import Child
+from mpspmd.processes.hash_seed import one_seed
+from mpspmd.processes.main_module import RANK_NAME, left_to_the_rank, main_to_import
+from mpspmd.processes.process import Process
+from mpspmd.processes.signals import STACK_SIGNAL, blocked, signals_deferred
+from mpspmd.processes.start import RankStart
+
+_TERM_GRACE_S = 1.0
+"""How long a rank may take after SIGTERM before it gets SIGKILL."""
+
+_KILL_GRACE_S = 10.0
+"""How long the kernel may take to end a process that has got SIGKILL."""
+
+AroundStart = Callable[[int], AbstractContextManager[object]]
+StartRanks = Callable[[Sequence[RankStart], AroundStart, list[Process]], None]
+
+
+def start_ranks(
+    ranks: Sequence[RankStart],
+    around_start: AroundStart,
+    started: list[Process],
+) -> None:
+    """Spawns a process for each rank, and appends each to `started`.
+
+    `around_start(rank)` surrounds the start of that rank: what it sets in the environment, the rank
+    inherits. WorkerNotPicklable, SegmentError; what has been started by then stays in `started`.
+    """
+    # Ranks are spawned, never forked: a fork would copy threads' locks and CUDA's state. This is what
+    # torch.multiprocessing gives, too: torch, where it is imported, has taught it to send tensors.
+    # Not by the first start of a child, from which it would inherit that signals are blocked, for good.
+    resource_tracker.ensure_running()
+    main = main_to_import(ranks[0].worker)
+    with one_seed() as hash_seed:
+        for rank in ranks:
+            rank.main, rank.hash_seed = main, hash_seed
+            child = Child(target=rank, name=f"{RANK_NAME}{rank.rank}", daemon=False)
+            with around_start(rank.rank), signals_deferred():
+                _start(rank, child, started)
+
+
+def _start(rank: RankStart, child: Child, started: list[Process]) -> None:
+    try:
+        with left_to_the_rank(), blocked({*rank.signals_of_engine, STACK_SIGNAL}):
+            child.start()
+        popen = child.popen
+        process = Process(popen.pid, popen.sentinel, popen, is_child=True)
+        # Within: a signal that comes now is taken only when the process is known.
+        started.append(process)
+        rank.death_pipe.arm(process)
+    except Exception as error:
+        if isinstance(error, OSError):
+            raise SegmentError(
+                f"rank {rank.rank} can't be started: {with_advice(error)}"
+            ) from error
+        # What pickling raises is up to the objects.
+        name = getattr(rank.worker, "__qualname__", repr(rank.worker))
+        raise WorkerNotPicklable(
+            f"the worker {name} or its arguments can't be sent to a new process: {error}; "
+            "define the class at the top level of a module, and pass data as arguments"
+        ) from error
+
+
+def stop_ranks(
+    processes: Sequence[Process], patience_s: float, has_begun: Callable[[int], bool]
+) -> list[int]:
+    """Waits until the processes are gone, then insists. Returns the pids that had to be killed.
+
+    Processes that somebody has stopped go on, because only then can they leave.
+
+    A rank for which `has_begun` is false still imports: it listens to no SIGTERM, and has nothing to
+    shut down.
+    """
+    for process in processes:
+        process.send_signal(signal.SIGCONT)
+    _join_all(processes, patience_s)
+    for rank, process in enumerate(processes):
+        process.send_signal(signal.SIGTERM)
+        if not has_begun(rank):
+            process.send_signal(signal.SIGKILL)
+        process.send_signal(signal.SIGCONT)
+    _join_all(processes, _TERM_GRACE_S)
+    killed = [process for process in processes if process.is_alive()]
+    for process in killed:
+        process.send_signal(signal.SIGKILL)
+    _join_all(killed, _KILL_GRACE_S)
+    return [process.pid for process in killed]
+
+
+def _join_all(processes: Sequence[Process], timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))

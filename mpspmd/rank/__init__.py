@@ -1,0 +1,1 @@
+"""A rank: the process that runs the worker."""

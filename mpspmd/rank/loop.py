@@ -1,0 +1,188 @@
+"""RankLoop: read a request, run it, reply if asked; the same on every rank."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import Any, cast
+
+from mpspmd._native import (
+    PHASE_DECODING,
+    PHASE_REPLYING,
+    PHASE_RUNNING,
+    PHASE_WAITING,
+    Inbox,
+    pack,
+)
+from mpspmd.codec.objects import decode
+from mpspmd.codec.steps import RankEnd
+from mpspmd.control.messages import Fault
+from mpspmd.errors import ChannelClosed, ChannelPoisoned
+from mpspmd.exceptions.fault import as_fault, describe
+from mpspmd.exceptions.foreign import logged
+from mpspmd.rank.replier import Replier, ThreadReplier
+from mpspmd.rank.worker import LATER, RankContext
+from mpspmd.transport.channel import RankChannel
+from mpspmd.wire import ExecuteModelRequest, Kind, RemoteException
+
+logger = logging.getLogger(__name__)
+
+# Plain numbers: an enum's operators are slow.
+_OUT_OF_BAND, _STEP, _PACKED = int(Kind.OUT_OF_BAND), int(Kind.STEP), int(Kind.PACKED)
+
+
+class RankLoop:
+    """Read a request, run it, reply if asked: the same on every rank."""
+
+    def __init__(
+        self,
+        rank: int,
+        ctx: RankContext,
+        worker: Any,
+        channel: RankChannel,
+        report: Callable[[Fault], None],
+        step_codec: RankEnd | None = None,
+    ) -> None:
+        self._rank = rank
+        self._ctx = ctx
+        self._worker = worker
+        self._requests: Inbox | _WatchedInbox = channel.requests
+        if (while_waiting := getattr(worker, "while_waiting", None)) is not None:
+            self._requests = _WatchedInbox(channel.requests, while_waiting)
+        self._line = channel.line
+        self._report = report
+        self._leaving = False
+        self._keeps_digest = ctx.request_digest() is not None
+        self._shown_names: dict[str, bytes] = {}
+        self._came_before = 0  # what the next request's time is predicted from
+        make_replier = ThreadReplier if getattr(worker, "reply_thread", False) else Replier
+        self._replier = make_replier(
+            rank, worker, channel.replies, channel.line, report, step_codec, self.leave
+        )
+        self._step_codec = step_codec
+
+    def leave(self) -> None:
+        """Ends run() as soon as the current method returns. Another thread."""
+        self._leaving = True
+        self._requests.interrupt()
+        if (told := getattr(self._worker, "told_to_leave", None)) is not None:
+            with logged("the worker's told_to_leave"):
+                told()
+
+    def run(self) -> None:
+        """Until the engine closes the channel, or poisons it, or says to leave."""
+        try:
+            while True:  # CPython 3.11 specializes no loop that ends in a condition
+                if self._leaving:
+                    break
+                self._line.enter(PHASE_WAITING)
+                self._step()
+        except (ChannelClosed, ChannelPoisoned):
+            pass
+        finally:
+            self._replier.close()
+        if self._replier.end is not None:
+            raise self._replier.end
+
+    def _step(self) -> None:
+        """One request. Its own frame, so that nothing of it is held while the next is awaited."""
+        request = self._receive()
+        if request is None:
+            return
+        method = request.method
+        name = method if isinstance(method, str) else request.method_name
+        self._came_before = hash(name)
+        shown = self._shown_names.get(name) or self._show(name)
+        self._line.enter(PHASE_RUNNING, request.step_id, shown)
+        try:
+            if isinstance(method, str):
+                result = getattr(self._worker, method)(*request.args, **request.kwargs)
+            else:
+                result = method(self._worker, *request.args, **request.kwargs)
+        except SystemExit:
+            raise
+        except BaseException as error:
+            unknown = isinstance(method, str) and _is_missing(self._worker, method)
+            self._fail(request, describe(error, name, unknown))
+            return
+        if result is not LATER and request.is_answered_by(self._rank):
+            self._line.enter(PHASE_REPLYING)
+            self._replier.reply(request.step_id, name, result, request.reply_base)
+
+    def _show(self, name: str) -> bytes:
+        """A method's name for the status page; few names make up all steps."""
+        shown = name.encode(errors="backslashreplace")
+        if len(self._shown_names) < 1000:
+            self._shown_names[name] = shown
+        return shown
+
+    def _receive(self) -> ExecuteModelRequest | None:
+        message = self._requests.recv(None, self._came_before)
+        if message is None:
+            return None
+        _, kind, step, payload = message
+        packed = kind & _PACKED
+        if not packed and type(payload) is not bytes:  # a small one takes less than anybody's look
+            self._line.enter(PHASE_DECODING, step, b"")
+        try:
+            if self._keeps_digest:
+                self._ctx.add_to_digest(cast(bytes, pack(payload)) if packed else payload)
+            request = self._decode(step, kind, payload)
+        except SystemExit:
+            raise
+        except BaseException as error:
+            request = ExecuteModelRequest(step, "(decoding the request)")
+            self._fail(request, describe(error, request.method_name))
+            return None
+        finally:
+            del message
+            if isinstance(payload, memoryview):
+                payload.release()
+                self._requests.release()
+        return request
+
+    def _decode(self, step: int, kind: int, payload: Any) -> ExecuteModelRequest:
+        codec = self._step_codec
+        if kind & _PACKED:
+            request = ExecuteModelRequest(step, *payload)
+        elif kind & _STEP and codec is not None:
+            request = ExecuteModelRequest(step, *codec.decode(step, payload))
+        else:
+            request = ExecuteModelRequest(step, *decode(payload, kind & _OUT_OF_BAND != 0))
+        if codec is not None:
+            request.reply_base = codec.reply_base
+        return request
+
+    def _fail(self, request: ExecuteModelRequest, remote: RemoteException) -> None:
+        if request.is_answered_by(self._rank):
+            self._replier.fail(request.step_id, remote)
+        else:
+            self._report(as_fault(remote, self._rank, request.step_id))
+
+
+class _WatchedInbox:
+    """The ring of requests, for a worker that wants to know when its rank waits."""
+
+    def __init__(
+        self, inbox: Inbox, while_waiting: Callable[[], contextlib.AbstractContextManager[None]]
+    ) -> None:
+        self._inbox = inbox
+        self._while_waiting = while_waiting
+        self.release = inbox.release
+        self.interrupt = inbox.interrupt
+
+    def recv(self, timeout: float | None, key: int) -> tuple[int, int, int, Any] | None:
+        with self._while_waiting():
+            return self._inbox.recv(timeout, key)
+
+
+def _is_missing(worker: Any, method: str) -> bool:
+    try:
+        return not callable(getattr(worker, method))
+    except AttributeError:
+        return True
+    except SystemExit:
+        raise
+    except BaseException:
+        return False

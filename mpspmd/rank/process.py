@@ -1,0 +1,129 @@
+"""What a rank's process does from its start to its end; rank 0's too."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import time
+from dataclasses import replace
+from typing import Any
+
+from mpspmd.control.messages import Goodbye, Hello, Leaving, Ready
+from mpspmd.control.plane import control_address
+from mpspmd.errors import ConfigError, text_of
+from mpspmd.exceptions.fault import as_fault, describe, exit_code, reason_of
+from mpspmd.exceptions.foreign import Terminated, logged
+from mpspmd.machine.green_threads import refuse_green_threads
+from mpspmd.machine.room import check_room_on_rank
+from mpspmd.notice import notice
+from mpspmd.processes.hash_seed import forget
+from mpspmd.processes.leave import leave
+from mpspmd.processes.main_module import UnguardedMain
+from mpspmd.processes.start import RankStart
+from mpspmd.rank.attaching import leave_what_is_attached
+from mpspmd.rank.control import ControlThread
+from mpspmd.rank.loop import RankLoop
+from mpspmd.rank.signals import RankSignals
+from mpspmd.rank.worker import RankContext
+from mpspmd.transport.channel import RankChannel
+from mpspmd.transport.descriptor import open_standard_descriptors
+
+logger = logging.getLogger(__name__)
+
+START_METHOD = "__init__"
+"""What a fault names as its method when a worker can't be made."""
+
+
+def serve(start: RankStart) -> None:
+    """The main function of a rank's process. Doesn't return."""
+    code = 1
+    open_standard_descriptors()
+    try:
+        signals = RankSignals(start.signals_of_engine)
+        forget(start.hash_seed)
+        leave_what_is_attached()
+        code = _run(start, signals)
+    except Terminated:
+        code = -signal.SIGTERM
+    except SystemExit as end:
+        # The worker's own.
+        code = exit_code(end)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            start.stack_file.tell(f"{type(error).__qualname__}: {text_of(error)}")
+        notice(logger.error, "rank %d failed", start.rank, exc_info=error)
+    finally:
+        leave(code)
+
+
+def _run(start: RankStart, signals: RankSignals) -> int:
+    began = time.monotonic()
+    start.stack_file.serve()
+    check_room_on_rank(start.rank)
+    refuse_green_threads()
+    control = ControlThread(control_address(start.run_dir), start.rank)
+    channel = RankChannel(start.segments, start.rank)
+    start.segments.close()
+    signals.take(channel)
+    control.send(Hello(start.rank, os.getpid()))
+    start.death_pipe.disarm()
+    ctx = RankContext(
+        start.rank, start.rank, start.world_size, str(start.run_dir), start.janitor.remove_at_end
+    )
+    if start.digest_requests:
+        ctx.keep_digest()
+    try:
+        if start.import_main():
+            # A script sets signal handlers for the process that the user has started: not for this one.
+            signals.set_handlers()
+        start.unpack()
+        worker = start.worker(ctx, *start.args, **start.kwargs)
+        if signals.has_terminated:
+            raise Terminated
+    except Terminated:
+        raise
+    except BaseException as error:
+        if start.report_start_failure is not None:
+            start.report_start_failure(error)
+        remote = describe(error, START_METHOD)
+        if isinstance(error, UnguardedMain):
+            # The engine's own traceback shows the same line.
+            remote = replace(remote, exception=ConfigError.__name__, traceback="")
+        elif isinstance(error, SystemExit):
+            remote = replace(remote, message=reason_of(error))
+        control.send(as_fault(remote, start.rank, 0))
+        control.close()
+        if isinstance(error, SystemExit):
+            raise
+        return 1
+    # Drop what came with the process: a worker may be done with it.
+    start.args, start.kwargs = (), {}
+    steps = start.step_codec.rank_end() if start.step_codec is not None else None
+    loop = RankLoop(start.rank, ctx, worker, channel, control.send, steps)
+    control.on_shutdown(loop.leave)
+    signals.on_sigterm(loop.leave)
+    control.send(Ready(start.rank, time.monotonic() - began))
+    try:
+        loop.run()
+    except BaseException as end:
+        # The worker's shutdown may take its time; the engine is told before.
+        control.send(Leaving(start.rank, reason_of(end)))
+        raise
+    finally:
+        # A second SIGTERM must not cut the worker's shutdown short.
+        signals.ignore()
+        try:
+            _shut_down(worker)
+        finally:
+            control.send(Goodbye(start.rank))
+            control.close()
+    return 0
+
+
+def _shut_down(worker: Any) -> None:
+    with logged("the worker's shutdown"):
+        shutdown = getattr(worker, "shutdown", None)
+        if shutdown is not None:
+            shutdown()

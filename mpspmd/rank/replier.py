@@ -1,0 +1,145 @@
+"""Replier: sends what a method returned to the engine."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from mpspmd._native import StatusLine, Writer
+from mpspmd.codec.objects import ObjectEncoder
+from mpspmd.codec.steps import RankEnd
+from mpspmd.control.messages import Fault
+from mpspmd.errors import ChannelError
+from mpspmd.exceptions.fault import as_fault, describe
+from mpspmd.rank.worker import Worker
+from mpspmd.wire import Kind, RemoteException
+
+_REPLY, _ERROR = int(Kind.REPLY), int(Kind.ERROR)
+_STEP_REPLY = _REPLY | int(Kind.STEP)
+
+
+class Replier:
+    """Encodes and sends in the calling thread."""
+
+    def __init__(
+        self,
+        rank: int,
+        worker: Any,
+        writer: Writer,
+        line: StatusLine,
+        report: Callable[[Fault], None],
+        step_codec: RankEnd | None,
+        leave: Callable[[], None],
+    ) -> None:
+        self._rank = rank
+        self._worker = worker
+        finish = getattr(worker, "finish_reply", None)
+        # The base class's returns what it is given: not worth a call a step.
+        is_base = getattr(finish, "__func__", None) is Worker.finish_reply
+        self._finish = None if is_base else finish
+        self._writer = writer
+        self._line = line
+        self._report = report
+        self._encoder = ObjectEncoder()
+        self._step_codec = step_codec
+        self._leave = leave
+        self.end: BaseException | None = None
+        """What has ended a thread of the replier's own, and is to end the rank."""
+
+    def reply(self, step: int, method: str, result: Any, base: Any = None) -> None:
+        """Waits for space; ChannelClosed and ChannelPoisoned when the run has ended."""
+        try:
+            if self._finish is not None:
+                result = self._finish(result)
+            codec = self._step_codec
+            message = None if codec is None else codec.encode_reply(step, result, base)
+        except SystemExit:
+            raise
+        except BaseException as error:
+            self.fail(step, describe(error, method))
+            return
+        try:
+            if message is not None:
+                self._writer.send(_STEP_REPLY, step, message)
+            else:
+                self._encoder.send(self._writer, _REPLY, step, result)
+        except (ChannelError, SystemExit):
+            raise
+        except BaseException as error:
+            self.fail(step, describe(error, method))
+        else:
+            self._line.replied()
+
+    def fail(self, step: int, remote: RemoteException) -> None:
+        """Replies that the method has raised."""
+        try:
+            self._encoder.send(self._writer, _ERROR, step, remote)
+        except ChannelError:
+            raise
+        except Exception:
+            # There is no memory for it, say. The control thread has its own way.
+            self._report(as_fault(remote, self._rank, step))
+        else:
+            self._line.replied()
+
+    def close(self) -> None:
+        """Nothing more will be replied."""
+
+
+class ThreadReplier(Replier):
+    """Finishes, encodes and sends in a thread of its own, in order, all methods' replies alike.
+
+    For workers whose results are ready only later (asynchronous scheduling): the loop goes on.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._trouble: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="mpspmd-replies", daemon=True)
+        self._thread.start()
+
+    def fail(self, step: int, remote: RemoteException) -> None:
+        if threading.current_thread() is self._thread:
+            super().fail(step, remote)
+        else:
+            self._queue.put(lambda: super(ThreadReplier, self).fail(step, remote))
+
+    def reply(self, step: int, method: str, result: Any, base: Any = None) -> None:
+        self._queue.put(lambda: self._reply_now(step, method, result, base))
+
+    def _reply_now(self, step: int, method: str, result: Any, base: Any) -> None:
+        if self._trouble is not None:
+            super().fail(step, describe(self._trouble, method))
+        else:
+            super().reply(step, method, result, base)
+
+    def _run(self) -> None:
+        try:
+            self._start()
+            while (send := self._queue.get()) is not None:
+                send()
+                # What was sent must not live on while the next is awaited.
+                del send
+        except ChannelError:
+            pass  # the run has ended; the loop finds out by itself
+        except BaseException as end:
+            # Nobody would reply any more.
+            self.end = end
+            self._leave()
+
+    def _start(self) -> None:
+        try:
+            start = getattr(self._worker, "start_reply_thread", None)
+            if start is not None:
+                start()
+        except SystemExit:
+            raise
+        except BaseException as error:
+            self._trouble = error
+
+    def close(self) -> None:
+        self._queue.put(None)
+        self._thread.join(timeout=5)

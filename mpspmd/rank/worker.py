@@ -1,0 +1,113 @@
+"""Worker and RankContext: what a user's code on a rank is given."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from mpspmd.errors import SegmentError
+from mpspmd.machine.network import NO_LOOPBACK, loopback
+
+if TYPE_CHECKING:
+    import torch
+
+    from mpspmd.codec.objects import Payload
+
+LATER: Final = object()
+"""What a method returns that has no reply: a later call of the same step has. See Engine.begin."""
+
+
+@dataclass
+class RankContext:
+    """Who this rank is. The first argument of the worker's constructor."""
+
+    rank: int
+    local_rank: int
+    world_size: int
+    run_dir: str
+    """A folder that only this run's processes use; it goes away with the run."""
+    remove_at_end: Callable[[str], None] = field(repr=False)
+    """Takes the absolute path of a file or folder that this run makes in the temp folder, in /dev/shm or in
+    `run_dir`; it is removed when the last of the run's processes is gone. No pattern; else ConfigError."""
+    _digest: Any = field(default=None, repr=False)
+
+    @property
+    def device(self) -> torch.device:
+        """The CUDA device of this local rank where there is one, else the CPU."""
+        import torch
+
+        if torch.cuda.is_available() and self.local_rank < torch.cuda.device_count():
+            return torch.device("cuda", self.local_rank)
+        return torch.device("cpu")
+
+    def init_process_group(self, backend: str | None = None) -> None:
+        """Joins all ranks in torch.distributed's default group: NCCL on CUDA, gloo on the CPU.
+
+        They meet through a file in the run's folder, so that no port is needed, and gloo uses the loopback
+        interface unless GLOO_SOCKET_IFNAME names another: no name service is asked. SegmentError when that
+        interface is down.
+        """
+        import torch.distributed as dist
+
+        if "GLOO_SOCKET_IFNAME" not in os.environ:
+            if loopback() is None:
+                raise SegmentError(NO_LOOPBACK)
+            os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+        dist.init_process_group(
+            backend or ("nccl" if self.device.type == "cuda" else "gloo"),
+            init_method=f"file://{self.run_dir}/process-group",
+            rank=self.rank,
+            world_size=self.world_size,
+        )
+
+    def request_digest(self) -> str | None:
+        """A digest of all request bytes so far, those of the running request too.
+
+        None unless `digest_requests` is set.
+        """
+        return self._digest.hexdigest() if self._digest is not None else None
+
+    def keep_digest(self) -> None:
+        self._digest = hashlib.blake2b(digest_size=16)
+
+    def add_to_digest(self, payload: Payload) -> None:
+        if self._digest is not None:
+            self._digest.update(payload)
+
+
+class Worker:
+    """The base of a worker: one instance on every rank, made there, never in the engine.
+
+    Its methods are called by name, with the same arguments on every rank. A subclass's constructor
+    takes the context and whatever the engine was given as `args` and `kwargs`.
+    """
+
+    reply_thread: bool = False
+    """True: replies are finished and sent by a thread of their own, in the order of the requests."""
+
+    while_waiting: Callable[[], AbstractContextManager[None]] | None = None
+    """Entered whenever the rank waits for a request, and left when one has come."""
+
+    def __init__(self, ctx: RankContext) -> None:
+        self.ctx = ctx
+
+    def execute_model(self, *args: Any, **kwargs: Any) -> Any:
+        """One step."""
+        raise NotImplementedError(f"{type(self).__qualname__} has no execute_model")
+
+    def start_reply_thread(self) -> None:
+        """Called first thing in the reply thread, if there is one."""
+
+    def finish_reply(self, result: Any) -> Any:
+        """What is sent for a method's result; called only on a rank that replies."""
+        return result
+
+    def told_to_leave(self) -> None:
+        """Called in another thread when the engine shuts down: the main thread may be in a method."""
+
+    def shutdown(self) -> None:
+        """Called once, when the engine shuts down or the rank is told to leave."""
