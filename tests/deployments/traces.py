@@ -167,8 +167,7 @@ def program(command: Sequence[str]) -> list[str]:
     if name.endswith(".py"):
         return [sys.executable, str(HERE / name), *arguments]
     if name.startswith("mpspmd-"):
-        module = f"mpspmd.cli.{name.removeprefix('mpspmd-')}"
-        return [sys.executable, "-c", f"from {module} import main; main()", *arguments]
+        return [sys.executable, "-m", "mpspmd", name.removeprefix("mpspmd-"), *arguments]
     return list(command)
 
 
