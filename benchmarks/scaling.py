@@ -30,7 +30,7 @@ from benchmarks.results import Results, Row, new_results
 from benchmarks.signals import deaths_raise, raise_if_interrupted, uninterrupted
 from benchmarks.table import Column, figure, mebibytes, print_table, text
 from benchmarks.tool import run_tool
-from mpspmd._native import Inbox, Ring, Writer
+from mpspmd._ring import Inbox, Ring, Writer
 from mpspmd.transport.segment import Segment
 
 _BATCH = 100

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
-from mpspmd._native import KIND_PACKED
+from mpspmd._ring import KIND_PACKED
 
 
 class Kind(enum.IntEnum):

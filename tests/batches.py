@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from mpspmd import Worker
-from mpspmd._native import Plan
+from mpspmd._delta import Plan
 from mpspmd.codec.delta import Kind, plan
 from mpspmd.codec.steps import StepCodec
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import mpspmd
 from benchmarks.peers.peer import SILENT, Peer, Setup
 from benchmarks.rank_processes import LEAVE, RankProcesses
-from mpspmd._native import Inbox
+from mpspmd._ring import Inbox
 from mpspmd.codec.objects import ObjectEncoder, decode
 from mpspmd.config import RuntimeConfig
 from mpspmd.transport.channel import ChannelSegments, EngineChannel, RankChannel

@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 import mpspmd
 from benchmarks.peers.peer import Peer, Setup, timed
 from benchmarks.rank_processes import RankProcesses
-from mpspmd._native import Inbox
+from mpspmd._ring import Inbox
 from mpspmd.config import RuntimeConfig
 from mpspmd.transport.channel import ChannelSegments, EngineChannel, RankChannel
 from mpspmd.wire import Kind

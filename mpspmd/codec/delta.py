@@ -1,4 +1,4 @@
-"""Dataclasses and Structs as deltas against what both ends hold: the Python side of `csrc/py_delta.c`.
+"""Dataclasses and Structs as deltas against what both ends hold: the Python side of `csrc/delta/`.
 
 Two ends that decode the same messages in the same order hold the same rows, one for each key that was
 named and hasn't been finished. Each message carries its number and a check of its bytes and of the
@@ -16,8 +16,8 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from mpspmd import _native
-from mpspmd._native import ReplyOrder as ReplyOrder
+from mpspmd import _delta
+from mpspmd._delta import ReplyOrder as ReplyOrder
 from mpspmd.codec.objects import Message, ObjectEncoder, Payload, decode
 
 ReplyBase: TypeAlias = tuple[int, list[str], ReplyOrder | None]
@@ -27,43 +27,43 @@ ReplyBase: TypeAlias = tuple[int, list[str], ReplyOrder | None]
 class Kind(enum.IntEnum):
     """How a field is sent. A value of another shape than its kind's goes plainly."""
 
-    PLAIN = _native.FIELD_PLAIN
+    PLAIN = _delta.FIELD_PLAIN
     """None, a bool, a number, a str, an empty container, a list or set of ints: compact. Else a pickle."""
-    RECORD = _native.FIELD_RECORD
+    RECORD = _delta.FIELD_RECORD
     """A record with a plan of its own."""
-    MEMBER = _native.FIELD_MEMBER
+    MEMBER = _delta.FIELD_MEMBER
     """A member of an enum that the plan names."""
-    RECORDS = _native.FIELD_RECORDS
+    RECORDS = _delta.FIELD_RECORDS
     """A list of such records."""
-    KEYS = _native.FIELD_KEYS
+    KEYS = _delta.FIELD_KEYS
     """list[str]: the rows of this message. Edits of one of the last orders."""
-    COUNTS = _native.FIELD_COUNTS
+    COUNTS = _delta.FIELD_COUNTS
     """dict[str, int]: predicted to stay as they are."""
-    PROGRESS = _native.FIELD_PROGRESS
+    PROGRESS = _delta.FIELD_PROGRESS
     """list[int] along KEYS: predicted to grow by the row's last count."""
-    TREND = _native.FIELD_TREND
+    TREND = _delta.FIELD_TREND
     """list[int] along KEYS: predicted to grow as it did last time."""
-    SUM = _native.FIELD_SUM
+    SUM = _delta.FIELD_SUM
     """int: predicted to be the sum of COUNTS."""
-    GROUPS = _native.FIELD_GROUPS
+    GROUPS = _delta.FIELD_GROUPS
     """list[tuple[list[int], ...] | None]: mostly None."""
-    GROUP = _native.FIELD_GROUP
+    GROUP = _delta.FIELD_GROUP
     """tuple[list[int], ...]"""
-    LISTS = _native.FIELD_LISTS
+    LISTS = _delta.FIELD_LISTS
     """list[list[int]], packed."""
-    TAILS = _native.FIELD_TAILS
+    TAILS = _delta.FIELD_TAILS
     """dict[str, list[int]]: lists that grow at their ends; both ends hold what was sent."""
-    TOKENS = _native.FIELD_TOKENS
+    TOKENS = _delta.FIELD_TOKENS
     """dict[str, list[int]], packed."""
-    KEY = _native.FIELD_KEY
+    KEY = _delta.FIELD_KEY
     """str: a row that is held, mostly one of this message."""
-    KEYSET = _native.FIELD_KEYSET
+    KEYSET = _delta.FIELD_KEYSET
     """set[str]"""
-    FINISHED = _native.FIELD_FINISHED
+    FINISHED = _delta.FIELD_FINISHED
     """set[str]: rows that end with this message."""
-    ORDER = _native.FIELD_ORDER
+    ORDER = _delta.FIELD_ORDER
     """list[str] in a reply: edits of an earlier reply's."""
-    INDEX = _native.FIELD_INDEX
+    INDEX = _delta.FIELD_INDEX
     """dict[str, int] in a reply: each key's place in ORDER."""
 
 
@@ -72,10 +72,10 @@ _TURN = {Kind.FINISHED: 0, Kind.RECORD: 1, Kind.KEYS: 1, Kind.COUNTS: 3, Kind.IN
 _LAST = 4
 
 
-How: TypeAlias = Kind | _native.Plan | list[_native.Plan] | type[enum.Enum]
+How: TypeAlias = Kind | _delta.Plan | list[_delta.Plan] | type[enum.Enum]
 
 
-def plan(cls: type, hot: Mapping[str, How]) -> _native.Plan:
+def plan(cls: type, hot: Mapping[str, How]) -> _delta.Plan:
     """How to send instances of a dataclass or msgspec.Struct: the fields in `hot` as said, others plainly.
 
     A plan stands for a record, a list of one plan for a list of records, an enum for one of its members.
@@ -85,7 +85,7 @@ def plan(cls: type, hot: Mapping[str, How]) -> _native.Plan:
     fields: list[tuple[str, int, Any]] = []
     for name in names:
         how = hot.get(name, Kind.PLAIN)
-        if isinstance(how, _native.Plan):
+        if isinstance(how, _delta.Plan):
             fields.append((name, int(Kind.RECORD), how))
         elif isinstance(how, list):
             fields.append((name, int(Kind.RECORDS), how[0]))
@@ -106,7 +106,7 @@ def plan(cls: type, hot: Mapping[str, How]) -> _native.Plan:
     in_dict = has_dict and not any(
         inspect.isdatadescriptor(getattr(cls, name, None)) for name in names
     )
-    return _native.Plan(cls, tuple(fields), dict.fromkeys(names), known, has_dict, in_dict)
+    return _delta.Plan(cls, tuple(fields), dict.fromkeys(names), known, has_dict, in_dict)
 
 
 def _field_names(cls: Any) -> list[str]:
@@ -128,8 +128,8 @@ def _loads(payload: Payload, out_of_band: bool, at: int) -> Any:
 class DeltaEncoder:
     """The writing end. One thread at a time."""
 
-    def __init__(self, request_plan: _native.Plan) -> None:
-        native = self._native = _native.DeltaEncoder(request_plan)
+    def __init__(self, request_plan: _delta.Plan) -> None:
+        native = self._delta = _delta.DeltaEncoder(request_plan)
         self._dumps = ObjectEncoder().encode
         # Bound once, since each is called for each step.
         self.sent = native.sent
@@ -141,7 +141,7 @@ class DeltaEncoder:
 
     def __len__(self) -> int:
         """How many rows are held."""
-        return len(self._native)
+        return len(self._delta)
 
     def encode(
         self, record: Any, note: int = 0, label: bytes = b"", extra: object = None
@@ -150,19 +150,19 @@ class DeltaEncoder:
 
         EncodeError, AttributeError when a field isn't there; then the next message is a key frame.
         """
-        return self._native.encode(record, note, label, extra, self._dumps)
+        return self._delta.encode(record, note, label, extra, self._dumps)
 
 
 class DeltaDecoder:
     """The reading end. One thread at a time."""
 
-    def __init__(self, request_plan: _native.Plan) -> None:
-        native = self._native = _native.DeltaDecoder(request_plan)
+    def __init__(self, request_plan: _delta.Plan) -> None:
+        native = self._delta = _delta.DeltaDecoder(request_plan)
         self.reply_base = native.reply_base
         """As the encoder's."""
 
     def __len__(self) -> int:
-        return len(self._native)
+        return len(self._delta)
 
     def decode(self, payload: Payload) -> tuple[Any, int, bytes, Any]:
         """(record, note, label, extra): new objects, which the caller may change.
@@ -170,13 +170,13 @@ class DeltaDecoder:
         CodecDesync, also for all that follows until a key frame. DecodeError when a pickle within
         can't be rebuilt; what follows can be decoded.
         """
-        return self._native.decode(payload, _loads)
+        return self._delta.decode(payload, _loads)
 
 
 class ReplyCodec:
     """Replies against their request: it keeps nothing, so that any of them may be lost."""
 
-    def __init__(self, reply_plan: _native.Plan) -> None:
+    def __init__(self, reply_plan: _delta.Plan) -> None:
         self._plan = reply_plan
         self._dumps = ObjectEncoder().encode
 

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from mpspmd._native import Block, Writer, unpack
+from mpspmd._ring import Block, Writer, unpack
 from mpspmd.codec.tensors import reduce_tensor
 from mpspmd.errors import DecodeError, EncodeError, text_of
 from mpspmd.wire import Kind

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from mpspmd._native import Plan
+from mpspmd._delta import Plan
 from mpspmd.codec.delta import DeltaDecoder, DeltaEncoder, ReplyBase, ReplyCodec, ReplyOrder
 from mpspmd.codec.objects import Message, Payload
 from mpspmd.wire import ReplyRanks

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from mpspmd._native import StatusPage
+from mpspmd._ring import StatusPage
 from mpspmd.machine.cores import usable_cores
 
 _EVERY_S = 5.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mpspmd._native import pack
+from mpspmd._ring import pack
 from mpspmd.codec.objects import Message, ObjectEncoder
 from mpspmd.codec.steps import EngineEnd, ReplyContext
 from mpspmd.wire import Kind, ReplyRanks

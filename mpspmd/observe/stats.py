@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mpspmd._native import StatusPage
+from mpspmd._ring import StatusPage
 
 if TYPE_CHECKING:
-    from mpspmd._native import LineSnapshot
+    from mpspmd._ring import LineSnapshot
 
 _NAMED = ("phase", "method", "step", "pid", "since", "idle_ns")
 

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from mpspmd._native import Ring, StatusPage
+from mpspmd._ring import Ring, StatusPage
 from mpspmd.observe.stats import EngineStats, RankStats, read_stats
 from mpspmd.transport.segment import MEMFD_NAME, SHM
 
 _LINKS = (f"{SHM}/#", f"/memfd:{MEMFD_NAME} ")
 """How the link of a segment's descriptor begins: a file in /dev/shm without a name, or a memory file."""
 _MAGICS = (b"mspmRing", b"mspmStat")
-"""How segments of any version begin: csrc/layout.h."""
+"""How segments of any version begin: csrc/ring/layout.h."""
 
 Key = tuple[int, int]
 """An engine: its process, and its status page's inode, since a process may have several."""

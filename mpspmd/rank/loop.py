@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, cast
 
-from mpspmd._native import (
+from mpspmd._ring import (
     PHASE_DECODING,
     PHASE_REPLYING,
     PHASE_RUNNING,

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from mpspmd._native import StatusLine, Writer
+from mpspmd._ring import StatusLine, Writer
 from mpspmd.codec.objects import ObjectEncoder
 from mpspmd.codec.steps import RankEnd
 from mpspmd.control.messages import Fault

@@ -7,8 +7,8 @@ import errno
 import os
 from dataclasses import dataclass
 
-from mpspmd import _native
-from mpspmd._native import MAX_READERS, Inbox, Life, Ring, StatusPage, Writer
+from mpspmd import _ring
+from mpspmd._ring import MAX_READERS, Inbox, Liveness, Ring, StatusPage, Writer
 from mpspmd.config import RuntimeConfig
 from mpspmd.errors import ConfigError, SegmentError
 from mpspmd.machine.advice import advice
@@ -56,7 +56,7 @@ class ChannelSegments:
             for segment in made:
                 segment.close()
             raise
-        wait = getattr(_native, f"WAIT_{config.wait.upper()}")
+        wait = getattr(_ring, f"WAIT_{config.wait.upper()}")
         return cls(request, tuple(replies), status, wait)
 
     @classmethod
@@ -84,8 +84,8 @@ class ChannelSegments:
 
 
 def _engines_wait(segments: ChannelSegments) -> int:
-    """Where ranks leave the engine no core of its own, it stays awake on theirs; see csrc/README.md."""
-    return _native.WAIT_AWAKE if segments.wait == _native.WAIT_AUTO else segments.wait
+    """Where ranks leave the engine no core of its own, it stays awake: csrc/wait/README.md."""
+    return _ring.WAIT_AWAKE if segments.wait == _ring.WAIT_AUTO else segments.wait
 
 
 def _remedy(error: OSError) -> str:
@@ -116,7 +116,7 @@ class EngineChannel:
         """Readable when a rank has died, of which every wait on the rings knows by then."""
         try:
             self.deaths_fd = above_standard(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
-            self._life = Life.of_engine(
+            self._liveness = Liveness.of_engine(
                 self.status,
                 (self.request_ring, *self.reply_rings),
                 Poison.RANK_DIED,
@@ -136,15 +136,15 @@ class EngineChannel:
     def dead_ranks(self) -> list[int]:
         """The ranks whose death has been noticed; the first to die comes first."""
         first = self.first_to_die
-        return sorted(self._life.dead, key=lambda rank: rank != first)
+        return sorted(self._liveness.dead, key=lambda rank: rank != first)
 
     def expect_deaths(self) -> None:
         """From now on a rank's end poisons nothing."""
-        self._life.stop_watching()
+        self._liveness.stop_watching()
 
     def release(self) -> None:
         """When the ranks are gone: the end of this process concerns nobody any more."""
-        self._life.close()
+        self._liveness.close()
         if self.deaths_fd >= 0:
             os.close(self.deaths_fd)
             self.deaths_fd = -1
@@ -175,7 +175,9 @@ class RankChannel:
         self.line.open()
         self._request_ring = requests = Ring(segments.request.fd, space_bell=status)
         replies = Ring(segments.replies[rank].fd, data_bell=status)
-        self._life = Life.of_rank(status, (requests, replies), Poison.ENGINE_DIED, rank, GRACE_S)
+        self._liveness = Liveness.of_rank(
+            status, (requests, replies), Poison.ENGINE_DIED, rank, GRACE_S
+        )
         self.requests = Inbox((requests,), rank, self.line, status, segments.wait)
         self.replies = Writer(replies, self.line, segments.wait)
 

@@ -8,7 +8,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.core.sched.output import CachedRequestData, NewRequestData, SchedulerOutput
 from vllm.v1.outputs import ModelRunnerOutput
 
-from mpspmd._native import Plan
+from mpspmd._delta import Plan
 from mpspmd.codec.delta import Kind, plan
 from mpspmd.codec.steps import StepCodec
 

@@ -13,7 +13,7 @@ from batches import Batch, Manner, Newcomer, Outcome, Params, Rows, batch_plan, 
 from mpspmd.codec.delta import DeltaDecoder, DeltaEncoder, ReplyBase, ReplyCodec
 from mpspmd.errors import CodecDesync, DecodeError
 
-# csrc/py_step.c, csrc/delta.h
+# csrc/delta/message.h, csrc/delta/message.c
 _HEAD = 17
 _FLAGS = 16
 _CHECKED = 8
@@ -24,7 +24,7 @@ _MOST_BYTES = 64 << 20
 
 
 def checked(message: bytes, seed: int) -> bytes:
-    """With the check that its sender would have written: `csrc/digest.c` and `py_step.c`."""
+    """With the check that its sender would have written: `csrc/packing/digest.c`, `delta/message.c`."""
     data = message[_CHECKED:]
     value = _word(seed, 0x6D70)
     whole = len(data) - len(data) % 8

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 
-from mpspmd._native import KIND_PACKED, Inbox, Ring, Writer
+from mpspmd._ring import KIND_PACKED, Inbox, Ring, Writer
 from mpspmd.errors import ChannelError
 from mpspmd.transport.segment import Segment
 

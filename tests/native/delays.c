@@ -3,8 +3,8 @@
 #include <sched.h>
 #include <time.h>
 
-#include "hooks.h"
 #include "load.h"
+#include "ring/hooks.h"
 #include "scene.h"
 
 static _Thread_local uint64_t random_state;

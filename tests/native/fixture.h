@@ -3,9 +3,10 @@
 #ifndef NATIVE_FIXTURE_H
 #define NATIVE_FIXTURE_H
 
-#include "hooks.h"
-#include "message.h"
-#include "wait.h"
+#include "ring/hooks.h"
+#include "ring/message.h"
+#include "ring/ring_map.h"
+#include "wait/wait.h"
 
 struct fixture {
     int fd;

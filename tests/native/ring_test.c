@@ -260,9 +260,9 @@ const struct test ring_tests[] = {
 
 int main(int argc, char **argv) {
     bool stop = argc > 1 && strcmp(argv[1], "--stop") == 0; /* at the first failure */
-    const struct test *tables[] = {layout_tests,     ring_tests, end_tests,   message_tests,
-                                   corruption_tests, wait_tests, wake_tests,  strategy_tests,
-                                   litmus_tests,     life_tests, claim_tests, status_tests};
+    const struct test *tables[] = {layout_tests,     ring_tests,     end_tests,   message_tests,
+                                   corruption_tests, wait_tests,     wake_tests,  strategy_tests,
+                                   litmus_tests,     liveness_tests, claim_tests, status_tests};
     size_t n_run = 0;
     bool all = true;
     for (size_t i = 0; i < sizeof tables / sizeof tables[0] && (all || !stop); i++)

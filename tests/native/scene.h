@@ -4,8 +4,9 @@
 
 #include <sys/types.h>
 
-#include "message.h"
-#include "wait.h"
+#include "ring/message.h"
+#include "ring/ring_map.h"
+#include "wait/wait.h"
 
 struct options {
     bool processes; /* else threads */

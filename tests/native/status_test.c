@@ -4,7 +4,7 @@
 
 #include "check.h"
 #include "fixture.h"
-#include "status.h"
+#include "run/status.h"
 
 static int new_page(uint32_t n_ranks) {
     int fd = new_segment(status_segment_bytes(n_ranks));

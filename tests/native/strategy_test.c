@@ -1,5 +1,5 @@
 /* Predicting, and the strategies: what they decide, seen in what they count. */
-#include "strategy.h"
+#include "wait/strategy.h"
 
 #include <pthread.h>
 #include <unistd.h>
@@ -144,7 +144,7 @@ static void silence_is_slept_through_after_one_window(void) {
     CHECK_EQUAL(wait_for(&subject, 100 * MS), WAIT_TIMEOUT);
     CHECK(subject.waiting.predicted);
     CHECK_EQUAL(subject.counts[2], 2); /* until the window, and from there to the end */
-    CHECK(subject.waiting.looked_ns > 0);
+    CHECK(subject.waiting.polled_ns > 0);
     CHECK_EQUAL(spinners.now, 0);
 }
 
@@ -159,12 +159,12 @@ static void nobody_looks_at_a_time_that_four_predictions_have_missed(void) {
     }
     CHECK_EQUAL(subject.counts[5], 4);
     CHECK_EQUAL(wait_for(&subject, 3 * MS), WAIT_TIMEOUT);
-    CHECK_EQUAL(subject.waiting.looked_ns, 0);
+    CHECK_EQUAL(subject.waiting.polled_ns, 0);
     CHECK(subject.waiting.predicted);
     strategy_learn(&subject.strategy, &subject.waiting, &subject.waiter,
                    subject.waiting.start_ns + subject.waiting.expected.from_ns);
     CHECK_EQUAL(wait_for(&subject, 3 * MS), WAIT_TIMEOUT);
-    CHECK(subject.waiting.looked_ns > 0);
+    CHECK(subject.waiting.polled_ns > 0);
 }
 
 /* The newest of the times that a subject has learnt. */

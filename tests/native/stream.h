@@ -3,7 +3,7 @@
 #define NATIVE_STREAM_H
 
 #include "load.h"
-#include "message.h"
+#include "ring/message.h"
 
 struct outbox {
     struct ring_writer writer;

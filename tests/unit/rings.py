@@ -7,7 +7,7 @@ import mmap
 import os
 import struct
 
-from mpspmd._native import Inbox, Ring, StatusPage, Writer
+from mpspmd._ring import Inbox, Ring, StatusPage, Writer
 from mpspmd.transport.segment import Segment
 
 CAPACITY = 1 << 16

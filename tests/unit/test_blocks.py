@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from rings import make_scene
 
-from mpspmd._native import Block
+from mpspmd._ring import Block
 
 pytestmark = pytest.mark.timeout(60)
 

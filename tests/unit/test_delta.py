@@ -265,7 +265,7 @@ def test_ends_that_have_drifted_apart_are_found() -> None:
 
 
 class _Held(ctypes.Structure):
-    """The beginning of csrc/py_delta.c's delta_object: where a decoder holds its rows' numbers."""
+    """The beginning of csrc/delta/requests.c's delta_object: where a decoder holds its rows' numbers."""
 
     _fields_ = (
         ("head", ctypes.c_size_t * 2),
@@ -289,7 +289,7 @@ def test_drifts_of_several_rows_do_not_hide_each_other(column: int, drift: tuple
     ends = Ends()
     for step in range(3):
         ends.carry(steady(4, step))
-    rows = _Held.from_address(id(ends.decoder._native)).columns[column]
+    rows = _Held.from_address(id(ends.decoder._delta)).columns[column]
     assert rows[:4] == [[102, 103, 104, 105], [2] * 4][column - 1]
     for slot, change in enumerate(drift):
         rows[slot] += change

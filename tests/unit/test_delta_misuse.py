@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from mpspmd import _native
+from mpspmd import _delta
 from mpspmd.codec.delta import DeltaDecoder, DeltaEncoder, Kind, ReplyCodec, ReplyOrder, plan
 from mpspmd.codec.objects import ObjectEncoder, decode
 from mpspmd.errors import CodecDesync
@@ -75,7 +75,7 @@ class TestChanges:
             One,
             {
                 "a": [
-                    _native.Plan(
+                    _delta.Plan(
                         Changing, (("a", 0, None),), {"a": None}, frozenset({"a"}), True, True
                     )
                 ]
@@ -116,10 +116,10 @@ class TestChanges:
             return held
 
         how = plan(Making, {})
-        message = _native.DeltaEncoder(how).encode(
+        message = _delta.DeltaEncoder(how).encode(
             Making(1), 0, b"", "extra", lambda cold: pickle.dumps(cold)
         )
-        assert _native.DeltaDecoder(how).decode(message, loads)[3] == ["extra"]
+        assert _delta.DeltaDecoder(how).decode(message, loads)[3] == ["extra"]
 
     def test_an_interrupt_stays_one(self) -> None:
         class Interrupted(One):
@@ -210,7 +210,7 @@ class TestPlans:
             inner: One
             counts: Any
 
-        def how(kind: Kind) -> _native.Plan:
+        def how(kind: Kind) -> _delta.Plan:
             inner = plan(One, {"a": kind})
             return plan(Mixed, {"keys": Kind.KEYS, "inner": inner, "counts": Kind.COUNTS})
 
@@ -233,15 +233,13 @@ class TestPlans:
     @pytest.mark.parametrize("more", [None, One, plan(One, {})])
     def test_members_are_a_tuple(self, more: Any) -> None:
         with pytest.raises(ValueError, match="a tuple for MEMBER"):
-            _native.Plan(
-                One, (("a", int(Kind.MEMBER), more),), {"a": None}, frozenset(), True, True
-            )
+            _delta.Plan(One, (("a", int(Kind.MEMBER), more),), {"a": None}, frozenset(), True, True)
         with pytest.raises(ValueError, match="a tuple for MEMBER"):
-            _native.Plan(One, (("a", 0, (1, 2)),), {"a": None}, frozenset(), True, True)
+            _delta.Plan(One, (("a", 0, (1, 2)),), {"a": None}, frozenset(), True, True)
 
     def test_a_class_without_instances_is_refused(self) -> None:
         with pytest.raises(TypeError, match="can't be made"):
-            _native.Plan(type(sys.flags), (), {}, frozenset(), False, False)
+            _delta.Plan(type(sys.flags), (), {}, frozenset(), False, False)
 
     def test_a_struct_that_only_its_constructor_makes_is_refused(self) -> None:
         with pytest.raises(TypeError, match="can't be made"):
@@ -295,7 +293,7 @@ class TestReplies:
     """Somebody's code, called between a reply's fields, changes what the reply is about."""
 
     how = staticmethod(
-        lambda cls: _native.Plan(
+        lambda cls: _delta.Plan(
             cls,
             (("a", int(Kind.ORDER), None), ("b", int(Kind.INDEX), None)),
             {"a": None, "b": None},

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rings import CAPACITY, MAX_RECORD, Scene, make_page, make_scene, payload_of
 
-from mpspmd._native import KIND_PACKED, Block, Inbox, Ring, Writer
+from mpspmd._ring import KIND_PACKED, Block, Inbox, Ring, Writer
 from mpspmd.errors import ChannelClosed, ChannelError, ChannelPoisoned
 from mpspmd.transport.segment import Segment
 

@@ -32,7 +32,7 @@ except ImportError:
     import _xxsubinterpreters as interpreters
 program = '''
 try:
-    import mpspmd._native
+    import mpspmd.MODULE
 except ImportError as error:
     print(error)
 '''
@@ -41,33 +41,39 @@ one = interpreters.create()
 failed = run(one, program)
 assert not failed, failed
 interpreters.destroy(one)
-import mpspmd._native
+import mpspmd.MODULE
 """
 
 
-def test_a_subinterpreter_is_refused() -> None:
-    done = run(_IN_A_SUBINTERPRETER)
+each_module = pytest.mark.parametrize("module", ["_ring", "_delta"])
+
+
+@each_module
+def test_a_subinterpreter_is_refused(module: str) -> None:
+    done = run(_IN_A_SUBINTERPRETER.replace("MODULE", module))
     assert done.returncode == 0, done.stderr
     assert "interpreter" in done.stdout
 
 
-def test_without_the_interpreters_lock_the_import_is_refused() -> None:
+@each_module
+def test_without_the_interpreters_lock_the_import_is_refused(module: str) -> None:
     """Asked as a free-threaded CPython answers; most machines have none."""
-    answers = "import sys; sys._is_gil_enabled = lambda: {}\nimport mpspmd._native"
-    done = run(answers.format(False))
+    answers = "import sys; sys._is_gil_enabled = lambda: {}\nimport mpspmd.{}"
+    done = run(answers.format(False, module))
     assert done.returncode == 1
     assert "ImportError: mpspmd needs the global interpreter lock" in done.stderr
-    done = run(answers.format(True))
+    done = run(answers.format(True, module))
     assert done.returncode == 0, done.stderr
 
 
-def test_a_32_bit_build_is_refused() -> None:
+@pytest.mark.parametrize("header", ["ring/layout.h", "packing/bytes.h"])
+def test_a_32_bit_build_is_refused(header: str) -> None:
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("no C compiler")
     if subprocess.run([compiler, "-m32", "-E", "-x", "c", os.devnull]).returncode != 0:
         pytest.skip("this compiler makes no 32-bit programs")
-    check = [compiler, "-fsyntax-only", "-x", "c", str(_ROOT / "csrc" / "layout.h")]
+    check = [compiler, "-fsyntax-only", "-x", "c", str(_ROOT / "csrc" / header)]
     done = subprocess.run([*check, "-m32"], capture_output=True, text=True, timeout=30)
     assert done.returncode != 0
     assert "mpspmd needs a 64-bit system" in done.stderr

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from rings import CAPACITY, Scene, make_page, make_scene, payload_of
 
-from mpspmd._native import MAX_READERS, Inbox, Life, Ring, StatusPage, Writer
+from mpspmd._ring import MAX_READERS, Inbox, Liveness, Ring, StatusPage, Writer
 from mpspmd.errors import ChannelCorrupt, ChannelError
 from mpspmd.transport.segment import Segment
 
@@ -132,7 +132,7 @@ class TestDescriptors:
     def test_a_segment_that_is_too_small_is_refused_before_it_is_written(self, kind: Any) -> None:
         # In a process of its own: writing beyond a segment's end ends a process.
         program = (
-            "import os; from mpspmd._native import Ring, StatusPage; fd = os.memfd_create('x');"
+            "import os; from mpspmd._ring import Ring, StatusPage; fd = os.memfd_create('x');"
             f"{kind.__name__}.format(fd, *{(1 << 16, 1) if kind is Ring else (1, 0, 4)!r})"
         )
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=20)
@@ -228,16 +228,16 @@ class TestThreads:
         assert other.inbox.try_recv() is None
         other.segment.close()
 
-    def test_a_life_may_be_closed_by_two_threads(self, scene: Scene) -> None:
+    def test_a_liveness_may_be_closed_by_two_threads(self, scene: Scene) -> None:
         for _ in range(30):
             segment, page = make_page(2)
             notice = os.eventfd(0)
-            life = Life.of_engine(page, (scene.ring,), 1, notice)
+            liveness = Liveness.of_engine(page, (scene.ring,), 1, notice)
             both = threading.Barrier(2)
 
-            def close(life: Life = life, both: threading.Barrier = both) -> None:
+            def close(own: Liveness = liveness, both: threading.Barrier = both) -> None:
                 both.wait()
-                life.close()
+                own.close()
 
             threads = [threading.Thread(target=close, daemon=True) for _ in range(2)]
             for thread in threads:
@@ -276,7 +276,7 @@ def test_a_page_that_is_mapped_read_only_is_refused(scene: Scene) -> None:
         lambda: Inbox((free,), 0, seen.line(0)),
         lambda: Inbox((free,), 0, None, seen),
         lambda: Writer(free, seen.line(0)),
-        lambda: Life.of_rank(seen, (free,), 1, 0, 1.0),
+        lambda: Liveness.of_rank(seen, (free,), 1, 0, 1.0),
     ):
         with pytest.raises(ValueError, match="read-only"):
             use()
@@ -286,7 +286,7 @@ def test_a_page_that_is_mapped_read_only_is_refused(scene: Scene) -> None:
 _AFTER_FORK = """
 import os, sys
 from rings import make_page, make_scene
-from mpspmd._native import Inbox, Life, Ring, StatusPage, Writer
+from mpspmd._ring import Inbox, Liveness, Ring, StatusPage, Writer
 from mpspmd.transport.segment import Segment
 
 scene = make_scene(n_readers=2)
@@ -330,7 +330,7 @@ actions = {
     "abandon": lambda: waiting.writer.abandon(),
     "a record in place": lambda: memoryview(held.inbox),
     "release": lambda: (record.release(), held.inbox.release()),
-    "an old life": lambda: Life.of_engine(page, (shared,), 1, 0),
+    "an old liveness": lambda: Liveness.of_engine(page, (shared,), 1, 0),
     "an old bell": lambda: Ring(unread.fd, data_bell=page).close(),
 }
 for name, action in actions.items():

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rings import CAPACITY, Scene, make_page, make_scene, payload_of
 
-from mpspmd._native import MAX_READERS, Inbox, Life, Ring, StatusPage
+from mpspmd._ring import MAX_READERS, Inbox, Liveness, Ring, StatusPage
 from mpspmd.errors import ChannelCorrupt
 
 pytestmark = pytest.mark.timeout(30)
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(30)
 _AFTER_MAPPING = """
 import os, struct
 from rings import make_page, make_scene
-from mpspmd._native import Life
+from mpspmd._ring import Liveness
 segment, page = make_page(2)
 os.pwrite(segment.fd, struct.pack("<I", {n_ranks}), 12)  # the page's number of ranks
 scene = make_scene()
@@ -40,13 +40,13 @@ for rank in (2, 2000):
 page.line(1).snapshot()
 assert page.n_ranks == 2
 """,
-    "the engine's life": """
-life = Life.of_engine(page, (scene.ring,), 1, os.eventfd(0))
-assert life.dead == []
-life.close()
+    "the engine's liveness": """
+liveness = Liveness.of_engine(page, (scene.ring,), 1, os.eventfd(0))
+assert liveness.dead == []
+liveness.close()
 """,
-    "a rank's life": """
-refused(lambda: Life.of_rank(page, (scene.ring,), 1, 2000, 1.0), "rank 2000 of 2")
+    "a rank's liveness": """
+refused(lambda: Liveness.of_rank(page, (scene.ring,), 1, 2000, 1.0), "rank 2000 of 2")
 """,
     "the unmapping": """
 del page
@@ -91,7 +91,7 @@ def test_a_ring_whose_header_is_written_over_goes_on(
 
 
 _FIRST_HEAD_AT = 6 * 128
-"""In a ring's segment; csrc/layout.h."""
+"""In a ring's segment; csrc/ring/layout.h."""
 
 
 @pytest.mark.parametrize("head", [8 * CAPACITY, (1 << 64) - 8])
@@ -137,9 +137,9 @@ _CUT = 1 << 32
         lambda scene, page: page.line(_CUT),
         lambda scene, page: page.line(0).enter(5),
         lambda scene, page: page.line(0).enter(-1),
-        lambda scene, page: Life.of_engine(page, (scene.ring,), 1 << 16, 0),
-        lambda scene, page: Life.of_rank(page, (scene.ring,), 1, _CUT, 1.0),
-        lambda scene, page: Life.of_rank(page, (scene.ring,), 1 << 16, 0, 1.0),
+        lambda scene, page: Liveness.of_engine(page, (scene.ring,), 1 << 16, 0),
+        lambda scene, page: Liveness.of_rank(page, (scene.ring,), 1, _CUT, 1.0),
+        lambda scene, page: Liveness.of_rank(page, (scene.ring,), 1 << 16, 0, 1.0),
     ],
 )
 def test_a_number_that_does_not_fit_is_refused_and_not_cut(call: Any) -> None:

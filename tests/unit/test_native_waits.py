@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from rings import CAPACITY, Scene, make_page, make_scene, payload_of, resident_bytes
 
-from mpspmd import _native
-from mpspmd._native import Inbox, Ring, StatusPage, Writer
+from mpspmd import _ring
+from mpspmd._ring import Inbox, Ring, StatusPage, Writer
 from mpspmd.errors import ChannelCorrupt, ChannelError
 from mpspmd.transport.segment import Segment
 
@@ -146,8 +146,8 @@ class TestStatusPage:
         line.open()
         assert line.snapshot()["phase"] == "loading"
         before = time.monotonic()
-        line.enter(_native.PHASE_RUNNING, 1 << 60, b"execute_model")
-        line.enter(_native.PHASE_REPLYING)
+        line.enter(_ring.PHASE_RUNNING, 1 << 60, b"execute_model")
+        line.enter(_ring.PHASE_REPLYING)
         line.replied()
         shown = page.line(2).snapshot()
         assert (shown["phase"], shown["step"]) == ("replying", 1 << 60)
@@ -160,7 +160,7 @@ class TestStatusPage:
     def test_a_name_that_is_too_long_is_cut_to_text(self, name: str) -> None:
         _, page = make_page(1)
         line = page.line(0)
-        line.enter(_native.PHASE_RUNNING, 1, name.encode())
+        line.enter(_ring.PHASE_RUNNING, 1, name.encode())
         shown = line.snapshot()["method"].rstrip("\N{REPLACEMENT CHARACTER}")
         assert len(shown) >= 20
         assert name.startswith(shown)
@@ -174,14 +174,14 @@ class TestStatusPage:
     def test_a_line_is_read_whole_while_it_is_being_written(self) -> None:
         _, page = make_page(1)
         writer, reader = page.line(0), page.line(0)
-        writer.enter(_native.PHASE_RUNNING, 0, b"0")
+        writer.enter(_ring.PHASE_RUNNING, 0, b"0")
         ends = threading.Event()
 
         def write() -> None:
             step = 0
             while not ends.is_set():
                 step += 1
-                writer.enter(_native.PHASE_RUNNING, step, str(step).encode())
+                writer.enter(_ring.PHASE_RUNNING, step, str(step).encode())
 
         thread = threading.Thread(target=write)
         thread.start()
@@ -217,7 +217,7 @@ def _make_everything() -> None:
     segment, page = make_page(2)
     scene = make_scene()
     line = page.line(1)
-    line.enter(_native.PHASE_RUNNING, 1, b"m")
+    line.enter(_ring.PHASE_RUNNING, 1, b"m")
     line.snapshot()
     for wrong in (lambda: Ring(0), lambda: Inbox((scene.ring,), 0), lambda: page.line(9)):
         try:

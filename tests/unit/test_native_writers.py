@@ -11,8 +11,8 @@ import time
 import pytest
 from rings import CAPACITY, Scene, make_scene, payload_of
 
-from mpspmd import _native
-from mpspmd._native import Ring, Writer
+from mpspmd import _ring
+from mpspmd._ring import Ring, Writer
 from mpspmd.errors import ChannelError
 
 pytestmark = pytest.mark.timeout(30)
@@ -81,7 +81,7 @@ def test_a_forked_childs_copy_gives_the_ring_to_nobody(scene: Scene) -> None:
 
 _WRITES_AND_IS_KILLED = """
 import os, signal, sys
-from mpspmd._native import Ring, Writer
+from mpspmd._ring import Ring, Writer
 writer = Writer(Ring(int(sys.argv[1])))
 writer.send(1, 0, b"last words")
 os.kill(os.getpid(), signal.SIGKILL)
@@ -107,7 +107,7 @@ def test_a_writer_does_not_sleep_beside_space_that_suffices(
 ) -> None:
     scene = make_scene()
     del scene.writer
-    writer = Writer(scene.ring, wait=getattr(_native, f"WAIT_{wait}"))
+    writer = Writer(scene.ring, wait=getattr(_ring, f"WAIT_{wait}"))
     message = bytes(1000)
     while writer.try_send(1, 0, message):
         pass

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpspmd._native import Block
+from mpspmd._ring import Block
 from mpspmd.codec.objects import ObjectEncoder, decode
 from mpspmd.errors import DecodeError, EncodeError
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mpspmd._native import pack, unpack
+from mpspmd._ring import pack, unpack
 from mpspmd.codec.objects import ObjectEncoder, decode
 from mpspmd.errors import DecodeError
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from rings import CAPACITY, MAX_RECORD, Scene, make_page, make_scene
 from test_pack import NOT_PLAIN, PLAIN, types
 
-from mpspmd._native import KIND_PACKED, Block, Writer, pack
+from mpspmd._ring import KIND_PACKED, Block, Writer, pack
 from mpspmd.codec.objects import decode
 from mpspmd.errors import ChannelClosed, DecodeError
 

@@ -11,7 +11,7 @@ import pytest
 import workers
 
 from mpspmd import Engine
-from mpspmd._native import pack
+from mpspmd._ring import pack
 from mpspmd.errors import DecodeError, RankDied, RankError, UnknownMethod
 from mpspmd.wire import Kind
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mpspmd import Engine
-from mpspmd._native import Ring, StatusPage
+from mpspmd._ring import Ring, StatusPage
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_objects import message_of, there_and_back
 
-from mpspmd._native import Block
+from mpspmd._ring import Block
 from mpspmd.codec.objects import ObjectEncoder, decode
 from mpspmd.errors import EncodeError
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from mpspmd._native import MAX_READERS
+from mpspmd._ring import MAX_READERS
 from mpspmd.cli.doctor.checks.finding import Finding, Level, Plan
 from mpspmd.machine.cgroup import cpu_quota
 from mpspmd.machine.cores import count_cores

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from mpspmd._native import MAX_READERS
+from mpspmd._ring import MAX_READERS
 from mpspmd.cli.doctor.checks.finding import Finding, Level, Plan
 from mpspmd.errors import SegmentError
 from mpspmd.machine.advice import advice

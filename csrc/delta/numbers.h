@@ -1,0 +1,78 @@
+/* Ints of Python as numbers of C, and back. */
+#ifndef MPSPMD_DELTA_NUMBERS_H
+#define MPSPMD_DELTA_NUMBERS_H
+
+#include "extension/extension.h"
+
+enum { N_SHARED_INTS = 1 << 15 };
+
+/* Int objects from 0 on, made when they are first used: the same ones are needed in each step. */
+struct shared_ints {
+    PyObject **at; /* NULL before the first */
+};
+
+void numbers_free(struct shared_ints *shared);
+
+/* Makes a shared one. */
+PyObject *numbers_share(struct shared_ints *shared, int64_t value);
+
+static inline PyObject *number_object(struct shared_ints *shared, int64_t value) {
+    if ((uint64_t)value >= N_SHARED_INTS)
+        return PyLong_FromLongLong(value);
+    PyObject *object = shared->at ? shared->at[value] : NULL;
+    return object ? Py_NewRef(object) : numbers_share(shared, value);
+}
+
+PyObject *numbers_list(struct shared_ints *shared, const int64_t *values, size_t n);
+
+/* Memory for numbers that is used again. */
+struct ints {
+    int64_t *at;
+    size_t capacity;
+};
+
+bool numbers_reserve(struct ints *ints, size_t n); /* false with an exception set */
+
+/* After PyLong_AsSsize_t() has returned -1: false for a number of more than 64 bits. */
+static inline bool number_is_minus_one(void) {
+    if (!PyErr_Occurred())
+        return true;
+    PyErr_Clear();
+    return false;
+}
+
+/* A small int's value lies in one digit, and is read without a call. */
+static inline bool number_of_small(PyObject *object, int64_t *value) {
+    const PyLongObject *number = (const PyLongObject *)object;
+#if PY_VERSION_HEX >= 0x030C0000
+    if (!PyUnstable_Long_IsCompact(number))
+        return false;
+    *value = PyUnstable_Long_CompactValue(number);
+#else
+    Py_ssize_t sign = Py_SIZE(object);
+    if (sign < -1 || sign > 1)
+        return false;
+    *value = sign * (int64_t)number->ob_digit[0];
+#endif
+    return true;
+}
+
+/* An exact int of up to 64 bits; bools and numpy's ints are other types. */
+static inline bool number_of(PyObject *object, int64_t *value) {
+    if (!PyLong_CheckExact(object))
+        return false;
+    if (number_of_small(object, value))
+        return true;
+    *value = PyLong_AsSsize_t(object);
+    return *value != -1 || number_is_minus_one();
+}
+
+/* False: not all of them are ints of up to 64 bits. */
+static inline bool numbers_of(PyObject *list, int64_t *values, Py_ssize_t n) {
+    for (Py_ssize_t i = 0; i < n; i++)
+        if (!number_of(PyList_GET_ITEM(list, i), &values[i]))
+            return false;
+    return true;
+}
+
+#endif

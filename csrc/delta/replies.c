@@ -1,0 +1,187 @@
+#include "delta/replies.h"
+
+#include "delta/order.h"
+#include "delta/plan.h"
+#include "delta/record.h"
+
+static int order_traverse(PyObject *object, visitproc visit, void *arg) {
+    struct reply_order *self = (struct reply_order *)object;
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(self->keys);
+    Py_VISIT(self->index);
+    Py_VISIT(self->last_keys.object);
+    Py_VISIT(self->last_index.object);
+    return 0;
+}
+
+static int order_clear(PyObject *object) {
+    struct reply_order *self = (struct reply_order *)object;
+    Py_CLEAR(self->last_keys.object);
+    Py_CLEAR(self->last_index.object);
+    return 0;
+}
+
+static void order_dealloc(PyObject *object) {
+    struct reply_order *self = (struct reply_order *)object;
+    PyObject_GC_UnTrack(object);
+    order_clear(object);
+    Py_XDECREF(self->keys);
+    Py_XDECREF(self->index);
+    slots_free(&self->indices);
+    extension_free(object);
+}
+
+/* What a later reply may be against, or what this one was against. */
+static PyObject *next_order(struct module_state *module, struct reply_base *base) {
+    if (!base->has_order || !base->has_index || !base->changed)
+        return Py_NewRef(base->order ? (PyObject *)base->order : Py_None);
+    PyTypeObject *type = module->reply_order_type;
+    struct reply_order *order = (struct reply_order *)PyType_GenericAlloc(type, 0);
+    if (order) {
+        order->keys = Py_NewRef(base->new_keys);
+        order->index = Py_XNewRef(base->new_index);
+        order->indices = base->new_indices;
+        base->new_indices = (struct slots){0};
+        order->digest = base->digest;
+    }
+    return (PyObject *)order;
+}
+
+/* From (seed, scheduled, order): what both ends know of a request. */
+static bool read_base(const struct module_state *module, struct reply_base *base, PyObject *tuple,
+                      uint64_t *seed) {
+    PyObject *number, *order;
+    if (!PyTuple_Check(tuple)) {
+        PyErr_SetString(PyExc_TypeError, "a base is a tuple");
+        return false;
+    }
+    if (!PyArg_ParseTuple(tuple, "O!O!O:base", &PyLong_Type, &number, &PyList_Type,
+                          &base->places.scheduled, &order))
+        return false;
+    if (order != Py_None && !Py_IS_TYPE(order, module->reply_order_type)) {
+        PyErr_SetString(PyExc_TypeError, "a base's order is a ReplyOrder or None");
+        return false;
+    }
+    base->order = order == Py_None ? NULL : (struct reply_order *)order;
+    *seed = digest_word(PyLong_AsUnsignedLongLong(number), base->order ? base->order->digest : 0);
+    base->digest = *seed;
+    if (PyErr_Occurred() || (!base->order && !places_own(&base->places)))
+        return false;
+    base->keys = base->order ? base->order->keys : base->places.scheduled;
+    return true;
+}
+
+static void base_free(struct reply_base *base) {
+    places_free(&base->places);
+    slots_free(&base->old_places);
+    slots_free(&base->new_places);
+    slots_free(&base->new_indices);
+    Py_CLEAR(base->new_keys);
+    Py_CLEAR(base->new_index);
+}
+
+/* (record, base, dumps) -> (message, order) */
+PyObject *replies_encode(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
+    const struct plan_object *plan = (const struct plan_object *)self;
+    struct reply_base base = {0};
+    uint64_t seed, check;
+    if (n_args != 3 || !Py_IS_TYPE(args[0], plan->type)) {
+        PyErr_SetString(PyExc_TypeError, "encode_reply(record, base, dumps)");
+        return NULL;
+    }
+    struct message message = {0};
+    message_begin(&message, module_state_of(self), NULL, &base);
+    if (!plan_check(plan, true) || !read_base(message.module, &base, args[1], &seed))
+        return NULL;
+    PyObject *bytes = NULL, *order = NULL, *result = NULL;
+    message_put_head(&message);
+    if (record_put(&message, plan, args[0]))
+        bytes = message_put_end(&message, 0, 0, args[2], seed, &check);
+    if (bytes)
+        order = next_order(message.module, &base);
+    if (order)
+        result = Py_BuildValue("OO", bytes, order);
+    Py_XDECREF(bytes);
+    Py_XDECREF(order);
+    base_free(&base);
+    message_free(&message);
+    return result;
+}
+
+static PyObject *read_reply(const struct plan_object *plan, struct message *message,
+                            PyObject *payload, const Py_buffer *bytes, uint64_t seed,
+                            PyObject *loads) {
+    struct head head;
+    if (!message_get_head(message, bytes, &head))
+        return NULL;
+    if (head.check != message_check_of(bytes, seed)) {
+        message_raise_desync(message,
+                             "a reply of %zd bytes doesn't match the request: it was changed "
+                             "on its way, or the two ends have drifted apart",
+                             bytes->len);
+        return NULL;
+    }
+    if (!message_get_cold(message, payload, &head, loads))
+        return NULL;
+    PyObject *record = record_get(message, plan);
+    if (!record)
+        message_raise_unreadable(message, "a reply of %zd bytes can't be read", bytes->len);
+    return record;
+}
+
+/* (payload, base, loads) -> (record, order) */
+PyObject *replies_decode(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
+    struct reply_base base = {0};
+    uint64_t seed;
+    Py_buffer view;
+    if (n_args != 3) {
+        PyErr_SetString(PyExc_TypeError, "decode_reply(payload, base, loads)");
+        return NULL;
+    }
+    struct message message = {0};
+    message_begin(&message, module_state_of(self), NULL, &base);
+    if (!plan_check((const struct plan_object *)self, true) ||
+        !read_base(message.module, &base, args[1], &seed) ||
+        PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE)) {
+        base_free(&base);
+        return NULL;
+    }
+    PyObject *order = NULL, *result = NULL;
+    PyObject *record =
+        read_reply((const struct plan_object *)self, &message, args[0], &view, seed, args[2]);
+    if (record)
+        order = next_order(message.module, &base);
+    if (order)
+        result = Py_BuildValue("OO", record, order);
+    Py_XDECREF(record);
+    Py_XDECREF(order);
+    base_free(&base);
+    message_free(&message);
+    PyBuffer_Release(&view);
+    return result;
+}
+
+static PyObject *get_digest(PyObject *object, void *Py_UNUSED(closure)) {
+    return PyLong_FromUnsignedLongLong(((struct reply_order *)object)->digest);
+}
+
+static PyGetSetDef order_properties[] = {
+    {"digest", get_digest, NULL, NULL, NULL},
+    {0},
+};
+
+static PyType_Slot order_slots[] = {
+    {Py_tp_doc, "What a reply has said about its order; see _delta.pyi."},
+    {Py_tp_dealloc, order_dealloc},
+    {Py_tp_traverse, order_traverse},
+    {Py_tp_clear, order_clear},
+    {Py_tp_getset, order_properties},
+    {0, NULL},
+};
+
+PyType_Spec reply_order_spec = {
+    .name = "mpspmd._delta.ReplyOrder",
+    .basicsize = sizeof(struct reply_order),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = order_slots,
+};

@@ -1,0 +1,91 @@
+#include "delta/reuse.h"
+
+/* Lists lie anywhere: with thousands of them, each of their three parts would be waited for. */
+static inline void fetch_ahead(const struct spare_lists *spare, size_t at) {
+    if (at + 16 >= spare->n)
+        return;
+    __builtin_prefetch(spare->lists[at + 16]);
+    __builtin_prefetch(PySequence_Fast_ITEMS(spare->lists[at + 8]));
+    if (PyList_GET_SIZE(spare->lists[at + 4]) > 0)
+        __builtin_prefetch(PyList_GET_ITEM(spare->lists[at + 4], 0));
+}
+
+/* A list that is free, after at most `*checks` checks. The last search ended before the oldest. */
+static PyObject *spare_list(struct spare_lists *spare, size_t *checks) {
+    while (*checks > 0 && spare->n > 0) {
+        --*checks;
+        size_t at = spare->next < spare->n ? spare->next : 0;
+        PyObject *list = spare->lists[at];
+        spare->next = at + 1;
+        fetch_ahead(spare, at);
+        if (Py_REFCNT(list) > 1)
+            continue;
+        if (PyList_GET_SIZE(list) == 1 && PyLong_CheckExact(PyList_GET_ITEM(list, 0)))
+            return Py_NewRef(list);
+        /* Its last user has left something else in it, whose end may do anything. */
+        spare->lists[at] = spare->lists[--spare->n];
+        Py_DECREF(list);
+    }
+    return NULL;
+}
+
+PyObject *reuse_list_of_one(struct spare_lists *spare, PyObject *number, size_t *checks) {
+    PyObject *list = number ? spare_list(spare, checks) : NULL;
+    if (list) {
+        Py_DECREF(PyList_GET_ITEM(list, 0));
+    } else if (number && (list = PyList_New(1))) {
+        if (spare->n < SPARE_LISTS)
+            spare->lists[spare->n++] = Py_NewRef(list);
+    }
+    if (list)
+        PyList_SET_ITEM(list, 0, number);
+    else
+        Py_XDECREF(number);
+    return list;
+}
+
+void reuse_free(struct spare_lists *spare) {
+    while (spare->n > 0) {
+        PyObject *list = spare->lists[--spare->n];
+        Py_DECREF(list);
+    }
+}
+
+/* CPython 3.11 to 3.13 give a dict another number with each change of it: no two of them, of all
+ * dicts together, are the same. */
+#if PY_VERSION_HEX < 0x030E0000
+static bool find_version(PyObject *dict, uint64_t *version) {
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+    *version = ((PyDictObject *)dict)->ma_version_tag;
+#pragma GCC diagnostic pop
+    return true;
+}
+#else
+static bool find_version(PyObject *Py_UNUSED(dict), uint64_t *Py_UNUSED(version)) {
+    return false;
+}
+#endif
+
+static bool is_back(const struct last_copy *last) {
+    return last->object && Py_REFCNT(last->object) == 1;
+}
+
+PyObject *reuse_list(struct last_copy *last, PyObject *list) {
+    if (is_back(last) && reuse_has_same_items(last->object, list))
+        return Py_NewRef(last->object);
+    PyObject *copy = PyList_GetSlice(list, 0, PyList_GET_SIZE(list));
+    if (copy)
+        extension_replace(&last->object, Py_NewRef(copy));
+    return copy;
+}
+
+PyObject *reuse_dict(struct last_copy *last, PyObject *dict) {
+    uint64_t version;
+    if (is_back(last) && find_version(last->object, &version) && version == last->version)
+        return Py_NewRef(last->object);
+    PyObject *copy = PyDict_Copy(dict);
+    if (copy && find_version(copy, &last->version))
+        extension_replace(&last->object, Py_NewRef(copy));
+    return copy;
+}

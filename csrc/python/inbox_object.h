@@ -1,0 +1,36 @@
+/* Inbox: the reading end of one ring or of several that share a bell. One thread at a time. */
+#ifndef MPSPMD_PYTHON_INBOX_OBJECT_H
+#define MPSPMD_PYTHON_INBOX_OBJECT_H
+
+#include "extension/extension.h"
+#include "python/waits.h"
+#include "ring/message.h"
+
+struct inbox_object {
+    PyObject_HEAD
+    Py_ssize_t n_rings;
+    PyObject *rings; /* a tuple of ring objects */
+    struct ring_reader *readers;
+    struct incoming *messages;
+    PyObject **buffers; /* the block that messages[i].buffer is */
+    bool *ended;        /* closed or poisoned, and seen */
+    Py_ssize_t next;    /* the ring that is polled first */
+    Py_ssize_t current; /* the ring whose record is being read in place, or -1 */
+    Py_ssize_t exports; /* memoryviews of that record */
+    bool busy;
+    unsigned generation;
+    _Atomic uint32_t interrupts; /* interrupt() calls, */
+    uint32_t interrupts_seen;    /* and how many of them recv() has answered */
+    struct status_line *line;
+    PyObject *line_owner, *page_owner;
+    _Atomic uint64_t own_counts[N_WAIT_COUNTS];
+    struct waiter waiter;
+    struct strategy strategy;
+};
+
+extern PyType_Spec inbox_object_spec;
+
+/* True when a record, an interrupt or the end of a ring is there for recv(). */
+bool inbox_is_readable(struct inbox_object *inbox);
+
+#endif

@@ -1,0 +1,108 @@
+/* mpspmd._ring: the ring, its waiting and the status page, for Python. */
+#include "python/module.h"
+
+#include "python/fork.h"
+#include "python/inbox_object.h"
+#include "python/liveness_object.h"
+#include "python/page_object.h"
+#include "python/ring_object.h"
+#include "python/values.h"
+#include "python/writer_object.h"
+
+static bool add_types(PyObject *module, struct module_state *state) {
+    return extension_add_type(module, &ring_object_spec, &state->ring_type) &&
+           extension_add_type(module, &writer_object_spec, &state->writer_type) &&
+           extension_add_type(module, &inbox_object_spec, &state->inbox_type) &&
+           extension_add_type(module, &page_object_spec, &state->page_type) &&
+           extension_add_type(module, &line_object_spec, &state->line_type) &&
+           extension_add_type(module, &liveness_object_spec, &state->liveness_type) &&
+           extension_add_type(module, &block_spec, &state->block_type);
+}
+
+static bool add_constants(PyObject *module) {
+    static const struct {
+        const char *name;
+        long value;
+    } constants[] = {
+        {"MAX_READERS", RING_MAX_READERS}, {"KIND_PACKED", KIND_PACKED},
+        {"WAIT_AUTO", WAIT_AUTO},          {"WAIT_SPIN", WAIT_SPIN},
+        {"WAIT_YIELD", WAIT_YIELD},        {"WAIT_PARK", WAIT_PARK},
+        {"WAIT_AWAKE", WAIT_AWAKE},        {"PHASE_LOADING", PHASE_LOADING},
+        {"PHASE_WAITING", PHASE_WAITING},  {"PHASE_DECODING", PHASE_DECODING},
+        {"PHASE_RUNNING", PHASE_RUNNING},  {"PHASE_REPLYING", PHASE_REPLYING},
+    };
+    for (size_t i = 0; i < sizeof constants / sizeof constants[0]; i++)
+        if (PyModule_AddIntConstant(module, constants[i].name, constants[i].value) != 0)
+            return false;
+    return true;
+}
+
+static int module_exec(PyObject *module) {
+    struct module_state *state = PyModule_GetState(module);
+    if (!extension_check())
+        return -1;
+    if (!fork_count()) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    bool made = extension_find_error("ChannelClosed", &state->channel_closed) &&
+                extension_find_error("ChannelPoisoned", &state->channel_poisoned) &&
+                extension_find_error("ChannelCorrupt", &state->channel_corrupt) &&
+                extension_find_error("ChannelError", &state->channel_error) &&
+                add_types(module, state) && add_constants(module);
+    return made ? 0 : -1;
+}
+
+static int module_traverse(PyObject *module, visitproc visit, void *arg) {
+    struct module_state *state = PyModule_GetState(module);
+    Py_VISIT(state->ring_type);
+    Py_VISIT(state->writer_type);
+    Py_VISIT(state->inbox_type);
+    Py_VISIT(state->page_type);
+    Py_VISIT(state->line_type);
+    Py_VISIT(state->liveness_type);
+    Py_VISIT(state->block_type);
+    Py_VISIT(state->channel_closed);
+    Py_VISIT(state->channel_poisoned);
+    Py_VISIT(state->channel_corrupt);
+    Py_VISIT(state->channel_error);
+    return 0;
+}
+
+static int module_clear(PyObject *module) {
+    struct module_state *state = PyModule_GetState(module);
+    Py_CLEAR(state->ring_type);
+    Py_CLEAR(state->writer_type);
+    Py_CLEAR(state->inbox_type);
+    Py_CLEAR(state->page_type);
+    Py_CLEAR(state->line_type);
+    Py_CLEAR(state->liveness_type);
+    Py_CLEAR(state->block_type);
+    Py_CLEAR(state->channel_closed);
+    Py_CLEAR(state->channel_poisoned);
+    Py_CLEAR(state->channel_corrupt);
+    Py_CLEAR(state->channel_error);
+    return 0;
+}
+
+static void module_free(void *module) {
+    block_free_idle(&((struct module_state *)PyModule_GetState(module))->idle_blocks);
+}
+
+static PyModuleDef_Slot module_slots[] = EXTENSION_SLOTS(module_exec);
+
+static struct PyModuleDef ring_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "mpspmd._ring",
+    .m_doc = "The lock-free ring in shared memory, its waiting, the status page.",
+    .m_size = sizeof(struct module_state),
+    .m_methods = values_methods,
+    .m_slots = module_slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+    .m_free = module_free,
+};
+
+PyMODINIT_FUNC PyInit__ring(void) {
+    return PyModuleDef_Init(&ring_module);
+}

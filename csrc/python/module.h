@@ -1,0 +1,27 @@
+/* The state of mpspmd._ring: its types, the exceptions that it raises, memory for large messages.
+ */
+#ifndef MPSPMD_PYTHON_MODULE_H
+#define MPSPMD_PYTHON_MODULE_H
+
+#include "extension/extension.h"
+#include "python/block.h"
+
+enum {
+    LARGE_BYTES = 64 * 1024, /* copying so much is done without the GIL */
+    SMALL_BYTES = 4 * 1024,  /* a record of up to this is copied, so that it is free at once */
+    KIND_PACKED = 0x2000,    /* in a message's kind: it is a packed value, and recv() unpacks it */
+};
+
+struct module_state {
+    PyTypeObject *ring_type, *writer_type, *inbox_type, *page_type, *line_type, *liveness_type;
+    PyTypeObject *block_type;
+    PyObject *channel_closed, *channel_poisoned, *channel_corrupt, *channel_error;
+    struct idle_blocks idle_blocks;
+};
+
+/* Of an object of one of the module's types. */
+static inline struct module_state *module_state_of(PyObject *self) {
+    return PyType_GetModuleState(Py_TYPE(self));
+}
+
+#endif

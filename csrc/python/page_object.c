@@ -1,0 +1,256 @@
+#include "python/page_object.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "python/arguments.h"
+#include "python/fork.h"
+#include "python/module.h"
+#include "python/raise.h"
+
+bool page_check_writable(struct page_object *page) {
+    if (!fork_check(page->generation))
+        return false;
+    if (!page->status.writable)
+        PyErr_SetString(PyExc_ValueError, "this status page is mapped read-only");
+    return page->status.writable;
+}
+
+static PyObject *page_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"fd", NULL};
+    int fd;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "i:StatusPage", names, &fd))
+        return NULL;
+    struct page_object *self = (struct page_object *)PyType_GenericAlloc(type, 0);
+    if (!self)
+        return NULL;
+    self->generation = fork_generation;
+    int error = status_map(&self->status, fd);
+    if (!error)
+        return (PyObject *)self;
+    Py_DECREF(self);
+    return raise_segment(error, fd, "status page");
+}
+
+static void page_dealloc(PyObject *object) {
+    struct page_object *self = (struct page_object *)object;
+    if (self->generation == fork_generation)
+        status_unmap(&self->status);
+    extension_free(object);
+}
+
+static PyObject *raise_ranks(uint32_t n_ranks) {
+    return PyErr_Format(PyExc_ValueError, "a status page for %u ranks: 1 to %d are possible",
+                        (unsigned)n_ranks, RING_MAX_READERS);
+}
+
+static PyObject *page_format(PyObject *Py_UNUSED(type), PyObject *args) {
+    int fd;
+    uint32_t n_ranks, cores;
+    uint64_t ring_inode;
+    if (!PyArg_ParseTuple(args, "iO&O&O&:format", &fd, argument_uint32, &n_ranks, argument_uint64,
+                          &ring_inode, argument_uint32, &cores))
+        return NULL;
+    int error = status_format(fd, n_ranks, (uint32_t)getpid(), ring_inode, cores);
+    if (error == EINVAL)
+        return raise_ranks(n_ranks);
+    if (error)
+        return raise_errno(error);
+    Py_RETURN_NONE;
+}
+
+static PyObject *page_segment_bytes(PyObject *Py_UNUSED(type), PyObject *object) {
+    uint32_t n_ranks;
+    if (!argument_uint32(object, &n_ranks))
+        return NULL;
+    if (n_ranks < 1 || n_ranks > RING_MAX_READERS)
+        return raise_ranks(n_ranks);
+    return PyLong_FromSize_t(status_segment_bytes(n_ranks));
+}
+
+static PyObject *page_line(struct page_object *self, PyObject *rank_object) {
+    unsigned long rank = PyLong_AsUnsignedLong(rank_object);
+    if (PyErr_Occurred() || !fork_check(self->generation))
+        return NULL;
+    if (rank >= self->status.n_ranks)
+        return PyErr_Format(PyExc_ValueError, "rank %lu: the run has %u ranks", rank,
+                            self->status.n_ranks);
+    struct module_state *state = module_state_of((PyObject *)self);
+    struct line_object *line = (struct line_object *)PyType_GenericAlloc(state->line_type, 0);
+    if (!line)
+        return NULL;
+    line->owner = (struct page_object *)Py_NewRef((PyObject *)self);
+    line->line = &self->status.shared->ranks[rank];
+    return (PyObject *)line;
+}
+
+static PyObject *page_engine_pid(struct page_object *self, void *Py_UNUSED(closure)) {
+    if (!fork_check(self->generation))
+        return NULL;
+    return PyLong_FromUnsignedLong(atomic_load(&self->status.shared->about.engine_pid));
+}
+
+static PyObject *page_ring_inode(struct page_object *self, void *Py_UNUSED(closure)) {
+    if (!fork_check(self->generation))
+        return NULL;
+    return PyLong_FromUnsignedLongLong(self->status.shared->about.ring_inode);
+}
+
+static PyObject *page_spinners(struct page_object *self, void *Py_UNUSED(closure)) {
+    if (!fork_check(self->generation))
+        return NULL;
+    return Py_BuildValue("(II)", (unsigned)atomic_load(&self->status.shared->spinners.now),
+                         (unsigned)atomic_load(&self->status.shared->spinners.allowed));
+}
+
+static PyObject *page_n_ranks(struct page_object *self, void *Py_UNUSED(closure)) {
+    return PyLong_FromUnsignedLong(self->status.n_ranks);
+}
+
+static PyObject *page_steps(struct page_object *self, void *Py_UNUSED(closure)) {
+    if (!fork_check(self->generation))
+        return NULL;
+    return PyLong_FromUnsignedLongLong(atomic_load(&self->status.shared->about.steps));
+}
+
+static PyObject *page_sent(struct page_object *self, PyObject *step_object) {
+    unsigned long long step = PyLong_AsUnsignedLongLong(step_object);
+    if (PyErr_Occurred() || !page_check_writable(self))
+        return NULL;
+    atomic_store_explicit(&self->status.shared->about.steps, step, memory_order_relaxed);
+    Py_RETURN_NONE;
+}
+
+static void line_dealloc(PyObject *object) {
+    struct line_object *self = (struct line_object *)object;
+    Py_XDECREF((PyObject *)self->owner);
+    extension_free(object);
+}
+
+static bool check_phase(long phase) {
+    if (phase >= PHASE_LOADING && phase <= PHASE_REPLYING)
+        return true;
+    PyErr_Format(PyExc_ValueError, "phase %ld: must be one of the PHASE_ constants", phase);
+    return false;
+}
+
+/* enter(phase) or enter(phase, step, method: bytes) */
+static PyObject *line_enter(struct line_object *self, PyObject *const *args, Py_ssize_t n_args) {
+    if (n_args != 1 && n_args != 3) {
+        PyErr_SetString(PyExc_TypeError, "enter(phase) or enter(phase, step, method)");
+        return NULL;
+    }
+    long phase = PyLong_AsLong(args[0]);
+    unsigned long long step = n_args == 3 ? PyLong_AsUnsignedLongLong(args[1]) : 0;
+    char *method = NULL;
+    Py_ssize_t method_bytes = 0;
+    if (PyErr_Occurred() || !check_phase(phase) || !page_check_writable(self->owner) ||
+        (n_args == 3 && PyBytes_AsStringAndSize(args[2], &method, &method_bytes) != 0))
+        return NULL;
+    status_enter(self->line, (enum status_phase)phase, step, method, (size_t)method_bytes);
+    Py_RETURN_NONE;
+}
+
+static PyObject *line_open(struct line_object *self, PyObject *Py_UNUSED(none)) {
+    if (!page_check_writable(self->owner))
+        return NULL;
+    atomic_store(&self->line->pid, (uint32_t)getpid());
+    status_enter(self->line, PHASE_LOADING, 0, "", 0);
+    Py_RETURN_NONE;
+}
+
+static PyObject *line_replied(struct line_object *self, PyObject *Py_UNUSED(none)) {
+    if (!page_check_writable(self->owner))
+        return NULL;
+    status_add(&self->line->replies, 1);
+    Py_RETURN_NONE;
+}
+
+static PyObject *line_snapshot(struct line_object *self, PyObject *Py_UNUSED(none)) {
+    static const char *const phases[] = {"loading", "waiting", "decoding", "running", "replying"};
+    struct status_snapshot now;
+    struct status_line *line = self->line;
+    if (!fork_check(self->owner->generation))
+        return NULL;
+    status_read(line, &now);
+    /* A long name was cut, perhaps within a character. */
+    PyObject *method = PyUnicode_DecodeUTF8(now.method, (Py_ssize_t)strlen(now.method), "ignore");
+    if (!method)
+        return NULL;
+    return Py_BuildValue(
+        "{s:s,s:I,s:K,s:d,s:N,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "phase",
+        now.phase <= PHASE_REPLYING ? phases[now.phase] : "unknown", "pid", (unsigned)now.pid,
+        "step", (unsigned long long)now.step, "since", (double)now.since_ns / 1e9, "method", method,
+        "requests", (unsigned long long)line->requests, "replies",
+        (unsigned long long)line->replies, "bytes_in", (unsigned long long)line->bytes_in,
+        "bytes_out", (unsigned long long)line->bytes_out, "spins", (unsigned long long)line->spins,
+        "yields", (unsigned long long)line->yields, "parks", (unsigned long long)line->parks,
+        "early", (unsigned long long)line->early, "late", (unsigned long long)line->late,
+        "mispredicted", (unsigned long long)line->mispredicted, "idle_ns",
+        (unsigned long long)line->idle_ns);
+}
+
+static PyObject *page_set_cores(struct page_object *self, PyObject *cores_object) {
+    uint32_t cores;
+    if (!argument_uint32(cores_object, &cores) || !page_check_writable(self))
+        return NULL;
+    status_set_cores(self->status.shared, cores);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef page_methods[] = {
+    {"format", (PyCFunction)page_format, METH_VARARGS | METH_STATIC, NULL},
+    {"segment_bytes", (PyCFunction)page_segment_bytes, METH_O | METH_STATIC, NULL},
+    {"line", (PyCFunction)page_line, METH_O, NULL},
+    {"sent", (PyCFunction)page_sent, METH_O, NULL},
+    {"set_cores", (PyCFunction)page_set_cores, METH_O, NULL},
+    {0},
+};
+
+static PyGetSetDef page_properties[] = {
+    {"engine_pid", (getter)page_engine_pid, NULL, NULL, NULL},
+    {"ring_inode", (getter)page_ring_inode, NULL, NULL, NULL},
+    {"spinners", (getter)page_spinners, NULL, NULL, NULL},
+    {"n_ranks", (getter)page_n_ranks, NULL, NULL, NULL},
+    {"steps", (getter)page_steps, NULL, NULL, NULL},
+    {0},
+};
+
+static PyMethodDef line_methods[] = {
+    {"open", (PyCFunction)line_open, METH_NOARGS, NULL},
+    {"enter", (PyCFunction)(void (*)(void))line_enter, METH_FASTCALL, NULL},
+    {"replied", (PyCFunction)line_replied, METH_NOARGS, NULL},
+    {"snapshot", (PyCFunction)line_snapshot, METH_NOARGS, NULL},
+    {0},
+};
+
+static PyType_Slot page_slots[] = {
+    {Py_tp_doc, "The status page of a run; see _ring.pyi."},
+    {Py_tp_new, page_new},
+    {Py_tp_dealloc, page_dealloc},
+    {Py_tp_methods, page_methods},
+    {Py_tp_getset, page_properties},
+    {0, NULL},
+};
+
+static PyType_Slot line_slots[] = {
+    {Py_tp_doc, "One rank's line in the status page; see _ring.pyi."},
+    {Py_tp_dealloc, line_dealloc},
+    {Py_tp_methods, line_methods},
+    {0, NULL},
+};
+
+PyType_Spec page_object_spec = {
+    .name = "mpspmd._ring.StatusPage",
+    .basicsize = sizeof(struct page_object),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = page_slots,
+};
+
+PyType_Spec line_object_spec = {
+    .name = "mpspmd._ring.StatusLine",
+    .basicsize = sizeof(struct line_object),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = line_slots,
+};

@@ -1,0 +1,26 @@
+/* StatusPage and StatusLine: what each rank is doing, for reports and for who watches. */
+#ifndef MPSPMD_PYTHON_PAGE_OBJECT_H
+#define MPSPMD_PYTHON_PAGE_OBJECT_H
+
+#include "extension/extension.h"
+#include "run/status.h"
+
+struct page_object {
+    PyObject_HEAD
+    struct status status;
+    unsigned generation;
+};
+
+struct line_object {
+    PyObject_HEAD
+    struct page_object *owner;
+    struct status_line *line;
+};
+
+extern PyType_Spec page_object_spec, line_object_spec;
+
+/* False, with an exception set, in a forked child and where writing would be a segmentation fault.
+ */
+bool page_check_writable(struct page_object *page);
+
+#endif

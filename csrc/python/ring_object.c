@@ -1,0 +1,219 @@
+#include "python/ring_object.h"
+
+#include <errno.h>
+
+#include "python/arguments.h"
+#include "python/fork.h"
+#include "python/module.h"
+#include "python/page_object.h"
+#include "python/raise.h"
+#include "ring/ring_map.h"
+
+/* The bell in a StatusPage argument, or NULL for None; false with an exception otherwise. */
+static bool bell_of(struct module_state *state, PyObject *page, struct bell **bell) {
+    *bell = NULL;
+    if (page == Py_None)
+        return true;
+    if (!PyObject_TypeCheck(page, state->page_type)) {
+        PyErr_SetString(PyExc_TypeError, "a bell is a StatusPage or None");
+        return false;
+    }
+    if (!((struct page_object *)page)->status.writable) {
+        PyErr_SetString(PyExc_ValueError, "a bell must be writable");
+        return false;
+    }
+    *bell = &((struct page_object *)page)->status.shared->engine_bell;
+    return fork_check(((struct page_object *)page)->generation);
+}
+
+static PyObject *ring_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"fd", "data_bell", "space_bell", NULL};
+    int fd;
+    PyObject *data_page = Py_None, *space_page = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "i|OO:Ring", names, &fd, &data_page,
+                                     &space_page))
+        return NULL;
+    struct module_state *state = PyType_GetModuleState(type);
+    struct bell *data_bell, *space_bell;
+    if (!bell_of(state, data_page, &data_bell) || !bell_of(state, space_page, &space_bell))
+        return NULL;
+    struct ring_object *self = (struct ring_object *)PyType_GenericAlloc(type, 0);
+    if (!self)
+        return NULL;
+    self->generation = fork_generation;
+    self->bells = PyTuple_Pack(2, data_page, space_page);
+    int error = ring_map(&self->ring, fd, data_bell, space_bell);
+    if (error || !self->bells) {
+        Py_DECREF(self);
+        return error ? raise_segment(error, fd, "ring") : NULL;
+    }
+    return (PyObject *)self;
+}
+
+static void ring_dealloc(PyObject *object) {
+    struct ring_object *self = (struct ring_object *)object;
+    if (self->generation == fork_generation)
+        ring_unmap(&self->ring);
+    Py_XDECREF(self->bells);
+    extension_free(object);
+}
+
+static PyObject *raise_shape(uint64_t capacity, uint32_t n_readers) {
+    return PyErr_Format(PyExc_ValueError,
+                        "a ring of %llu bytes for %u readers: the capacity must be a power of "
+                        "two from a page to 2 GiB, the readers 1 to %d",
+                        (unsigned long long)capacity, (unsigned)n_readers, RING_MAX_READERS);
+}
+
+static PyObject *ring_format_segment(PyObject *Py_UNUSED(type), PyObject *args) {
+    int fd;
+    uint64_t capacity;
+    uint32_t n_readers;
+    if (!PyArg_ParseTuple(args, "iO&O&:format", &fd, argument_uint64, &capacity, argument_uint32,
+                          &n_readers))
+        return NULL;
+    int error = ring_format(fd, capacity, n_readers);
+    if (error == EINVAL)
+        return raise_shape(capacity, n_readers);
+    if (error)
+        return raise_segment(error, fd, "ring");
+    Py_RETURN_NONE;
+}
+
+static PyObject *ring_segment_size(PyObject *Py_UNUSED(type), PyObject *args) {
+    uint64_t capacity;
+    uint32_t n_readers;
+    if (!PyArg_ParseTuple(args, "O&O&:segment_bytes", argument_uint64, &capacity, argument_uint32,
+                          &n_readers))
+        return NULL;
+    if (!ring_shape_is_valid(capacity, n_readers))
+        return raise_shape(capacity, n_readers);
+    return PyLong_FromSize_t(ring_segment_bytes(capacity, n_readers));
+}
+
+static PyObject *ring_close_method(struct ring_object *self, PyObject *Py_UNUSED(none)) {
+    if (!fork_check(self->generation))
+        return NULL;
+    ring_close(&self->ring);
+    Py_RETURN_NONE;
+}
+
+static PyObject *ring_poison_method(struct ring_object *self, PyObject *args) {
+    uint16_t code;
+    int rank;
+    if (!PyArg_ParseTuple(args, "O&i:poison", argument_uint16, &code, &rank) ||
+        !fork_check(self->generation))
+        return NULL;
+    ring_poison(&self->ring, code, rank);
+    Py_RETURN_NONE;
+}
+
+static PyObject *ring_mark_dead_method(struct ring_object *self, PyObject *slot_object) {
+    unsigned long slot = PyLong_AsUnsignedLong(slot_object);
+    if (PyErr_Occurred() || !fork_check(self->generation))
+        return NULL;
+    if (slot >= self->ring.n_readers)
+        return PyErr_Format(PyExc_ValueError, "slot %lu: the ring has %u readers", slot,
+                            self->ring.n_readers);
+    ring_mark_dead(&self->ring, (uint32_t)slot);
+    Py_RETURN_NONE;
+}
+
+static PyObject *get_capacity(struct ring_object *self, void *Py_UNUSED(closure)) {
+    return PyLong_FromUnsignedLongLong(self->ring.capacity);
+}
+
+static PyObject *get_n_readers(struct ring_object *self, void *Py_UNUSED(closure)) {
+    return PyLong_FromUnsignedLong(self->ring.n_readers);
+}
+
+static PyObject *get_tail(struct ring_object *self, void *Py_UNUSED(closure)) {
+    if (!fork_check(self->generation))
+        return NULL;
+    return PyLong_FromUnsignedLongLong(atomic_load(&self->ring.shared->tail));
+}
+
+static PyObject *get_heads(struct ring_object *self, void *Py_UNUSED(closure)) {
+    if (!fork_check(self->generation))
+        return NULL;
+    PyObject *heads = PyTuple_New(self->ring.n_readers);
+    for (uint32_t slot = 0; heads && slot < self->ring.n_readers; slot++) {
+        PyObject *head =
+            PyLong_FromUnsignedLongLong(atomic_load(&self->ring.shared->readers[slot].head));
+        if (!head)
+            Py_CLEAR(heads);
+        else
+            PyTuple_SetItem(heads, slot, head);
+    }
+    return heads;
+}
+
+static PyObject *get_state(struct ring_object *self, void *Py_UNUSED(closure)) {
+    static const char *const names[] = {"open", "closed", "poisoned"};
+    if (!fork_check(self->generation))
+        return NULL;
+    uint64_t word = ring_state_word(&self->ring);
+    if (STATE_OF(word) > STATE_POISONED)
+        return PyErr_Format(module_state_of((PyObject *)self)->channel_corrupt,
+                            "the ring's state word is %llu", (unsigned long long)word);
+    return Py_BuildValue("(sii)", names[STATE_OF(word)], (int)STATE_CODE(word),
+                         (int)STATE_RANK(word));
+}
+
+/* look(fd) -> (capacity, tail, heads). Read, not mapped: the descriptor may be read-only. */
+static PyObject *ring_look_method(PyObject *Py_UNUSED(type), PyObject *args) {
+    uint64_t capacity, tail, heads[RING_MAX_READERS];
+    uint32_t n_readers;
+    int fd;
+    if (!PyArg_ParseTuple(args, "i:look", &fd))
+        return NULL;
+    int error = ring_look(fd, &capacity, &n_readers, &tail, heads);
+    if (error)
+        return raise_segment(error, fd, "ring");
+    PyObject *tuple = PyTuple_New(n_readers);
+    for (uint32_t slot = 0; tuple && slot < n_readers; slot++) {
+        PyObject *head = PyLong_FromUnsignedLongLong(heads[slot]);
+        if (head)
+            PyTuple_SetItem(tuple, slot, head);
+        else
+            Py_CLEAR(tuple);
+    }
+    return tuple ? Py_BuildValue("(KKN)", (unsigned long long)capacity, (unsigned long long)tail,
+                                 tuple)
+                 : NULL;
+}
+
+static PyMethodDef ring_methods[] = {
+    {"look", (PyCFunction)ring_look_method, METH_VARARGS | METH_STATIC, NULL},
+    {"format", (PyCFunction)ring_format_segment, METH_VARARGS | METH_STATIC, NULL},
+    {"segment_bytes", (PyCFunction)ring_segment_size, METH_VARARGS | METH_STATIC, NULL},
+    {"close", (PyCFunction)ring_close_method, METH_NOARGS, NULL},
+    {"poison", (PyCFunction)ring_poison_method, METH_VARARGS, NULL},
+    {"mark_dead", (PyCFunction)ring_mark_dead_method, METH_O, NULL},
+    {0},
+};
+
+static PyGetSetDef ring_properties[] = {
+    {"capacity", (getter)get_capacity, NULL, NULL, NULL},
+    {"n_readers", (getter)get_n_readers, NULL, NULL, NULL},
+    {"tail", (getter)get_tail, NULL, NULL, NULL},
+    {"heads", (getter)get_heads, NULL, NULL, NULL},
+    {"state", (getter)get_state, NULL, NULL, NULL},
+    {0},
+};
+
+static PyType_Slot ring_slots[] = {
+    {Py_tp_doc, "One process's mapping of a ring; see _ring.pyi."},
+    {Py_tp_new, ring_new},
+    {Py_tp_dealloc, ring_dealloc},
+    {Py_tp_methods, ring_methods},
+    {Py_tp_getset, ring_properties},
+    {0, NULL},
+};
+
+PyType_Spec ring_object_spec = {
+    .name = "mpspmd._ring.Ring",
+    .basicsize = sizeof(struct ring_object),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = ring_slots,
+};

@@ -1,0 +1,326 @@
+#include "python/writer_object.h"
+
+#include <unistd.h>
+
+#include "python/arguments.h"
+#include "python/fork.h"
+#include "python/module.h"
+#include "python/outgoing.h"
+#include "python/page_object.h"
+#include "python/raise.h"
+#include "python/values.h"
+#include "python/waits.h"
+
+static bool take_ring(struct writer_object *self, struct module_state *state) {
+    struct ring *ring = &self->owner->ring;
+    uint32_t holder = 0;
+    enum ring_result result = ring_writer_init(&self->writer, ring, (uint32_t)getpid(), &holder);
+    if (result == RING_TAKEN)
+        PyErr_Format(
+            state->channel_error,
+            "process %u has a writer on this ring, and one at a time is possible: drop that "
+            "one first; if the process is gone, nobody may write to this ring any more",
+            (unsigned)holder);
+    else if (result != RING_OK)
+        raise_result((PyObject *)self, ring, result);
+    return result == RING_OK;
+}
+
+/* What has been left unfinished is told to the readers by the ring's next writer. In a forked child
+ * the ring is still the parent's. */
+static void give_ring_back(struct writer_object *self) {
+    if (!self->writer.ring || !self->owner || self->owner->generation != fork_generation)
+        return;
+    if (self->pending)
+        message_abandon(&self->writer, &self->message);
+    ring_writer_release(&self->writer);
+}
+
+static PyObject *writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"ring", "line", "wait", NULL};
+    struct module_state *state = PyType_GetModuleState(type);
+    PyObject *ring, *line = Py_None;
+    int wait = WAIT_AUTO;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|Oi:Writer", names, &ring, &line, &wait) ||
+        !argument_is_strategy(wait))
+        return NULL;
+    if (!PyObject_TypeCheck(ring, state->ring_type) ||
+        (line != Py_None && !PyObject_TypeCheck(line, state->line_type))) {
+        PyErr_SetString(PyExc_TypeError, "Writer(ring: Ring, line: StatusLine | None, wait: int)");
+        return NULL;
+    }
+    if (!fork_check(((struct ring_object *)ring)->generation) ||
+        (line != Py_None && !page_check_writable(((struct line_object *)line)->owner)))
+        return NULL;
+    struct writer_object *self = (struct writer_object *)PyType_GenericAlloc(type, 0);
+    if (!self)
+        return NULL;
+    self->owner = (struct ring_object *)Py_NewRef(ring);
+    self->line_owner = Py_NewRef(line);
+    if (line != Py_None)
+        self->bytes_out = &((struct line_object *)line)->line->bytes_out;
+    if (!take_ring(self, state)) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    strategy_init(&self->strategy, (enum wait_strategy)wait, NULL, 0);
+    return (PyObject *)self;
+}
+
+static void writer_dealloc(PyObject *object) {
+    struct writer_object *self = (struct writer_object *)object;
+    give_ring_back(self);
+    outgoing_let_go(self);
+    Py_XDECREF((PyObject *)self->owner);
+    Py_XDECREF(self->line_owner);
+    extension_free(object);
+}
+
+/* A thread that waits for space lets others run, and a signal's handler may come within it. */
+static bool enter(struct writer_object *self) {
+    if (!fork_check(self->owner->generation))
+        return false;
+    if (self->busy)
+        raise_busy("writer", "uses");
+    else
+        self->busy = true;
+    return !PyErr_Occurred();
+}
+
+static bool read_arguments(struct writer_object *self, PyObject *const *args, Py_ssize_t n_args,
+                           struct sending *sending) {
+    if (n_args < 3) {
+        PyErr_SetString(PyExc_TypeError, "expected kind, tag, and what to send");
+        return false;
+    }
+    if (self->pending) {
+        PyErr_SetString(PyExc_RuntimeError, "another message is under way");
+        return false;
+    }
+    unsigned long kind = PyLong_AsUnsignedLong(args[0]);
+    unsigned long long tag = PyLong_AsUnsignedLongLong(args[1]);
+    if (PyErr_Occurred())
+        return false;
+    if (kind > UINT16_MAX) {
+        PyErr_Format(PyExc_OverflowError, "kind %lu: at most %d", kind, UINT16_MAX);
+        return false;
+    }
+    *sending = (struct sending){(uint16_t)kind, tag, args[2], n_args > 3 ? args[3] : NULL};
+    return true;
+}
+
+static uint32_t next_length(struct writer_object *self) {
+    return self->pending ? message_next_length(&self->writer, &self->message) : 0;
+}
+
+static bool wait_is_over(void *condition) {
+    struct writer_object *self = condition;
+    return ring_writable(&self->writer, next_length(self)) ||
+           self->interrupts != self->interrupts_seen ||
+           (self->watched && inbox_is_readable(self->watched));
+}
+
+/* As waits_run(): until there is space, an interrupt, or something in the watched inbox. First
+ * for a good part of the ring; but a reader may stop before it has freed so much. */
+static int wait_for_space(struct writer_object *self, uint64_t deadline_ns) {
+    struct waiter waiter = {
+        .bell = self->owner->ring.space_bell,
+        .bit = SPACE_BIT,
+        .ready = wait_is_over,
+        .condition = self,
+        .counts = waits_counts(NULL, self->counts),
+    };
+    struct waiting waiting = {0};
+    uint32_t length = next_length(self);
+    uint64_t patient_ns = monotonic_ns() + RING_PATIENCE_NS;
+    ring_want(&self->writer, length);
+    if (deadline_ns > patient_ns) {
+        int ready = waits_run(&self->strategy, &waiting, &waiter, patient_ns);
+        if (ready != 0)
+            return ready;
+        ring_want_least(&self->writer, length);
+    }
+    return waits_run(&self->strategy, &waiting, &waiter, deadline_ns);
+}
+
+static PyObject *writer_try_send(struct writer_object *self, PyObject *const *args,
+                                 Py_ssize_t n_args) {
+    struct sending sending;
+    if (!enter(self))
+        return NULL;
+    int sent = -1;
+    if (read_arguments(self, args, n_args, &sending)) {
+        if (outgoing_put_bytes(self, &sending))
+            sent = 1;
+        else if (outgoing_begin(self, &sending))
+            sent = outgoing_go_on(self);
+    }
+    self->busy = false;
+    return sent < 0 ? NULL : PyBool_FromLong(sent);
+}
+
+static PyObject *writer_resume(struct writer_object *self, PyObject *Py_UNUSED(none)) {
+    if (!enter(self))
+        return NULL;
+    int sent = -1;
+    if (self->pending)
+        sent = outgoing_go_on(self);
+    else
+        PyErr_SetString(PyExc_RuntimeError, "no message is under way");
+    self->busy = false;
+    return sent < 0 ? NULL : PyBool_FromLong(sent);
+}
+
+static PyObject *writer_abandon(struct writer_object *self, PyObject *Py_UNUSED(none)) {
+    if (!enter(self))
+        return NULL;
+    outgoing_give_up(self);
+    self->busy = false;
+    Py_RETURN_NONE;
+}
+
+static PyObject *writer_interrupt(struct writer_object *self, PyObject *Py_UNUSED(none)) {
+    atomic_fetch_add(&self->interrupts, 1);
+    if (!fork_check(self->owner->generation))
+        return NULL;
+    bell_notify(self->owner->ring.space_bell, SPACE_BIT);
+    Py_RETURN_NONE;
+}
+
+static PyObject *writer_wait(struct writer_object *self, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"inbox", "timeout", NULL};
+    PyObject *inbox = Py_None, *timeout = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:wait", names, &inbox, &timeout))
+        return NULL;
+    if (inbox != Py_None &&
+        !PyObject_TypeCheck(inbox, module_state_of((PyObject *)self)->inbox_type)) {
+        PyErr_SetString(PyExc_TypeError, "wait(inbox: Inbox | None, timeout: float | None)");
+        return NULL;
+    }
+    uint64_t deadline_ns = argument_deadline(timeout);
+    if (PyErr_Occurred())
+        return NULL;
+    struct inbox_object *watched = inbox == Py_None ? NULL : (struct inbox_object *)inbox;
+    if (watched && (!fork_check(watched->generation) || watched->busy)) {
+        if (!PyErr_Occurred())
+            raise_busy("inbox", "reads");
+        return NULL;
+    }
+    if (!enter(self))
+        return NULL;
+    self->watched = watched;
+    if (watched)
+        watched->busy = true;
+    int ready = wait_for_space(self, deadline_ns);
+    self->busy = false;
+    self->watched = NULL;
+    if (watched) {
+        watched->busy = false;
+        /* An interrupt of the inbox has ended this wait; left unseen, it would end every next one.
+         */
+        watched->interrupts_seen = watched->interrupts;
+    }
+    self->interrupts_seen = self->interrupts;
+    return ready < 0 ? NULL : PyBool_FromLong(ready);
+}
+
+/* False with an exception set. */
+static bool send_waiting(struct writer_object *self, const struct sending *sending) {
+    if (outgoing_put_bytes(self, sending))
+        return true;
+    if (!outgoing_begin(self, sending))
+        return false;
+    int sent = outgoing_go_on(self);
+    if (sent == 0) {
+        uint64_t deadline_ns = argument_deadline(sending->timeout);
+        int ready = PyErr_Occurred() ? -1 : 1;
+        while (sent == 0 && ready > 0) {
+            ready = wait_for_space(self, deadline_ns);
+            self->interrupts_seen = self->interrupts;
+            if (ready >= 0)
+                sent = outgoing_go_on(self);
+        }
+        if (sent == 0) {
+            outgoing_give_up(self);
+            if (ready == 0)
+                PyErr_SetString(PyExc_TimeoutError, "no space in the ring before the deadline");
+        }
+    }
+    return sent == 1;
+}
+
+static PyObject *writer_send(struct writer_object *self, PyObject *const *args, Py_ssize_t n_args) {
+    struct sending sending;
+    if (!enter(self))
+        return NULL;
+    bool sent = read_arguments(self, args, n_args, &sending) && send_waiting(self, &sending);
+    self->busy = false;
+    if (!sent)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* 1: it is out. 0: no plain value. -1 with an exception set. */
+static int send_packed(struct writer_object *self, struct sending *sending) {
+    Py_ssize_t size = values_size(sending->what);
+    if (size < 0)
+        return 0;
+    sending->kind |= KIND_PACKED;
+    if (outgoing_put_packed(self, sending, (size_t)size))
+        return 1;
+    /* It has to wait, or goes in fragments, or the ring has ended: as any bytes. */
+    PyObject *packed = PyBytes_FromStringAndSize(NULL, size);
+    if (!packed)
+        return -1;
+    values_pack(PyBytes_AS_STRING(packed), sending->what);
+    sending->what = packed;
+    bool sent = send_waiting(self, sending);
+    Py_DECREF(packed);
+    return sent ? 1 : -1;
+}
+
+static PyObject *writer_send_packed(struct writer_object *self, PyObject *const *args,
+                                    Py_ssize_t n_args) {
+    struct sending sending;
+    if (!enter(self))
+        return NULL;
+    int sent = read_arguments(self, args, n_args, &sending) ? send_packed(self, &sending) : -1;
+    self->busy = false;
+    return sent < 0 ? NULL : PyBool_FromLong(sent);
+}
+
+static PyObject *get_pending(struct writer_object *self, void *Py_UNUSED(closure)) {
+    return PyBool_FromLong(self->pending);
+}
+
+static PyMethodDef writer_methods[] = {
+    {"send", (PyCFunction)(void (*)(void))writer_send, METH_FASTCALL, NULL},
+    {"send_packed", (PyCFunction)(void (*)(void))writer_send_packed, METH_FASTCALL, NULL},
+    {"try_send", (PyCFunction)(void (*)(void))writer_try_send, METH_FASTCALL, NULL},
+    {"resume", (PyCFunction)writer_resume, METH_NOARGS, NULL},
+    {"abandon", (PyCFunction)writer_abandon, METH_NOARGS, NULL},
+    {"interrupt", (PyCFunction)writer_interrupt, METH_NOARGS, NULL},
+    {"wait", (PyCFunction)(void (*)(void))writer_wait, METH_VARARGS | METH_KEYWORDS, NULL},
+    {0},
+};
+
+static PyGetSetDef writer_properties[] = {
+    {"pending", (getter)get_pending, NULL, NULL, NULL},
+    {0},
+};
+
+static PyType_Slot writer_slots[] = {
+    {Py_tp_doc, "The writing end of a ring; see _ring.pyi."},
+    {Py_tp_new, writer_new},
+    {Py_tp_dealloc, writer_dealloc},
+    {Py_tp_methods, writer_methods},
+    {Py_tp_getset, writer_properties},
+    {0, NULL},
+};
+
+PyType_Spec writer_object_spec = {
+    .name = "mpspmd._ring.Writer",
+    .basicsize = sizeof(struct writer_object),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = writer_slots,
+};

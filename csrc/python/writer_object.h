@@ -1,0 +1,34 @@
+/* Writer: the writing end of a ring. One thread at a time, with the GIL. */
+#ifndef MPSPMD_PYTHON_WRITER_OBJECT_H
+#define MPSPMD_PYTHON_WRITER_OBJECT_H
+
+#include "extension/extension.h"
+#include "python/inbox_object.h"
+#include "python/ring_object.h"
+
+enum { INLINE_PARTS = 16 };
+
+struct writer_object {
+    PyObject_HEAD
+    struct ring_object *owner;
+    struct ring_writer writer;
+    struct outgoing message;
+    bool busy;    /* a thread is within one of the methods, */
+    bool pending; /* a message is under way, and `views` are held for it */
+    Py_ssize_t n_views;
+    Py_buffer *views;
+    struct iovec *parts;
+    Py_buffer inline_views[INLINE_PARTS];
+    struct iovec inline_parts[INLINE_PARTS];
+    _Atomic uint32_t interrupts;
+    uint32_t interrupts_seen;
+    struct inbox_object *watched; /* during wait() */
+    struct strategy strategy;     /* never learns: space comes when a reader gets to it */
+    _Atomic uint64_t counts[N_WAIT_COUNTS];
+    _Atomic uint64_t *bytes_out;
+    PyObject *line_owner;
+};
+
+extern PyType_Spec writer_object_spec;
+
+#endif

@@ -1,0 +1,149 @@
+/* What lies where in shared memory: the ring segment and the status page.
+ *
+ * Offsets, lengths and who writes what; nothing else. README.md draws it and argues the ordering.
+ * Everything that two processes write is on a line of its own: 128 bytes, because the prefetcher
+ * of x86 fetches lines in pairs and some arm64 cores have lines of 128. */
+#ifndef MPSPMD_RING_LAYOUT_H
+#define MPSPMD_RING_LAYOUT_H
+
+#if __SIZEOF_POINTER__ != 8
+#error "mpspmd needs a 64-bit system: a ring's cursors and a robust futex's list have 8 bytes"
+#endif
+
+#include <linux/futex.h>
+#include <stdatomic.h>
+#include <stdint.h>
+
+enum {
+    LAYOUT_VERSION = 5,
+    LAYOUT_LINE = 128,
+    RING_MAX_READERS = 64, /* one bit each in bell.parked */
+    RECORD_ALIGN = 8,
+    METHOD_BYTES = 64, /* a method's name in the status page, zero-terminated */
+};
+
+#define RING_MAGIC UINT64_C(0x676e69526d70736d)   /* "mspmRing" */
+#define STATUS_MAGIC UINT64_C(0x746174536d70736d) /* "mspmStat" */
+
+#define OWN_LINE _Alignas(LAYOUT_LINE)
+
+/* An eventcount: where sleepers wait for something to change. */
+struct bell {
+    OWN_LINE _Atomic uint32_t rung; /* futex word: anybody increments */
+    _Atomic uint64_t parked;        /* one bit a sleeper: each sets and clears its own */
+};
+
+/* Lock-free is what makes them work between processes. */
+_Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2, "no lock-free atomics");
+
+enum reader_status { READER_FREE, READER_ATTACHED, READER_DEAD /* final */ };
+
+/* ring_header.state packs three numbers, so that one compare-and-swap sets them all. */
+enum ring_state { STATE_OPEN, STATE_CLOSED, STATE_POISONED /* final */ };
+#define STATE_PACK(state, code, rank)                                                              \
+    ((uint64_t)(state) | (uint64_t)(uint16_t)(code) << 16 | (uint64_t)(uint32_t)(rank) << 32)
+#define STATE_OF(word) ((enum ring_state)((word) & 0xffff))
+#define STATE_CODE(word) ((uint16_t)((word) >> 16))
+#define STATE_RANK(word) ((int32_t)(uint32_t)((word) >> 32))
+
+/* ring_header.claim says who may write. Free or torn: nobody does. Torn: the last writer has left a
+ * message unfinished, and the next one has to tell the readers. */
+enum ring_claim { CLAIM_FREE, CLAIM_TORN, CLAIM_HELD };
+#define CLAIM_BY(pid) ((uint64_t)CLAIM_HELD | (uint64_t)(pid) << 32)
+#define CLAIM_OF(word) ((enum ring_claim)((word) & 0xffff))
+#define CLAIM_PID(word) ((uint32_t)((word) >> 32))
+
+struct ring_header {
+    struct { /* written once, before anyone attaches */
+        OWN_LINE uint64_t magic;
+        uint32_t version;
+        uint32_t n_readers;
+        uint64_t capacity;    /* bytes of data: a power of two, at least a page */
+        uint64_t data_offset; /* bytes from the segment's start: page-aligned */
+    } about;
+    struct { /* written by the writer */
+        OWN_LINE _Atomic uint64_t tail;
+        _Atomic uint64_t published_ns; /* CLOCK_MONOTONIC: when the tail went there, about */
+        _Atomic uint64_t claim;        /* compare-and-swap only: when a writer comes and goes */
+    };
+    struct bell data_bell;           /* readers sleep here, unless the ring has another bell */
+    struct bell space_bell;          /* the writer sleeps here, unless the ring has another bell */
+    OWN_LINE _Atomic uint64_t want;  /* the head that a sleeping writer waits for */
+    OWN_LINE _Atomic uint64_t state; /* compare-and-swap only */
+    struct {
+        OWN_LINE _Atomic uint64_t head; /* written by this reader */
+        _Atomic uint32_t status;        /* compare-and-swap only */
+        _Atomic uint32_t pid;
+    } readers[];
+};
+
+enum record_flags {
+    RECORD_PART = 1,  /* a fragment of a message that is larger than a record may be */
+    RECORD_FIRST = 2, /* its payload starts with the whole message's length, 8 bytes */
+    RECORD_LAST = 4,
+    RECORD_ABORT = 8, /* the message whose fragments came last will not be finished */
+};
+
+/* Precedes each payload in the data. `kind` and `tag` are the caller's. */
+struct record_header {
+    uint32_t length; /* payload bytes, without this header and the padding */
+    uint16_t kind;
+    uint16_t flags;
+    uint64_t tag;
+};
+
+/* That a process lives: a robust futex, held by a thread of that process for as long as it lives.
+ */
+struct liveness {
+    OWN_LINE _Atomic uint32_t word; /* the holder's thread id and FUTEX_WAITERS, or 0; the kernel
+                                       puts FUTEX_OWNER_DIED there when the holder ends */
+    struct robust_list node;        /* written by the holder: an address in its own memory */
+};
+
+/* One rank's line in the status page. Written by that rank alone, read by anybody. */
+struct status_line {
+    OWN_LINE _Atomic uint32_t sequence; /* odd while step, phase, since and method change */
+    _Atomic uint32_t phase;             /* enum status_phase */
+    _Atomic uint32_t pid;
+    _Atomic uint64_t step;
+    _Atomic uint64_t since_ns; /* CLOCK_MONOTONIC */
+    _Atomic uint64_t method[METHOD_BYTES / 8];
+    OWN_LINE _Atomic uint64_t requests;
+    _Atomic uint64_t replies;
+    _Atomic uint64_t bytes_in;
+    _Atomic uint64_t bytes_out;
+    _Atomic uint64_t spins; /* waits that ended while spinning, yielding, or asleep */
+    _Atomic uint64_t yields;
+    _Atomic uint64_t parks;
+    _Atomic uint64_t early; /* predicted waits: see strategy.h */
+    _Atomic uint64_t late;
+    _Atomic uint64_t mispredicted;
+    _Atomic uint64_t idle_ns;      /* in PHASE_WAITING, without the wait that goes on */
+    struct liveness rank_liveness; /* held by the rank, watched by the engine */
+    struct liveness
+        engine_liveness; /* held by the engine, watched by this rank: the kernel wakes one */
+};
+
+enum status_phase { PHASE_LOADING, PHASE_WAITING, PHASE_DECODING, PHASE_RUNNING, PHASE_REPLYING };
+
+/* Threads of the run that look for messages for longer than a moment. */
+struct spinners {
+    OWN_LINE _Atomic uint32_t now;
+    _Atomic uint32_t allowed; /* one less than the usable cores, which the engine counts */
+};
+
+struct status_page {
+    struct {
+        OWN_LINE uint64_t magic;
+        uint32_t version;
+        uint32_t n_ranks;
+        _Atomic uint32_t engine_pid;
+        uint64_t ring_inode;    /* the request ring's: which one it is, to who watches the engine */
+        _Atomic uint64_t steps; /* requests sent: written by the engine's sending thread */
+    } about;
+    struct bell engine_bell; /* replies, and space for requests: all that the engine waits for */
+    struct spinners spinners;
+    struct status_line ranks[];
+};
+
+#endif

@@ -1,0 +1,40 @@
+/* The writing end of a ring. */
+#ifndef MPSPMD_RING_WRITER_H
+#define MPSPMD_RING_WRITER_H
+
+#include "ring/ring.h"
+
+/* The writing end: one for each ring, and one thread at a time. */
+struct ring_writer {
+    struct ring *ring; /* NULL: this writer has no ring */
+    uint64_t tail;     /* where the next record goes: shared tail, kept here so as not to load it */
+    uint64_t limit;    /* the tail may go up to here: smallest head at the last scan + capacity */
+    bool torn;         /* the last message was left unfinished: readers must be told */
+    bool corrupt;      /* at the last scan a head was where no reader can be */
+    uint64_t claim;    /* what is in the ring's claim as long as this writer has it */
+};
+
+/* Takes the ring for this writer. RING_TAKEN: another writer has it, and `*holder` is that one's
+ * process. RING_CORRUPT: the ring's cursors can't be those of a writer and its readers. */
+enum ring_result ring_writer_init(struct ring_writer *writer, struct ring *ring, uint32_t pid,
+                                  uint32_t *holder);
+
+/* Gives the ring back for another writer, which goes on where this one has stopped. */
+void ring_writer_release(struct ring_writer *writer);
+
+/* Where a record of `length` bytes may be written, or NULL with RING_AGAIN, _CLOSED, _POISONED or
+ * _CORRUPT in `result`. Others see nothing of it yet. `length` is at most ring_max_record(). */
+unsigned char *ring_claim(struct ring_writer *writer, uint32_t length, enum ring_result *result);
+void ring_publish(struct ring_writer *writer, struct record_header header);
+
+/* What the writer sleeps for: is there space for this record, or a reason not to wait for it? */
+bool ring_writable(struct ring_writer *writer, uint32_t length);
+
+/* Readers wake the writer when a quarter of the ring is free, or the record fits if that needs
+ * more. That may take any time: wait for it for RING_PATIENCE_NS at most, and then ask for
+ * what the record needs, with ring_want_least(). */
+void ring_want(struct ring_writer *writer, uint32_t length);
+void ring_want_least(struct ring_writer *writer, uint32_t length);
+enum { RING_PATIENCE_NS = 2 * 1000 * 1000 };
+
+#endif

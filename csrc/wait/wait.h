@@ -1,0 +1,39 @@
+/* How to wait: poll, yield for a while, then sleep on a bell until it rings. */
+#ifndef MPSPMD_WAIT_WAIT_H
+#define MPSPMD_WAIT_WAIT_H
+
+#include <stdbool.h>
+
+#include "ring/bell.h"
+
+enum wait_result { WAIT_READY, WAIT_TIMEOUT, WAIT_SIGNAL };
+
+/* How many waits ended in which way; `parks` are sleeps. Written by one thread; others may read at
+ * any time. */
+struct wait_counts {
+    _Atomic uint64_t *spins, *yields, *parks;
+    _Atomic uint64_t *early, *late, *mispredicted; /* see strategy.h */
+};
+
+void wait_count(_Atomic uint64_t *counter);
+
+struct waiter {
+    struct bell *bell;
+    uint64_t bit; /* this thread's in bell->parked */
+    bool (*ready)(void *condition);
+    void *condition;
+    struct wait_counts counts;
+};
+
+/* Polls until `end_ns` of CLOCK_MONOTONIC, without giving up the core. True when ready. */
+bool wait_spin(const struct waiter *waiter, uint64_t end_ns);
+
+/* Polls until `end_ns`, and gives up the core between polls: the peer may need
+ * this very core, and pausing without yielding would keep it from its work. True when ready. */
+bool wait_poll(const struct waiter *waiter, uint64_t end_ns);
+
+/* Gives up the core between polls for `yield_ns`, then sleeps until the bell rings. Returns at the
+ * deadline (CLOCK_MONOTONIC), on a signal, or as soon as `ready` says so. */
+enum wait_result wait_until(const struct waiter *waiter, uint64_t yield_ns, uint64_t deadline_ns);
+
+#endif

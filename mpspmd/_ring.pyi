@@ -1,0 +1,235 @@
+"""The ring, its waiting and the status page, in C. See csrc/README.md."""
+
+from typing import Any, TypedDict
+
+from typing_extensions import Buffer
+
+MAX_READERS: int
+WAIT_AUTO: int
+WAIT_SPIN: int
+WAIT_YIELD: int
+WAIT_PARK: int
+WAIT_AWAKE: int
+KIND_PACKED: int
+PHASE_LOADING: int
+PHASE_WAITING: int
+PHASE_DECODING: int
+PHASE_RUNNING: int
+PHASE_REPLYING: int
+
+def pack(value: object, /) -> bytes | None:
+    """None, bool, int, float, str, bytes, and tuples, lists and dicts of these, as bytes.
+
+    None for anything else: among it subclasses, a list or dict that is in there twice, and what is
+    large (more than 255 items in one of them, 32 lists and dicts, or 1 MiB).
+    """
+
+def unpack(message: Buffer, /) -> Any:
+    """What pack() was given; NotImplemented when it hasn't made this. ValueError when it is damaged."""
+
+class StatusPage:
+    """A mapped status page. Any thread of any process."""
+
+    def __init__(self, fd: int) -> None:
+        """Read-only when `fd` is: what would write raises ValueError."""
+    @staticmethod
+    def format(fd: int, n_ranks: int, ring_inode: int, cores: int, /) -> None:
+        """Writes the header into a new segment, with this process as the engine and its request ring.
+
+        `cores` as for set_cores().
+        """
+    @staticmethod
+    def segment_bytes(n_ranks: int) -> int: ...
+    def line(self, rank: int) -> StatusLine: ...
+    def sent(self, step: int, /) -> None:
+        """The engine has sent a request. Its sending thread."""
+    def set_cores(self, cores: int, /) -> None:
+        """How many cores the processes of the run may use, 1 or more. From the next longer wait on, all
+        waits of the run go by it."""
+    @property
+    def engine_pid(self) -> int: ...
+    @property
+    def ring_inode(self) -> int: ...
+    @property
+    def spinners(self) -> tuple[int, int]:
+        """Threads of the run that look for messages for longer than a moment: now, and at most."""
+    @property
+    def n_ranks(self) -> int: ...
+    @property
+    def steps(self) -> int:
+        """Requests sent."""
+
+class WaitCounts(TypedDict):
+    spins: int  # waits that ended while spinning,
+    yields: int  # or while yielding
+    parks: int  # sleeps
+    early: int  # predicted waits that the bell ended before the time to look,
+    late: int  # or that found the message there when that time began
+    mispredicted: int  # messages that came outside of the time to look
+
+class LineSnapshot(WaitCounts):
+    phase: str
+    pid: int
+    step: int
+    since: float  # seconds of time.monotonic()
+    method: str
+    requests: int
+    replies: int
+    bytes_in: int
+    bytes_out: int
+    idle_ns: int  # in phase waiting, without the wait that goes on
+
+class StatusLine:
+    """One rank's line. Written by one thread of that rank, read by anybody."""
+
+    def open(self) -> None:
+        """Claims the line for this process: phase loading."""
+    def enter(self, phase: int, step: int = ..., method: bytes = ..., /) -> None:
+        """Begins a phase; `step` and `method` go together, and stay as they are when left out."""
+    def replied(self) -> None: ...
+    def snapshot(self) -> LineSnapshot: ...
+
+class Liveness:
+    """Lets the run's other processes notice when this one ends, and notices when one of them does.
+
+    Threads of C hold and watch; they need neither the interpreter nor its lock. Any thread.
+    """
+
+    @classmethod
+    def of_engine(
+        cls, page: StatusPage, rings: tuple[Ring, ...], code: int, notice_fd: int, /
+    ) -> Liveness:
+        """Watches every rank: its death poisons `rings` with `code` and its rank, and adds 1 to
+        `notice_fd`, an eventfd. OSError: EBUSY when the page has an engine already."""
+    @classmethod
+    def of_rank(
+        cls, page: StatusPage, rings: tuple[Ring, ...], code: int, rank: int, grace_s: float, /
+    ) -> Liveness:
+        """Watches the engine: its death poisons `rings` with `code`, sends this process a SIGTERM soon
+        after, if it has a handler for that, and ends it `grace_s` seconds later whatever it does. OSError:
+        EBUSY when the rank is taken."""
+    @property
+    def dead(self) -> list[int]:
+        """The watched that have died: ranks, or -1 for the engine."""
+    def stop_watching(self) -> None:
+        """From now on the others may end: nothing is poisoned any more."""
+    def close(self) -> None:
+        """Stops watching, and holding: from now on this process's end is not noticed."""
+
+class Ring:
+    """A mapping of a ring's segment. Any thread; not in a process forked after."""
+
+    def __init__(
+        self, fd: int, data_bell: StatusPage | None = None, space_bell: StatusPage | None = None
+    ) -> None:
+        """Every process must give the same bells: the ring's own by default."""
+    @staticmethod
+    def format(fd: int, capacity: int, n_readers: int) -> None: ...
+    @staticmethod
+    def segment_bytes(capacity: int, n_readers: int) -> int: ...
+    @staticmethod
+    def look(fd: int, /) -> tuple[int, int, tuple[int, ...]]:
+        """(capacity, tail, heads) of a ring in use by others; `fd` may be read-only. ValueError."""
+    def close(self) -> None:
+        """No more records; readers drain, then get ChannelClosed."""
+    def poison(self, code: int, rank: int) -> None:
+        """The same with a reason and ChannelPoisoned; beats close, and the first one stays."""
+    def mark_dead(self, slot: int) -> None:
+        """The writer stops waiting for this reader, whose process must be known to be gone."""
+    @property
+    def capacity(self) -> int: ...
+    @property
+    def n_readers(self) -> int: ...
+    @property
+    def tail(self) -> int: ...
+    @property
+    def heads(self) -> tuple[int, ...]: ...
+    @property
+    def state(self) -> tuple[str, int, int]:
+        """("open" | "closed" | "poisoned", code, rank)"""
+
+class Writer:
+    """The writing end of a ring. One thread at a time, except `interrupt`; RuntimeError otherwise, and for
+    a signal's handler while its thread waits here.
+    """
+
+    def __init__(self, ring: Ring, line: StatusLine | None = None, wait: int = WAIT_AUTO) -> None:
+        """ChannelError while the ring has another writer, in whatever process: until that is freed. The
+        ring of a process that was killed takes no writer any more.
+        """
+    def send(
+        self,
+        kind: int,
+        tag: int,
+        parts: Buffer | list[Buffer],
+        timeout: float | None = None,
+        /,
+    ) -> None:
+        """Sends a message, waiting for space. TimeoutError, ChannelClosed, ChannelPoisoned."""
+    def try_send(self, kind: int, tag: int, parts: Buffer | list[Buffer], /) -> bool:
+        """False when there is no space for all of it yet: wait() and resume(), or abandon()."""
+    def send_packed(
+        self, kind: int, tag: int, value: object, timeout: float | None = None, /
+    ) -> bool:
+        """As send() of pack(value), with KIND_PACKED in its kind: recv() gives the value itself.
+
+        False, and nothing is sent, when pack() would return None.
+        """
+    def resume(self) -> bool: ...
+    def abandon(self) -> None:
+        """Gives up the message under way; readers of its fragments are told by the next message."""
+    def wait(self, inbox: Inbox | None = None, timeout: float | None = None) -> bool:
+        """Until there is space, an interrupt, or something in `inbox`. False at the deadline."""
+    def interrupt(self) -> None:
+        """Ends the wait() of another thread, or the next one. Any thread."""
+    @property
+    def pending(self) -> bool: ...
+
+class Block:
+    """Memory of a message that its receiver may keep: writable bytes, aligned to 16. Any thread.
+
+    When nobody uses a large one any more, its memory waits for the next one of about its size: up to
+    256 MiB a process, which the kernel may take when it is short.
+    """
+
+    def __init__(self, data: Buffer, /) -> None:
+        """A copy."""
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+class Inbox:
+    """The reading end of rings that share a bell. One thread at a time, except `interrupt`; RuntimeError
+    otherwise, and for a signal's handler while its thread waits here.
+    """
+
+    def __init__(
+        self,
+        rings: tuple[Ring, ...],
+        slot: int,
+        line: StatusLine | None = None,
+        page: StatusPage | None = None,
+        wait: int = WAIT_AUTO,
+    ) -> None:
+        """Counts its waits in `line`, and its spinning in `page`; `wait` is a WAIT_ strategy."""
+    def recv(
+        self, timeout: float | None = None, key: int = 0, /
+    ) -> tuple[int, int, int, Any] | None:
+        """The next message as (ring, kind, tag, payload), or None after an interrupt.
+
+        `key` stands for what came before: waits with the same key are expected to take as long.
+
+        With KIND_PACKED in its kind the payload is the value that was packed; else it is bytes, a
+        Block or a memoryview, also of a message that was sent as packed, and is damaged or came in
+        fragments. A memoryview shows the record in the ring: release() it before the next recv().
+        Anything else is the caller's own.
+
+        TimeoutError; ChannelClosed when all rings have been drained and closed; ChannelPoisoned;
+        ChannelCorrupt.
+        """
+    def try_recv(self) -> tuple[int, int, int, Any] | None: ...
+    def release(self) -> None:
+        """Frees the record that the last recv() showed. BufferError while views of it are held."""
+    def interrupt(self) -> None:
+        """Ends the recv() of another thread, or the next one, with None. Any thread."""
+    @property
+    def wait_counts(self) -> WaitCounts: ...
