@@ -1,12 +1,21 @@
 """Every exception that a user of mpspmd can see.
 
-All derive from `MpSpmdError`; where a built-in exception says the same, it is a base as well, so that
-`except TimeoutError` works.
+All derive from `MpSpmdError`. Where Python has an exception that says the same, that is a base as well:
+
+    try:
+        engine.execute_model(batch, timeout=5)
+    except TimeoutError:  # a StepTimeout
+        print("too slow; the engine stays usable")
+    except concurrent.futures.BrokenExecutor:  # RankDied or EngineClosed
+        print("make a new engine")
+
+All of them are names of `mpspmd` too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import BrokenExecutor
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -35,7 +44,7 @@ __all__ = [
 
 
 class MpSpmdError(Exception):
-    """The base of them all."""
+    """The base of all exceptions of mpspmd."""
 
 
 class ConfigError(MpSpmdError, ValueError):
@@ -55,8 +64,9 @@ class DecodeError(MpSpmdError):
 
 
 class CodecDesync(DecodeError):
-    """A message of the delta codec isn't what the state of this end calls for: lost, repeated, changed
-    on its way, or the ends have drifted apart. Nothing of it was decoded; only a key frame helps."""
+    """A message of the delta codec doesn't fit the state of the process that reads it: a message was lost,
+    repeated or changed on its way, or the states differ. Nothing of it was decoded; only a key frame
+    helps."""
 
 
 class WorkerNotPicklable(EncodeError):
@@ -76,7 +86,7 @@ class ChannelCorrupt(ChannelError):
 
 
 class ChannelPoisoned(ChannelError):
-    """The run has failed: `rank` is the one that is to blame, or -1."""
+    """The run has failed. `code` is what the failure was, `rank` the rank that is to blame, or -1."""
 
     def __init__(self, code: int, rank: int) -> None:
         super().__init__(code, rank)
@@ -87,8 +97,8 @@ class ChannelPoisoned(ChannelError):
         return f"the run has failed (code {self.code}, rank {self.rank})"
 
 
-class EngineClosed(MpSpmdError):
-    """The engine has been shut down; make a new one."""
+class EngineClosed(MpSpmdError, BrokenExecutor):
+    """The engine has been shut down, or belongs to another process; make a new one."""
 
 
 class StepRefused(MpSpmdError):
@@ -98,7 +108,8 @@ class StepRefused(MpSpmdError):
 class StepTimeout(MpSpmdError, TimeoutError):
     """A deadline passed before every awaited rank had replied. The engine stays usable.
 
-    `report` says what each rank is in, and whom the others wait for; None if the request was never sent.
+    `report` says what each rank does, and which ranks the others wait for. It is None if the request was
+    never sent.
     """
 
     def __init__(self, message: str, report: StallReport | None = None) -> None:
@@ -109,8 +120,10 @@ class StepTimeout(MpSpmdError, TimeoutError):
 class RankError(MpSpmdError):
     """A rank raised an exception.
 
-    `__cause__` is the original exception if it could be sent and rebuilt; `remote_traceback` is its text;
-    `succeeded` are the ranks that had done the same call when it was reported.
+    `rank` is the one, `method` and `step` are the call (steps count the engine's requests, from 1 on),
+    `exception` and `message` are the name and the text of what was raised, and `remote_traceback` is its
+    traceback. `__cause__` is the exception itself if it could be sent and rebuilt. `succeeded` are the
+    ranks that had done the same call when this was reported.
     """
 
     def __init__(
@@ -133,9 +146,10 @@ class RankError(MpSpmdError):
         self.remote_traceback = remote_traceback
 
         self.original: bytes | None = None
-        """What `__cause__` will be made of, before anybody has been told of this error."""
+        """What `__cause__` will be rebuilt from, when somebody is told of this error."""
 
     def name_those_that_succeeded(self, ranks: Iterable[int]) -> None:
+        """Called by the engine, before anybody has been told of this error."""
         self.succeeded = tuple(ranks)
         self.args = (*self.args[:-1], self.succeeded)
 
@@ -151,8 +165,12 @@ class UnknownMethod(RankError, AttributeError):
     """The workers have no method of that name."""
 
 
-class RankDied(MpSpmdError):
-    """A rank's process is gone."""
+class RankDied(MpSpmdError, BrokenExecutor):
+    """A rank's process is gone, and with it the engine: make a new one.
+
+    `rank` and `pid` are the process, `method` and `step` what it did last (`method` is empty if it was
+    idle), `reason` is a signal or an exit code, in words.
+    """
 
     def __init__(self, rank: int, pid: int, method: str, step: int, reason: str) -> None:
         super().__init__(rank, pid, method, step, reason)
@@ -170,7 +188,7 @@ class RankDied(MpSpmdError):
 
 
 class StartupError(MpSpmdError):
-    """Some ranks failed while starting. `causes` has each failed rank's reason."""
+    """Some ranks failed while starting; nothing is left of the run. `causes` has the reason of each."""
 
     def __init__(self, causes: dict[int, str]) -> None:
         super().__init__(causes)
