@@ -8,46 +8,99 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mpspmd import errors
     from mpspmd.config import RuntimeConfig
     from mpspmd.engine.engine import Engine
+    from mpspmd.engine.future import StepFuture
+    from mpspmd.errors import (
+        ChannelClosed,
+        ChannelCorrupt,
+        ChannelError,
+        ChannelPoisoned,
+        CodecDesync,
+        ConfigError,
+        DecodeError,
+        EncodeError,
+        EngineClosed,
+        MpSpmdError,
+        RankDied,
+        RankError,
+        SegmentError,
+        StartupError,
+        StepRefused,
+        StepTimeout,
+        UnknownMethod,
+        WorkerNotPicklable,
+    )
     from mpspmd.launch.run import run
     from mpspmd.observe.stats import EngineStats, RankStats
     from mpspmd.rank.worker import RankContext, Worker
-    from mpspmd.wire import ExecuteModelRequest, Reply
+    from mpspmd.report import Progress, RankReport, StallReport
+    from mpspmd.wire import ExecuteModelRequest
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ChannelClosed",
+    "ChannelCorrupt",
+    "ChannelError",
+    "ChannelPoisoned",
+    "CodecDesync",
+    "ConfigError",
+    "DecodeError",
+    "EncodeError",
     "Engine",
+    "EngineClosed",
     "EngineStats",
     "ExecuteModelRequest",
+    "MpSpmdError",
+    "Progress",
     "RankContext",
+    "RankDied",
+    "RankError",
+    "RankReport",
     "RankStats",
-    "Reply",
     "RuntimeConfig",
+    "SegmentError",
+    "StallReport",
+    "StartupError",
+    "StepFuture",
+    "StepRefused",
+    "StepTimeout",
+    "UnknownMethod",
     "Worker",
+    "WorkerNotPicklable",
+    "errors",
     "run",
 ]
 
-_HOMES = {
-    "Engine": "mpspmd.engine.engine",
-    "EngineStats": "mpspmd.observe.stats",
-    "ExecuteModelRequest": "mpspmd.wire",
-    "RankContext": "mpspmd.rank.worker",
-    "RankStats": "mpspmd.observe.stats",
-    "Reply": "mpspmd.wire",
-    "RuntimeConfig": "mpspmd.config",
-    "Worker": "mpspmd.rank.worker",
-    "run": "mpspmd.launch.run",
+_MODULES = {
+    "Engine": "engine.engine",
+    "EngineStats": "observe.stats",
+    "ExecuteModelRequest": "wire",
+    "Progress": "report",
+    "RankContext": "rank.worker",
+    "RankReport": "report",
+    "RankStats": "observe.stats",
+    "RuntimeConfig": "config",
+    "StallReport": "report",
+    "StepFuture": "engine.future",
+    "Worker": "rank.worker",
+    "run": "launch.run",
 }
+"""Where the names are; those that are not here are errors."""
 
 
 if not TYPE_CHECKING:  # a type checker would take any name for one of ours
 
     def __getattr__(name: str) -> Any:
-        if name not in _HOMES:
+        if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from importlib import import_module
 
-        globals()[name] = value = getattr(import_module(_HOMES[name]), name)
+        module = import_module(f"{__name__}.{_MODULES.get(name, 'errors')}")
+        globals()[name] = value = module if name == "errors" else getattr(module, name)
         return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

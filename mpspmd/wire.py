@@ -29,14 +29,12 @@ ALL: Final = "all"
 
 @dataclass(slots=True)  # not frozen: that doubles what making one costs, at each step
 class ExecuteModelRequest:
-    """One step. Every rank gets the same bytes and calls the same method.
-
-    `method` is the name of a method of the worker, or a callable that gets the worker as its first
-    argument.
-    """
+    """One request, as each rank gets it: every rank reads the same bytes and calls the same method."""
 
     step_id: int
+    """Counts the engine's requests, from 1 on."""
     method: str | Callable[..., Any]
+    """The name of a method of the worker, or a callable that gets the worker as its first argument."""
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
     reply_ranks: ReplyRanks = ALL
@@ -54,16 +52,6 @@ class ExecuteModelRequest:
 
 
 @dataclass(frozen=True)
-class Reply:
-    """One rank's answer to one step: a value, or the description of an exception."""
-
-    step_id: int
-    rank: int
-    value: Any = None
-    error: RemoteException | None = None
-
-
-@dataclass(frozen=True)
 class RemoteException:
     """An exception that another process raised, as far as it can be sent."""
 
@@ -73,4 +61,4 @@ class RemoteException:
     traceback: str
     unknown_method: bool = False
     original: bytes | None = None
-    """See runtime/original.py. Bytes, so that what can't be rebuilt doesn't take the rest with it."""
+    """See exceptions/original.py. Bytes, so that what can't be rebuilt doesn't take the rest with it."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import mpspmd
 from benchmarks.parent import die_with_parent
 from benchmarks.peers.peer import Peer, Setup
-from mpspmd.engine.call import StepFuture
 from mpspmd.wire import ReplyRanks
 
 
@@ -40,7 +40,7 @@ class MpspmdEngine(Peer):
         self._engine: mpspmd.Engine | None = None
         self._reply_ranks: ReplyRanks = "all" if setup.reply == "all" else 0
         self._sent = 0
-        self._future: StepFuture | None = None
+        self._future: mpspmd.StepFuture[Any] | None = None
 
     def start(self) -> None:
         self._engine = engine = mpspmd.Engine(

@@ -6,15 +6,18 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from mpspmd.wire import ALL, ReplyRanks
 
+T = TypeVar("T")
+
 
 class AwaitedCalls:
-    """Sends in one thread, so that calls keep their order: there may be no space in the ring.
+    """`Engine` derives from it. Any event loop of the engine's process.
 
-    Replies come through the engine's reader thread. `Engine` derives from it.
+    One thread sends all of these calls, so that they keep their order: a call may have to wait until there
+    is space in the ring. Replies come through the engine's reader thread.
     """
 
     call: Callable[..., Any]
@@ -23,14 +26,38 @@ class AwaitedCalls:
         self._sender = ThreadPoolExecutor(1, thread_name_prefix="mpspmd-sender")
 
     async def execute_model_async(
-        self, *args: Any, timeout: float | None = None, reply_rank: int = 0
+        self, *args: Any, timeout: float | None = None, reply_rank: int = 0, **kwargs: Any
     ) -> Any:
         """As `execute_model`, for asyncio: the event loop goes on.
 
-        Calls reach the ranks in the order in which they are first awaited, or made into tasks. A call
-        that is cancelled has been sent or not; if it has, its reply is dropped.
+            outputs = await asyncio.gather(*map(engine.execute_model_async, batches))
+
+        Calls reach the ranks in the order in which they are first awaited, or made into tasks. If a call is
+        cancelled that has not been sent yet, no rank runs it; if it has been sent, its reply is dropped.
         """
-        return await self._call_async("execute_model", args, {}, reply_rank, timeout)
+        return await self.call_async(
+            "execute_model", args, kwargs, reply_ranks=reply_rank, timeout=timeout
+        )
+
+    @overload
+    async def collective_rpc_async(
+        self,
+        method: str,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> list[Any]: ...
+
+    @overload
+    async def collective_rpc_async(
+        self,
+        method: Callable[..., T],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> list[T]: ...
 
     async def collective_rpc_async(
         self,
@@ -41,27 +68,29 @@ class AwaitedCalls:
         timeout: float | None = None,
     ) -> Any:
         """As `collective_rpc`, for asyncio; see `execute_model_async`."""
-        return await self._call_async(method, args, kwargs or {}, ALL, timeout)
+        return await self.call_async(method, args, kwargs, timeout=timeout)
 
-    async def _call_async(
+    async def call_async(
         self,
         method: str | Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        reply_ranks: ReplyRanks,
-        timeout: float | None,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        *,
+        reply_ranks: ReplyRanks = ALL,
+        timeout: float | None = None,
     ) -> Any:
+        """As `call`, for asyncio; see `execute_model_async`."""
         deadline = None if timeout is None else time.monotonic() + timeout
 
-        def send() -> Future[Any]:
+        def send() -> Future[Any] | None:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            future: Future[Any] = self.call(
+            future: Future[Any] | None = self.call(
                 method, args, kwargs, reply_ranks=reply_ranks, timeout=left, non_block=True
             )
             return future
 
         sent = await asyncio.get_running_loop().run_in_executor(self._sender, send)
-        return await asyncio.wrap_future(sent)
+        return None if sent is None else await asyncio.wrap_future(sent)
 
     def _send_no_more(self) -> None:
         """Doesn't wait: a call that is being sent ends with the run."""

@@ -1,172 +1,245 @@
-"""Calls: what an engine's user asks of the ranks, and how its outcome is waited for."""
+"""Calls: what an engine's user asks of the ranks."""
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, overload
 
 from mpspmd.engine.aio import AwaitedCalls
-from mpspmd.engine.call import Call, StepFuture
-from mpspmd.engine.failures import Failures
-from mpspmd.engine.replies import Replies
-from mpspmd.engine.sender import Sender
-from mpspmd.errors import ChannelError, ConfigError
+from mpspmd.engine.future import StepFuture
+from mpspmd.engine.parts import Parts
+from mpspmd.engine.steps import Method, StepCalls
 from mpspmd.wire import ALL, ReplyRanks
 
+T = TypeVar("T")
 
-class Calls(AwaitedCalls):
-    """`Engine` derives from it, and makes its parts."""
 
-    _world_size: int
-    _sending: Sender
-    _replies: Replies
-    _failures: Failures
+class Calls(Parts, AwaitedCalls):
+    """`Engine` derives from it. Any thread of the process that has made the engine."""
+
+    @property
+    def steps(self) -> StepCalls:
+        """The calls of a program that drives the ranks step by step, as vLLM does."""
+        return StepCalls(self)
+
+    @overload
+    def execute_model(
+        self,
+        *args: Any,
+        non_block: Literal[False] = False,
+        timeout: float | None = None,
+        reply_rank: int = 0,
+        **kwargs: Any,
+    ) -> Any: ...
+
+    @overload
+    def execute_model(
+        self,
+        *args: Any,
+        non_block: Literal[True],
+        timeout: float | None = None,
+        reply_rank: int = 0,
+        **kwargs: Any,
+    ) -> StepFuture[Any]: ...
+
+    @overload
+    def execute_model(
+        self,
+        *args: Any,
+        non_block: bool,
+        timeout: float | None = None,
+        reply_rank: int = 0,
+        **kwargs: Any,
+    ) -> Any: ...
 
     def execute_model(
-        self, *args: Any, non_block: bool = False, timeout: float | None = None, reply_rank: int = 0
+        self,
+        *args: Any,
+        non_block: bool = False,
+        timeout: float | None = None,
+        reply_rank: int = 0,
+        **kwargs: Any,
     ) -> Any:
-        """Calls every worker's `execute_model(*args)`; the reply of one rank, or a future of it.
+        """Calls every worker's `execute_model(*args, **kwargs)`, and returns the reply of one rank.
 
-        If it fails on any rank, the engine has failed.
+            tokens = engine.execute_model([1, 2, 3], temperature=0.5)
+
+        If it fails on any rank, the engine has failed. The rest is as for `call`, which also takes
+        arguments with the names of the parameters here.
         """
         return self.call(
             "execute_model",
             args,
+            kwargs,
             reply_ranks=reply_rank,
             timeout=timeout,
             non_block=non_block,
         )
 
+    @overload
     def collective_rpc(
         self,
-        method: str | Callable[..., Any],
+        method: str,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        non_block: Literal[False] = False,
+    ) -> list[Any]: ...
+
+    @overload
+    def collective_rpc(
+        self,
+        method: Callable[..., T],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        non_block: Literal[False] = False,
+    ) -> list[T]: ...
+
+    @overload
+    def collective_rpc(
+        self,
+        method: str,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        non_block: Literal[True],
+    ) -> StepFuture[list[Any]]: ...
+
+    @overload
+    def collective_rpc(
+        self,
+        method: Callable[..., T],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        non_block: Literal[True],
+    ) -> StepFuture[list[T]]: ...
+
+    @overload
+    def collective_rpc(
+        self,
+        method: Method,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        non_block: bool,
+    ) -> Any: ...
+
+    def collective_rpc(
+        self,
+        method: Method,
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
         *,
         timeout: float | None = None,
         non_block: bool = False,
     ) -> Any:
-        """Calls a method on every worker; the list of all replies in rank order, or a future of it."""
+        """Calls a method on every worker, and returns the list of all replies in rank order.
+
+            engine.collective_rpc("add_lora", ("name",), timeout=5)
+            engine.collective_rpc(lambda worker: worker.ctx.rank)  # [0, 1]
+
+        The rest is as for `call`.
+        """
         return self.call(method, args, kwargs, timeout=timeout, non_block=non_block)
+
+    @overload
+    def call(
+        self,
+        method: Method,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        *,
+        reply_ranks: ReplyRanks = ALL,
+        timeout: float | None = None,
+        non_block: Literal[False] = False,
+    ) -> Any: ...
+
+    @overload
+    def call(
+        self,
+        method: Method,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        *,
+        reply_ranks: None,
+        timeout: float | None = None,
+        non_block: bool = False,
+    ) -> None: ...
+
+    @overload
+    def call(
+        self,
+        method: Method,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        *,
+        reply_ranks: int | Literal["all"] = ALL,
+        timeout: float | None = None,
+        non_block: Literal[True],
+    ) -> StepFuture[Any]: ...
+
+    @overload
+    def call(
+        self,
+        method: Method,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        *,
+        reply_ranks: ReplyRanks = ALL,
+        timeout: float | None = None,
+        non_block: bool,
+    ) -> Any: ...
 
     def call(
         self,
-        method: str | Callable[..., Any],
+        method: Method,
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
         *,
         reply_ranks: ReplyRanks = ALL,
         timeout: float | None = None,
         non_block: bool = False,
-        within: Call | None = None,
-        ends: Call | None = None,
-        keeps_late: bool = False,
     ) -> Any:
-        """Sends one request to all ranks.
+        """Sends one request to all ranks, and returns what those reply that are asked to.
 
-        `method` is a worker's method, or a callable that gets the worker as its first argument (sent by
-        value: a lambda will do). `timeout` is in seconds from now, sending included; after it StepTimeout,
-        and the engine stays usable. With `reply_ranks=None` nothing is waited for, and None is returned.
-        `within` is the step, made by begin(), that this call belongs to; `ends` the same for its last call.
-        With `keeps_late` the future of a failed call goes on collecting what the other ranks reply.
+            engine.call("save", ("/tmp/model",), reply_ranks=1, timeout=60)
+            future = engine.call("evaluate", (batch,), non_block=True)
 
-        EngineClosed, RankError, RankDied, UnknownMethod, EncodeError, StepTimeout.
+        Args:
+            method: The name of a worker's method; or a callable that gets the worker as its first argument.
+                A callable is sent by value, so that a lambda will do.
+            args: Anything that can be pickled. Arrays and tensors on the CPU travel beside the pickle.
+            reply_ranks: `"all"` gives a list of all replies in rank order, a rank gives its reply, and with
+                None nothing is waited for: None is returned, also with `non_block`.
+            timeout: In seconds from now, sending included. After it the engine stays usable, and late
+                replies are dropped.
+            non_block: Returns a `StepFuture` of the outcome as soon as the request is in the ring.
+
+        Raises:
+            ConfigError: `reply_ranks` is no rank.
+            EncodeError: The arguments can't be sent; no rank runs the request.
+            UnknownMethod: A worker has no such method.
+            RankError: The method raised on some rank. After `execute_model` the engine has failed.
+            DecodeError: A reply can't be rebuilt in this process.
+            StepTimeout: `timeout` has passed.
+            RankDied: A rank's process is gone; the engine has failed.
+            EngineClosed: The engine has been shut down, or belongs to another process.
         """
         if reply_ranks != ALL:
             self._check_reply_ranks(reply_ranks)
         deadline = None if timeout is None else time.monotonic() + timeout
-        future = StepFuture(self) if non_block and reply_ranks is not None else None
-        call = self._sending.send(
-            method, args, kwargs or {}, reply_ranks, deadline, future, ends, keeps_late
-        )
-        if (first := ends or within) is not None:
-            self._replies.link(call, first)
+        future: StepFuture[Any] | None = None
+        if non_block and reply_ranks is not None:
+            future = StepFuture(self)
+        call = self._sending.send(method, args, kwargs or {}, reply_ranks, deadline, future)
         if reply_ranks is None:
             return None
-        return self.outcome(call) if future is None else future
-
-    def send(
-        self,
-        method: str | Callable[..., Any],
-        args: tuple[Any, ...] = (),
-        *,
-        reply_ranks: int | Literal["all"] = ALL,
-        timeout: float | None = None,
-    ) -> Call:
-        """As call(), and doesn't wait: what comes of it is to be asked for, by outcome() or by future().
-
-        A future is known sooner with call(non_block=True); this costs less where none is needed.
-        """
-        self._check_reply_ranks(reply_ranks)
-        deadline = None if timeout is None else time.monotonic() + timeout
-        return self._sending.send(method, args, {}, reply_ranks, deadline)
-
-    def outcome(self, call: Call) -> Any:
-        """Waits for it. What call() returns, or raises."""
-        if not call.done:
-            self.wait_for(call)
-        return call.outcome()
-
-    def future(self, call: Call) -> StepFuture:
-        """Of what call() returns, or raises. Once for each call."""
-        future = StepFuture(self)
-        future.follow(call)
-        return future
-
-    def begin(
-        self,
-        method: str | Callable[..., Any],
-        args: tuple[Any, ...] = (),
-        *,
-        reply_ranks: ReplyRanks = ALL,
-    ) -> Call:
-        """Begins a step of several calls, and doesn't wait.
-
-        On the ranks the method returns `LATER`, which isn't replied; a later call of the step is, whose
-        `ends` is what this returns. If the method raises on any rank, all calls of the step fail with that.
-        """
-        self._check_reply_ranks(reply_ranks)
-        return self._sending.send(method, args, {}, reply_ranks, None)
-
-    def forget(self, step: Call) -> None:
-        """Gives up a step made by begin(), which will have no last call."""
-        self._replies.finish(step)
-
-    def send_anew(self) -> None:
-        """The next step goes to the ranks whole, and builds on nothing that they hold. Any thread."""
-        self._sending.send_anew()
-
-    def _check_reply_ranks(self, ranks: ReplyRanks) -> None:
-        if ranks is None or ranks == ALL:
-            return
-        if not isinstance(ranks, int) or not 0 <= ranks < self._world_size:
-            raise ConfigError(
-                f"reply_ranks={ranks!r}: must be a rank from 0 to {self._world_size - 1}, "
-                f"{ALL!r} or None"
-            )
-
-    def wait_for(self, call: Call, timeout: float | None = None) -> None:
-        """Until the call is done: by its own deadline, if it has one, with StepTimeout as its outcome.
-
-        TimeoutError after `timeout` seconds; the call goes on.
-        """
-        limit = None if timeout is None else time.monotonic() + timeout
-        try:
-            self._replies.wait_for(call, limit)
-        except ChannelError as error:
-            if not call.done:
-                self._failures.raise_cause(error)
-        except TimeoutError:
-            raise TimeoutError(f"{call.method} (step {call.step}) is not done yet") from None
-
-    def read_replies(self) -> None:
-        """Takes the replies that have come, without waiting."""
-        # Whoever waits is told by the failure itself.
-        with contextlib.suppress(ChannelError):
-            self._replies.read_now()
-
-    def start_reader(self) -> None:
-        """From now on a thread reads replies whenever any are awaited, so that callbacks are called."""
-        self._replies.start_reader()
+        return self._outcome(call) if future is None else future

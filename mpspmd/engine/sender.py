@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from mpspmd.codec.steps import EngineEnd
-from mpspmd.engine.call import Call, StepFuture
+from mpspmd.engine.call import Call
 from mpspmd.engine.failures import Failures
+from mpspmd.engine.future import StepFuture
 from mpspmd.engine.replies import Replies
 from mpspmd.engine.requests import RequestEncoder
 from mpspmd.errors import ChannelError, StepTimeout
@@ -51,7 +52,7 @@ class Sender:
         kwargs: dict[str, Any],
         reply_ranks: ReplyRanks,
         deadline: float | None,
-        future: StepFuture | None = None,
+        future: StepFuture[Any] | None = None,
         ends: Call | None = None,
         keeps_late: bool = False,
     ) -> Call:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mpspmd.codec.objects import Payload
 
 LATER: Final = object()
-"""What a method returns that has no reply: a later call of the same step has. See Engine.begin."""
+"""What a method returns that has no reply: a later call of the same step has it. See StepCalls.send."""
 
 
 @dataclass

@@ -11,7 +11,8 @@ import pickle
 from collections import deque
 from typing import Any
 
-from mpspmd.engine.call import NO_REPLY, StepFuture
+from mpspmd.engine.call import NO_REPLY
+from mpspmd.engine.future import StepFuture
 from mpspmd.errors import RankError
 from mpspmd.exceptions.fault import restore_cause
 from mpspmd.vllm.compat import defers_outputs, transferred_by
@@ -27,10 +28,10 @@ class Salvage:
     """EngineCore's thread."""
 
     def __init__(self) -> None:
-        self._failed: deque[tuple[StepFuture, set[int]]] = deque(maxlen=_MAX_FAILED)
+        self._failed: deque[tuple[StepFuture[Any], set[int]]] = deque(maxlen=_MAX_FAILED)
         """With the ranks whose replies have been looked at."""
 
-    def add(self, step: StepFuture) -> None:
+    def add(self, step: StepFuture[Any]) -> None:
         """A step that has failed; its call keeps late replies."""
         self._failed.append((step, set()))
 
@@ -41,7 +42,7 @@ class Salvage:
             if outputs and defers_outputs(aggregator):
                 aggregator.ft_defer_kv_connector_outputs(outputs)
 
-    def _take(self, step: StepFuture, seen: set[int]) -> list[Any]:
+    def _take(self, step: StepFuture[Any], seen: set[int]) -> list[Any]:
         replies = step.replies_so_far()
         new = {
             rank: reply

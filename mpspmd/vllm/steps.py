@@ -12,8 +12,9 @@ from vllm.distributed.ec_transfer.ec_connector.utils import ECOutputAggregator
 from vllm.distributed.kv_transfer.kv_connector.utils import KVOutputAggregator
 from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
 
-from mpspmd.engine.call import Call, StepFuture
+from mpspmd.engine.call import Call
 from mpspmd.engine.engine import Engine
+from mpspmd.engine.future import StepFuture
 from mpspmd.errors import ConfigError
 from mpspmd.vllm.salvage import Salvage
 from mpspmd.wire import ALL
@@ -34,7 +35,7 @@ class Steps:
         self, engine: Engine, vllm_config: VllmConfig, output_rank: int, timeout_s: float
     ) -> None:
         """`timeout_s` is for each of the two calls; a reply for both may take twice as long."""
-        self._engine = engine
+        self._calls = engine.steps
         self._output_rank = output_rank
         self._timeout_s = timeout_s
         self._answers_early = engine.config.answer_early and _samples(vllm_config)
@@ -54,7 +55,7 @@ class Steps:
     ) -> Any:
         if self._begun is not None:
             # Its sampling was never asked for: the engine has failed in between.
-            self._engine.forget(self._begun)
+            self._calls.forget(self._begun)
         self._begun = self._whole = None
         early = (
             self._answers_early and non_block and scheduler_output.total_num_scheduled_tokens > 0
@@ -64,7 +65,7 @@ class Steps:
         if self._flag_tells and not scheduler_output.has_structured_output_requests:
             self._whole = self._send_whole((scheduler_output, self._epoch, 1), aggregators)
             return _NOT_SAMPLED_YET
-        self._begun = self._engine.begin(
+        self._begun = self._calls.send(
             "execute_model",
             (scheduler_output, self._epoch),
             reply_ranks=ALL if aggregators else self._output_rank,
@@ -90,13 +91,13 @@ class Steps:
                 "sample_step", (grammar_output,), non_block, aggregators, is_step=True, ends=begun
             )
         except Exception:
-            self._engine.forget(begun)
+            self._calls.forget(begun)
             self._forgive()
             raise
 
     def take_draft_token_ids(self) -> Any:
         """Also between a step's two requests; then it fails with the first."""
-        return self._engine.call(
+        return self._calls.call(
             "take_draft_token_ids",
             reply_ranks=self._output_rank,
             timeout=self._timeout_s,
@@ -104,7 +105,7 @@ class Steps:
         )
 
     def aggregated(
-        self, outputs: StepFuture, aggregators: Aggregators, rank: int, non_block: bool
+        self, outputs: StepFuture[Any], aggregators: Aggregators, rank: int, non_block: bool
     ) -> Any:
         """The output of `rank`, merged with all ranks', in the order of such calls; or a future of it."""
         future = AggregatedFuture(outputs, aggregators, rank, self._to_aggregate, self._salvage)
@@ -118,7 +119,7 @@ class Steps:
                 "execute_model", step, True, aggregators, is_step=True
             )
             return future
-        return self._engine.send(
+        return self._calls.send(
             "execute_model", step, reply_ranks=self._output_rank, timeout=2 * self._timeout_s
         )
 
@@ -126,11 +127,11 @@ class Steps:
         if isinstance(whole, AggregatedFuture):
             return whole if non_block else whole.result()
         if non_block:
-            future = self._engine.future(whole)
+            future = self._calls.future(whole)
             future.on_raise = self._forgive
             return future
         try:
-            return self._engine.outcome(whole)
+            return self._calls.outcome(whole)
         except Exception:
             self._forgive()
             raise
@@ -147,7 +148,7 @@ class Steps:
     ) -> Any:
         """`is_step`: the reply stands for both calls of a step."""
         # With aggregators every rank's output counts: each has its share of what a connector transfers.
-        outcome = self._engine.call(
+        outcome = self._calls.call(
             method,
             args,
             reply_ranks=ALL if aggregators else self._output_rank,
@@ -165,7 +166,7 @@ class Steps:
     def _forgive(self) -> None:
         """The caller knows of a failure: what it sends from now on doesn't count on the failed step."""
         self._epoch += 1
-        self._engine.send_anew()
+        self._calls.send_anew()
 
 
 class AggregatedFuture(Future[Any]):
@@ -176,7 +177,7 @@ class AggregatedFuture(Future[Any]):
 
     def __init__(
         self,
-        outputs: StepFuture,
+        outputs: StepFuture[Any],
         aggregators: Aggregators,
         output_rank: int,
         order: deque[AggregatedFuture],

@@ -147,7 +147,9 @@ def leave_at_once() -> None:
 
 
 def of_a_fork(then: str) -> None:
+    global under_way
     with make_engine() as engine:
+        under_way = engine.execute_model("under way", non_block=True)
         if os.fork() == 0:
             if then == "unwinds":
                 sys.exit(0)  # through the engine's __exit__, and through all that is done at exit
@@ -155,6 +157,7 @@ def of_a_fork(then: str) -> None:
             os._exit(0)
         _, status = os.wait()
         say("status", status)
+        assert under_way.result() == "under way"
         assert engine.execute_model("still there") == "still there"
     say("worked")
 
@@ -163,7 +166,9 @@ def in_a_fork_uses_it(engine: mpspmd.Engine) -> None:
     uses: list[Any] = [
         lambda: engine.execute_model(1),
         lambda: engine.execute_model(1, non_block=True),
-        lambda: engine.send("execute_model", (1,)),
+        lambda: engine.steps.send("execute_model", (1,)),
+        lambda: under_way.result(),
+        lambda: concurrent.futures.wait([under_way], 10),
         lambda: engine.stats(),
         lambda: engine.pids,
         lambda: engine.on_failure(say),

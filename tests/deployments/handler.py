@@ -28,10 +28,10 @@ def main(engine: mpspmd.Engine) -> None:
 
     signal.signal(signal.SIGALRM, handle)
     data = bytes(engine.stats().ring_bytes * 2)
-    asleep = engine.send("sleep", (1.0,))
+    asleep = engine.steps.send("sleep", (1.0,))
     signal.setitimer(signal.ITIMER_REAL, 0.3)
     assert engine.call("size", (data,), timeout=20) == [len(data)]
-    engine.outcome(asleep)
+    engine.steps.outcome(asleep)
     print(*results, flush=True)
     assert engine.call("size", (b"next",), timeout=20) == [4]
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 from concurrent.futures import Future
 from typing import Any, assert_type
 
 import mpspmd
+from mpspmd import StepFuture
 from mpspmd.errors import MpSpmdError, RankDied, RankError, StartupError, StepTimeout
 
 
@@ -51,6 +54,25 @@ def serve(path: str) -> list[int]:
         return future.result(timeout=1)
 
 
+def rank_of(worker: Model) -> int:
+    return worker.ctx.rank
+
+
+def calls(engine: mpspmd.Engine, non_block: bool) -> None:
+    assert_type(engine.execute_model([1], temperature=0.5, non_block=False), Any)
+    assert_type(engine.execute_model([1], non_block=True), StepFuture[Any])
+    assert_type(engine.execute_model([1], non_block=non_block), Any)
+    assert_type(engine.collective_rpc("add_lora"), list[Any])
+    assert_type(engine.collective_rpc("add_lora", non_block=True), StepFuture[list[Any]])
+    assert_type(engine.collective_rpc(rank_of), list[int])
+    assert_type(engine.collective_rpc(rank_of, non_block=True), StepFuture[list[int]])
+    assert_type(engine.collective_rpc(rank_of, non_block=True).result(timeout=1), list[int])
+    assert_type(engine.call("add_lora", reply_ranks=1, non_block=True), StepFuture[Any])
+    done, _ = concurrent.futures.wait([engine.collective_rpc(rank_of, non_block=True)])
+    for future in concurrent.futures.as_completed(done):
+        assert_type(future.result(), list[int])
+
+
 def serve_patiently(path: str) -> list[int]:
     try:
         return serve(path)
@@ -70,7 +92,20 @@ def serve_patiently(path: str) -> list[int]:
 async def step(engine: mpspmd.Engine) -> int:
     token: int = await engine.execute_model_async([1], timeout=5)
     await engine.collective_rpc_async("add_lora", kwargs={"name": "x"})
+    await engine.call_async("add_lora", ("x",), reply_ranks=1)
+    assert_type(await engine.collective_rpc_async(rank_of), list[int])
+    ranks = await asyncio.wrap_future(engine.collective_rpc(rank_of, non_block=True))
+    assert_type(ranks, list[int])
     return token
+
+
+def explain(error: mpspmd.MpSpmdError) -> None:
+    if isinstance(error, mpspmd.StepTimeout) and error.report is not None:
+        assert_type(error.report, mpspmd.StallReport)
+        assert_type(error.report.ranks[0], mpspmd.RankReport)
+        assert_type(error.report.suspects, tuple[int, ...])
+    if isinstance(error, concurrent.futures.BrokenExecutor | mpspmd.errors.StartupError):
+        raise error
 
 
 assert_type(mpspmd.run(Model, lambda engine: engine.world_size, args=("path",)), int)
@@ -78,5 +113,3 @@ assert_type(mpspmd.run(Model, lambda engine: engine.world_size, args=("path",)),
 request = mpspmd.ExecuteModelRequest(1, "execute_model", ([1, 2],), reply_ranks="all")
 assert_type(request.step_id, int)
 assert_type(request.is_answered_by(0), bool)
-reply = mpspmd.Reply(step_id=1, rank=0, value=[1])
-assert_type(reply.rank, int)

@@ -93,6 +93,17 @@ def test_errors_and_deadlines_arrive_where_the_call_is_awaited(engine: Engine) -
     asyncio.run(main())
 
 
+def test_awaited_calls_take_what_plain_calls_take(engine: Engine) -> None:
+    async def main() -> None:
+        assert await engine.call_async("rank", reply_ranks=1) == 1
+        assert await engine.call_async("rank", reply_ranks=None) is None
+        assert await engine.call_async("rank") == [0, 1]
+        assert await engine.call_async("echo", kwargs={"value": 2}, reply_ranks=0) == 2
+        assert await engine.execute_model_async(1, two=2) == (0, (1, {"two": 2}))
+
+    asyncio.run(main())
+
+
 def test_awaited_and_plain_calls_may_be_mixed(engine: Engine) -> None:
     async def main() -> None:
         awaited = asyncio.gather(*(engine.execute_model_async(i) for i in range(20)))

@@ -29,10 +29,10 @@ def nothing_stays_awaited(engine: Engine) -> Iterator[None]:
 
 
 def test_the_last_call_has_the_steps_reply(engine: Engine) -> None:
-    step = engine.begin("first", ("x",), reply_ranks=0)
-    assert engine.call("last", reply_ranks=0, ends=step) == "x"
-    step = engine.begin("first", ("y",))
-    assert engine.call("last", ends=step, non_block=True).result() == ["y", "y"]
+    step = engine.steps.send("first", ("x",), reply_ranks=0)
+    assert engine.steps.call("last", reply_ranks=0, ends=step) == "x"
+    step = engine.steps.send("first", ("y",))
+    assert engine.steps.call("last", ends=step, non_block=True).result() == ["y", "y"]
     assert engine.late_replies == 0
 
 
@@ -41,10 +41,10 @@ def test_the_last_call_has_the_steps_reply(engine: Engine) -> None:
 def test_what_the_first_call_raises_is_the_outcome_of_the_last(
     engine: Engine, rank: int, non_block: bool
 ) -> None:
-    step = engine.begin("first", ("x", rank), reply_ranks=0)
+    step = engine.steps.send("first", ("x", rank), reply_ranks=0)
 
     def outcome() -> None:
-        last = engine.call("last", (0.5,), reply_ranks=0, ends=step, non_block=non_block)
+        last = engine.steps.call("last", (0.5,), reply_ranks=0, ends=step, non_block=non_block)
         last.result()
 
     with pytest.raises(RankError, match=f"rank {rank} raised ValueError in first") as caught:
@@ -54,41 +54,41 @@ def test_what_the_first_call_raises_is_the_outcome_of_the_last(
 
 
 def test_it_is_the_outcome_of_calls_that_are_made_when_it_is_known(engine: Engine) -> None:
-    step = engine.begin("first", ("x", 1), reply_ranks=0)
+    step = engine.steps.send("first", ("x", 1), reply_ranks=0)
     with pytest.raises(RankError, match="the first half of x"):
-        engine.call("sleep_on", (0, 0.5), reply_ranks=0, within=step)
+        engine.steps.call("sleep_on", (0, 0.5), reply_ranks=0, within=step)
     assert step.done
     with pytest.raises(RankError, match="the first half of x"):
-        engine.call("last", reply_ranks=0, ends=step)
+        engine.steps.call("last", reply_ranks=0, ends=step)
 
 
 def test_a_call_within_a_step_does_not_end_it(engine: Engine) -> None:
-    step = engine.begin("first", ("x",), reply_ranks=0)
-    assert engine.call("rank", reply_ranks=1, within=step) == 1
+    step = engine.steps.send("first", ("x",), reply_ranks=0)
+    assert engine.steps.call("rank", reply_ranks=1, within=step) == 1
     assert not step.done
-    assert engine.call("last", reply_ranks=0, ends=step) == "x"
+    assert engine.steps.call("last", reply_ranks=0, ends=step) == "x"
     assert step.done
 
 
 def test_a_step_ends_with_its_last_calls_timeout(engine: Engine) -> None:
-    step = engine.begin("first", ("x",), reply_ranks=0)
+    step = engine.steps.send("first", ("x",), reply_ranks=0)
     with pytest.raises(StepTimeout):
-        engine.call("last", (0.5,), reply_ranks=0, ends=step, timeout=0.1)
+        engine.steps.call("last", (0.5,), reply_ranks=0, ends=step, timeout=0.1)
     assert step.done
 
 
 def test_a_step_that_is_forgotten_fails_nobody(engine: Engine) -> None:
-    step = engine.begin("first", ("x", 1), reply_ranks=0)
-    engine.forget(step)
-    step = engine.begin("first", ("y",), reply_ranks=0)
-    assert engine.call("last", reply_ranks=0, ends=step) == "y"
+    step = engine.steps.send("first", ("x", 1), reply_ranks=0)
+    engine.steps.forget(step)
+    step = engine.steps.send("first", ("y",), reply_ranks=0)
+    assert engine.steps.call("last", reply_ranks=0, ends=step) == "y"
 
 
 def test_the_calls_of_a_step_are_gone_without_the_garbage_collector(engine: Engine) -> None:
     gc.disable()
     try:
-        step = engine.begin("first", ("x",), reply_ranks=0)
-        assert engine.call("last", reply_ranks=0, ends=step) == "x"
+        step = engine.steps.send("first", ("x",), reply_ranks=0)
+        assert engine.steps.call("last", reply_ranks=0, ends=step) == "x"
         gone = weakref.ref(step)
         del step
         assert gone() is None
@@ -98,7 +98,7 @@ def test_the_calls_of_a_step_are_gone_without_the_garbage_collector(engine: Engi
 
 def test_nobody_waits_when_the_run_ends_within_a_step() -> None:
     with Engine(workers.Stepping, world_size=1) as engine:
-        step = engine.begin("first", ("x",))
-        future = engine.call("last", (1.0,), ends=step, non_block=True)
+        step = engine.steps.send("first", ("x",))
+        future = engine.steps.call("last", (1.0,), ends=step, non_block=True)
         engine.shutdown()
         assert future.exception() is not None

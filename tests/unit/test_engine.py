@@ -62,6 +62,11 @@ class TestCalling:
         assert engine.execute_model("a", 1) == (0, ("a", 1))
         assert engine.execute_model("a", reply_rank=1) == (1, ("a",))
 
+    def test_execute_model_takes_arguments_by_name(self, engine: Engine) -> None:
+        assert engine.execute_model(1, temperature=0.5) == (0, (1, {"temperature": 0.5}))
+        future = engine.execute_model(top=2, non_block=True, reply_rank=1)
+        assert future.result() == (1, ({"top": 2},))
+
     def test_the_rank_that_replies_can_be_chosen(self, engine: Engine) -> None:
         assert engine.call("rank", reply_ranks=1) == 1
         assert engine.call("rank", reply_ranks="all") == [0, 1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import gc
 import sys
 import threading
@@ -141,7 +140,7 @@ def test_a_callback_that_raises_harms_no_other_call(engine: Engine) -> None:
 
 
 def test_callbacks_are_called_after_a_request_that_found_no_space(engine: Engine) -> None:
-    engine.start_reader()
+    engine._start_reader()
     for _ in range(3):
         engine.call("sleep", (0.3,), reply_ranks=None)
         # The reader waits for this request's replies, until the moment at which the sender gives up.
@@ -150,16 +149,6 @@ def test_callbacks_are_called_after_a_request_that_found_no_space(engine: Engine
     called = threading.Event()
     engine.collective_rpc("rank", non_block=True).add_done_callback(lambda done: called.set())
     assert called.wait(10)
-
-
-def test_wait_and_as_completed_work_once_the_reader_runs(engine: Engine) -> None:
-    engine.start_reader()
-    futures = [engine.collective_rpc("echo", args=(i,), non_block=True) for i in range(20)]
-    done, waiting = concurrent.futures.wait(futures, timeout=10)
-    assert (len(done), len(waiting)) == (20, 0)
-    more = [engine.collective_rpc("echo", args=(i,), non_block=True) for i in range(20)]
-    results = [future.result()[0] for future in concurrent.futures.as_completed(more, timeout=10)]
-    assert sorted(results) == list(range(20))
 
 
 def test_callbacks_and_callers_in_many_threads_lose_nothing(engine: Engine) -> None:
@@ -228,30 +217,30 @@ def test_a_reply_goes_with_its_last_user_and_waits_for_no_garbage_collection(
 
 @pytest.mark.parametrize("done", [False, True])
 def test_what_comes_of_a_sent_call_is_asked_for_later(engine: Engine, done: bool) -> None:
-    calls = [engine.send("echo", (i,), reply_ranks=1) for i in range(5)]
+    calls = [engine.steps.send("echo", (i,), reply_ranks=1) for i in range(5)]
     if done:
         engine.call("rank")
         assert all(call.done for call in calls)
-    assert engine.outcome(calls[3]) == 3
-    futures = {i: engine.future(calls[i]) for i in (4, 0, 2)}
+    assert engine.steps.outcome(calls[3]) == 3
+    futures = {i: engine.steps.future(calls[i]) for i in (4, 0, 2)}
     assert {i: future.result() for i, future in futures.items()} == {4: 4, 0: 0, 2: 2}
     assert all(future.done() for future in futures.values())
-    assert engine.outcome(calls[1]) == engine.outcome(calls[1]) == 1
+    assert engine.steps.outcome(calls[1]) == engine.steps.outcome(calls[1]) == 1
 
 
 @pytest.mark.parametrize("done", [False, True])
 def test_a_sent_call_that_fails_raises_where_it_is_asked_for(engine: Engine, done: bool) -> None:
-    calls = [engine.send("fail", ("no",)) for _ in range(2)]
+    calls = [engine.steps.send("fail", ("no",)) for _ in range(2)]
     if done:
         engine.call("rank")
     with pytest.raises(RankError):
-        engine.outcome(calls[0])
-    assert isinstance(engine.future(calls[1]).exception(), RankError)
-    late = engine.send("sleep", (0.3, "x"), timeout=0.02)
+        engine.steps.outcome(calls[0])
+    assert isinstance(engine.steps.future(calls[1]).exception(), RankError)
+    late = engine.steps.send("sleep", (0.3, "x"), timeout=0.02)
     with pytest.raises(StepTimeout):
-        engine.outcome(late)
+        engine.steps.outcome(late)
     with pytest.raises(StepTimeout):
-        engine.future(late).result()
+        engine.steps.future(late).result()
     assert engine.collective_rpc("rank") == [0, 1]
 
 
@@ -271,15 +260,15 @@ def test_a_future_that_comes_while_the_reply_comes_is_told_once(engine: Engine) 
 
     def read(call: Call) -> None:
         try:
-            engine.outcome(call)
+            engine.steps.outcome(call)
         except Exception as error:
             wrong.append(error)
 
     for i in range(2000):
-        call = engine.send("echo", (i,), reply_ranks=0)
+        call = engine.steps.send("echo", (i,), reply_ranks=0)
         reader = threading.Thread(target=read, args=(call,))
         reader.start()
-        future = engine.future(call)
+        future = engine.steps.future(call)
         future.add_done_callback(lambda each: told.append(each.result()))
         reader.join()
         assert future.result(timeout=10) == i

@@ -34,7 +34,10 @@ def test_import_is_fast_and_loads_nothing_large() -> None:
     assert took_s < 1.0  # ten times what is promised: other things run here, too
 
 
-@pytest.mark.parametrize("name", ["RuntimeConfig", "ExecuteModelRequest", "Reply", "Worker"])
+@pytest.mark.parametrize(
+    "name",
+    ["RuntimeConfig", "ExecuteModelRequest", "RankDied", "StallReport", "Worker", "errors"],
+)
 def test_names_that_need_nothing_large_load_nothing_large(name: str) -> None:
     program = (
         f"import mpspmd, sys; mpspmd.{name}; print([n for n in {_LARGE!r} if n in sys.modules])"
@@ -66,6 +69,21 @@ def test_all_public_names_are_there_and_no_other() -> None:
     import mpspmd
 
     for name in mpspmd.__all__:
-        assert getattr(mpspmd, name).__name__ == name
+        assert getattr(mpspmd, name).__name__.removeprefix("mpspmd.") == name
+    assert set(mpspmd.__all__) <= set(dir(mpspmd))
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = mpspmd.no_such_name
+
+
+def test_every_error_is_a_name_of_the_package() -> None:
+    import mpspmd
+    import mpspmd.errors
+
+    for name in mpspmd.errors.__all__:
+        assert getattr(mpspmd, name) is getattr(mpspmd.errors, name)
+        assert name in mpspmd.__all__
+
+
+def test_the_errors_need_no_import_of_their_own() -> None:
+    program = "import mpspmd; print(mpspmd.errors.RankDied is mpspmd.RankDied)"
+    assert _in_a_fresh_interpreter(program) == "True\n"

@@ -161,5 +161,5 @@ def test_a_step_that_is_sent_anew_needs_nothing_of_what_came_before() -> None:
 
 def test_an_engine_sends_anew_when_told(engine: Engine) -> None:
     for step in range(4):
-        engine.send_anew()
+        engine.steps.send_anew()
         assert_same(expected(batch(step)), engine.execute_model(batch(step)))

@@ -26,8 +26,8 @@ class Calculator(mpspmd.Worker):
         self.total += amount * times
         return self.total
 
-    def execute_model(self, *args: Any) -> tuple[int, tuple[Any, ...]]:
-        return self.ctx.rank, args
+    def execute_model(self, *args: Any, **kwargs: Any) -> tuple[int, tuple[Any, ...]]:
+        return self.ctx.rank, (*args, kwargs) if kwargs else args
 
     def echo(self, value: Any) -> Any:
         return value

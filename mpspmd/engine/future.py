@@ -1,0 +1,126 @@
+"""StepFuture: the result of a call whose replies are still coming."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from collections.abc import Callable
+from concurrent.futures._base import RUNNING
+from typing import Any, TypeVar
+
+from mpspmd.engine.call import Call
+from mpspmd.engine.waiting import Waiting
+from mpspmd.exceptions.fault import restore_cause
+from mpspmd.exceptions.foreign import logged
+
+T = TypeVar("T")
+
+
+class StepFuture(concurrent.futures.Future[T]):
+    """The result of a call that was made with `non_block=True`. Any thread of the engine's process.
+
+    `concurrent.futures.wait`, `as_completed` and `asyncio.wrap_future` take it as any other future:
+
+        futures = [engine.execute_model(batch, non_block=True) for batch in batches]
+        for future in concurrent.futures.as_completed(futures):
+            print(future.result())
+
+    As long as nobody uses those or adds a callback, no thread reads replies in the background: whoever asks
+    for a result reads the replies, also those of others, and `done()` reads what has come. The first use of
+    those starts the engine's reader thread, which also calls the callbacks.
+
+    A future can't be cancelled: the ranks have the request already.
+    """
+
+    _call: Call
+    on_raise: Callable[[], None] | None = None
+    """Called each time that somebody is told that the call has failed."""
+
+    def __init__(self, engine: Waiting) -> None:
+        super().__init__()
+        # As set_running_or_notify_cancel() does, which takes a lock that nobody else can want yet.
+        self._state = RUNNING
+        self._engine = engine
+
+    def follow(self, call: Call) -> None:
+        """Makes this the future of `call`, done or not. Once, by who makes the future."""
+        self._call = call
+        self._waiters = _Waiters(call, self._engine)
+        call.future = self
+        # Check last: whoever finishes the call after this line tells the future.
+        if call.done:
+            call.tell()
+
+    def result(self, timeout: float | None = None) -> T:
+        """Waits, and returns what the same call without `non_block` would return.
+
+        Raises:
+            TimeoutError: `timeout` seconds have passed; the call goes on, and can be asked again.
+            StepTimeout: The call's own timeout has passed.
+            RankError, RankDied, EngineClosed: As the call without `non_block` would.
+        """
+        self._drive(timeout)
+        # The call has the outcome before the future has: no lock is needed.
+        try:
+            value: T = self._call.outcome()
+            return value
+        except Exception:
+            if self.on_raise is not None:
+                self.on_raise()
+            raise
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Waits, and returns what `result()` would raise, or None.
+
+        Raises:
+            TimeoutError: `timeout` seconds have passed; the call goes on.
+        """
+        self._drive(timeout)
+        error = self._call.error
+        restore_cause(error)
+        if error is not None and self.on_raise is not None:
+            self.on_raise()
+        return error
+
+    def replies_so_far(self) -> list[Any]:
+        """What each rank has replied to a call that has failed: a value, a RankError, or NO_REPLY.
+
+        With `keeps_late` it grows while the replies of other calls are read.
+        """
+        return list(self._call.replies)
+
+    def done(self) -> bool:
+        """Whether the outcome is known. Reads what has come, and doesn't wait."""
+        if not super().done():
+            self._engine._read_replies()
+        return super().done()
+
+    def add_done_callback(self, fn: Callable[[concurrent.futures.Future[T]], object]) -> None:
+        """Calls `fn(self)` at once if this is done; else later, in the engine's reader thread."""
+
+        def call_back(future: concurrent.futures.Future[T]) -> None:
+            with logged("a future's callback"):
+                fn(future)
+
+        super().add_done_callback(call_back)
+        if not super().done():
+            self._engine._start_reader()
+
+    def _drive(self, timeout: float | None) -> None:
+        if not self._call.done:
+            self._engine._wait_for(self._call, timeout)
+
+
+class _Waiters(list[Any]):
+    """Those whom `concurrent.futures.wait` and `as_completed` append to a future: they don't read replies
+    themselves, so a thread must."""
+
+    __slots__ = ("_call", "_engine")
+
+    def __init__(self, call: Call, engine: Waiting) -> None:
+        self._call = call
+        self._engine = engine
+
+    def append(self, waiter: Any) -> None:
+        super().append(waiter)
+        if not self._call.done:
+            self._engine._start_reader()

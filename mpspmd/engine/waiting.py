@@ -1,0 +1,54 @@
+"""Waiting: how the callers of one engine wait for replies."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any
+
+from mpspmd.engine.call import Call
+from mpspmd.engine.failures import Failures
+from mpspmd.engine.replies import Replies
+from mpspmd.errors import ChannelError
+
+
+class Waiting:
+    """`Engine` derives from it. Any thread.
+
+    Futures keep the engine, and not its parts: in a fork of the process the engine has others, which refuse
+    to work.
+    """
+
+    _replies: Replies
+    _failures: Failures
+
+    def _outcome(self, call: Call) -> Any:
+        """Waits until the call is done, and returns its value or raises its error."""
+        if not call.done:
+            self._wait_for(call)
+        return call.outcome()
+
+    def _wait_for(self, call: Call, timeout: float | None = None) -> None:
+        """Returns when the call is done; it is done by its own deadline, with a StepTimeout as its error.
+
+        Raises:
+            TimeoutError: `timeout` seconds have passed; the call goes on.
+        """
+        limit = None if timeout is None else time.monotonic() + timeout
+        try:
+            self._replies.wait_for(call, limit)
+        except ChannelError as error:
+            if not call.done:
+                self._failures.raise_cause(error)
+        except TimeoutError:
+            raise TimeoutError(f"{call.method} (step {call.step}) is not done yet") from None
+
+    def _read_replies(self) -> None:
+        """Takes the replies that have come, without waiting."""
+        # Whoever waits is told by the failure itself.
+        with contextlib.suppress(ChannelError):
+            self._replies.read_now()
+
+    def _start_reader(self) -> None:
+        """From now on a thread reads replies whenever any are awaited."""
+        self._replies.start_reader()
