@@ -9,67 +9,78 @@ import logging
 import math
 import os
 import re
+import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, Self, TypeAlias
 
 from mpspmd.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
 _PREFIX = "MPSPMD_"
-_STRATEGIES = ("auto", "spin", "yield", "park")
 LAUNCH_VARIABLE = "MPSPMD_LAUNCH"
 """Not a setting: see processes/part.py."""
+LOG_LEVEL_VARIABLE = "MPSPMD_LOG_LEVEL"
+"""Of all engines of a process, and of their ranks: see log.py."""
+_OTHER_VARIABLES = (LOG_LEVEL_VARIABLE, "MPSPMD_ANSWER_EARLY")
+"""Settings that are no fields of RuntimeConfig itself."""
 _MIB = 1 << 20
+
+Wait: TypeAlias = Literal["auto", "spin", "yield", "park"]
 
 
 @dataclasses.dataclass(frozen=True)
 class RuntimeConfig:
-    """Settings of one engine and its ranks. `from_env()` takes MPSPMD_<NAME> for each field.
+    """Settings of one engine and its ranks. Times are in seconds, sizes in bytes.
 
-    The defaults take 12 MiB of shared memory with 8 ranks; Docker gives 64 MiB. Small rings also stay
-    in the processor's cache. A message may be larger than its ring: it goes in fragments.
+        config = mpspmd.RuntimeConfig.from_env(wait="park", start_timeout_s=60)
+        engine = mpspmd.Engine(Worker, world_size=2, config=config)
+
+    `from_env()` takes MPSPMD_<NAME> for each field; without `config` an engine does that. The defaults take
+    12 MiB of shared memory with 8 ranks; Docker gives 64 MiB. Small rings also stay in the processor's
+    cache. A message may be larger than its ring: it goes in fragments.
+
+    Raises:
+        ConfigError: A value can't be used; the message names the field, the value and what is allowed.
     """
 
     request_ring_bytes: int = 4 * _MIB
-    """Capacity of the ring from the engine to all ranks: a power of two."""
+    """Capacity of the ring from the engine to all ranks: a power of two from 64 KiB to 2 GiB."""
 
     reply_ring_bytes: int = 1 * _MIB
-    """Capacity of each rank's ring to the engine: a power of two."""
+    """Capacity of each rank's ring to the engine: a power of two from 64 KiB to 2 GiB."""
 
     start_timeout_s: float | None = None
-    """How long all ranks may take until they are ready; None: as long as they live."""
+    """How long all ranks may take until they are ready; None: as long as their processes live."""
 
     shutdown_timeout_s: float = 10.0
     """How long workers may take to shut down before they get SIGTERM, and 1 s later SIGKILL.
 
-    In vLLM the default is VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS. Ranks of a failed run have 1 s.
+    Ranks of a failed run have 1 s.
     """
 
     stall_warn_s: float = 30.0
-    """After so long, and each time it has doubled, a step that isn't done is warned of with a report."""
+    """A step that takes longer is reported in the log, and again each time that its age has doubled."""
 
     runtime_dir: str | None = None
     """Where the run's private folder for its control socket is made; None: the temp folder, or where that
     can't be written to, XDG_RUNTIME_DIR or /dev/shm."""
 
-    wait: str = "auto"
+    wait: Wait = "auto"
     """How processes wait for messages: "spin" and "yield" take a core each, "park" sleeps at once, and
     "auto" sleeps until shortly before the next message is due."""
 
     digest_requests: bool = False
     """Each rank keeps a digest of all request bytes, `ctx.request_digest()`: proof of SPMD."""
 
-    answer_early: bool = True
-    """vLLM's `execute_model` is answered at once, and a step has one reply, that of `sample_tokens`."""
-
     step_deltas: bool = True
     """Steps go as deltas against what the ranks hold, if the engine has a codec for them; else whole."""
 
     def __post_init__(self) -> None:
-        for name in ("digest_requests", "answer_early", "step_deltas"):
-            if not isinstance(value := getattr(self, name), bool):
-                raise ConfigError(f"{name}={value!r}: must be True or False")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type == "bool" and not isinstance(value, bool):
+                raise ConfigError(f"{field.name}={value!r}: must be True or False")
         for name in ("request_ring_bytes", "reply_ring_bytes"):
             value = getattr(self, name)
             # 64 KiB: a page on every platform; 2 GiB: record lengths are 32 bits.
@@ -77,8 +88,8 @@ class RuntimeConfig:
                 raise ConfigError(
                     f"{name}={value!r}: must be a power of two from {1 << 16} to {1 << 31} bytes"
                 )
-        if self.wait not in _STRATEGIES:
-            raise ConfigError(f"wait={self.wait!r}: must be one of {', '.join(_STRATEGIES)}")
+        if self.wait not in (ways := typing.get_args(Wait)):
+            raise ConfigError(f"wait={self.wait!r}: must be one of {', '.join(ways)}")
         for name in ("start_timeout_s", "shutdown_timeout_s", "stall_warn_s"):
             value = getattr(self, name)
             if value is None and name == "start_timeout_s":
@@ -88,31 +99,74 @@ class RuntimeConfig:
                 raise ConfigError(f"{name}={value!r}: must be a number of seconds above 0")
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> RuntimeConfig:
-        """The defaults, changed by MPSPMD_* variables, changed by `overrides`. ConfigError.
+    def from_env(
+        cls,
+        environ: Mapping[str, str] | None = None,
+        *,
+        defaults: Mapping[str, Any] | None = None,
+        **overrides: Any,
+    ) -> Self:
+        """The fields' defaults, changed by `defaults`, changed by variables, changed by `overrides`.
 
-        A variable that is no setting changes nothing: it is logged, once a process. A service link of
-        Kubernetes isn't even that.
+            RuntimeConfig.from_env(defaults={"wait": "park"})  # what a program's own settings say
+
+        `environ` is this process's environment unless it is given. `defaults` has the names of fields and
+        values as in JSON or as in a variable. A variable that looks like a setting and is none changes
+        nothing: it is logged once a process, unless it is a service link of Kubernetes.
+
+        Raises:
+            ConfigError: A value can't be used, or `defaults` has a name that is no field; the message names
+                the variable or the key, the value and what is allowed.
         """
         environ = os.environ if environ is None else environ
+        kinds = typing.get_type_hints(cls)
+        if not isinstance(defaults, Mapping | None):
+            raise ConfigError(f"settings={defaults!r}: must be a dictionary of settings")
         settings: dict[str, Any] = {}
-        for field in dataclasses.fields(cls):
-            variable = _PREFIX + field.name.upper()
-            if variable in environ:
-                settings[field.name] = _parse(variable, environ[variable], str(field.type))
+        for name, value in (defaults or {}).items():
+            if name not in kinds:
+                raise ConfigError(f"{name!r} is no setting: {_meant(str(name), list(kinds))}")
+            settings[name] = _convert(name, value, kinds[name])
+        variables = {name: each for name in kinds if (each := _PREFIX + name.upper()) in environ}
+        for name, variable in variables.items():
+            settings[name] = _convert(variable, environ[variable], kinds[name])
         for variable in unknown_variables(environ):
             _warn_of(variable, environ[variable])
         try:
             return cls(**(settings | overrides))
         except ConfigError as error:
             name = str(error).partition("=")[0]
-            if name not in settings or name in overrides:
+            if name not in variables or name in overrides:
                 raise
-            raise ConfigError(f"{_PREFIX}{name.upper()}: {error}") from None
+            raise ConfigError(f"{variables[name]}: {error}") from None
+
+
+_WORDS: dict[Any, str] = {
+    bool: "0 or 1, or true or false",
+    int: "a whole number",
+    float: "a number",
+    float | None: "a number, or none",
+    str | None: "a text",
+}
+
+
+def _convert(source: str, value: Any, kind: Any) -> Any:
+    """A variable's text, or a value as JSON has it, as a field of this type. ConfigError."""
+    import msgspec  # only where a setting is given: `import mpspmd` and RuntimeConfig do without
+
+    if isinstance(value, str) and kind in (float | None, str | None):
+        value = None if value.lower() == ("none" if kind == float | None else "") else value
+    if kind not in _WORDS:
+        return value  # whether it is one of a few words is checked with all other limits
+    try:
+        return msgspec.convert(value, kind, strict=False)
+    except msgspec.ValidationError:
+        raise ConfigError(f"{source}={value!r}: must be {_WORDS[kind]}") from None
 
 
 def known_variables() -> list[str]:
-    return [_PREFIX + field.name.upper() for field in dataclasses.fields(RuntimeConfig)]
+    fields = dataclasses.fields(RuntimeConfig)
+    return [*(_PREFIX + field.name.upper() for field in fields), *_OTHER_VARIABLES]
 
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:
@@ -127,7 +181,16 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
 
 def nearest_variable(unknown: str) -> str:
     """The setting that was probably meant, or an empty text."""
-    return next(iter(difflib.get_close_matches(unknown, known_variables(), 1)), "")
+    return _nearest(unknown, known_variables())
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    return next(iter(difflib.get_close_matches(name, known, 1)), "")
+
+
+def _meant(name: str, known: list[str]) -> str:
+    nearest = _nearest(name, known)
+    return f"did you mean {nearest}?" if nearest else f"there are {', '.join(known)}"
 
 
 _URL = r"(tcp|udp|sctp)://.*"
@@ -157,23 +220,5 @@ def is_service_link(name: str, text: str) -> bool:
 
 @functools.cache
 def _warn_of(variable: str, text: str) -> None:
-    nearest = nearest_variable(variable)
-    meant = f"did you mean {nearest}?" if nearest else f"there are {', '.join(known_variables())}"
+    meant = _meant(variable, known_variables())
     logger.warning("%s=%r is no setting of mpspmd, and is ignored: %s", variable, text, meant)
-
-
-def _parse(variable: str, text: str, kind: str) -> Any:
-    if kind == "bool":
-        values = {"0": False, "false": False, "1": True, "true": True}
-        if text.lower() not in values:
-            raise ConfigError(f"{variable}={text!r}: must be 0 or 1")
-        return values[text.lower()]
-    if kind.startswith("str"):
-        return text or None
-    if text.lower() == "none" and "None" in kind:
-        return None
-    try:
-        return int(text) if kind == "int" else float(text)
-    except ValueError:
-        wanted = "a whole number" if kind == "int" else "a number"
-        raise ConfigError(f"{variable}={text!r}: must be {wanted}") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from multiprocessing import util as multiprocessing_util
@@ -27,10 +26,10 @@ from vllm.v1.executor.abstract import Executor
 from vllm.v1.executor.multiproc_executor import set_multiprocessing_worker_envs
 from vllm.v1.outputs import DraftTokenIds, ModelRunnerOutput
 
-from mpspmd.config import RuntimeConfig
 from mpspmd.engine.engine import Engine
 from mpspmd.errors import ConfigError, RankDied
 from mpspmd.vllm.compat import untested
+from mpspmd.vllm.config import ExecutorConfig
 from mpspmd.vllm.cpu_binding import CoreBinding
 from mpspmd.vllm.engine_core import (
     await_own_kill,
@@ -251,10 +250,10 @@ def _tell_cause(error: BaseException) -> None:
     report(error)
 
 
-def _config() -> RuntimeConfig:
+def _config() -> ExecutorConfig:
     """vLLM's setting for the end of its workers is our default; our own variable beats it."""
-    theirs = {"MPSPMD_SHUTDOWN_TIMEOUT_S": str(envs.VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS)}
-    return RuntimeConfig.from_env(theirs | os.environ)
+    theirs = {"shutdown_timeout_s": envs.VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS}
+    return ExecutorConfig.from_env(defaults=theirs)
 
 
 def _distributed_init_method() -> str:

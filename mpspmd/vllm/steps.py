@@ -16,6 +16,7 @@ from mpspmd.engine.call import Call
 from mpspmd.engine.engine import Engine
 from mpspmd.engine.future import StepFuture
 from mpspmd.errors import ConfigError
+from mpspmd.vllm.config import ExecutorConfig
 from mpspmd.vllm.salvage import Salvage
 from mpspmd.wire import ALL
 
@@ -38,7 +39,9 @@ class Steps:
         self._calls = engine.steps
         self._output_rank = output_rank
         self._timeout_s = timeout_s
-        self._answers_early = engine.config.answer_early and _samples(vllm_config)
+        config = engine.config
+        wanted = isinstance(config, ExecutorConfig) and config.answer_early
+        self._answers_early = wanted and _samples(vllm_config)
         # Others' schedulers may have grammars that vLLM's flag doesn't tell of.
         self._flag_tells = vllm_config.scheduler_config.scheduler_cls is None
         self._begun: Call | None = None

@@ -27,6 +27,8 @@ mpspmd.Engine(mpspmd.Worker, world_size="2")
 mpspmd.Engine(mpspmd.Worker, world_size=2).call("m", reply_ranks="some")
 mpspmd.RuntimeConfig(no_such_setting=1)
 mpspmd.no_such_name
+mpspmd.RuntimeConfig(wait="sleep")
+mpspmd.Engine(mpspmd.Worker, world_size=2).execute_model(non_block=True).tokens
 """
 
 # torch's own sources are not the question, and take a minute. Nor are ours: `make lint` has them.
@@ -55,5 +57,5 @@ def test_typical_user_code_is_strictly_typed_and_wrong_code_is_found(tmp_path: P
     )
     errors = [line for line in done.stdout.splitlines() if ": error: " in line]
     assert [line.split(":")[:2] for line in errors] == [
-        ["wrong.py", str(number)] for number in range(3, 7)
+        ["wrong.py", str(number)] for number in range(3, 9)
     ], done.stdout + done.stderr

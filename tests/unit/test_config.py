@@ -11,6 +11,7 @@ import pytest
 from mpspmd import RuntimeConfig
 from mpspmd.config import known_variables, unknown_variables
 from mpspmd.errors import ConfigError, MpSpmdError
+from mpspmd.vllm.config import ExecutorConfig
 
 
 def test_the_defaults_are_valid_and_the_environment_changes_nothing_when_empty() -> None:
@@ -42,20 +43,65 @@ def test_a_config_cannot_be_changed() -> None:
 )
 def test_a_variable_sets_its_field_and_no_other(variable: str, text: str, value: Any) -> None:
     name = variable.removeprefix("MPSPMD_").lower()
-    config = RuntimeConfig.from_env({variable: text})
-    assert config == dataclasses.replace(RuntimeConfig(), **{name: value})
+    of = ExecutorConfig if name == "answer_early" else RuntimeConfig
+    config = of.from_env({variable: text})
+    assert config == dataclasses.replace(of(), **{name: value})
     assert type(getattr(config, name)) is type(value)
 
 
 def test_every_field_has_a_variable() -> None:
-    fields = [f"MPSPMD_{field.name.upper()}" for field in dataclasses.fields(RuntimeConfig)]
-    assert known_variables() == fields
-    assert unknown_variables(dict.fromkeys(fields, "1")) == []
+    fields = [f"MPSPMD_{field.name.upper()}" for field in dataclasses.fields(ExecutorConfig)]
+    assert set(known_variables()) == {*fields, "MPSPMD_LOG_LEVEL"}
+    assert unknown_variables(dict.fromkeys(known_variables(), "1")) == []
 
 
 def test_arguments_beat_the_environment() -> None:
     config = RuntimeConfig.from_env({"MPSPMD_START_TIMEOUT_S": "2"}, start_timeout_s=7)
     assert config.start_timeout_s == 7
+
+
+def test_the_environment_beats_defaults_which_beat_the_fields_own() -> None:
+    defaults = {"wait": "park", "shutdown_timeout_s": 3, "digest_requests": True}
+    config = RuntimeConfig.from_env({"MPSPMD_WAIT": "spin"}, defaults=defaults, stall_warn_s=5)
+    assert config == RuntimeConfig(
+        wait="spin", shutdown_timeout_s=3.0, digest_requests=True, stall_warn_s=5
+    )
+
+
+def test_defaults_may_be_written_as_in_json_or_as_in_a_variable() -> None:
+    for defaults in (
+        {"request_ring_bytes": 1 << 16, "start_timeout_s": 2, "step_deltas": False},
+        {"request_ring_bytes": "65536", "start_timeout_s": "2", "step_deltas": "false"},
+    ):
+        config = RuntimeConfig.from_env({}, defaults=defaults)
+        assert config == RuntimeConfig(
+            request_ring_bytes=1 << 16, start_timeout_s=2.0, step_deltas=False
+        )
+    assert RuntimeConfig.from_env({}, defaults={"start_timeout_s": None}) == RuntimeConfig()
+    assert not ExecutorConfig.from_env({}, defaults={"answer_early": False}).answer_early
+
+
+@pytest.mark.parametrize(
+    ("defaults", "words"),
+    [
+        ({"wiat": "park"}, "'wiat' is no setting: did you mean wait"),
+        ({"zzzzzz": 1}, "'zzzzzz' is no setting: there are request_ring_bytes, "),
+        ({5: 1}, "5 is no setting"),
+        ({"answer_early": 1}, "'answer_early' is no setting"),
+        ({"wait": "sleep"}, "wait='sleep': must be one of auto, spin, yield, park"),
+        ({"wait": ["park"]}, "wait=.'park'.: must be one of auto, spin, yield, park"),
+        ({"request_ring_bytes": True}, "request_ring_bytes=True: must be a whole number"),
+        ({"request_ring_bytes": 5}, "request_ring_bytes=5: must be a power of two from"),
+        ({"start_timeout_s": {}}, "start_timeout_s={}: must be a number, or none"),
+        ({"stall_warn_s": -1}, "stall_warn_s=-1.0: must be a number of seconds above 0"),
+        ({"runtime_dir": 5}, "runtime_dir=5: must be a text"),
+        ({"digest_requests": "yes"}, "digest_requests='yes': must be 0 or 1, or true or false"),
+        (["wait"], "settings=.'wait'.: must be a dictionary of settings"),
+    ],
+)
+def test_defaults_that_cannot_be_used_are_refused_by_their_key(defaults: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{words}"):
+        RuntimeConfig.from_env({}, defaults=defaults)
 
 
 def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +170,7 @@ def test_what_only_resembles_a_link_is_an_unknown_variable(variable: str, text: 
     [
         ("MPSPMD_REQUEST_RING_BYTES", "4MiB"),
         ("MPSPMD_REQUEST_RING_BYTES", "none"),
-        ("MPSPMD_REPLY_RING_BYTES", "65536.0"),
+        ("MPSPMD_REPLY_RING_BYTES", "65536.5"),
         ("MPSPMD_REPLY_RING_BYTES", ""),
         ("MPSPMD_START_TIMEOUT_S", "soon"),
         ("MPSPMD_SHUTDOWN_TIMEOUT_S", "none"),
@@ -162,11 +208,18 @@ def test_an_impossible_timeout_is_refused(field: str, value: Any) -> None:
     assert f"{field}={value!r}" in str(caught.value)
 
 
-@pytest.mark.parametrize("field", ["digest_requests", "answer_early"])
+@pytest.mark.parametrize("field", ["digest_requests", "step_deltas", "answer_early"])
 @pytest.mark.parametrize("value", [0, 1, "1", None])
 def test_what_is_neither_true_nor_false_is_refused(field: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=f"{field}={value!r}: must be True or False"):
-        RuntimeConfig(**{field: value})
+        ExecutorConfig(**{field: value})
+
+
+def test_a_setting_of_vllm_alone_is_no_misspelt_one_for_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert RuntimeConfig.from_env({"MPSPMD_ANSWER_EARLY": "0"}) == RuntimeConfig()
+    assert not caplog.messages
 
 
 def test_a_shutdown_always_ends() -> None:
@@ -183,4 +236,4 @@ def test_a_config_error_is_a_value_error_and_one_of_ours() -> None:
 
 def test_an_unknown_strategy_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="wait='sleep': must be one of auto, spin, yield, park"):
-        RuntimeConfig(wait="sleep")
+        RuntimeConfig(wait="sleep")  # type: ignore[arg-type]
