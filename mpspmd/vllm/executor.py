@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from multiprocessing import util as multiprocessing_util
 from typing import Any
 
 from vllm import envs, version
+from vllm.config import ParallelConfig
 from vllm.distributed.ec_transfer.ec_connector.utils import ECOutputAggregator
 from vllm.distributed.kv_transfer.kv_connector.utils import KVOutputAggregator
 from vllm.logger import init_logger
@@ -28,20 +30,20 @@ from vllm.v1.outputs import DraftTokenIds, ModelRunnerOutput
 
 from mpspmd.engine.engine import Engine
 from mpspmd.errors import ConfigError, RankDied
-from mpspmd.vllm.compat import untested
-from mpspmd.vllm.config import ExecutorConfig
+from mpspmd.vllm.causes import report
+from mpspmd.vllm.compat import pass_for_mp, untested
 from mpspmd.vllm.cpu_binding import CoreBinding
-from mpspmd.vllm.engine_core import (
-    await_own_kill,
-    leave_quickly,
-    leave_with_parent,
-    leaving_at_signals,
-)
 from mpspmd.vllm.engine_place import engine_place
-from mpspmd.vllm.faults import report
 from mpspmd.vllm.leftovers import leftovers, remove, sweep
 from mpspmd.vllm.lock import lock_file, lock_name
 from mpspmd.vllm.plugin import register
+from mpspmd.vllm.process_end import (
+    await_own_kill,
+    exit_quickly,
+    exit_with_parent,
+    exiting_at_signals,
+)
+from mpspmd.vllm.settings import Settings, read_settings
 from mpspmd.vllm.step_codec import step_codec
 from mpspmd.vllm.steps import Aggregators, Steps
 from mpspmd.vllm.worker import RankWorker
@@ -67,8 +69,7 @@ _START_METHODS = frozenset(
         "compile_or_warm_up_model",
     }
 )
-"""What leaves the ranks in different states when it fails on some of them."""
-
+"""If one of these fails on some ranks, the ranks' states differ, and the run ends."""
 
 _NO_AGGREGATORS: Aggregators = []
 
@@ -78,51 +79,54 @@ class MpSpmdExecutor(Executor):
 
     supports_pp: bool = True
 
+    runs_on_mpspmd: bool = True
+    """By this compat.py knows the class, and those derived from it, without importing this module."""
+
     def _init_executor(self) -> None:
-        # Elsewhere vLLM compares with the literal: in all those places we are what `mp` is.
-        self.parallel_config.distributed_executor_backend = "mp"
+        try:
+            self._start()
+        except BaseException as error:
+            report(error)
+            raise
+
+    def _start(self) -> None:
         parallel = self.parallel_config
-        if parallel.nnodes_within_dp > 1:
-            raise ConfigError(
-                f"nnodes={parallel.nnodes}: mp-spmd runs the ranks of one machine; use mp or ray for more"
-            )
-        sizes = (
-            parallel.tensor_parallel_size,
-            parallel.pipeline_parallel_size,
-            parallel.prefill_context_parallel_size,
+        _check_sizes(parallel)
+        settings = read_settings(
+            self.vllm_config.additional_config,
+            os.environ,
+            envs.VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS,
         )
-        tp, pp, pcp = sizes
-        if parallel.world_size != tp * pp * pcp:
-            raise ConfigError(
-                f"world_size={parallel.world_size}: must be tensor_parallel_size ({tp}) x "
-                f"pipeline_parallel_size ({pp}) x prefill_context_parallel_size ({pcp})"
-            )
-        # Subclasses may want these, which `mp` has.
+        pass_for_mp(parallel)
+        # `mp` has these attributes, and derived classes may use them.
         self.world_size = parallel.world_size
         self.local_world_size = parallel.local_world_size
         # The first tensor-parallel rank of the last pipeline stage has the output.
-        self.output_rank = parallel.world_size - tp * pcp
+        self.output_rank = parallel.world_size - (
+            parallel.tensor_parallel_size * parallel.prefill_context_parallel_size
+        )
         _, engines = engine_place(parallel)
         set_multiprocessing_worker_envs(parallel.local_world_size * engines)
         self._init_method = _distributed_init_method()
         self._has_stepped = False
         if (warning := untested(version.__version__)) is not None:
             logger.warning(warning)
-        leave_with_parent()
-        with leaving_at_signals():
-            self._engine = self._start_engine()
+        exit_with_parent()
+        with exiting_at_signals():
+            self._engine = self._start_engine(settings)
         self._steps = Steps(
             self._engine,
             self.vllm_config,
             self.output_rank,
             envs.VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS,
+            answer_early=settings.answer_early,
         )
-        # At exit, should nobody have called shutdown() by then.
+        # At exit, if nobody has called shutdown() by then.
         multiprocessing_util.Finalize(None, self.shutdown, exitpriority=90)
-        # This process only schedules from now on.
+        # From now on this process only schedules.
         set_torch_threads_for_runtime()
 
-    def _start_engine(self) -> Engine:
+    def _start_engine(self, settings: Settings) -> Engine:
         world_size = self.parallel_config.world_size
         binding = CoreBinding(self.vllm_config)
 
@@ -140,22 +144,21 @@ class MpSpmdExecutor(Executor):
                 RankWorker,
                 world_size=world_size,
                 args=(self.vllm_config, self._init_method, lock),
-                config=_config(),
+                config=settings,
                 around_start=around_start,
                 remove_at_end=[*leftovers(self._init_method), lock_file(lock)],
                 fatal_methods=self._fatal_methods(),
                 on_cause=_tell_cause,
                 step_codec=step_codec(),
             )
-        except BaseException as error:
-            report(error)
+        except BaseException:
             sweep(self._init_method)
             raise
         finally:
             remove([lock_file(lock)])
 
     def _fatal_methods(self) -> frozenset[str]:
-        # With fault tolerance vLLM resets the ranks itself, and uses the executor again.
+        # With fault tolerance vLLM resets the ranks itself after a failed step, and goes on.
         if self.parallel_config.enable_fault_tolerance:
             return _START_METHODS
         return _START_METHODS | _STEP_METHODS
@@ -178,11 +181,22 @@ class MpSpmdExecutor(Executor):
         kv_output_aggregator: KVOutputAggregator | None = None,
         ec_output_aggregator: ECOutputAggregator | None = None,
     ) -> Any:
-        """As `mp`'s: a list of all replies, or the one of `unique_reply_rank`. With an aggregator, that
-        rank's reply (or rank 0's) with what the aggregator takes from all."""
+        """Calls a worker's method, or a function of the worker's wrapper, on every rank. As `mp`'s.
+
+        Returns all replies in the order of ranks, or the reply of `unique_reply_rank`. With an aggregator
+        it returns that rank's reply, or rank 0's, merged with what the aggregator takes from all replies.
+        With `non_block` it returns a future of that. `timeout` is in seconds; None: no limit.
+
+        Any thread may call it; with an aggregator only EngineCore's.
+
+        Raises:
+            RankError: the method has raised on a rank.
+            StepTimeout: a rank hasn't replied in time.
+            RankDied: a rank's process has ended.
+        """
         aggregators = _aggregators(kv_output_aggregator, ec_output_aggregator)
         # Before the first step, EngineCore may still be in its constructor.
-        with contextlib.nullcontext() if self._has_stepped else leaving_at_signals():
+        with contextlib.nullcontext() if self._has_stepped else exiting_at_signals():
             if aggregators:
                 rank = unique_reply_rank or 0
                 outputs = self._engine.call(method, args, kwargs, timeout=timeout, non_block=True)
@@ -227,15 +241,29 @@ class MpSpmdExecutor(Executor):
         if engine is not None:
             engine.shutdown()
             sweep(self._init_method)
-            leave_quickly()
+            exit_quickly()
 
     @classmethod
     def supports_async_scheduling(cls) -> bool:
         return True
 
 
-# Whoever has the class needs no entry point: VLLM_PLUGINS may leave it out.
+# Whoever passes the class itself needs no entry point: VLLM_PLUGINS may leave out ours.
 register()
+
+
+def _check_sizes(parallel: ParallelConfig) -> None:
+    if parallel.nnodes_within_dp > 1:
+        raise ConfigError(
+            f"nnodes={parallel.nnodes}: mp-spmd runs the ranks of one machine; use mp or ray for more"
+        )
+    tp, pp = parallel.tensor_parallel_size, parallel.pipeline_parallel_size
+    pcp = parallel.prefill_context_parallel_size
+    if parallel.world_size != tp * pp * pcp:
+        raise ConfigError(
+            f"world_size={parallel.world_size}: must be tensor_parallel_size ({tp}) x "
+            f"pipeline_parallel_size ({pp}) x prefill_context_parallel_size ({pcp})"
+        )
 
 
 def _aggregators(kv: KVOutputAggregator | None, ec: ECOutputAggregator | None) -> Aggregators:
@@ -248,12 +276,6 @@ def _tell_cause(error: BaseException) -> None:
     if isinstance(error, RankDied):
         await_own_kill()
     report(error)
-
-
-def _config() -> ExecutorConfig:
-    """vLLM's setting for the end of its workers is our default; our own variable beats it."""
-    theirs = {"shutdown_timeout_s": envs.VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS}
-    return ExecutorConfig.from_env(defaults=theirs)
 
 
 def _distributed_init_method() -> str:

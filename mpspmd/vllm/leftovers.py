@@ -1,16 +1,14 @@
-"""Files of vLLM's that may outlive the processes that made them."""
+"""Files of vLLM that may stay when the processes that made them are gone."""
 
 from __future__ import annotations
 
 import contextlib
 import glob
 import os
-from collections.abc import Callable, Iterable
-from multiprocessing import resource_tracker
-from typing import Any
+from collections.abc import Iterable
 
 _FILES = {"semaphore": "/dev/shm/sem.{}", "shared_memory": "/dev/shm/{}"}
-"""Where the kernel shows what multiprocessing names, by the type that its tracker knows."""
+"""Where the kernel shows a named object, by the type under which multiprocessing's tracker registers it."""
 
 
 def file_of(name: str, rtype: str) -> str:
@@ -18,10 +16,10 @@ def file_of(name: str, rtype: str) -> str:
 
 
 def leftovers(distributed_init_method: str) -> list[str]:
-    """Patterns of what vLLM's ranks of a run may leave.
+    """Glob patterns of the files that vLLM's ranks of this run may leave.
 
-    The CPU groups' shared memory is named after the init method, which is unique to the run; so is the
-    file through which the ranks have met.
+    The init method is unique to the run. It names the file through which the ranks meet, and vLLM names the
+    shared memory of CPU groups after it.
     """
     if not distributed_init_method.startswith("file://"):
         return []
@@ -31,39 +29,13 @@ def leftovers(distributed_init_method: str) -> list[str]:
 
 
 def sweep(distributed_init_method: str) -> None:
-    """Removes it, where the run ends in order. Any process of the run, any number of times."""
+    """Removes these files when a run ends in order. Any process of the run, any number of times."""
     for pattern in leftovers(distributed_init_method):
         remove(glob.glob(pattern))
 
 
 def remove(files: Iterable[str]) -> None:
-    """Those that are still there."""
+    """Removes the files that are still there."""
     for file in files:
         with contextlib.suppress(OSError):
             os.unlink(file)
-
-
-def hand_over_tracking(remove_at_end: Callable[[str], None]) -> list[str]:
-    """What this process makes from now on is no longer told to multiprocessing's tracker.
-
-    The tracker warns about each thing that a killed process has left, and Ctrl-C kills vLLM's processes.
-    Shared memory that a rank only attaches to is not registered at all: see rank/attaching.py.
-    Returns the shared memory's files that it has made and that are still there, as they come and go: a rank
-    that leaves by itself removes them.
-    """
-    shared_memory: list[str] = []
-
-    def register(name: Any, rtype: str) -> None:
-        file = file_of(name, rtype)
-        remove_at_end(file)
-        if rtype == "shared_memory":
-            shared_memory.append(file)
-
-    def unregister(name: Any, rtype: str) -> None:
-        # From now on another program may have a file of that name. The janitor knows which one is meant.
-        with contextlib.suppress(ValueError):
-            shared_memory.remove(file_of(name, rtype))
-
-    resource_tracker.register = register
-    resource_tracker.unregister = unregister
-    return shared_memory

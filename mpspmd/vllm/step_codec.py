@@ -1,4 +1,4 @@
-"""vLLM's steps as deltas: which fields are hot, and how each of them goes. All others go as they are."""
+"""vLLM's steps as deltas: which fields change often, and how each is sent. Others are sent whole."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from vllm.v1.outputs import ModelRunnerOutput
 from mpspmd._delta import Plan
 from mpspmd.codec.delta import Kind, plan
 from mpspmd.codec.steps import StepCodec
+from mpspmd.vllm.compat import needs_its_constructor
 
 CACHED_REQUESTS: dict[str, Any] = {
     "req_ids": Kind.KEYS,
@@ -43,7 +44,7 @@ OUTPUT: dict[str, Any] = {
 
 
 def step_codec() -> StepCodec:
-    """`SchedulerOutput` to every rank, `ModelRunnerOutput` back."""
+    """Sends a `SchedulerOutput` to every rank, and a `ModelRunnerOutput` back."""
     return StepCodec(SchedulerOutput, request_plan, ModelRunnerOutput, reply_plan)
 
 
@@ -57,11 +58,11 @@ def request_plan(step: type = SchedulerOutput) -> Plan:
 
 
 def _sampling_params() -> Plan | Kind:
-    """A pickle of them takes longer than the rest of a step: their constructor checks them once more."""
-    try:
-        return plan(SamplingParams, {"output_kind": RequestOutputKind})
-    except TypeError:  # not in this version
+    """Without a plan they are pickled. Unpickling calls their constructor, which checks all values again,
+    and takes longer than the rest of a step."""
+    if needs_its_constructor(SamplingParams):
         return Kind.PLAIN
+    return plan(SamplingParams, {"output_kind": RequestOutputKind})
 
 
 def reply_plan(output: type = ModelRunnerOutput) -> Plan:

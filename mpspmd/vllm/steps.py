@@ -16,7 +16,6 @@ from mpspmd.engine.call import Call
 from mpspmd.engine.engine import Engine
 from mpspmd.engine.future import StepFuture
 from mpspmd.errors import ConfigError
-from mpspmd.vllm.config import ExecutorConfig
 from mpspmd.vllm.salvage import Salvage
 from mpspmd.wire import ALL
 
@@ -33,15 +32,19 @@ class Steps:
     """
 
     def __init__(
-        self, engine: Engine, vllm_config: VllmConfig, output_rank: int, timeout_s: float
+        self,
+        engine: Engine,
+        vllm_config: VllmConfig,
+        output_rank: int,
+        timeout_s: float,
+        *,
+        answer_early: bool,
     ) -> None:
         """`timeout_s` is for each of the two calls; a reply for both may take twice as long."""
         self._calls = engine.steps
         self._output_rank = output_rank
         self._timeout_s = timeout_s
-        config = engine.config
-        wanted = isinstance(config, ExecutorConfig) and config.answer_early
-        self._answers_early = wanted and _samples(vllm_config)
+        self._answers_early = answer_early and _samples(vllm_config)
         # Others' schedulers may have grammars that vLLM's flag doesn't tell of.
         self._flag_tells = vllm_config.scheduler_config.scheduler_cls is None
         self._begun: Call | None = None

@@ -28,7 +28,8 @@ from vllm.v1.outputs import AsyncModelRunnerOutput
 from vllm.v1.worker.worker_base import WorkerWrapperBase
 
 from mpspmd.rank.worker import RankContext
-from mpspmd.vllm.leftovers import hand_over_tracking, remove, sweep
+from mpspmd.vllm.compat import track_files
+from mpspmd.vllm.leftovers import remove, sweep
 from mpspmd.vllm.lock import RankLock
 from mpspmd.vllm.salvage import carrying
 from mpspmd.vllm.step_slot import StepSlot
@@ -51,7 +52,7 @@ class RankWorker(WorkerWrapperBase):
         self._init_method = distributed_init_method
         self._slot = StepSlot()
         self.reply_thread = bool(vllm_config.scheduler_config.async_scheduling)
-        self._shared_memory = hand_over_tracking(ctx.remove_at_end)
+        self._shared_memory = track_files(ctx.remove_at_end)
         _prepare_process(vllm_config, ctx.rank, ctx.local_rank)
         super().__init__(rpc_rank=ctx.local_rank, global_rank=ctx.rank)
         self.ctx = ctx

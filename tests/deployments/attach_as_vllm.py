@@ -5,13 +5,14 @@ from __future__ import annotations
 import attach
 
 import mpspmd
-from mpspmd.vllm.leftovers import hand_over_tracking, remove
+from mpspmd.vllm.compat import track_files
+from mpspmd.vllm.leftovers import remove
 
 
 class Attaching(attach.Attaching):
     def __init__(self, ctx: mpspmd.RankContext) -> None:
         super().__init__(ctx)
-        self.files = hand_over_tracking(ctx.remove_at_end)
+        self.files = track_files(ctx.remove_at_end)
 
     def shutdown(self) -> None:
         remove(self.files)

@@ -7,11 +7,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mpspmd.vllm.engine_core import leave_quickly
+from mpspmd.vllm.process_end import exit_quickly
 
 
 def run(folder: Path) -> None:
-    leave_quickly()
+    exit_quickly()
     ThreadPoolExecutor(1).submit(lambda: (time.sleep(0.5), (folder / "done").touch()))
 
 

@@ -11,7 +11,7 @@ import pytest
 from mpspmd import RuntimeConfig
 from mpspmd.config import known_variables, unknown_variables
 from mpspmd.errors import ConfigError, MpSpmdError
-from mpspmd.vllm.config import ExecutorConfig
+from mpspmd.vllm.settings import Settings
 
 
 def test_the_defaults_are_valid_and_the_environment_changes_nothing_when_empty() -> None:
@@ -38,19 +38,19 @@ def test_a_config_cannot_be_changed() -> None:
         ("MPSPMD_DIGEST_REQUESTS", "1", True),
         ("MPSPMD_DIGEST_REQUESTS", "TRUE", True),
         ("MPSPMD_DIGEST_REQUESTS", "0", False),
-        ("MPSPMD_ANSWER_EARLY", "0", False),
+        ("MPSPMD_STEP_DELTAS", "0", False),
     ],
 )
 def test_a_variable_sets_its_field_and_no_other(variable: str, text: str, value: Any) -> None:
     name = variable.removeprefix("MPSPMD_").lower()
-    of = ExecutorConfig if name == "answer_early" else RuntimeConfig
+    of = Settings if name == "answer_early" else RuntimeConfig
     config = of.from_env({variable: text})
     assert config == dataclasses.replace(of(), **{name: value})
     assert type(getattr(config, name)) is type(value)
 
 
 def test_every_field_has_a_variable() -> None:
-    fields = [f"MPSPMD_{field.name.upper()}" for field in dataclasses.fields(ExecutorConfig)]
+    fields = [f"MPSPMD_{field.name.upper()}" for field in dataclasses.fields(Settings)]
     assert set(known_variables()) == {*fields, "MPSPMD_LOG_LEVEL"}
     assert unknown_variables(dict.fromkeys(known_variables(), "1")) == []
 
@@ -78,7 +78,7 @@ def test_defaults_may_be_written_as_in_json_or_as_in_a_variable() -> None:
             request_ring_bytes=1 << 16, start_timeout_s=2.0, step_deltas=False
         )
     assert RuntimeConfig.from_env({}, defaults={"start_timeout_s": None}) == RuntimeConfig()
-    assert not ExecutorConfig.from_env({}, defaults={"answer_early": False}).answer_early
+    assert not Settings.from_env({}, defaults={"answer_early": False}).answer_early
 
 
 @pytest.mark.parametrize(
@@ -208,11 +208,11 @@ def test_an_impossible_timeout_is_refused(field: str, value: Any) -> None:
     assert f"{field}={value!r}" in str(caught.value)
 
 
-@pytest.mark.parametrize("field", ["digest_requests", "step_deltas", "answer_early"])
+@pytest.mark.parametrize("field", ["digest_requests", "step_deltas"])
 @pytest.mark.parametrize("value", [0, 1, "1", None])
 def test_what_is_neither_true_nor_false_is_refused(field: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=f"{field}={value!r}: must be True or False"):
-        ExecutorConfig(**{field: value})
+        Settings(**{field: value})
 
 
 def test_a_setting_of_vllm_alone_is_no_misspelt_one_for_others(

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
+from vllm import SamplingParams
 from vllm.distributed.kv_transfer.kv_connector.utils import KVOutputAggregator
 from vllm.v1.outputs import AsyncModelRunnerOutput
 from vllm.version import __version__
@@ -43,3 +46,86 @@ def test_the_packages_requirement_and_the_documentation_name_the_tested_versions
     assert project["optional-dependencies"]["vllm"] == [wanted]
     text = (root / "docs" / "reference" / "versions.md").read_text()
     assert all(f"| {version} |" in text for version in compat.TESTED)
+
+
+# A version of vLLM that lacks what we change in it.
+
+
+@pytest.fixture
+def unwrapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM's own functions, in the places of our wraps of them."""
+    own = _own_functions()
+    for owner, name in own:
+        function = getattr(owner, name)
+        static = isinstance(vars(owner)[name], staticmethod)
+        while hasattr(function, "__wrapped__") and hasattr(function, "_mpspmd_wrapped"):
+            function = function.__wrapped__
+        monkeypatch.setattr(owner, name, staticmethod(function) if static else function)
+
+
+def _own_functions() -> list[tuple[Any, str]]:
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.v1.engine import core_client, exceptions, utils
+    from vllm.v1.executor.abstract import Executor
+
+    return [
+        (Executor, "get_class"),
+        (EngineArgs, "_check_feature_supported"),
+        (exceptions.EngineDeadError, "__init__"),
+        (utils, "wait_for_engine_startup"),
+        (core_client.SyncMPClient, "get_output"),
+        (core_client.AsyncMPClient, "get_output_async"),
+    ]
+
+
+def _wrapped() -> list[str]:
+    return [name for owner, name in _own_functions() if hasattr(getattr(owner, name, None), MARK)]
+
+
+MARK = "_mpspmd_wrapped"
+CAUSES = ["__init__", "wait_for_engine_startup", "get_output", "get_output_async"]
+
+
+@pytest.mark.usefixtures("unwrapped")
+def test_all_wraps_are_made_once() -> None:
+    for _ in range(2):
+        compat.know_backend(lambda parallel_config: None)
+        compat.chain_causes(lambda: None)
+    assert _wrapped() == ["get_class", "_check_feature_supported", *CAUSES]
+    assert not any(hasattr(getattr(*each).__wrapped__, MARK) for each in _own_functions())
+
+
+@pytest.mark.usefixtures("unwrapped")
+@pytest.mark.parametrize(
+    ("missing", "consequence", "wrapped"),
+    [
+        ("get_class", "'mp-spmd' can't be used as", ["_check_feature_supported", *CAUSES]),
+        ("_check_feature_supported", "can't be used with pipeline", ["get_class", *CAUSES]),
+        (
+            "wait_for_engine_startup",
+            "won't name their cause",
+            ["get_class", "_check_feature_supported"],
+        ),
+    ],
+)
+def test_what_a_version_lacks_is_said_in_one_line_and_left_as_it_is(
+    missing: str,
+    consequence: str,
+    wrapped: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ((owner, name),) = [each for each in _own_functions() if each[1] == missing]
+    monkeypatch.delattr(owner, name)
+    compat.know_backend(lambda parallel_config: None)
+    compat.chain_causes(lambda: None)
+    (line,) = caplog.messages
+    assert consequence in line
+    assert missing in line
+    assert "\n" not in line
+    assert _wrapped() == wrapped
+
+
+def test_vllms_sampling_params_can_be_made_without_their_constructor() -> None:
+    assert not compat.needs_its_constructor(SamplingParams)
+    assert compat.needs_its_constructor(msgspec.defstruct("Alone", ["a"]))

@@ -16,8 +16,9 @@ from vllm.config import ParallelConfig
 from vllm.utils import cpu_resource_utils
 from vllm.utils.ompmultiprocessing import OMPProcessManager
 
+from mpspmd.vllm.compat import note_engines
 from mpspmd.vllm.cpu_binding import CoreBinding
-from mpspmd.vllm.engine_place import engine_place, note_engines
+from mpspmd.vllm.engine_place import engine_place
 
 
 @dataclass

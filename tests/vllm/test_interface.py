@@ -18,6 +18,7 @@ from vllm.v1.executor.abstract import Executor
 from vllm.v1.executor.multiproc_executor import MultiprocExecutor
 
 from mpspmd.errors import ConfigError, RankError
+from mpspmd.vllm.compat import noted_engines
 from mpspmd.vllm.executor import MpSpmdExecutor
 
 HERE = Path(__file__).parent
@@ -117,7 +118,7 @@ OWN_PATH = f"{__name__}.Own"
 def _class_for(backend: Any) -> type:
     parallel = SimpleNamespace(distributed_executor_backend=backend, data_parallel_size_local=3)
     found: type = Executor.get_class(SimpleNamespace(parallel_config=parallel))
-    assert parallel._mpspmd_engines_started == 3, "it isn't treated as ours"
+    assert noted_engines(parallel) == 3, "it isn't treated as ours"
     return found
 
 

@@ -17,7 +17,7 @@ SCRIPT = """
 import multiprocessing, os, signal, sys
 import mpspmd
 from mpspmd.errors import RankDied
-from mpspmd.vllm.engine_core import await_own_kill
+from mpspmd.vllm.process_end import await_own_kill
 
 class Worker(mpspmd.Worker):
     def work(self):
@@ -95,7 +95,7 @@ def test_engine_core_that_lives_on_tells_of_a_dead_rank(
 # vLLM's handler, with the variables of the function around it.
 SIGNALLED = """
 import multiprocessing, signal, sys
-from mpspmd.vllm.engine_core import leaving_at_signals
+from mpspmd.vllm.process_end import exiting_at_signals
 
 def run():
     engine_core, shutdown_requested = None, False
@@ -112,11 +112,11 @@ def run():
     if sys.argv[1] == "ignoring":
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with leaving_at_signals():
+        with exiting_at_signals():
             signal.raise_signal(signal.SIGINT if sys.argv[1] == "ignoring" else signal.SIGTERM)
             print("goes on")
     except SystemExit:
-        print("leaves")
+        print("exits")
 
 if __name__ == "__main__":
     multiprocessing.get_context("fork").Process(target=run, name="EngineCore").start()
@@ -127,7 +127,7 @@ if __name__ == "__main__":
     ("state", "expected"),
     [
         ("made", "ends by itself\ngoes on\n"),
-        ("being made", "leaves\n"),
+        ("being made", "exits\n"),
         ("ignoring", "goes on\n"),
     ],
 )
