@@ -13,10 +13,8 @@ from benchmarks.rank_processes import RankProcesses
 from mpspmd._ring import Inbox
 from mpspmd.config import RuntimeConfig
 from mpspmd.transport.channel import ChannelSegments, EngineChannel, RankChannel
-from mpspmd.wire import Kind
+from mpspmd.wire import KIND_REPLY, KIND_REQUEST
 
-_REQUEST = int(Kind.REQUEST)
-_REPLY = int(Kind.REPLY)
 _LEAVE_TIMEOUT_S = 1.0
 
 
@@ -42,7 +40,7 @@ class Broadcast:
         return self._processes.pids
 
     def send(self, payload: bytes) -> None:
-        self._channel.requests.send(_REQUEST, 1, payload)
+        self._channel.requests.send(KIND_REQUEST, 1, payload)
 
     def arrivals(self) -> list[int]:
         """When each rank got the last message, by time.perf_counter_ns(); in any order."""
@@ -64,7 +62,7 @@ class Broadcast:
             self._segments.close()
 
     def _ask_to_leave(self) -> None:
-        self._channel.requests.send(_REQUEST, 0, b"", _LEAVE_TIMEOUT_S)
+        self._channel.requests.send(KIND_REQUEST, 0, b"", _LEAVE_TIMEOUT_S)
 
 
 def _serve(rank: int, link: Connection, segments: ChannelSegments) -> None:
@@ -73,7 +71,7 @@ def _serve(rank: int, link: Connection, segments: ChannelSegments) -> None:
     link.send(None)
     while _receive(channel.requests)[0]:
         now = time.perf_counter_ns()
-        channel.replies.send(_REPLY, 1, now.to_bytes(8, "little"))
+        channel.replies.send(KIND_REPLY, 1, now.to_bytes(8, "little"))
 
 
 def _receive(inbox: Inbox) -> tuple[int, bytes]:

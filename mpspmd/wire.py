@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
-from mpspmd._ring import KIND_PACKED
+import msgspec
 
+from mpspmd._ring import KIND_PACKED as KIND_PACKED
 
-class Kind(enum.IntEnum):
-    """What a message's kind says. One of the flags may go with it."""
-
-    REQUEST = 1
-    REPLY = 2
-    ERROR = 3
-    PACKED = KIND_PACKED  # a plain value
-    STEP = 0x4000  # a message of the step codec; see codec/steps.py
-    OUT_OF_BAND = 0x8000  # buffers follow the pickle; see codec/objects.py
+# What a message's kind says. Plain numbers: the operators of an enum are slow.
+KIND_REQUEST: Final = 1
+KIND_REPLY: Final = 2
+KIND_ERROR: Final = 3
+"""A reply that is a Fault."""
+# One of these flags may be added. KIND_PACKED: a plain value, packed by C.
+KIND_STEP: Final = 0x4000
+"""A message of the step codec; see codec/steps.py."""
+KIND_OUT_OF_BAND: Final = 0x8000
+"""Buffers follow the pickle; see codec/objects.py."""
+KIND_FLAGS: Final = KIND_PACKED | KIND_STEP | KIND_OUT_OF_BAND
 
 
 ReplyRanks: TypeAlias = int | Literal["all"] | None
@@ -51,14 +53,18 @@ class ExecuteModelRequest:
         return self.reply_ranks == ALL or self.reply_ranks == rank
 
 
-@dataclass(frozen=True)
-class RemoteException:
-    """An exception that another process raised, as far as it can be sent."""
+class Fault(msgspec.Struct, tag_field="type", tag="fault", frozen=True):
+    """An exception that a rank raised, in a reply or in a message of the control plane."""
 
+    rank: int
+    step: int
+    """0: the rank's start."""
     method: str
     exception: str
+    """The qualified name of the exception's class."""
     message: str
     traceback: str
     unknown_method: bool = False
+    """The worker has no method of that name."""
     original: bytes | None = None
-    """See exceptions/original.py. Bytes, so that what can't be rebuilt doesn't take the rest with it."""
+    """The exception itself, to be rebuilt by exceptions/original.py; None if it can't be sent."""

@@ -13,12 +13,8 @@ from mpspmd._ring import Inbox
 from mpspmd.codec.objects import ObjectEncoder, decode
 from mpspmd.config import RuntimeConfig
 from mpspmd.transport.channel import ChannelSegments, EngineChannel, RankChannel
-from mpspmd.wire import Kind
+from mpspmd.wire import KIND_OUT_OF_BAND, KIND_PACKED, KIND_REPLY, KIND_REQUEST
 
-_REQUEST = int(Kind.REQUEST)
-_REPLY = int(Kind.REPLY)
-_OUT_OF_BAND = int(Kind.OUT_OF_BAND)
-_PACKED = int(Kind.PACKED)
 _LEAVE_TIMEOUT_S = 1.0
 
 
@@ -52,7 +48,7 @@ class MpspmdChannel(Peer):
 
     def send(self, request: object) -> None:
         self._step += 1
-        self._encoder.send(self._requests, _REQUEST, self._step, request)
+        self._encoder.send(self._requests, KIND_REQUEST, self._step, request)
 
     def receive(self) -> list[object]:
         replies: list[object] = []  # no comprehension: to make one takes a tenth of a round trip
@@ -67,7 +63,7 @@ class MpspmdChannel(Peer):
             self._segments.close()
 
     def _ask_to_leave(self) -> None:
-        self._requests.send_packed(_REQUEST, 0, LEAVE, _LEAVE_TIMEOUT_S)
+        self._requests.send_packed(KIND_REQUEST, 0, LEAVE, _LEAVE_TIMEOUT_S)
 
 
 class MpspmdSpin(MpspmdChannel):
@@ -96,7 +92,7 @@ def _serve(rank: int, link: Connection, setup: Setup, segments: ChannelSegments)
         if request is LEAVE:
             return
         if (reply := respond(request)) is not SILENT:
-            encoder.send(channel.replies, _REPLY, step, reply)
+            encoder.send(channel.replies, KIND_REPLY, step, reply)
 
 
 def _receive(inbox: Inbox) -> tuple[int, object]:
@@ -105,10 +101,10 @@ def _receive(inbox: Inbox) -> tuple[int, object]:
     if message is None:
         raise InterruptedError("the wait for a message was interrupted")
     _, kind, step, payload = message
-    if kind & _PACKED:
+    if kind & KIND_PACKED:
         return step, payload
     try:
-        return step, decode(payload, bool(kind & _OUT_OF_BAND))
+        return step, decode(payload, bool(kind & KIND_OUT_OF_BAND))
     finally:
         if type(payload) is memoryview:
             payload.release()

@@ -11,10 +11,8 @@ from benchmarks.rank_processes import RankProcesses
 from mpspmd._ring import Inbox
 from mpspmd.config import RuntimeConfig
 from mpspmd.transport.channel import ChannelSegments, EngineChannel, RankChannel
-from mpspmd.wire import Kind
+from mpspmd.wire import KIND_REPLY, KIND_REQUEST
 
-_REQUEST = int(Kind.REQUEST)
-_REPLY = int(Kind.REPLY)
 _LAST = 0  # the tag of the message that ends a rank's loop
 _LEAVE_TIMEOUT_S = 1.0
 
@@ -43,7 +41,7 @@ class MpspmdRaw(Peer):
         return self._processes.pids
 
     def send(self, request: object) -> None:
-        self._send(_REQUEST, 1, request)  # type: ignore[arg-type]  # of this peer they are bytes
+        self._send(KIND_REQUEST, 1, request)  # type: ignore[arg-type]  # of this peer they are bytes
 
     def receive(self) -> list[object]:
         replies: list[object] = []  # no comprehension: to make one takes a tenth of a round trip
@@ -58,7 +56,7 @@ class MpspmdRaw(Peer):
         send, recv, replies = self._send, self._replies.recv, range(self._n_replies)
         taken: list[int] = []
         for _ in timed(taken, messages, limit_ns):
-            send(_REQUEST, 1, request)  # type: ignore[arg-type]
+            send(KIND_REQUEST, 1, request)  # type: ignore[arg-type]
             for _ in replies:
                 recv()  # one byte, which needs no release
         return taken
@@ -69,7 +67,7 @@ class MpspmdRaw(Peer):
             self._segments.close()
 
     def _ask_to_leave(self) -> None:
-        self._send(_REQUEST, _LAST, b"", _LEAVE_TIMEOUT_S)
+        self._send(KIND_REQUEST, _LAST, b"", _LEAVE_TIMEOUT_S)
 
 
 def _serve(rank: int, link: Connection, setup: Setup, segments: ChannelSegments) -> None:
@@ -82,7 +80,7 @@ def _serve(rank: int, link: Connection, setup: Setup, segments: ChannelSegments)
         if _receive(requests) == _LAST:
             return
         if replies:
-            send(_REPLY, 1, b"\0")
+            send(KIND_REPLY, 1, b"\0")
 
 
 def _receive(inbox: Inbox) -> int:

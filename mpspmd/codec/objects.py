@@ -22,12 +22,11 @@ from typing import Any, TypeAlias
 from mpspmd._ring import Block, Writer, unpack
 from mpspmd.codec.tensors import reduce_tensor
 from mpspmd.errors import DecodeError, EncodeError, text_of
-from mpspmd.wire import Kind
+from mpspmd.wire import KIND_OUT_OF_BAND
 
 Payload: TypeAlias = bytes | Block | memoryview
 Message: TypeAlias = bytes | list[Any]
 
-_OUT_OF_BAND = int(Kind.OUT_OF_BAND)
 _ALIGN = 16
 _HEAD = struct.Struct("<IIQ")
 _IN_BAND_BYTES = 1024  # smaller buffers cost less inside the pickle
@@ -101,7 +100,7 @@ class ObjectEncoder:
         """Packed if it is plain, encoded else. Waits for space. EncodeError, and then nothing is sent."""
         if not writer.send_packed(kind, tag, obj):
             message = self.encode(obj)
-            large = _OUT_OF_BAND if isinstance(message, list) else 0
+            large = KIND_OUT_OF_BAND if isinstance(message, list) else 0
             writer.send(kind | large, tag, message)
 
     def _encode_by_value(self, obj: Any) -> Message:

@@ -1,4 +1,4 @@
-"""The control plane's messages: msgspec structs in MessagePack, never pickle."""
+"""The messages of the control plane: msgspec structs in MessagePack, never pickle."""
 
 from __future__ import annotations
 
@@ -6,79 +6,52 @@ from typing import TypeAlias, TypeVar
 
 import msgspec
 
+from mpspmd.wire import Fault
+
 
 class Message(msgspec.Struct, tag_field="type", frozen=True):
-    """The base: the class's name travels as `type`."""
+    """The base. The tag of the class travels as `type`."""
 
 
 class Hello(Message, tag="hello", frozen=True):
-    """Rank to engine: this process is there."""
+    """Rank to engine: the process is connected, and has installed its signal handlers."""
 
     rank: int
-    pid: int
 
 
 class Ready(Message, tag="ready", frozen=True):
-    """Rank to engine: the worker is made, and the loop begins."""
+    """Rank to engine: the worker is made, and the rank takes requests."""
 
     rank: int
-    seconds: float
-
-
-class Fault(Message, tag="fault", frozen=True):
-    """Rank to engine: an exception, in a method or at the start (step 0)."""
-
-    rank: int
-    method: str
-    step: int
-    exception: str
-    message: str
-    traceback: str
-    unknown_method: bool = False
-
-
-class Ping(Message, tag="ping", frozen=True):
-    """Engine to rank; the control thread answers, also while the main thread computes."""
-
-    nonce: int
-
-
-class Pong(Message, tag="pong", frozen=True):
-    rank: int
-    nonce: int
 
 
 class Dump(Message, tag="dump", frozen=True):
-    """Engine to rank: what are your threads executing?"""
+    """Engine to rank: send the stacks of your threads."""
 
     nonce: int
 
 
 class Stacks(Message, tag="stacks", frozen=True):
+    """Rank to engine: the answer to the Dump with the same nonce."""
+
     rank: int
     nonce: int
     text: str
 
 
 class Shutdown(Message, tag="shutdown", frozen=True):
-    """Engine to rank: leave as soon as the current method returns."""
+    """Engine to rank: exit as soon as the current method returns."""
 
 
-class Leaving(Message, tag="leaving", frozen=True):
-    """Rank to engine: the process is about to end, though nobody has asked it to."""
+class Exiting(Message, tag="exiting", frozen=True):
+    """Rank to engine: the process is about to exit, though the engine hasn't asked it to."""
 
     rank: int
     cause: str
 
 
-class Goodbye(Message, tag="goodbye", frozen=True):
-    """Rank to engine: the worker has shut down, and the process leaves."""
-
-    rank: int
-
-
-ToEngine: TypeAlias = Hello | Ready | Fault | Pong | Stacks | Leaving | Goodbye
-ToRank: TypeAlias = Ping | Dump | Shutdown
+ToEngine: TypeAlias = Hello | Ready | Fault | Stacks | Exiting
+ToRank: TypeAlias = Dump | Shutdown
 
 _M = TypeVar("_M")
 
@@ -87,15 +60,15 @@ _to_engine: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine
 _to_rank: msgspec.msgpack.Decoder[ToRank] = msgspec.msgpack.Decoder(ToRank)
 
 
-def encode(message: Message) -> bytes:
+def encode(message: ToEngine | ToRank) -> bytes:
     try:
         return _encoder.encode(message)
     except UnicodeEncodeError:
-        # A file's name, say, in an exception's text: MessagePack has UTF-8 only.
+        # The text of an exception may hold a file name that isn't UTF-8. MessagePack takes only UTF-8.
         return _encoder.encode(msgspec.structs.replace(message, **_as_utf8(message)))
 
 
-def _as_utf8(message: Message) -> dict[str, str]:
+def _as_utf8(message: ToEngine | ToRank) -> dict[str, str]:
     return {
         name: value.encode(errors="backslashreplace").decode()
         for name, value in msgspec.structs.asdict(message).items()
@@ -104,12 +77,16 @@ def _as_utf8(message: Message) -> dict[str, str]:
 
 
 def decode_to_engine(data: bytes) -> ToEngine:
-    """msgspec.DecodeError (msgspec.ValidationError too) when `data` is no such message."""
+    """Decodes what a rank has sent.
+
+    Raises:
+        msgspec.DecodeError: `data` is no such message (msgspec.ValidationError is a subclass).
+    """
     return _decode(_to_engine, data)
 
 
 def decode_to_rank(data: bytes) -> ToRank:
-    """As decode_to_engine(), for what an engine sends."""
+    """As decode_to_engine(), for what the engine has sent."""
     return _decode(_to_rank, data)
 
 

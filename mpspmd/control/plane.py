@@ -17,7 +17,7 @@ import msgspec
 import zmq
 
 from mpspmd.control import messages
-from mpspmd.control.messages import Message, ToEngine, ToRank
+from mpspmd.control.messages import ToEngine, ToRank
 from mpspmd.errors import SegmentError
 from mpspmd.notice import notice
 from mpspmd.transport.descriptor import pipe_above_standard
@@ -62,10 +62,10 @@ class _Mailbox:
     """Lets other threads send through the thread that owns a socket."""
 
     def __init__(self) -> None:
-        self._outgoing: queue.SimpleQueue[tuple[bytes, Message]] = queue.SimpleQueue()
+        self._outgoing: queue.SimpleQueue[tuple[bytes, ToEngine | ToRank]] = queue.SimpleQueue()
         self._wake_read, self._wake_write = pipe_above_standard(os.O_NONBLOCK)
 
-    def put(self, identity: bytes, message: Message) -> None:
+    def put(self, identity: bytes, message: ToEngine | ToRank) -> None:
         self._outgoing.put((identity, message))
         self.wake()
 
@@ -74,7 +74,7 @@ class _Mailbox:
         with contextlib.suppress(OSError):
             os.write(self._wake_write, b"!")
 
-    def take_all(self) -> Iterable[tuple[bytes, Message]]:
+    def take_all(self) -> Iterable[tuple[bytes, ToEngine | ToRank]]:
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake_read, 4096)
         while not self._outgoing.empty():

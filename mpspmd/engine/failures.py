@@ -11,16 +11,16 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from mpspmd.control.messages import Fault
 from mpspmd.engine.call import Call
 from mpspmd.engine.progress import progress_of
 from mpspmd.engine.replies import Replies
 from mpspmd.errors import ChannelPoisoned, EngineClosed, RankDied, RankError
-from mpspmd.exceptions.fault import fault_as_error, is_desync, restore_cause
+from mpspmd.exceptions.fault import error_of, is_desync, restore_cause
 from mpspmd.exceptions.foreign import logged
 from mpspmd.notice import notice
 from mpspmd.processes.process import PENDING
 from mpspmd.transport.channel import EngineChannel, Poison
+from mpspmd.wire import Fault
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ class Failures:
 
     def on_fault(self, fault: Fault) -> None:
         """A rank that doesn't reply has raised."""
-        error = fault_as_error(fault)
+        error = error_of(fault)
         call = self._replies.get(fault.step)
         if call is not None:
             self.add_error(call, fault.rank, error)

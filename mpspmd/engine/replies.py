@@ -18,16 +18,11 @@ from mpspmd.codec.objects import decode
 from mpspmd.codec.steps import EngineEnd
 from mpspmd.engine.call import NO_REPLY, Call
 from mpspmd.errors import ChannelError, DecodeError
-from mpspmd.exceptions.fault import as_error
+from mpspmd.exceptions.fault import error_of
 from mpspmd.exceptions.foreign import is_perhaps_a_signals
-from mpspmd.wire import Kind
+from mpspmd.wire import KIND_ERROR, KIND_FLAGS, KIND_OUT_OF_BAND, KIND_PACKED, KIND_STEP
 
-# Plain numbers: an enum's operators cost as much as the rest of _take().
-_OUT_OF_BAND = int(Kind.OUT_OF_BAND)
-_STEP = int(Kind.STEP)
-_PACKED = int(Kind.PACKED)
-_KIND_MASK = ~(_OUT_OF_BAND | _STEP | _PACKED)
-_ERROR = int(Kind.ERROR)
+_KIND_MASK = ~KIND_FLAGS
 
 _MAX_KEPT = 64
 """Failed calls that still collect late replies: a rank that hangs would keep each of them for ever."""
@@ -272,16 +267,18 @@ class Replies:
         error: Exception | None = None
         interrupt: BaseException | None = None
         try:
-            if kind & _PACKED:
+            if kind & KIND_PACKED:
                 value = payload
-            elif kind & _STEP and self._step_codec is not None and call.reply_context is not None:
+            elif (
+                kind & KIND_STEP and self._step_codec is not None and call.reply_context is not None
+            ):
                 value = self._step_codec.decode_reply(
                     call.reply_context, step, rank, payload, call.asked
                 )
             else:
-                value = decode(payload, kind & _OUT_OF_BAND != 0)
-            if kind & _KIND_MASK == _ERROR:
-                error = as_error(value, rank, step)
+                value = decode(payload, kind & KIND_OUT_OF_BAND != 0)
+            if kind & _KIND_MASK == KIND_ERROR:
+                error = error_of(value)
             else:
                 call.replies[rank] = value
                 call.missing -= 1
@@ -327,15 +324,15 @@ class Replies:
 
     def _read(self, call: Call, rank: int, kind: int, payload: Any) -> Any:
         """As _take() does it in place, because a call takes a while."""
-        if kind & _PACKED:
+        if kind & KIND_PACKED:
             value = payload
-        elif kind & _STEP and self._step_codec is not None and call.reply_context is not None:
+        elif kind & KIND_STEP and self._step_codec is not None and call.reply_context is not None:
             value = self._step_codec.decode_reply(
                 call.reply_context, call.step, rank, payload, call.asked
             )
         else:
-            value = decode(payload, kind & _OUT_OF_BAND != 0)
-        return as_error(value, rank, call.step) if kind & _KIND_MASK == _ERROR else value
+            value = decode(payload, kind & KIND_OUT_OF_BAND != 0)
+        return error_of(value) if kind & _KIND_MASK == KIND_ERROR else value
 
     def _release(self, payload: Any) -> None:
         """A memoryview shows a record in the ring; anything else is ours."""

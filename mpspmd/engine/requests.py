@@ -8,12 +8,11 @@ from typing import Any
 from mpspmd._ring import pack
 from mpspmd.codec.objects import Message, ObjectEncoder
 from mpspmd.codec.steps import EngineEnd, ReplyContext
-from mpspmd.wire import Kind, ReplyRanks
+from mpspmd.wire import KIND_OUT_OF_BAND, KIND_PACKED, KIND_REQUEST, KIND_STEP, ReplyRanks
 
-_REQUEST = int(Kind.REQUEST)
-_LARGE_REQUEST = _REQUEST | int(Kind.OUT_OF_BAND)
-_PACKED_REQUEST = _REQUEST | int(Kind.PACKED)
-_STEP_REQUEST = _REQUEST | int(Kind.STEP)
+_LARGE_REQUEST = KIND_REQUEST | KIND_OUT_OF_BAND
+_PACKED_REQUEST = KIND_REQUEST | KIND_PACKED
+_STEP_REQUEST = KIND_REQUEST | KIND_STEP
 
 
 class RequestEncoder:
@@ -46,7 +45,7 @@ class RequestEncoder:
         message = self._encoder.encode(
             request, by_value=self._by_value or not isinstance(method, str)
         )
-        return _LARGE_REQUEST if isinstance(message, list) else _REQUEST, message
+        return _LARGE_REQUEST if isinstance(message, list) else KIND_REQUEST, message
 
     def reply_context(self) -> ReplyContext | None:
         """What replies to the last message are decoded with."""

@@ -9,12 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from mpspmd.control.messages import Dump, Fault, Hello, Leaving, Ready, Shutdown, Stacks, ToEngine
+from mpspmd.control.messages import Dump, Exiting, Hello, Ready, Shutdown, Stacks, ToEngine
 from mpspmd.control.plane import EnginePlane
 from mpspmd.errors import StartupError
 from mpspmd.notice import notice
 from mpspmd.processes.process import PENDING, Process
 from mpspmd.transport.channel import EngineChannel
+from mpspmd.wire import Fault
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +180,7 @@ class Supervisor:
                 with self._change:
                     self._stacks[rank] = text
                     self._change.notify_all()
-            case Leaving(rank=rank, cause=cause) if not self._deaths_expected:
+            case Exiting(rank=rank, cause=cause) if not self._deaths_expected:
                 self._leaving[rank] = cause
             case _:
                 logger.debug("control: %s", message)

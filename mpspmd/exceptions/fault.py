@@ -1,29 +1,32 @@
-"""Exceptions that cross from a rank to the engine."""
+"""Faults: a rank makes a record of its exception, and the engine makes an error of the record."""
 
 from __future__ import annotations
 
 import traceback
 
-from mpspmd.control.messages import Fault
 from mpspmd.errors import CodecDesync, RankError, UnknownMethod, text_of
 from mpspmd.exceptions import original
 from mpspmd.exceptions.foreign import Terminated
-from mpspmd.wire import RemoteException
+from mpspmd.wire import Fault
 
 _MESSAGE_LENGTH = 1 << 15
 _TRACEBACK_LENGTH = 1 << 17
-"""How many characters cross. What is longer is cut in the middle: a traceback's end says most."""
+"""Limits in characters. A longer text is cut in the middle, because a traceback's end says most."""
 
 
-def describe(error: BaseException, method: str, unknown_method: bool = False) -> RemoteException:
-    """What can be sent of an exception. Whatever its own code does, this returns."""
-    return RemoteException(
+def fault_of(
+    error: BaseException, rank: int, step: int, method: str, unknown_method: bool = False
+) -> Fault:
+    """On a rank: all that can be sent of an exception. Returns whatever the exception's own code does."""
+    return Fault(
+        rank=rank,
+        step=step,
         method=method,
         exception=original.qualname_of(type(error)),
         message=_shortened(text_of(error), _MESSAGE_LENGTH),
         traceback=_shortened(_traceback_of(error), _TRACEBACK_LENGTH),
         unknown_method=unknown_method,
-        original=original.take_down(error),
+        original=original.encode(error),
     )
 
 
@@ -44,60 +47,44 @@ def _shortened(text: str, length: int) -> str:
     return f"{text[:begin]}\n… ({len(text) - length} characters are left out) …\n{text[-end:]}"
 
 
-def as_fault(remote: RemoteException, rank: int, step: int) -> Fault:
-    return Fault(
-        rank,
-        remote.method,
-        step,
-        remote.exception,
-        remote.message,
-        remote.traceback,
-        remote.unknown_method,
+def error_of(fault: Fault) -> RankError:
+    """In the engine: the exception for the caller. `restore_cause` adds its cause later."""
+    kind = UnknownMethod if fault.unknown_method else RankError
+    error = kind(
+        fault.rank, fault.method, fault.step, fault.exception, fault.message, fault.traceback
     )
-
-
-def as_error(remote: RemoteException, rank: int, step: int) -> RankError:
-    """The exception that the engine's caller gets, yet without its cause: see `restore_cause`."""
-    kind = UnknownMethod if remote.unknown_method else RankError
-    error = kind(rank, remote.method, step, remote.exception, remote.message, remote.traceback)
-    error.original = remote.original
+    error.original = fault.original
     return error
 
 
 def restore_cause(error: BaseException | None) -> None:
     """Rebuilds the rank's exception as the cause of a RankError, once.
 
-    In the thread of whoever is told of the error, and not of the one that reads replies for all.
+    The thread that gets the error calls this. The rebuilding may run code of the exception's values, which
+    must not stop the thread that reads the replies of all callers.
     """
     if isinstance(error, RankError) and error.original is not None:
         data, error.original = error.original, None
         error.__cause__ = original.rebuild(data)
 
 
-def fault_as_error(fault: Fault) -> RankError:
-    kind = UnknownMethod if fault.unknown_method else RankError
-    return kind(
-        fault.rank, fault.method, fault.step, fault.exception, fault.message, fault.traceback
-    )
-
-
 def is_desync(error: BaseException) -> bool:
-    """Whether a rank has said that it has lost track of the step codec's state."""
+    """Whether a rank reports that its step codec's state differs from the engine's."""
     return isinstance(error, RankError) and error.exception == CodecDesync.__qualname__
 
 
 def exit_code(end: SystemExit) -> int:
-    """As a script's."""
+    """The exit code of a script that raises this."""
     return end.code & 0xFF if isinstance(end.code, int) else int(end.code is not None)
 
 
 def reason_of(end: BaseException) -> str:
-    """Why a rank ends by itself: what was raised, and where."""
+    """Why a rank exits unasked: what was raised, and where."""
     if isinstance(end, Terminated):
         return "killed by SIGTERM"
     if not isinstance(end, SystemExit):
-        remote = describe(end, "")
-        return f"exit code 1: {remote.exception}: {remote.message}\n{remote.traceback}"
+        fault = fault_of(end, -1, 0, "")
+        return f"exit code 1: {fault.exception}: {fault.message}\n{fault.traceback}"
     text = "" if end.code is None or isinstance(end.code, int) else f": {text_of(end)}"
     where = ""
     if frames := traceback.extract_tb(end.__traceback__):

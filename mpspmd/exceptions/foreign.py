@@ -1,4 +1,4 @@
-"""Code of the user's that runs in a thread of ours, and must not end it."""
+"""Calls of the user's code in a thread of ours: an exception must not end that thread."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ logger = logging.getLogger(__name__)
 
 
 class Terminated(SystemExit):
-    """SIGTERM has come to a rank whose run is over."""
+    """A rank raises this on SIGTERM when its run has ended."""
 
 
 def is_perhaps_a_signals(error: BaseException) -> bool:
-    """Whether a signal's handler may have raised it: the main thread must have it then."""
+    """Whether a signal handler may have raised it. Such an exception is the main thread's, and is not held
+    back."""
     return (
         isinstance(error, KeyboardInterrupt | SystemExit)
         and threading.current_thread() is threading.main_thread()
@@ -26,7 +27,7 @@ def is_perhaps_a_signals(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def logged(what: str) -> Iterator[None]:
-    """Logs what the code within raises, whatever it is, and goes on."""
+    """Logs whatever the body raises, and goes on. `what` names the body, for the log."""
     try:
         yield
     except BaseException as error:

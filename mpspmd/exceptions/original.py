@@ -1,8 +1,8 @@
-"""Originals: exceptions of a rank, rebuilt in the engine without running any code of theirs.
+"""Originals: a rank's exception is rebuilt in the engine without running the code of its class.
 
-An exception class may pickle and unpickle itself as it likes: its code may wait for ever, or end the
-process. So a rank takes down what Python itself keeps of an exception (class, arguments, attributes,
-causes), and the engine makes one of that class without calling its constructor.
+Pickling an exception runs methods of its class, which may wait for ever or end the process. So the rank
+encodes what Python itself keeps of an exception (class, arguments, attributes, causes). The engine makes an
+exception of that class without calling the constructor.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ import msgspec
 from mpspmd.exceptions.foreign import Terminated, is_perhaps_a_signals
 
 _MAX_EXCEPTIONS = 100
-"""Of a chain or a group."""
+"""At most so many of a chain or a group are sent."""
 
 _MAX_BYTES = 1 << 20
-"""Of all arguments and attributes."""
+"""The limit of all pickled arguments and attributes together."""
 
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: not set for classes that are built into CPython
 
-# Python's own attributes, which a class or a metaclass may have hidden behind others.
+# Python's own descriptors: a class or a metaclass may define attributes of the same names.
 _OF_TYPES: Mapping[str, Any] = vars(type)
 _OF_EXCEPTIONS: Mapping[str, Any] = vars(BaseException)
 
 
 class _Exception(msgspec.Struct, array_like=True):
-    """One exception. Others are named by their places in the list of all."""
+    """One exception. It refers to other exceptions by their index in the list."""
 
     module: str
     qualname: str
@@ -44,39 +44,40 @@ class _Exception(msgspec.Struct, array_like=True):
     suppresses_context: bool
 
 
-_Taken = list[_Exception | None]
+_Encoded = list[_Exception | None]
+"""The exception, and all that it refers to; None for one that can't be sent."""
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(_Taken)
+_decoder = msgspec.msgpack.Decoder(_Encoded)
 
 
 class _TooMuch(Exception):
     """A limit is exceeded."""
 
 
-def take_down(error: BaseException) -> bytes | None:
-    """On a rank. None if it holds what can't be pickled, or is too large."""
+def encode(error: BaseException) -> bytes | None:
+    """On a rank. None if the exception is too large, or holds what can't be pickled."""
     found = [error]
-    places = {id(error): 0}
-    taken: _Taken = []
+    indices = {id(error): 0}
+    encoded: _Encoded = []
     space = _Space()
 
-    def place_of(another: BaseException) -> int:
-        if id(another) not in places:
+    def index_of(another: BaseException) -> int:
+        if id(another) not in indices:
             if len(found) == _MAX_EXCEPTIONS:
                 raise _TooMuch
-            places[id(another)] = len(found)
+            indices[id(another)] = len(found)
             found.append(another)
-        return places[id(another)]
+        return indices[id(another)]
 
-    for each in found:  # which grows meanwhile
-        taken.append(_take_down_one(each, place_of, space))
-    return None if taken[0] is None else _encoder.encode(taken)
+    for each in found:  # index_of() appends to it
+        encoded.append(_encode_one(each, index_of, space))
+    return None if encoded[0] is None else _encoder.encode(encoded)
 
 
 def rebuild(data: bytes) -> BaseException | None:
-    """In the engine. None if its class, or the class of a value in it, isn't known here.
+    """In the engine. None if this process doesn't know its class, or the class of a value in it.
 
-    No module is imported for it, except from the standard library: an import may take long.
+    Imports modules of the standard library only: another import may take long.
     """
     try:
         return _Rebuilding(_decoder.decode(data)).exception(0)
@@ -96,7 +97,7 @@ def _module_of(cls: type) -> Any:
 
 
 class _Space:
-    """A stream that is full after a while."""
+    """A stream that takes at most _MAX_BYTES in all."""
 
     def __init__(self) -> None:
         self._left = _MAX_BYTES
@@ -117,36 +118,39 @@ class _Space:
 
 
 class _Values(pickle.Pickler):
-    """Pickles values; exceptions among them are named by their places, and classes of the main module by
-    their names: there may be none of that name on the rank, which has got the class by value."""
+    """Pickles values.
 
-    def __init__(self, stream: _Space, place_of: Callable[[BaseException], int]) -> None:
+    It writes an exception as its index, and a class of the main module as its name: pickle would look for
+    that class in the rank's own main module, but the rank may have got the class by value.
+    """
+
+    def __init__(self, stream: _Space, index_of: Callable[[BaseException], int]) -> None:
         super().__init__(stream, protocol=5)
-        self._place_of = place_of
+        self._index_of = index_of
 
     def persistent_id(self, value: Any) -> int | str | None:
-        # type(), and not isinstance(), which believes what __class__ says.
+        # isinstance() would trust an object's own __class__.
         if issubclass(type(value), BaseException):
-            return self._place_of(value)
+            return self._index_of(value)
         if issubclass(type(value), type) and _module_of(value) == "__main__":
             return qualname_of(value)
         return None
 
 
-def _take_down_one(
-    error: BaseException, place_of: Callable[[BaseException], int], space: _Space
+def _encode_one(
+    error: BaseException, index_of: Callable[[BaseException], int], space: _Space
 ) -> _Exception | None:
     try:
         cls = type(error)
-        # The built-in class's own, which calls nothing of the subclass.
+        # The method of the built-in class calls no code of the subclass.
         _, args, *state = _built_in_base(cls).__reduce__(error)  # type: ignore[misc]
         return _Exception(
             _module_of(cls),
             qualname_of(cls),
-            _pickled(args, place_of, space),
-            _pickled((state and state[0]) or {}, place_of, space),
-            _place_of_link(_OF_EXCEPTIONS["__cause__"].__get__(error), place_of),
-            _place_of_link(_OF_EXCEPTIONS["__context__"].__get__(error), place_of),
+            _pickled(args, index_of, space),
+            _pickled((state and state[0]) or {}, index_of, space),
+            _index_of_link(_OF_EXCEPTIONS["__cause__"].__get__(error), index_of),
+            _index_of_link(_OF_EXCEPTIONS["__context__"].__get__(error), index_of),
             _OF_EXCEPTIONS["__suppress_context__"].__get__(error),
         )
     except Terminated:
@@ -155,51 +159,51 @@ def _take_down_one(
         return None
 
 
-def _pickled(value: Any, place_of: Callable[[BaseException], int], space: _Space) -> bytes:
+def _pickled(value: Any, index_of: Callable[[BaseException], int], space: _Space) -> bytes:
     space.begin()
-    _Values(space, place_of).dump(value)
+    _Values(space, index_of).dump(value)
     return space.content()
 
 
-def _place_of_link(
-    error: BaseException | None, place_of: Callable[[BaseException], int]
+def _index_of_link(
+    error: BaseException | None, index_of: Callable[[BaseException], int]
 ) -> int | None:
     with contextlib.suppress(_TooMuch):
-        return None if error is None else place_of(error)
+        return None if error is None else index_of(error)
     return None
 
 
 class _Rebuilding:
-    """Makes exceptions of what was taken down, each once."""
+    """Makes each of the encoded exceptions once."""
 
-    def __init__(self, taken: _Taken) -> None:
-        self._taken = taken
+    def __init__(self, encoded: _Encoded) -> None:
+        self._encoded = encoded
         self._made: dict[int, BaseException] = {}
 
-    def exception(self, place: int) -> BaseException:
-        if place in self._made:
-            return self._made[place]
-        taken = self._taken[place]
-        if taken is None:
-            raise LookupError("it could not be taken down")
-        cls = _find(taken.module, taken.qualname)
+    def exception(self, index: int) -> BaseException:
+        if index in self._made:
+            return self._made[index]
+        encoded = self._encoded[index]
+        if encoded is None:
+            raise LookupError("it could not be encoded")
+        cls = _find(encoded.module, encoded.qualname)
         if not issubclass(type(cls), type) or not issubclass(cls, BaseException):
-            raise LookupError(f"{taken.qualname} is no exception here")
+            raise LookupError(f"{encoded.qualname} is no exception here")
         base = _built_in_base(cls)
-        args = self._values(taken.args)
+        args = self._values(encoded.args)
         error: BaseException = base.__new__(cls, *args)
-        # Some built-in classes keep their fields here; the subclass's own isn't called.
+        # Some built-in classes set their fields in __init__. The subclass's __init__ isn't called.
         base.__init__(error, *args)
-        self._made[place] = error
-        _set_attributes(error, base, self._values(taken.attributes))
-        error.__cause__ = self._link(taken.cause)
-        error.__context__ = self._link(taken.context)
-        error.__suppress_context__ = taken.suppresses_context
+        self._made[index] = error
+        _set_attributes(error, base, self._values(encoded.attributes))
+        error.__cause__ = self._link(encoded.cause)
+        error.__context__ = self._link(encoded.context)
+        error.__suppress_context__ = encoded.suppresses_context
         return error
 
-    def _link(self, place: int | None) -> BaseException | None:
+    def _link(self, index: int | None) -> BaseException | None:
         with contextlib.suppress(Exception):
-            return None if place is None else self.exception(place)
+            return None if index is None else self.exception(index)
         return None
 
     def _values(self, pickled: bytes) -> Any:
@@ -207,7 +211,7 @@ class _Rebuilding:
 
 
 class _KnownValues(pickle.Unpickler):
-    """Rebuilds values of classes that this process knows."""
+    """Unpickles values whose classes this process knows."""
 
     def __init__(self, pickled: bytes, exception: Callable[[int], BaseException]) -> None:
         super().__init__(io.BytesIO(pickled))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from mpspmd.control.messages import Dump, Ping, Pong, Shutdown, Stacks, ToEngine
+from mpspmd.control.messages import Dump, Shutdown, Stacks, ToEngine
 from mpspmd.control.plane import RankPlane
 from mpspmd.processes.stacks import stacks_of_this_process
 
@@ -50,8 +50,6 @@ class ControlThread:
         _, received = self._plane.poll(_LOOK_S if not self._closing.is_set() else 0)
         for message in received:
             match message:
-                case Ping(nonce=nonce):
-                    self.send(Pong(self._rank, nonce))
                 case Dump(nonce=nonce):
                     self.send(Stacks(self._rank, nonce, stacks_of_this_process()))
                 case Shutdown():

@@ -17,19 +17,15 @@ from mpspmd._ring import (
 )
 from mpspmd.codec.objects import decode
 from mpspmd.codec.steps import RankEnd
-from mpspmd.control.messages import Fault
 from mpspmd.errors import ChannelClosed, ChannelPoisoned
-from mpspmd.exceptions.fault import as_fault, describe
+from mpspmd.exceptions.fault import fault_of
 from mpspmd.exceptions.foreign import logged
 from mpspmd.rank.replier import Replier, ThreadReplier
 from mpspmd.rank.worker import LATER, RankContext
 from mpspmd.transport.channel import RankChannel
-from mpspmd.wire import ExecuteModelRequest, Kind, RemoteException
+from mpspmd.wire import KIND_OUT_OF_BAND, KIND_PACKED, KIND_STEP, ExecuteModelRequest, Fault
 
 logger = logging.getLogger(__name__)
-
-# Plain numbers: an enum's operators are slow.
-_OUT_OF_BAND, _STEP, _PACKED = int(Kind.OUT_OF_BAND), int(Kind.STEP), int(Kind.PACKED)
 
 
 class RankLoop:
@@ -104,7 +100,7 @@ class RankLoop:
             raise
         except BaseException as error:
             unknown = isinstance(method, str) and _is_missing(self._worker, method)
-            self._fail(request, describe(error, name, unknown))
+            self._fail(request, name, error, unknown)
             return
         if result is not LATER and request.is_answered_by(self._rank):
             self._line.enter(PHASE_REPLYING)
@@ -122,7 +118,7 @@ class RankLoop:
         if message is None:
             return None
         _, kind, step, payload = message
-        packed = kind & _PACKED
+        packed = kind & KIND_PACKED
         if not packed and type(payload) is not bytes:  # a small one takes less than anybody's look
             self._line.enter(PHASE_DECODING, step, b"")
         try:
@@ -133,7 +129,7 @@ class RankLoop:
             raise
         except BaseException as error:
             request = ExecuteModelRequest(step, "(decoding the request)")
-            self._fail(request, describe(error, request.method_name))
+            self._fail(request, request.method_name, error)
             return None
         finally:
             del message
@@ -144,21 +140,24 @@ class RankLoop:
 
     def _decode(self, step: int, kind: int, payload: Any) -> ExecuteModelRequest:
         codec = self._step_codec
-        if kind & _PACKED:
+        if kind & KIND_PACKED:
             request = ExecuteModelRequest(step, *payload)
-        elif kind & _STEP and codec is not None:
+        elif kind & KIND_STEP and codec is not None:
             request = ExecuteModelRequest(step, *codec.decode(step, payload))
         else:
-            request = ExecuteModelRequest(step, *decode(payload, kind & _OUT_OF_BAND != 0))
+            request = ExecuteModelRequest(step, *decode(payload, kind & KIND_OUT_OF_BAND != 0))
         if codec is not None:
             request.reply_base = codec.reply_base
         return request
 
-    def _fail(self, request: ExecuteModelRequest, remote: RemoteException) -> None:
+    def _fail(
+        self, request: ExecuteModelRequest, name: str, error: BaseException, unknown: bool = False
+    ) -> None:
+        fault = fault_of(error, self._rank, request.step_id, name, unknown)
         if request.is_answered_by(self._rank):
-            self._replier.fail(request.step_id, remote)
+            self._replier.fail(fault)
         else:
-            self._report(as_fault(remote, self._rank, request.step_id))
+            self._report(fault)
 
 
 class _WatchedInbox:

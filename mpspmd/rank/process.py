@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import signal
-import time
-from dataclasses import replace
 from typing import Any
 
-from mpspmd.control.messages import Goodbye, Hello, Leaving, Ready
+from msgspec.structs import replace
+
+from mpspmd.control.messages import Exiting, Hello, Ready
 from mpspmd.control.plane import control_address
 from mpspmd.errors import ConfigError, text_of
-from mpspmd.exceptions.fault import as_fault, describe, exit_code, reason_of
+from mpspmd.exceptions.fault import exit_code, fault_of, reason_of
 from mpspmd.exceptions.foreign import Terminated, logged
 from mpspmd.machine.green_threads import refuse_green_threads
 from mpspmd.machine.room import check_room_on_rank
@@ -59,7 +58,6 @@ def serve(start: RankStart) -> None:
 
 
 def _run(start: RankStart, signals: RankSignals) -> int:
-    began = time.monotonic()
     start.stack_file.serve()
     check_room_on_rank(start.rank)
     refuse_green_threads()
@@ -67,7 +65,7 @@ def _run(start: RankStart, signals: RankSignals) -> int:
     channel = RankChannel(start.segments, start.rank)
     start.segments.close()
     signals.take(channel)
-    control.send(Hello(start.rank, os.getpid()))
+    control.send(Hello(start.rank))
     start.death_pipe.disarm()
     ctx = RankContext(
         start.rank, start.rank, start.world_size, str(start.run_dir), start.janitor.remove_at_end
@@ -87,13 +85,13 @@ def _run(start: RankStart, signals: RankSignals) -> int:
     except BaseException as error:
         if start.report_start_failure is not None:
             start.report_start_failure(error)
-        remote = describe(error, START_METHOD)
+        fault = fault_of(error, start.rank, 0, START_METHOD)
         if isinstance(error, UnguardedMain):
             # The engine's own traceback shows the same line.
-            remote = replace(remote, exception=ConfigError.__name__, traceback="")
+            fault = replace(fault, exception=ConfigError.__name__, traceback="")
         elif isinstance(error, SystemExit):
-            remote = replace(remote, message=reason_of(error))
-        control.send(as_fault(remote, start.rank, 0))
+            fault = replace(fault, message=reason_of(error))
+        control.send(fault)
         control.close()
         if isinstance(error, SystemExit):
             raise
@@ -104,12 +102,12 @@ def _run(start: RankStart, signals: RankSignals) -> int:
     loop = RankLoop(start.rank, ctx, worker, channel, control.send, steps)
     control.on_shutdown(loop.leave)
     signals.on_sigterm(loop.leave)
-    control.send(Ready(start.rank, time.monotonic() - began))
+    control.send(Ready(start.rank))
     try:
         loop.run()
     except BaseException as end:
         # The worker's shutdown may take its time; the engine is told before.
-        control.send(Leaving(start.rank, reason_of(end)))
+        control.send(Exiting(start.rank, reason_of(end)))
         raise
     finally:
         # A second SIGTERM must not cut the worker's shutdown short.
@@ -117,7 +115,6 @@ def _run(start: RankStart, signals: RankSignals) -> int:
         try:
             _shut_down(worker)
         finally:
-            control.send(Goodbye(start.rank))
             control.close()
     return 0
 

@@ -7,17 +7,17 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from mpspmd._ring import StatusLine, Writer
 from mpspmd.codec.objects import ObjectEncoder
 from mpspmd.codec.steps import RankEnd
-from mpspmd.control.messages import Fault
 from mpspmd.errors import ChannelError
-from mpspmd.exceptions.fault import as_fault, describe
+from mpspmd.exceptions.fault import fault_of
 from mpspmd.rank.worker import Worker
-from mpspmd.wire import Kind, RemoteException
+from mpspmd.wire import KIND_ERROR, KIND_REPLY, KIND_STEP, Fault
 
-_REPLY, _ERROR = int(Kind.REPLY), int(Kind.ERROR)
-_STEP_REPLY = _REPLY | int(Kind.STEP)
+_STEP_REPLY = KIND_REPLY | KIND_STEP
 
 
 class Replier:
@@ -58,29 +58,29 @@ class Replier:
         except SystemExit:
             raise
         except BaseException as error:
-            self.fail(step, describe(error, method))
+            self.fail(fault_of(error, self._rank, step, method))
             return
         try:
             if message is not None:
                 self._writer.send(_STEP_REPLY, step, message)
             else:
-                self._encoder.send(self._writer, _REPLY, step, result)
+                self._encoder.send(self._writer, KIND_REPLY, step, result)
         except (ChannelError, SystemExit):
             raise
         except BaseException as error:
-            self.fail(step, describe(error, method))
+            self.fail(fault_of(error, self._rank, step, method))
         else:
             self._line.replied()
 
-    def fail(self, step: int, remote: RemoteException) -> None:
+    def fail(self, fault: Fault) -> None:
         """Replies that the method has raised."""
         try:
-            self._encoder.send(self._writer, _ERROR, step, remote)
+            self._encoder.send(self._writer, KIND_ERROR, fault.step, fault)
         except ChannelError:
             raise
         except Exception:
-            # There is no memory for it, say. The control thread has its own way.
-            self._report(as_fault(remote, self._rank, step))
+            # For example, there is no memory left for it. The control plane doesn't use the ring.
+            self._report(msgspec.structs.replace(fault, original=None))
         else:
             self._line.replied()
 
@@ -101,18 +101,18 @@ class ThreadReplier(Replier):
         self._thread = threading.Thread(target=self._run, name="mpspmd-replies", daemon=True)
         self._thread.start()
 
-    def fail(self, step: int, remote: RemoteException) -> None:
+    def fail(self, fault: Fault) -> None:
         if threading.current_thread() is self._thread:
-            super().fail(step, remote)
+            super().fail(fault)
         else:
-            self._queue.put(lambda: super(ThreadReplier, self).fail(step, remote))
+            self._queue.put(lambda: super(ThreadReplier, self).fail(fault))
 
     def reply(self, step: int, method: str, result: Any, base: Any = None) -> None:
         self._queue.put(lambda: self._reply_now(step, method, result, base))
 
     def _reply_now(self, step: int, method: str, result: Any, base: Any) -> None:
         if self._trouble is not None:
-            super().fail(step, describe(self._trouble, method))
+            super().fail(fault_of(self._trouble, self._rank, step, method))
         else:
             super().reply(step, method, result, base)
 

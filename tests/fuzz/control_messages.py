@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from mpspmd.control import messages
+from mpspmd.wire import Fault
 
 
 class ControlMessages:
@@ -17,14 +18,11 @@ class ControlMessages:
         return [
             messages.encode(message)
             for message in (
-                messages.Hello(1, 1234),
-                messages.Ready(0, 1.5),
-                messages.Fault(1, "execute_model", 7, "ValueError", "no luck", "Traceback …"),
-                messages.Pong(1, 5),
+                messages.Hello(1),
+                messages.Ready(0),
+                Fault(1, 7, "execute_model", "ValueError", "no luck", "Traceback …", False, b"x"),
                 messages.Stacks(0, 2, "MainThread:\n"),
-                messages.Leaving(1, "exit code 3"),
-                messages.Goodbye(2),
-                messages.Ping(1),
+                messages.Exiting(1, "exit code 3"),
                 messages.Dump(3),
                 messages.Shutdown(),
             )

@@ -18,12 +18,11 @@ from footprint import Footprint, footprint
 
 from mpspmd import RuntimeConfig
 from mpspmd.transport.channel import ChannelSegments, EngineChannel, RankChannel
-from mpspmd.wire import Kind
+from mpspmd.wire import KIND_REPLY, KIND_REQUEST
 
 RANKS = 2
 BATCH = 100_000
 _MESSAGE = struct.Struct("<QQ")
-_REQUEST, _REPLY = int(Kind.REQUEST), int(Kind.REPLY)
 
 
 def serve(rank: int, segments: ChannelSegments, messages: int) -> None:
@@ -40,7 +39,7 @@ def serve(rank: int, segments: ChannelSegments, messages: int) -> None:
             if number % BATCH == pause_at:
                 time.sleep(pauses.random() / 100)
         footprint_now = json.dumps(dataclasses.astuple(footprint())).encode()
-        channel.replies.send(_REPLY, batch, footprint_now)
+        channel.replies.send(KIND_REPLY, batch, footprint_now)
 
 
 def send(segments: ChannelSegments, messages: int) -> list[list[Footprint]]:
@@ -51,7 +50,7 @@ def send(segments: ChannelSegments, messages: int) -> list[list[Footprint]]:
     seen: list[list[Footprint]] = [[] for _ in range(RANKS + 1)]
     for batch in range(messages // BATCH):
         for number in range(batch * BATCH, (batch + 1) * BATCH):
-            writer.send(_REQUEST, number & 0xFFFF, write(number, number ^ 0x5DEECE66D))
+            writer.send(KIND_REQUEST, number & 0xFFFF, write(number, number ^ 0x5DEECE66D))
         for _ in range(RANKS):
             message = channel.replies.recv()
             assert message is not None

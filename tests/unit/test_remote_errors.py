@@ -13,7 +13,7 @@ import workers
 from mpspmd import Engine
 from mpspmd._ring import pack
 from mpspmd.errors import DecodeError, RankDied, RankError, UnknownMethod
-from mpspmd.wire import Kind
+from mpspmd.wire import KIND_PACKED, KIND_REQUEST
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -53,6 +53,7 @@ def test_a_rank_that_does_not_reply_may_not_fail_unheard(engine: Engine) -> None
     with pytest.raises(RankError, match="not asked") as caught:
         engine.call("fail_on", (1, "not asked"), {"others_take": 1.0}, reply_ranks=0)
     assert caught.value.rank == 1
+    assert isinstance(caught.value.__cause__, ValueError)
 
 
 def test_a_failure_is_not_the_next_calls_answer(engine: Engine) -> None:
@@ -149,7 +150,7 @@ def test_a_request_that_is_none_is_an_error_and_no_hang(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     message, reason = NO_REQUESTS[what]
-    packed = (int(Kind.REQUEST | Kind.PACKED), message)
+    packed = (KIND_REQUEST | KIND_PACKED, message)
     with monkeypatch.context() as patch:
         patch.setattr(engine._sending._encoder, "encode", lambda *request: packed)
         with pytest.raises(RankError, match=reason) as caught:
