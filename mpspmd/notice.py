@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from mpspmd.threads import start_thread
+
 _MOMENT_S = 0.2
 _MOST_STUCK = 16
 
@@ -23,11 +25,8 @@ def notice(log: Callable[..., None], *words: object, **options: Any) -> None:
     _unfinished = stuck = [thread for thread in _unfinished if thread.is_alive()]
     if len(stuck) >= _MOST_STUCK:
         return
-    thread = threading.Thread(
-        target=log, args=words, kwargs=options, name="mpspmd-log", daemon=True
-    )
     try:
-        thread.start()
+        thread = start_thread(log, *words, name="mpspmd-log", **options)
     except RuntimeError:  # no more threads can be had
         log(*words, **options)
         return

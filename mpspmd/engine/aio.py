@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar, overload
 
+from mpspmd.threads import block_signals
 from mpspmd.wire import ALL, ReplyRanks
 
 T = TypeVar("T")
@@ -23,7 +24,7 @@ class AwaitedCalls:
     call: Callable[..., Any]
 
     def __init__(self) -> None:
-        self._sender = ThreadPoolExecutor(1, thread_name_prefix="mpspmd-sender")
+        self._sender = ThreadPoolExecutor(1, "mpspmd-sender", block_signals)
 
     async def execute_model_async(
         self, *args: Any, timeout: float | None = None, reply_rank: int = 0, **kwargs: Any

@@ -19,6 +19,7 @@ from mpspmd.exceptions.fault import error_of, is_desync, restore_cause
 from mpspmd.exceptions.foreign import logged
 from mpspmd.notice import notice
 from mpspmd.processes.process import PENDING
+from mpspmd.threads import start_thread
 from mpspmd.transport.channel import EngineChannel, Poison
 from mpspmd.wire import Fault
 
@@ -181,9 +182,7 @@ class Failures:
         self._replies.end(self.cause or error)
         self._channel.requests.interrupt()
         if first and poison is not None:
-            reaper = threading.Thread(target=self._end_ranks, name="mpspmd-reaper", daemon=True)
-            reaper.start()
-            self._reaper = reaper
+            self._reaper = start_thread(self._end_ranks, name="mpspmd-reaper")
             # Before the callbacks, of which one may end this process.
             if poison is Poison.RANK_DIED:
                 notice(logger.error, "%s", error)

@@ -20,6 +20,7 @@ from mpspmd.engine.call import NO_REPLY, Call
 from mpspmd.errors import ChannelError, DecodeError
 from mpspmd.exceptions.fault import error_of
 from mpspmd.exceptions.foreign import is_perhaps_a_signals
+from mpspmd.threads import start_thread
 from mpspmd.wire import KIND_ERROR, KIND_FLAGS, KIND_OUT_OF_BAND, KIND_PACKED, KIND_STEP
 
 _KIND_MASK = ~KIND_FLAGS
@@ -197,10 +198,7 @@ class Replies:
         """From now on a thread reads whenever anything is awaited, so that callbacks are called."""
         with self._turn:
             if self._reader is None:
-                self._reader = threading.Thread(
-                    target=self._read_always, name="mpspmd-reader", daemon=True
-                )
-                self._reader.start()
+                self._reader = start_thread(self._read_always, name="mpspmd-reader")
         self._reader_has_work.set()
 
     def _read_always(self) -> None:

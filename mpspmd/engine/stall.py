@@ -13,6 +13,7 @@ from mpspmd.engine.progress import progress_of
 from mpspmd.engine.replies import Replies
 from mpspmd.processes.process import Usage
 from mpspmd.report import Progress, RankReport, StallReport
+from mpspmd.threads import start_thread
 from mpspmd.transport.channel import EngineChannel
 
 logger = logging.getLogger(__name__)
@@ -59,10 +60,7 @@ class StallWatch:
             self._sample(call)
         if age_s >= next_s and (self._reporting is None or not self._reporting.is_alive()):
             self._warned = (call.step, 2 * next_s)
-            self._reporting = threading.Thread(
-                target=self._warn, args=(call,), name="mpspmd-stall", daemon=True
-            )
-            self._reporting.start()
+            self._reporting = start_thread(self._warn, call, name="mpspmd-stall")
         return max(0.05, next_s - age_s)
 
     def report(self, call: Call) -> StallReport:

@@ -14,6 +14,7 @@ from mpspmd.control.plane import EnginePlane
 from mpspmd.errors import StartupError
 from mpspmd.notice import notice
 from mpspmd.processes.process import PENDING, Process
+from mpspmd.threads import start_thread
 from mpspmd.transport.channel import EngineChannel
 from mpspmd.wire import Fault
 
@@ -66,8 +67,7 @@ class Supervisor:
         self._deaths_expected = False
         self._closing = False
         plane.watch(channel.deaths_fd)
-        self._thread = threading.Thread(target=self._run, name="mpspmd-supervisor", daemon=True)
-        self._thread.start()
+        self._thread = start_thread(self._run, name="mpspmd-supervisor")
 
     def watch(self, processes: Sequence[Process], last_words: Callable[[int], str]) -> None:
         """These are the ranks, in order. Once. `last_words` tells why a rank has ended before it could send

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 
 from mpspmd.notice import notice
+from mpspmd.threads import signals_of_user
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,8 @@ def is_perhaps_a_signals(error: BaseException) -> bool:
 def logged(what: str) -> Iterator[None]:
     """Logs whatever the body raises, and goes on. `what` names the body, for the log."""
     try:
-        yield
+        with signals_of_user():
+            yield
     except BaseException as error:
         if is_perhaps_a_signals(error):
             raise

@@ -16,6 +16,7 @@ from mpspmd.errors import MpSpmdError, RankDied, RankError, text_of
 from mpspmd.launch import handover
 from mpspmd.processes.part import Launch
 from mpspmd.processes.process import wait_for_end_of_parent
+from mpspmd.threads import start_thread
 
 ERROR_FILE_VARIABLE = "TORCHELASTIC_ERROR_FILE"
 _LAUNCHER_GRACE_S = 5.0
@@ -66,7 +67,7 @@ def around_engine(launch: Launch) -> Iterator[FailureReport]:
     report = FailureReport()
     with contextlib.suppress(OSError):
         launch.untaken.unlink()
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    start_thread(_end_with, os.getppid(), name="mpspmd-launcher")
     try:
         yield report
     except Exception as error:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Any
+
+from mpspmd.threads import SYNCHRONOUS_SIGNALS, signals_blocked
 
 GROUP_SIGNALS = frozenset(
     {
@@ -23,15 +25,8 @@ GROUP_SIGNALS = frozenset(
 STACK_SIGNAL = signal.SIGRTMIN + 7
 """By which an engine asks a rank for its stacks."""
 
-_OWN = frozenset(
-    {
-        # They tell what a process itself has done wrong, and must end it.
-        *(signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV),
-        *(signal.SIGSYS, signal.SIGTRAP),
-        signal.SIGCHLD,  # of its own children
-        signal.SIGPIPE,  # Python ignores it
-    }
-)
+# SIGCHLD tells of a process's own children, and Python ignores SIGPIPE.
+_OWN = SYNCHRONOUS_SIGNALS | {signal.SIGCHLD, signal.SIGPIPE}
 
 
 def signals_of_engine() -> frozenset[int]:
@@ -62,7 +57,6 @@ def signals_deferred() -> Iterator[None]:
     """
     came: set[int] = set()
     handlers: dict[signal.Signals, Any] = {}
-    mask: set[signal.Signals | int] | None = None
     # Each call below may raise what the handler of a signal that has just come does. SIGINT's, which mostly
     # raises, is in force last.
     try:
@@ -72,24 +66,11 @@ def signals_deferred() -> Iterator[None]:
                 if (handler := signal.getsignal(number)) not in (None, signal.SIG_IGN):
                     handlers[number] = handler
                     signal.signal(number, lambda taken, frame: came.add(taken))
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
-        yield
+        with signals_blocked((signal.SIGINT,)):
+            yield
     finally:
-        if mask is not None:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for number, handler in handlers.items():
             signal.signal(number, handler)
         for number in handlers:
             if number in came:
                 signal.raise_signal(number)
-
-
-@contextlib.contextmanager
-def blocked(numbers: Collection[int]) -> Iterator[None]:
-    """For the start of a rank, which inherits that: it takes these signals only when it can tell whether
-    they concern it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

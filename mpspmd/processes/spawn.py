@@ -14,8 +14,9 @@ from mpspmd.processes.child import Child
 from mpspmd.processes.hash_seed import one_seed
 from mpspmd.processes.main_module import RANK_NAME, left_to_the_rank, main_to_import
 from mpspmd.processes.process import Process
-from mpspmd.processes.signals import STACK_SIGNAL, blocked, signals_deferred
+from mpspmd.processes.signals import STACK_SIGNAL, signals_deferred
 from mpspmd.processes.start import RankStart
+from mpspmd.threads import signals_blocked
 
 _TERM_GRACE_S = 1.0
 """How long a rank may take after SIGTERM before it gets SIGKILL."""
@@ -52,7 +53,7 @@ def start_ranks(
 
 def _start(rank: RankStart, child: Child, started: list[Process]) -> None:
     try:
-        with left_to_the_rank(), blocked({*rank.signals_of_engine, STACK_SIGNAL}):
+        with left_to_the_rank(), signals_blocked({*rank.signals_of_engine, STACK_SIGNAL}):
             child.start()
         popen = child.popen
         process = Process(popen.pid, popen.sentinel, popen, is_child=True)

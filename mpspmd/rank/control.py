@@ -8,6 +8,7 @@ from collections.abc import Callable
 from mpspmd.control.messages import Dump, Shutdown, Stacks, ToEngine
 from mpspmd.control.plane import RankPlane
 from mpspmd.processes.stacks import stacks_of_this_process
+from mpspmd.threads import start_thread
 
 _LOOK_S = 1.0
 
@@ -21,8 +22,7 @@ class ControlThread:
         self._told_to_leave = False
         self._plane = RankPlane(address, rank)
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="mpspmd-control", daemon=True)
-        self._thread.start()
+        self._thread = start_thread(self._run, name="mpspmd-control")
 
     def send(self, message: ToEngine) -> None:
         """Any thread."""

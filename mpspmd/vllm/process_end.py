@@ -16,6 +16,7 @@ from multiprocessing import connection
 from multiprocessing import util as multiprocessing_util
 from types import FrameType
 
+from mpspmd.threads import start_thread
 from mpspmd.processes.leave import leave
 from mpspmd.vllm.compat import (
     CoreState,
@@ -115,7 +116,7 @@ def exit_with_parent() -> None:
             pass
         os._exit(1)
 
-    threading.Thread(target=watch, name="mpspmd-front-end", daemon=True).start()
+    start_thread(watch, name="mpspmd-front-end")
 
 
 def exit_quickly() -> None:

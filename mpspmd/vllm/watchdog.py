@@ -15,6 +15,7 @@ from typing import Any
 
 from vllm.logger import init_logger
 
+from mpspmd.threads import start_thread
 from mpspmd.vllm.compat import has_watchdog
 
 logger = init_logger(__name__)
@@ -27,7 +28,7 @@ class Watchdog:
         self._theirs = theirs
         self._telling = threading.Lock()
         self._told = False
-        threading.Thread(target=self._await_parent, name="mpspmd-watchdog", daemon=True).start()
+        start_thread(self._await_parent, name="mpspmd-watchdog")
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:

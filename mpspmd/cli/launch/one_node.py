@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import threading
 
 from torch.distributed import HashStore, TCPStore  # type: ignore[attr-defined]
 from torch.distributed.elastic.rendezvous import (
@@ -16,6 +15,7 @@ from torch.distributed.elastic.rendezvous import (
 )
 
 from mpspmd.machine.network import loopback
+from mpspmd.threads import start_thread
 
 BACKEND = "one-node"
 """Its name among PyTorch's rendezvous backends."""
@@ -73,9 +73,7 @@ def _serve(address: str) -> RendezvousStoreInfo:
     port = listener.getsockname()[1]
     # In a thread, because a store connects to itself as well, and then asks for the name of the address:
     # where the name service doesn't answer, that takes ten seconds.
-    threading.Thread(
-        target=_serve_forever, args=(address, port, listener.detach()), daemon=True
-    ).start()
+    start_thread(_serve_forever, address, port, listener.detach(), name="mpspmd-store")
     return RendezvousStoreInfo(address, port)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mpspmd.cli.streams import tell, write_all
+from mpspmd.threads import start_thread
 
 _TAIL_LINES = 200
 _LINE_ENDS = re.compile(rb"[\r\n]")
@@ -52,8 +53,7 @@ class Output:
         self._closing = False
         self._lines_printed = 0
         self._wake_read, self._wake_write = os.pipe()
-        self._thread = threading.Thread(target=self._run, name="mpspmd-output", daemon=True)
-        self._thread.start()
+        self._thread = start_thread(self._run, name="mpspmd-output")
 
     def open(
         self,
