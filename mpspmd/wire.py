@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
-import msgspec
-
 from mpspmd._ring import KIND_PACKED as KIND_PACKED
 
 # What a message's kind says. Plain numbers: the operators of an enum are slow.
@@ -53,18 +51,3 @@ class ExecuteModelRequest:
         return self.reply_ranks == ALL or self.reply_ranks == rank
 
 
-class Fault(msgspec.Struct, tag_field="type", tag="fault", frozen=True):
-    """An exception that a rank raised, in a reply or in a message of the control plane."""
-
-    rank: int
-    step: int
-    """0: the rank's start."""
-    method: str
-    exception: str
-    """The qualified name of the exception's class."""
-    message: str
-    traceback: str
-    unknown_method: bool = False
-    """The worker has no method of that name."""
-    original: bytes | None = None
-    """The exception itself, to be rebuilt by exceptions/original.py; None if it can't be sent."""

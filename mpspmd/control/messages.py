@@ -6,7 +6,7 @@ from typing import TypeAlias, TypeVar
 
 import msgspec
 
-from mpspmd.wire import Fault
+from mpspmd.exceptions.fault import Fault
 
 
 class Message(msgspec.Struct, tag_field="type", frozen=True):

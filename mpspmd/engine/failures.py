@@ -15,13 +15,12 @@ from mpspmd.engine.call import Call
 from mpspmd.engine.progress import progress_of
 from mpspmd.engine.replies import Replies
 from mpspmd.errors import ChannelPoisoned, EngineClosed, RankDied, RankError
-from mpspmd.exceptions.fault import error_of, is_desync, restore_cause
+from mpspmd.exceptions.fault import Fault, error_of, is_desync, restore_cause
 from mpspmd.exceptions.foreign import logged
 from mpspmd.notice import notice
 from mpspmd.processes.process import PENDING
 from mpspmd.threads import start_thread
 from mpspmd.transport.channel import EngineChannel, Poison
-from mpspmd.wire import Fault
 
 logger = logging.getLogger(__name__)
 

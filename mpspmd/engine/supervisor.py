@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from mpspmd.control.messages import Dump, Exiting, Hello, Ready, Shutdown, Stacks, ToEngine
 from mpspmd.control.plane import EnginePlane
 from mpspmd.errors import StartupError
+from mpspmd.exceptions.fault import Fault
 from mpspmd.notice import notice
 from mpspmd.processes.process import PENDING, Process
 from mpspmd.threads import start_thread
 from mpspmd.transport.channel import EngineChannel
-from mpspmd.wire import Fault
 
 logger = logging.getLogger(__name__)
 

@@ -1,17 +1,35 @@
-"""Faults: a rank makes a record of its exception, and the engine makes an error of the record."""
+"""Fault: a rank makes this record of its exception, and the engine makes an error of the record."""
 
 from __future__ import annotations
 
 import traceback
 
+import msgspec
+
 from mpspmd.errors import CodecDesync, RankError, UnknownMethod, text_of
 from mpspmd.exceptions import original
 from mpspmd.exceptions.foreign import Terminated
-from mpspmd.wire import Fault
 
 _MESSAGE_LENGTH = 1 << 15
 _TRACEBACK_LENGTH = 1 << 17
 """Limits in characters. A longer text is cut in the middle, because a traceback's end says most."""
+
+
+class Fault(msgspec.Struct, tag_field="type", tag="fault", frozen=True):
+    """An exception that a rank has raised: a reply, or a message of the control plane."""
+
+    rank: int
+    step: int
+    """0: the rank's start."""
+    method: str
+    exception: str
+    """The qualified name of the exception's class."""
+    message: str
+    traceback: str
+    unknown_method: bool = False
+    """Whether the worker has no such method."""
+    original: bytes | None = None
+    """The exception itself, encoded by exceptions/original.py; None if it can't be sent."""
 
 
 def fault_of(

@@ -18,12 +18,12 @@ from mpspmd._ring import (
 from mpspmd.codec.objects import decode
 from mpspmd.codec.steps import RankEnd
 from mpspmd.errors import ChannelClosed, ChannelPoisoned
-from mpspmd.exceptions.fault import fault_of
+from mpspmd.exceptions.fault import Fault, fault_of
 from mpspmd.exceptions.foreign import logged
 from mpspmd.rank.replier import Replier, ThreadReplier
 from mpspmd.rank.worker import LATER, RankContext
 from mpspmd.transport.channel import RankChannel
-from mpspmd.wire import KIND_OUT_OF_BAND, KIND_PACKED, KIND_STEP, ExecuteModelRequest, Fault
+from mpspmd.wire import KIND_OUT_OF_BAND, KIND_PACKED, KIND_STEP, ExecuteModelRequest
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from mpspmd._ring import StatusLine, Writer
 from mpspmd.codec.objects import ObjectEncoder
 from mpspmd.codec.steps import RankEnd
 from mpspmd.errors import ChannelError
-from mpspmd.exceptions.fault import fault_of
+from mpspmd.exceptions.fault import Fault, fault_of
 from mpspmd.rank.worker import Worker
-from mpspmd.wire import KIND_ERROR, KIND_REPLY, KIND_STEP, Fault
+from mpspmd.wire import KIND_ERROR, KIND_REPLY, KIND_STEP
 
 _STEP_REPLY = KIND_REPLY | KIND_STEP
 

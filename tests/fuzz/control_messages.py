@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from mpspmd.control import messages
-from mpspmd.wire import Fault
+from mpspmd.exceptions.fault import Fault
 
 
 class ControlMessages:

@@ -16,7 +16,7 @@ import zmq
 from mpspmd.control import messages
 from mpspmd.control.plane import EnginePlane, RankPlane, control_address
 from mpspmd.errors import SegmentError
-from mpspmd.wire import Fault
+from mpspmd.exceptions.fault import Fault
 
 pytestmark = pytest.mark.timeout(30)
 
