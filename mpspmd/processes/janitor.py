@@ -1,4 +1,4 @@
-"""Janitor: removes a run's files when the last of its processes is gone, however it went."""
+"""Janitor: removes a run's files when the run's last process has ended, even if all were killed."""
 
 from __future__ import annotations
 
@@ -13,73 +13,88 @@ from typing import Any
 
 from mpspmd.errors import ConfigError
 from mpspmd.processes import janitor_process
-from mpspmd.processes.ended import Ended
 from mpspmd.processes.interpreter import interpreter
 from mpspmd.processes.janitor_process import MAX_NAME_BYTES, frame, place
-from mpspmd.processes.signals import signals_deferred
+from mpspmd.processes.orphan import Orphan
+from mpspmd.processes.signals import GROUP_SIGNALS, signals_deferred
+from mpspmd.threads import signals_blocked
 from mpspmd.transport.descriptor import Descriptor, pipe_above_standard
 
 logger = logging.getLogger(__name__)
 
-# Starts the janitor in the background. So it is nobody's child, and in a session of its own: killing a
-# process group or a process tree spares it. Signals to whole groups are ignored before it begins: what is
-# ignored stays so. Prints its number.
-_SCRIPT = """
-trap '' HUP INT QUIT PIPE ALRM TERM USR1 USR2
-exec 3<&0
-"$@" <&3 3<&- >/dev/null 2>&1 &
-echo $!
+# Makes the janitor an orphan, so that nobody who kills the tree of processes finds it, and prints its pid.
+# The janitor holds neither standard output nor standard error open: others may wait for their end.
+_START = """
+import os, sys
+if pid := os.fork():
+    print(pid)
+else:
+    os.dup2(0, 1)
+    os.dup2(0, 2)
+    os.execv(sys.argv[1], sys.argv[1:])
 """
 
-_ended: list[Ended] = []
-"""Those of which this process may be the parent."""
+_closed: list[Orphan] = []
+"""The janitors of closed runs. They are this process's children if it is process 1."""
 
 
 class Janitor:
-    """The engine makes it; each rank gets a copy with its process. Any thread.
+    """The engine makes it, and each rank gets a copy when it starts. Any thread.
 
-    vLLM's front end ends a server by SIGKILL to the whole tree of processes: nobody in it can clean up.
+    The janitor is a process of its own, because a run may end without cleaning up: vLLM's front end, for
+    example, ends a server by SIGKILL to the whole tree of processes. So the janitor belongs to no tree and
+    to no process group of the run. It works when all copies of its pipe's write end are closed.
     """
 
     def __init__(self, folders: Sequence[str], patterns: Sequence[str] = ()) -> None:
-        """`remove_at_end` takes what lies in one of `folders`. `patterns` are paths or shell patterns, of
-        any place, that are removed as well. ConfigError when there is no interpreter to run."""
+        """Starts the process. It logs a warning if it can't.
+
+        `remove_at_end` accepts only what lies in one of `folders`. `patterns` are paths or shell patterns,
+        anywhere, of more that is to be removed.
+
+        Raises:
+            ConfigError: this user can't run the interpreter.
+        """
         self._folders = [os.path.abspath(folder) for folder in folders]
         python = interpreter()
-        _reap_ended()
+        _reap_closed()
         self._token = secrets.token_bytes(janitor_process.TOKEN_BYTES)
-        told = {
+        settings = {
             "token": self._token.hex(),
             "folders": self._folders,
             "patterns": [os.path.abspath(pattern) for pattern in patterns],
         }
         read, write = pipe_above_standard()
-        self._end = Descriptor(write)
+        self._pipe = Descriptor(write)
         script = os.path.abspath(janitor_process.__file__)
-        self._process: Ended | None = None
+        self._process: Orphan | None = None
         try:
-            # A KeyboardInterrupt that subprocess meets in its own cleaning up would be lost.
-            with signals_deferred():
-                done = subprocess.run(
-                    ["/bin/sh", "-c", _SCRIPT, "sh", python, "-I", "-S", script],
+            # The janitor inherits that these signals are blocked, and later ignores them. They are deferred
+            # here, because subprocess swallows a KeyboardInterrupt that comes while it cleans up.
+            with signals_deferred(), signals_blocked(GROUP_SIGNALS):
+                started = subprocess.run(
+                    [python, "-I", "-S", "-c", _START, python, "-I", "-S", script],
                     stdin=read,
-                    env=os.environ | {janitor_process.VARIABLE: json.dumps(told)},
+                    env=os.environ | {janitor_process.VARIABLE: json.dumps(settings)},
                     cwd="/",
                     start_new_session=True,
                     check=True,
                     stdout=subprocess.PIPE,
                 )
-            self._process = Ended.of(int(done.stdout))
+            self._process = Orphan.running(int(started.stdout))
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             logger.warning("no janitor: a killed run may leave files behind (%s)", error)
         finally:
             os.close(read)
 
     def remove_at_end(self, name: str) -> None:
-        """`name` is the path of a file or a folder of this run's, no pattern.
+        """Has a file or folder of this run removed when the run's last process has ended.
 
-        If it exists already, that very file is meant, and not one that gets its name later. ConfigError
-        unless it lies in one of the folders.
+        `name` is its path, and no pattern. If it exists now, only that very file will be removed, and no
+        later one of the same name.
+
+        Raises:
+            ConfigError: it doesn't lie in one of the folders, or its path is too long.
         """
         encoded = os.fsencode(name)
         if place(name, self._folders) is None or len(encoded) > MAX_NAME_BYTES:
@@ -93,20 +108,19 @@ class Janitor:
             status = os.lstat(name)
             identity = status.st_dev, status.st_ino
         with contextlib.suppress(OSError):
-            os.write(self._end.fd, frame(self._token, encoded, identity))
+            os.write(self._pipe.fd, frame(self._token, encoded, identity))
 
     def close(self) -> None:
-        """This process is done with the run."""
-        self._end.close()
+        """This process makes no more files for the run."""
+        self._pipe.close()
         if self._process is not None:
-            _ended.append(self._process)
+            _closed.append(self._process)
             self._process = None
-        _reap_ended()
+        _reap_closed()
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_process": None}
 
 
-def _reap_ended() -> None:
-    """Janitors become children of process 1, which in a container may be this program."""
-    _ended[:] = [process for process in _ended if not process.reap()]
+def _reap_closed() -> None:
+    _closed[:] = [process for process in _closed if not process.reap()]

@@ -1,7 +1,7 @@
-"""The janitor's own process: collects names, and removes them when the last who could send any is gone.
+"""The janitor's process: collects names of files, and removes those files when its input ends.
 
-Runs as a script, with the standard library alone: `python -I -S janitor_process.py`. Names come through
-standard input, in frames. Whatever else is written there is skipped.
+It runs as a script, `python -I -S janitor_process.py`, and imports nothing but the standard library. Names
+come through standard input, in frames. It skips whatever else is written there.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ import zlib
 from collections.abc import Iterator, Sequence
 
 VARIABLE = "_MPSPMD_JANITOR"
-"""The environment variable in which the engine tells it, as JSON:
+"""The environment variable that holds the settings, as JSON:
 
-token: what each frame begins with, in hex. It is new in each run, so no other text is taken for a frame.
-folders: names that come later must lie in one of these.
-patterns: absolute paths or shell patterns to remove as well, wherever they are.
+token: what each frame begins with, in hex. Each run has a new one, so no other text looks like a frame.
+folders: the names that come through standard input must lie in one of these.
+patterns: absolute paths or shell patterns of more that is to be removed, anywhere.
 """
 TOKEN_BYTES = 16
 _SIZES = struct.Struct("=HQQ")  # bytes of the name; device and inode, or zeros
-_CHECK = struct.Struct("=I")  # CRC-32 of all that comes before
+_CHECK = struct.Struct("=I")  # CRC-32 of the frame up to here
 MAX_NAME_BYTES = 4096 - TOKEN_BYTES - _SIZES.size - _CHECK.size
-"""A frame has at most PIPE_BUF bytes: those of several processes don't mix."""
+"""So a frame has at most PIPE_BUF bytes, and one write of it stays in one piece in the pipe."""
 Identity = tuple[int, int]
 """A file's device and inode."""
 _UNKNOWN: Identity = (0, 0)
 
 
 def frame(token: bytes, name: bytes, identity: Identity = _UNKNOWN) -> bytes:
-    """One name, for one write. With an identity only that very file is removed, no later one."""
+    """One name, for one write. With an identity only the file is removed that has this identity."""
     head = token + _SIZES.pack(len(name), *identity) + name
     return head + _CHECK.pack(zlib.crc32(head))
 
@@ -46,7 +46,7 @@ class Frames:
         self._data = b""
 
     def feed(self, data: bytes) -> Iterator[tuple[bytes, Identity]]:
-        """The names that are complete by now. What is no frame is dropped, so that little is kept."""
+        """Yields the names that are complete now. Drops what is no frame: the buffer stays small."""
         self._data += data
         while (begin := self._data.find(self._token)) >= 0:
             self._data = self._data[begin:]
@@ -58,7 +58,7 @@ class Frames:
             end = name_end + _CHECK.size
             whole = size <= MAX_NAME_BYTES
             if whole and len(self._data) < end:
-                # Cut short by its writer's death, or still coming. A frame that follows tells which.
+                # The rest is still to come, unless another frame follows: then the writer was killed.
                 if self._data.find(self._token, 1) < 0:
                     return
                 whole = False
@@ -73,9 +73,9 @@ class Frames:
 
 
 def place(name: str, folders: Sequence[str]) -> tuple[str, list[str]] | None:
-    """The folder that `name` lies in, and the way from there; None when it lies in none of them.
+    """The folder that `name` lies in, and the path from there as a list; None if it lies in none of them.
 
-    Names are taken as they are written: nothing in them is a pattern, and `..` leads nowhere.
+    Nothing in a name is a pattern. A name with `..` lies in no folder.
     """
     for folder in folders:
         inside = folder.rstrip("/") + "/"
@@ -87,9 +87,9 @@ def place(name: str, folders: Sequence[str]) -> tuple[str, list[str]] | None:
 
 
 def remove(folder: str, steps: Sequence[str], identity: Identity = _UNKNOWN) -> None:
-    """Removes a file, or a folder with all that is in it, if it is this user's.
+    """Removes a file, or a folder with its contents, if this user owns it.
 
-    No symbolic link is followed, from `folder` on; one at the end is removed itself.
+    Follows no symbolic link below `folder`. If the name itself is a link, the link is removed.
     """
     flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     with contextlib.suppress(OSError):
@@ -119,7 +119,7 @@ def _remove_at(fd: int, name: str, identity: Identity) -> None:
 
 
 def matches(pattern: str) -> list[str]:
-    """The paths that a pattern means now; a path that exists means itself, whatever is in its name."""
+    """The paths that match a pattern now. A pattern that is an existing path matches only itself."""
     if os.path.lexists(pattern):
         return [pattern]
     import glob
@@ -128,34 +128,27 @@ def matches(pattern: str) -> list[str]:
 
 
 def ignore_signals() -> None:
-    """All that are sent to groups of processes, or that tell of a limit."""
-    own = {
-        signal.SIGBUS,
-        signal.SIGFPE,
-        signal.SIGILL,
-        signal.SIGSEGV,
-        signal.SIGABRT,
-        signal.SIGCHLD,
-    }
-    for number in signal.valid_signals() - own - {signal.SIGKILL, signal.SIGSTOP}:
-        with contextlib.suppress(OSError, ValueError):
+    """Signals to groups of processes, and signals about limits, must not end the janitor."""
+    for number in signal.valid_signals() - {signal.SIGCHLD}:
+        with contextlib.suppress(OSError):  # SIGKILL and SIGSTOP
             signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def main() -> None:
     ignore_signals()
-    told = json.loads(os.environ[VARIABLE])
-    # Where they lead now: a link that is put into their place later is not followed.
-    folders = {folder: os.path.realpath(folder) for folder in told["folders"]}
-    frames = Frames(bytes.fromhex(told["token"]))
+    settings = json.loads(os.environ[VARIABLE])
+    # The folders as they are now: a symbolic link that replaces one later is not followed.
+    folders = {folder: os.path.realpath(folder) for folder in settings["folders"]}
+    frames = Frames(bytes.fromhex(settings["token"]))
     names: dict[str, Identity] = {}
     while data := os.read(0, 1 << 16):
         for name, identity in frames.feed(data):
             names[os.fsdecode(name)] = identity
     for path, identity in names.items():
-        if (found := place(path, told["folders"])) is not None:
+        if (found := place(path, settings["folders"])) is not None:
             remove(folders[found[0]], found[1], identity)
-    for pattern in told["patterns"]:
+    for pattern in settings["patterns"]:
         for match in matches(pattern):
             folder, last = os.path.split(match.rstrip("/"))
             remove(os.path.realpath(folder), [last])

@@ -35,6 +35,35 @@ def test_signals_to_all_processes_do_not_keep_it_from_its_work(traces: Traces) -
         os.killpg(engine.pid, signal.SIGKILL)
 
 
+@pytest.mark.parametrize("missing", ["/dev/null", "/bin/sh"])
+def test_it_needs_neither_a_null_device_nor_a_shell(
+    missing: str, traces: Traces, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The fixture `traces` sees what is left behind."""
+    unshare = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "-r"]
+    dev = tmp_path_factory.mktemp("dev")
+    (dev / "shm").mkdir()
+    hide = {
+        "/dev/null": f"cp -a /dev/zero /dev/urandom {dev} && mount --bind {dev} /dev",
+        "/bin/sh": "mount --bind /proc/self/environ /bin/sh",
+    }[missing]
+    skip_unless_it_works(*unshare, "sh", "-c", hide)
+    engine = subprocess.Popen(
+        [*unshare, "sh", "-c", f'{hide} && exec "$@"', "sh", *program(["janitors.py", "wait"])],
+        env=traces.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    with engine:
+        assert engine.stdout is not None
+        ready = engine.stdout.readline()
+        os.killpg(engine.pid, signal.SIGKILL)
+        assert engine.stderr is not None
+        assert (ready, engine.stderr.read()) == ("ready\n", "")
+
+
 def test_process_1_keeps_no_zombies_of_them_but_the_last(traces: Traces) -> None:
     prefix = ["unshare", "--pid", "--fork", "--mount-proc"]
     skip_unless_it_works(*prefix, "true")

@@ -91,7 +91,7 @@ def test_what_is_printed_into_its_pipe_is_no_name(tmp_path: Path, janitor: Janit
     kept = tmp_path / "ours" / "kept"
     kept.touch()
     for text in (f"{kept}\n", f"{tmp_path}/*\n", "\0" * 10_000):
-        os.write(janitor._end.fd, text.encode())
+        os.write(janitor._pipe.fd, text.encode())
     _end(janitor, tmp_path / "ours" / "last")
     assert kept.exists()
 
