@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 _PREFIX = "MPSPMD_"
 LAUNCH_VARIABLE = "MPSPMD_LAUNCH"
-"""Not a setting: see processes/part.py."""
+"""Not a setting: see processes/launch.py."""
 LOG_LEVEL_VARIABLE = "MPSPMD_LOG_LEVEL"
 """Of all engines of a process, and of their ranks: see log.py."""
 _OTHER_VARIABLES = (LOG_LEVEL_VARIABLE, "MPSPMD_ANSWER_EARLY")

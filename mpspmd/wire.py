@@ -49,5 +49,3 @@ class ExecuteModelRequest:
 
     def is_answered_by(self, rank: int) -> bool:
         return self.reply_ranks == ALL or self.reply_ranks == rank
-
-

@@ -25,8 +25,8 @@ from mpspmd.exceptions.fault import restore_cause
 from mpspmd.machine.green_threads import refuse_green_threads
 from mpspmd.machine.room import check_room
 from mpspmd.observe.stats import EngineStats, RankStats, read_stats
+from mpspmd.processes.launch import refuse_an_engine_on_a_rank
 from mpspmd.processes.main_module import main_to_import, refuse_while_main_is_imported
-from mpspmd.processes.part import refuse_an_engine_on_a_rank
 from mpspmd.processes.signals import signals_deferred
 from mpspmd.processes.spawn import AroundStart, StartRanks, start_ranks
 from mpspmd.transport.channel import ChannelSegments, EngineChannel

@@ -18,7 +18,7 @@ from mpspmd.errors import ChannelPoisoned, EngineClosed, RankDied, RankError
 from mpspmd.exceptions.fault import Fault, error_of, is_desync, restore_cause
 from mpspmd.exceptions.foreign import logged
 from mpspmd.notice import notice
-from mpspmd.processes.process import PENDING
+from mpspmd.processes.exit_status import PENDING
 from mpspmd.threads import start_thread
 from mpspmd.transport.channel import EngineChannel, Poison
 

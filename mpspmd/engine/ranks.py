@@ -20,12 +20,13 @@ from mpspmd.machine.advice import with_advice
 from mpspmd.notice import notice
 from mpspmd.processes.death_pipe import DeathPipe
 from mpspmd.processes.janitor import Janitor
-from mpspmd.processes.process import Process, Usage
+from mpspmd.processes.process import Process
 from mpspmd.processes.run_dir import RunDir, known_places
 from mpspmd.processes.signals import signals_of_engine
 from mpspmd.processes.spawn import AroundStart, StartRanks, stop_ranks
 from mpspmd.processes.stacks import StackFile
 from mpspmd.processes.start import RankStart
+from mpspmd.processes.usage import Usage
 from mpspmd.processes.working_directory import existing_working_directory
 from mpspmd.rank.process import serve
 from mpspmd.report import HELD
@@ -90,7 +91,7 @@ class Ranks:
             return "(no stack: its process is gone)"
         if usage.state in HELD:
             return f"(no stack: its process is {HELD[usage.state]})"
-        text = self._stack_files[rank].ask(process)
+        text = self._stack_files[rank].request(process)
         return text or f"(no stack: it doesn't answer; {usage.state})"
 
     def usage(self, rank: int) -> Usage | None:

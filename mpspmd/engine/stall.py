@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from mpspmd.engine.call import Call
 from mpspmd.engine.progress import progress_of
 from mpspmd.engine.replies import Replies
-from mpspmd.processes.process import Usage
+from mpspmd.processes.usage import Usage
 from mpspmd.report import Progress, RankReport, StallReport
 from mpspmd.threads import start_thread
 from mpspmd.transport.channel import EngineChannel

@@ -14,7 +14,8 @@ from mpspmd.control.plane import EnginePlane
 from mpspmd.errors import StartupError
 from mpspmd.exceptions.fault import Fault
 from mpspmd.notice import notice
-from mpspmd.processes.process import PENDING, Process
+from mpspmd.processes.exit_status import PENDING
+from mpspmd.processes.process import Process
 from mpspmd.threads import start_thread
 from mpspmd.transport.channel import EngineChannel
 

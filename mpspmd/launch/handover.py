@@ -17,8 +17,7 @@ from multiprocessing import context as multiprocessing_context
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, cast
 
-from mpspmd.errors import WorkerNotPicklable
-from mpspmd.processes.part import Launch
+from mpspmd.processes.launch import Launch
 from mpspmd.processes.process import Process
 from mpspmd.processes.spawn import AroundStart, StartRanks
 from mpspmd.processes.start import RankStart
@@ -112,10 +111,7 @@ def _send(connection: socket.socket, process: RankStart) -> None:
     try:
         payload = bytes(ForkingPickler.dumps(process))
     except Exception as error:
-        raise WorkerNotPicklable(
-            f"the worker {process.worker!r} or its arguments can't be sent to the ranks: {error}; define "
-            "the class at the top level of a module, and pass data as arguments"
-        ) from error
+        raise process.not_picklable(error) from error
     finally:
         set_spawning(None)
     header = _SIZES.pack(len(payload), len(collector.fds))

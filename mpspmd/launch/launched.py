@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from mpspmd.errors import MpSpmdError, RankDied, RankError, text_of
 from mpspmd.launch import handover
-from mpspmd.processes.part import Launch
+from mpspmd.processes.launch import Launch
 from mpspmd.processes.process import wait_for_end_of_parent
 from mpspmd.threads import start_thread
 

@@ -15,8 +15,8 @@ from mpspmd.engine.engine import Engine
 from mpspmd.errors import ConfigError
 from mpspmd.launch import launched
 from mpspmd.launch.handover import hand_over
+from mpspmd.processes.launch import Launch
 from mpspmd.processes.main_module import RANK_NAME, refuse_while_main_is_imported
-from mpspmd.processes.part import Launch
 from mpspmd.transport.descriptor import open_standard_descriptors
 
 Result = TypeVar("Result")

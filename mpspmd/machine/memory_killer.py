@@ -11,7 +11,7 @@ class MemoryKiller:
     def __init__(self) -> None:
         self._before = oom_kills()
 
-    def words(self) -> str:
+    def note(self) -> str:
         """What to add to "killed by SIGKILL"; "" if it has killed nothing since."""
         now = oom_kills()
         if now.group > self._before.group:

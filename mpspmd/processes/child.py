@@ -1,4 +1,4 @@
-"""Child: a process that multiprocessing spawns for a rank, and that the engine alone looks after."""
+"""Child: a process that multiprocessing starts for a rank, and doesn't know afterwards."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ from typing import Any
 
 
 class Child(SpawnProcess):
-    """`start()` and no more: a `Process` watches it, and ends it.
+    """Only `start()` may be used. The engine watches and ends it through a `Process`.
 
-    multiprocessing isn't told of it. At exit it would send signals to its children by their numbers, and
-    wait for ever for one that somebody else has reaped. And it lets no daemonic process (of a
-    multiprocessing.Pool, of Celery) have children, because nobody would end them; our ranks end with
-    their engine by themselves.
+    It must not be in multiprocessing's list of children. At exit multiprocessing signals them by pid, and
+    waits for ever for one that other code has reaped. And multiprocessing forbids children to daemonic
+    processes (of a Pool, of Celery), because nobody would end them; our ranks end when their engine does.
     """
 
     def start(self) -> None:
         self.popen = _Popen(self)
-        # As multiprocessing does: they may hold much, and refer to this object.
+        # multiprocessing does the same: they may hold much memory, and refer to this object.
         del self._target, self._args, self._kwargs  # type: ignore[attr-defined]
 
 
 class _Popen(popen_spawn_posix.Popen):
     def _launch(self, process: Any) -> None:
-        # It has ended before it has read what it needs: whoever watches it finds out why.
+        # The process has ended before it has read its arguments. Its Process will tell why.
         with contextlib.suppress(BrokenPipeError):
             super()._launch(process)  # type: ignore[misc]

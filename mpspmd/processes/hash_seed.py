@@ -1,9 +1,8 @@
-"""The hash seed: all ranks of a run hash texts alike.
+"""The hash seed: str hashes are equal on all ranks of a run.
 
-Otherwise a key that is made of `hash(text)` differs from rank to rank, and so does the order of a set, in
-which ranks may enter collectives. The interpreter reads the seed once, from PYTHONHASHSEED, when it begins
-(not with `python -I` or `-E`). A seed of our own differs from run to run, because a known one helps those
-who flood a server with colliding keys.
+Otherwise a key that is made of `hash(text)` differs between ranks, and so does the order of a set, which
+may be the order of collectives. The interpreter reads the seed from PYTHONHASHSEED when it starts (not with
+`python -I` or `-E`). Our seed is new in each run, because an attacker who knows it can make keys collide.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ VARIABLE = "PYTHONHASHSEED"
 
 
 def seed_of(secret: str) -> str:
-    """The seed of all who know the secret."""
+    """A seed that follows from the secret."""
     number = int.from_bytes(hashlib.blake2b(secret.encode(), digest_size=4).digest())
     return str(number or 1)  # 0 would turn the randomization off
 
 
 @contextlib.contextmanager
 def one_seed(environ: MutableMapping[str, str] = os.environ) -> Iterator[str]:
-    """Processes that are started within have one seed, which it yields; "": the user has set one."""
+    """Processes that the body starts have the same seed. Yields it, or "" if the user has set one."""
     before = environ.get(VARIABLE)
     if before:
         yield ""
@@ -40,9 +39,9 @@ def one_seed(environ: MutableMapping[str, str] = os.environ) -> Iterator[str]:
 
 
 def forget(seed: str, environ: MutableMapping[str, str] = os.environ) -> None:
-    """In a process that has begun with a seed of ours: takes it out of the environment.
+    """In a process that was started with our seed: removes it from the environment.
 
-    vLLM makes the names of cached blocks of this variable, and the engine has none.
+    vLLM derives the names of cached blocks from this variable, and the engine hasn't set it.
     """
     if seed and environ.get(VARIABLE) == seed:
         del environ[VARIABLE]

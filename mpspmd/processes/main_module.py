@@ -1,8 +1,8 @@
 """The main module: how a spawned rank gets the classes and functions that the program defines in it.
 
-A rank imports the main module again, as multiprocessing does it, but later: when it can tell the engine
-what that has raised. Where there is nothing to import (a notebook, `python -c`, standard input), what is
-defined in the main module travels by value.
+A rank imports the main module again, as multiprocessing does, but later: when it can report to the engine
+what the import raises. If the main module can't be imported (a notebook, `python -c`, standard input), its
+classes and functions are pickled by value.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from typing import Any, TypeAlias
 from mpspmd.errors import ConfigError
 
 Main: TypeAlias = dict[str, str]
-"""How the main module is imported, as multiprocessing.spawn.prepare() takes it. Empty: it can't be."""
+"""How to import the main module, for multiprocessing.spawn.prepare(). Empty if that is impossible."""
 
 RANK_NAME = "mpspmd-rank-"
-"""What the name of a rank's process begins with."""
+"""The names of ranks' processes begin with this."""
 
 _get_preparation_data = spawn.get_preparation_data
 _starting = threading.Lock()
@@ -34,23 +34,23 @@ _importing = False
 
 
 class UnguardedMain(ConfigError):
-    """The main module starts a run whenever it is imported."""
+    """The main module starts an engine when it is imported."""
 
 
 def main_to_import(worker: object = None) -> Main:
-    """Of this process, for a process that it spawns. `worker` is what is to be found there."""
+    """How a process that this one spawns imports the main module. It must find `worker` there."""
     main = sys.modules.get("__main__")
     if _is_elsewhere(worker, main):
         return {}
     name = getattr(getattr(main, "__spec__", None), "name", None)
     if name is not None:
-        # The __main__.py of a package, a folder or an archive isn't imported by multiprocessing.
+        # multiprocessing doesn't import the __main__.py of a package, a folder or an archive.
         return {} if f".{name}".endswith(".__main__") else {"init_main_from_name": name}
     path = getattr(main, "__file__", None)
     if not isinstance(path, str):
         return {}
     path = os.path.normpath(os.path.join(process.ORIGINAL_DIR or "", path))  # type: ignore[attr-defined]
-    # Standard input may be called /dev/stdin, and is another one in each process.
+    # Such as /dev/stdin, which is another file in each process.
     if path.startswith(("/dev/", "/proc/")) or not os.path.isfile(path):
         return {}
     # multiprocessing doesn't import IPython's own script.
@@ -59,10 +59,10 @@ def main_to_import(worker: object = None) -> Main:
 
 
 def _is_elsewhere(worker: object, main: object) -> bool:
-    """Whether the worker says that it is the main module's, and isn't there.
+    """Whether the worker claims to be in the main module, and isn't.
 
-    `python -m cProfile` and `-m trace` run a script in a namespace that nobody can import, and are the main
-    module themselves.
+    `python -m cProfile` and `-m trace` are the main module themselves. They run the script in a namespace
+    that can't be imported.
     """
     name = getattr(worker, "__qualname__", "").partition(".")[0]
     is_its_own = getattr(worker, "__module__", None) == "__main__" and name.isidentifier()
@@ -70,8 +70,8 @@ def _is_elsewhere(worker: object, main: object) -> bool:
 
 
 @contextlib.contextmanager
-def left_to_the_rank() -> Iterator[None]:
-    """Within, a rank's process is started without the main module: it calls import_main() itself."""
+def without_main_module() -> Iterator[None]:
+    """A rank that the body starts doesn't import the main module. It calls import_main() later."""
     with _starting:
         spawn.get_preparation_data = _preparation_data
         try:
@@ -85,7 +85,7 @@ def _preparation_data(name: str) -> dict[str, Any]:
     if not hasattr(main, "__spec__"):  # `python -m pdb` has cleared the module
         main.__spec__ = None
     data: dict[str, Any] = _get_preparation_data(name)
-    # Another thread may start a process of its own in this moment.
+    # Another thread may start a process that isn't a rank at the same time.
     if name.startswith(RANK_NAME):
         for key in ("init_main_from_name", "init_main_from_path"):
             data.pop(key, None)
@@ -96,8 +96,8 @@ def import_main(main: Main) -> None:
     """On a rank, in its main thread."""
     global _importing
     this: Any = multiprocessing.current_process()
-    # By this multiprocessing knows that no process may be started yet. It doesn't look before it forks,
-    # and a forked process inherits our own variable.
+    # While _inheriting is set, multiprocessing refuses to spawn a process, but not to fork one. A forked
+    # process inherits _importing.
     _importing = this._inheriting = True
     try:
         spawn.prepare(main)
@@ -107,7 +107,7 @@ def import_main(main: Main) -> None:
 
 
 def refuse_while_main_is_imported() -> None:
-    """UnguardedMain when the main module starts an engine, and isn't what the user has started."""
+    """Raises UnguardedMain when an imported main module starts an engine."""
     this = multiprocessing.current_process()
     if _importing or getattr(this, "_inheriting", False):
         raise UnguardedMain(
@@ -117,17 +117,17 @@ def refuse_while_main_is_imported() -> None:
 
 
 def dumps_with_main(value: Any) -> bytes:
-    """Pickles for a process that is being spawned; what the main module defines goes by value."""
+    """Pickles for a process that is being spawned. What the main module defines is pickled by value."""
     import cloudpickle
 
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-        # Locks, sockets and tensors go as multiprocessing sends them.
+        # multiprocessing's own ways to pickle locks, sockets and tensors.
         dispatch_table = ChainMap(
             ForkingPickler(io.BytesIO()).dispatch_table, cloudpickle.Pickler.dispatch_table
         )
 
         def reducer_override(self, obj: Any) -> Any:
-            # Classes such as that of code objects are built in and have no name there.
+            # Some built-in classes, such as that of code objects, have no name in `builtins`.
             if issubclass(type(obj), type | FunctionType) and obj.__module__ in (
                 "__main__",
                 "builtins",

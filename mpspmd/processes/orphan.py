@@ -9,7 +9,7 @@ import contextlib
 import os
 from typing import NamedTuple
 
-from mpspmd.processes.process import read_stat
+from mpspmd.processes.proc import read_stat
 
 
 class Orphan(NamedTuple):

@@ -1,4 +1,4 @@
-"""RunDir: a run's private folder, and the removal of those whose runs are dead."""
+"""RunDir: a run's private folder, and the removal of the folders of runs that have ended."""
 
 from __future__ import annotations
 
@@ -30,19 +30,24 @@ _MARKER = (
     b"Made by mpspmd for one run, which keeps this file locked. The next run removes the folder.\n"
 )
 _SOCKET = "engine-00"
-"""The longest name of a socket in a run folder; see control/plane.py and cli/launch/members.py."""
+"""As long as any socket's name in a run folder; see control/plane.py and cli/launch/members.py."""
 
 
 class RunDir:
-    """A folder that only this user can enter, for the control socket. It holds a lock on a file in
-    there: the kernel gives that back when this process ends, however it ends."""
+    """A folder that only this user can enter, for the control socket.
+
+    This process locks a file in the folder. The kernel unlocks the file when the process ends, in whatever
+    way, and then another run may remove the folder.
+    """
 
     def __init__(self, parent: str | None, remove_at_end: Callable[[str], None]) -> None:
-        """It lies in `parent`, or else in the first of the usual places where a folder with a socket can be
-        made; removes what dead runs have left there. `remove_at_end` is the janitor's: it is told of the
-        folder before there is one, so that no moment is left in which to be killed would leave it.
+        """Makes it in `parent`; None: in the first of the usual places where a socket can be made.
 
-        SegmentError when no folder can be made.
+        Removes the folders there of runs that have ended. `remove_at_end` is the janitor's. It is called
+        before the folder is made, so that a kill at any moment leaves no folder.
+
+        Raises:
+            SegmentError: no folder can be made.
         """
         failures: list[tuple[str, OSError]] = []
         for folder in parents(parent):
@@ -54,12 +59,12 @@ class RunDir:
             else:
                 break
         else:
-            raise SegmentError(_words(failures)) from failures[0][1]
+            raise SegmentError(_describe(failures)) from failures[0][1]
         self.passed_over = "; ".join(f"{folder}: {error.strerror}" for folder, error in failures)
-        """Why it isn't in the first of the places, if it isn't."""
+        """Why the earlier places can't be used, or ""."""
 
     def remove(self) -> None:
-        """Any number of times."""
+        """More than once does nothing."""
         if self._fd >= 0:
             shutil.rmtree(self.path, ignore_errors=True)
             os.close(self._fd)
@@ -67,23 +72,23 @@ class RunDir:
 
 
 def parents(chosen: str | None) -> list[str]:
-    """Where a run's folder may be made, in the order in which that is tried."""
+    """Where a run's folder may be made, in the order of trying."""
     if chosen:
         return [os.path.abspath(chosen)]
     places = []
-    with contextlib.suppress(OSError):  # there is no temporary folder that can be written to
+    with contextlib.suppress(OSError):  # no temporary folder is writable
         places.append(os.path.abspath(tempfile.gettempdir()))
     places += [os.environ.get("XDG_RUNTIME_DIR", ""), SHM]
     return list(dict.fromkeys(place for place in places if os.path.isabs(place)))
 
 
 def known_places(chosen: str | None) -> list[str]:
-    """Where a run's files may lie: its folder, and what ranks make beside it."""
+    """Where a run's files may lie: its folder, and the files that ranks make elsewhere."""
     return list(dict.fromkeys([*parents(chosen), *parents(None)]))
 
 
 def remove_dead(folder: Path) -> None:
-    """Removes the folders of runs of this user that nobody holds the lock of."""
+    """Removes those folders of this user's runs that no process has locked."""
     with contextlib.suppress(OSError):
         for name in os.listdir(folder):
             if _NAME.fullmatch(name):
@@ -92,12 +97,12 @@ def remove_dead(folder: Path) -> None:
 
 
 def _remove_if_dead(path: Path) -> None:
-    """Only what a run has surely made: its marker says so. OSError when it isn't that."""
+    """Only if the marker shows that a run has made it. OSError for any other folder."""
     if not _is_private(path.lstat(), stat.S_IFDIR):
         return
     lock = above_standard(os.open(path / _LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW))
     try:
-        # A run that is starting writes the marker when it has the lock.
+        # A run that is starting writes the marker after it has locked the file.
         if _is_private(os.fstat(lock), stat.S_IFREG) and os.read(lock, 1024) == _MARKER:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(path, ignore_errors=True)
@@ -106,7 +111,7 @@ def _remove_if_dead(path: Path) -> None:
 
 
 def _is_private(status: os.stat_result, kind: int) -> bool:
-    """Of that kind, and this user's alone."""
+    """Whether it is of that kind, and only this user has access."""
     return (
         stat.S_IFMT(status.st_mode) == kind
         and stat.S_IMODE(status.st_mode) & 0o077 == 0
@@ -115,8 +120,8 @@ def _is_private(status: os.stat_result, kind: int) -> bool:
 
 
 def _make(folder: Path, remove_at_end: Callable[[str], None]) -> tuple[Path, int]:
-    """The folder, and the descriptor that holds its lock. OSError; then none is left."""
-    # The janitor must not be told of what is somebody else's.
+    """The folder, and the descriptor that holds its lock. OSError, and then no folder is left."""
+    # The janitor must not remove what somebody else has made.
     while os.path.lexists(path := folder / f"mpspmd-{secrets.token_hex(4)}"):
         pass
     if len(os.fsencode(path / _SOCKET)) > MAX_SOCKET_PATH:
@@ -127,7 +132,7 @@ def _make(folder: Path, remove_at_end: Callable[[str], None]) -> tuple[Path, int
     remove_at_end(str(path))
     path.mkdir(0o700)
     try:
-        path.chmod(0o700)  # whatever the umask takes away
+        path.chmod(0o700)  # regardless of the umask
         _try_socket(path / "control")
         fd = above_standard(
             os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -152,7 +157,7 @@ def _try_socket(path: Path) -> None:
     path.unlink()
 
 
-def _words(failures: list[tuple[str, OSError]]) -> str:
+def _describe(failures: list[tuple[str, OSError]]) -> str:
     tried = "; ".join(
         f"in {folder}: {error.strerror} ({advice(error.errno)})" for folder, error in failures
     )

@@ -1,4 +1,4 @@
-"""Putting off signals while something is half done that they must not interrupt."""
+"""Which signals a rank leaves to its engine, and how signals are deferred."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from mpspmd.processes.proc import caught_signals
 from mpspmd.threads import SYNCHRONOUS_SIGNALS, signals_blocked
 
 GROUP_SIGNALS = frozenset(
@@ -20,49 +21,43 @@ GROUP_SIGNALS = frozenset(
         signal.SIGUSR2,
     }
 )
-"""What is sent to a whole process group or control group: it is for the engine to decide what it means."""
+"""Signals that are sent to a whole process group or control group. The engine decides what they mean."""
 
 STACK_SIGNAL = signal.SIGRTMIN + 7
-"""By which an engine asks a rank for its stacks."""
+"""By this signal an engine asks a rank for its stacks."""
 
 # SIGCHLD tells of a process's own children, and Python ignores SIGPIPE.
 _OWN = SYNCHRONOUS_SIGNALS | {signal.SIGCHLD, signal.SIGPIPE}
 
 
 def signals_of_engine() -> frozenset[int]:
-    """What a rank leaves to its engine, which this process is: GROUP_SIGNALS, and what it has handlers for.
-    A rank has none, and would die of them."""
-    return GROUP_SIGNALS | (caught() - _OWN)
+    """In the engine: GROUP_SIGNALS, and the signals that the engine has handlers for. A rank has no such
+    handlers, and the signals would end it."""
+    return GROUP_SIGNALS | (handled_signals() - _OWN)
 
 
-def caught() -> frozenset[int]:
-    """The signals that this process has handlers for, also those of which Python doesn't know, such as
-    faulthandler's."""
-    numbers = signal.valid_signals()
-    with contextlib.suppress(OSError), open("/proc/self/status", encoding="ascii") as status:
-        for line in status:
-            if line.startswith("SigCgt:"):
-                mask = int(line.split()[1], 16)
-                return frozenset(number for number in numbers if mask >> (number - 1) & 1)
-    return frozenset(number for number in numbers if callable(signal.getsignal(number)))
+def handled_signals() -> frozenset[int]:
+    """The signals that this process has handlers for."""
+    if (caught := caught_signals("self")) is not None:
+        return caught
+    return frozenset(n for n in signal.valid_signals() if callable(signal.getsignal(n)))
 
 
 @contextlib.contextmanager
 def signals_deferred() -> Iterator[None]:
-    """SIGINT and SIGTERM are taken when this is left. For the start of a process, which is known by then,
-    and for the end of a run.
+    """SIGINT and SIGTERM that come in the body are handled after it.
 
-    SIGINT is blocked too, for a new process inherits that: Ctrl-C must not end it. Blocking alone doesn't
-    do here: any other thread may take the signal for the main one.
+    SIGINT is blocked as well: a process that the body starts inherits this, and Ctrl-C doesn't end it. To
+    block signals isn't enough, because another thread may take them for the main thread.
     """
     came: set[int] = set()
     handlers: dict[signal.Signals, Any] = {}
-    # Each call below may raise what the handler of a signal that has just come does. SIGINT's, which mostly
-    # raises, is in force last.
+    # Each call below may raise what the handler of a pending signal raises. SIGINT's handler usually does:
+    # it is replaced last.
     try:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
-                # None: a handler that isn't Python's. What is ignored stays so, also in a new process.
+                # What is ignored stays ignored, also in a new process. None: a handler that isn't Python's.
                 if (handler := signal.getsignal(number)) not in (None, signal.SIG_IGN):
                     handlers[number] = handler
                     signal.signal(number, lambda taken, frame: came.add(taken))

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from multiprocessing import resource_tracker
 
-from mpspmd.errors import SegmentError, WorkerNotPicklable
+from mpspmd.errors import SegmentError
 from mpspmd.machine.advice import with_advice
 from mpspmd.processes.child import Child
 from mpspmd.processes.hash_seed import one_seed
-from mpspmd.processes.main_module import RANK_NAME, left_to_the_rank, main_to_import
+from mpspmd.processes.main_module import RANK_NAME, main_to_import, without_main_module
 from mpspmd.processes.process import Process
 from mpspmd.processes.signals import STACK_SIGNAL, signals_deferred
 from mpspmd.processes.start import RankStart
@@ -53,7 +53,7 @@ def start_ranks(
 
 def _start(rank: RankStart, child: Child, started: list[Process]) -> None:
     try:
-        with left_to_the_rank(), signals_blocked({*rank.signals_of_engine, STACK_SIGNAL}):
+        with without_main_module(), signals_blocked({*rank.signals_of_engine, STACK_SIGNAL}):
             child.start()
         popen = child.popen
         process = Process(popen.pid, popen.sentinel, popen, is_child=True)
@@ -66,11 +66,7 @@ def _start(rank: RankStart, child: Child, started: list[Process]) -> None:
                 f"rank {rank.rank} can't be started: {with_advice(error)}"
             ) from error
         # What pickling raises is up to the objects.
-        name = getattr(rank.worker, "__qualname__", repr(rank.worker))
-        raise WorkerNotPicklable(
-            f"the worker {name} or its arguments can't be sent to a new process: {error}; "
-            "define the class at the top level of a module, and pass data as arguments"
-        ) from error
+        raise rank.not_picklable(error) from error
 
 
 def stop_ranks(

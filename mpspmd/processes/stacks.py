@@ -1,4 +1,4 @@
-"""Stacks: what the threads of another process are executing."""
+"""The stacks of a process's threads."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from mpspmd.transport.segment import open_memory
 
 _MAX_BYTES = 64 * 1024
 _ANSWER_S = 0.2
-_LOOK_S = 0.005
+_POLL_S = 0.005
 
 
 def stacks_of_this_process() -> str:
-    """Each thread's name and stack, the main thread's first, the innermost call last; without the
-    thread that asks."""
+    """The name and stack of each thread but the calling one. The main thread comes first, and in each stack
+    the innermost call comes last."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     main = threading.main_thread().ident
     frames = sorted(sys._current_frames().items(), key=lambda item: item[0] != main)
@@ -36,41 +36,40 @@ def stacks_of_this_process() -> str:
 
 
 class StackFile:
-    """Where a rank's stacks are written that can't be had otherwise: its main thread holds the
-    interpreter's lock in C. The engine makes it, the rank gets it with its process.
+    """A file in memory, through which a rank tells its stacks though its main thread holds the GIL.
 
-    It is memory without a name. The rank's part is a signal handler of the standard library's
-    faulthandler, which needs no lock and writes the innermost call first.
+    The engine makes it, and the rank gets a copy when it starts. In the rank a signal handler of
+    faulthandler writes the stacks. It needs no lock, and the innermost call comes first.
     """
 
     def __init__(self) -> None:
         self._file = Descriptor(open_memory("mpspmd-stacks"))
-        # The rank's descriptor shares the position; when the file has been emptied, it starts again.
+        # O_APPEND: the rank shares the file position, and writes to the start after the file was truncated.
         flags = fcntl.fcntl(self._file.fd, fcntl.F_GETFL)
         fcntl.fcntl(self._file.fd, fcntl.F_SETFL, flags | os.O_APPEND)
 
-    def serve(self) -> None:
-        """In the rank: from now on the signal is answered."""
+    def install_handler(self) -> None:
+        """In the rank: from now on STACK_SIGNAL makes it write its stacks."""
         faulthandler.register(STACK_SIGNAL, file=self._file.fd, all_threads=True, chain=False)
 
-    def tell(self, text: str) -> None:
-        """In the rank, of which nothing else will be heard."""
+    def write(self, text: str) -> None:
+        """In the rank: why it exits, for the case that the control plane can't tell it."""
         os.write(self._file.fd, text.encode(errors="replace")[:_MAX_BYTES])
 
     def read(self) -> str:
-        """What is there now."""
+        """In the engine: what the rank has written."""
         return os.pread(self._file.fd, _MAX_BYTES, 0).decode(errors="replace")
 
-    def ask(self, process: Process) -> str:
-        """The stacks of a process that serves this file; "" if none come."""
+    def request(self, process: Process) -> str:
+        """In the engine: the rank's stacks, or "" if it doesn't write any in time."""
         os.ftruncate(self._file.fd, 0)
         process.send_signal(STACK_SIGNAL)
         end = time.monotonic() + _ANSWER_S
         text, size = b"", -1
-        # Written in pieces: it is complete when it has stopped growing.
+        # The rank writes in pieces. The text is complete when it has stopped growing.
         while time.monotonic() < end and not 0 < size == len(text):
             size = len(text)
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
             text = os.pread(self._file.fd, _MAX_BYTES, 0)
         return text.decode(errors="replace").replace("Current thread", "MainThread,")
 

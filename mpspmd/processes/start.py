@@ -1,4 +1,4 @@
-"""RankStart: all that a rank's process is given when it starts."""
+"""RankStart: all that the engine sends to a rank's process when it starts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from mpspmd.codec.steps import StepCodec
-from mpspmd.errors import DecodeError, text_of
+from mpspmd.errors import DecodeError, WorkerNotPicklable, text_of
 from mpspmd.processes.death_pipe import DeathPipe
 from mpspmd.processes.janitor import Janitor
 from mpspmd.processes.main_module import Main, dumps_with_main, import_main
@@ -20,14 +20,14 @@ from mpspmd.transport.channel import ChannelSegments
 
 @dataclass
 class RankStart:
-    """An argument of a rank's process: the process calls it, and it doesn't return.
+    """The rank's process unpickles it, and calls it. The call doesn't return.
 
-    The worker and its arguments travel as bytes, and `unpack` rebuilds them only when the rank's control
-    thread runs: that may import for many seconds, and may fail.
+    The worker and its arguments travel as bytes. `unpack` rebuilds them when the rank's control thread runs
+    already, because this may import for many seconds, and may fail.
     """
 
     serve: Callable[[RankStart], None]
-    """What the process does; see rank/process.py."""
+    """The rank's main function; see rank/process.py."""
     rank: int
     world_size: int
     worker: Callable[..., Any]
@@ -43,30 +43,42 @@ class RankStart:
     """The signals that the rank leaves to its engine."""
     step_codec: StepCodec | None = None
     main: Main | None = None
-    """The engine's main module; None: this process runs the same one already."""
+    """How to import the engine's main module; None if this process has it already."""
     hash_seed: str = ""
-    """What PYTHONHASHSEED was set to for this process."""
+    """The value that we have set PYTHONHASHSEED to for this process, or ""."""
     report_start_failure: Callable[[BaseException], None] | None = None
-    """The rank calls this when it can't make the worker, beside telling the engine."""
+    """The rank calls this if it can't make the worker. The engine gets a Fault in any case."""
 
     def __call__(self) -> None:
         self.serve(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Locks can only be pickled by this pickler, while a process is being spawned: that is now.
+        # Only multiprocessing's pickler can pickle locks, and only while a process is being spawned.
         dumps = dumps_with_main if self.main == {} else ForkingPickler.dumps
         pickled = bytes(dumps((self.worker, self.args, self.kwargs)))
         return self.__dict__ | {"worker": pickled, "args": (), "kwargs": {}}
 
+    def not_picklable(self, error: Exception) -> WorkerNotPicklable:
+        """The exception for the engine's caller if __getstate__ has raised `error`."""
+        name = getattr(self.worker, "__qualname__", repr(self.worker))
+        return WorkerNotPicklable(
+            f"the worker {name} or its arguments can't be sent to a new process: {text_of(error)}; "
+            "define the class at the top level of a module, and pass data as arguments"
+        )
+
     def import_main(self) -> bool:
-        """Imports the engine's main module; False if this process runs the same one already."""
+        """Imports the engine's main module. False if this process has it already."""
         if not self.main:
             return False
         import_main(self.main)
         return True
 
     def unpack(self) -> None:
-        """Rebuilds the worker's class and its arguments. DecodeError."""
+        """Rebuilds the worker's class and its arguments.
+
+        Raises:
+            DecodeError: one of them can't be unpickled here.
+        """
         try:
             self.worker, self.args, self.kwargs = pickle.loads(cast(bytes, self.worker))
         except Exception as error:

@@ -1,4 +1,4 @@
-"""The working directory, where it has been deleted."""
+"""What to do if the working directory has been deleted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 
 def leave_a_deleted_working_directory() -> None:
-    """For a command of ours: it goes on in /. In a deleted one even importing torch fails."""
+    """For our commands: changes to /. In a deleted directory even `import torch` fails."""
     try:
         os.getcwd()
     except OSError:
@@ -17,9 +17,9 @@ def leave_a_deleted_working_directory() -> None:
 
 @contextlib.contextmanager
 def existing_working_directory() -> Iterator[None]:
-    """Within, there is one: / instead of one that has been deleted.
+    """In the body the working directory is / if it has been deleted.
 
-    multiprocessing tells each process that it spawns the working directory, and fails where there is none.
+    multiprocessing tells the working directory to each process that it spawns, and fails if it is deleted.
     """
     try:
         os.getcwd()

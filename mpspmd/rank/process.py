@@ -18,8 +18,8 @@ from mpspmd.machine.green_threads import refuse_green_threads
 from mpspmd.machine.room import check_room_on_rank
 from mpspmd.notice import notice
 from mpspmd.processes.hash_seed import forget
-from mpspmd.processes.leave import leave
 from mpspmd.processes.main_module import UnguardedMain
+from mpspmd.processes.quick_exit import exit_quickly
 from mpspmd.processes.start import RankStart
 from mpspmd.rank.attaching import leave_what_is_attached
 from mpspmd.rank.control import ControlThread
@@ -51,14 +51,14 @@ def serve(start: RankStart) -> None:
         code = exit_code(end)
     except BaseException as error:
         with contextlib.suppress(OSError):
-            start.stack_file.tell(f"{type(error).__qualname__}: {text_of(error)}")
+            start.stack_file.write(f"{type(error).__qualname__}: {text_of(error)}")
         notice(logger.error, "rank %d failed", start.rank, exc_info=error)
     finally:
-        leave(code)
+        exit_quickly(code)
 
 
 def _run(start: RankStart, signals: RankSignals) -> int:
-    start.stack_file.serve()
+    start.stack_file.install_handler()
     check_room_on_rank(start.rank)
     refuse_green_threads()
     control = ControlThread(control_address(start.run_dir), start.rank)

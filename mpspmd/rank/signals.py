@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable, Collection
 
 from mpspmd.exceptions.foreign import Terminated
-from mpspmd.processes.signals import GROUP_SIGNALS, STACK_SIGNAL, caught
+from mpspmd.processes.signals import GROUP_SIGNALS, STACK_SIGNAL, handled_signals
 from mpspmd.transport.channel import RankChannel
 
 
@@ -33,7 +33,7 @@ class RankSignals:
     def set_handlers(self) -> None:
         """Again, when the user's code may have set its own. Those for other signals than SIGINT and SIGTERM
         stay."""
-        for number in self._of_engine - {signal.SIGTERM} - caught():
+        for number in self._of_engine - {signal.SIGTERM} - handled_signals():
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, self._on_sigterm)

@@ -16,8 +16,8 @@ from multiprocessing import connection
 from multiprocessing import util as multiprocessing_util
 from types import FrameType
 
+from mpspmd.processes.quick_exit import exit_quickly
 from mpspmd.threads import start_thread
-from mpspmd.processes.leave import leave
 from mpspmd.vllm.compat import (
     CoreState,
     engine_core_state,
@@ -130,6 +130,6 @@ def exit_quickly() -> None:
     def exit_if_clean() -> None:
         error = sys.exc_info()[1]
         if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
-            leave(0)
+            exit_quickly(0)
 
     multiprocessing_util.Finalize(None, exit_if_clean, exitpriority=-100)

@@ -16,7 +16,10 @@ import pytest
 
 from mpspmd.processes import process as processes
 from mpspmd.processes.death_pipe import DeathPipe
-from mpspmd.processes.process import ONLY_THE_LAUNCHER_KNOWS, PENDING, TAKEN, Process
+from mpspmd.processes.exit_status import ONLY_THE_LAUNCHER_KNOWS, PENDING, TAKEN
+from mpspmd.processes.pidfd import wait_readable
+from mpspmd.processes.proc import read_stat
+from mpspmd.processes.process import Process
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -71,9 +74,9 @@ def test_it_lives_until_it_is_killed_and_its_signal_is_known(started: Started) -
 
 
 def test_its_sentinel_ends_a_wait_when_it_ends(started: Started) -> None:
-    assert not processes._poll(started.process.sentinel, 0.0)
+    assert not wait_readable(started.process.sentinel, 0.0)
     started.kill()
-    assert processes._poll(started.process.sentinel, 10.0)
+    assert wait_readable(started.process.sentinel, 10.0)
 
 
 def test_its_exit_code_is_known(started: Started) -> None:
@@ -113,10 +116,9 @@ def test_another_that_has_got_its_number_is_not_taken_for_it(
     if system == "pidfd":
         pytest.skip("a pidfd is never another process's")
     sent: list[object] = []
-    read = processes.read_stat
 
     def reused(pid: int) -> Any:
-        stat = read(pid)
+        stat = read_stat(pid)
         return stat and stat._replace(began=stat.began + 1)
 
     with monkeypatch.context() as patch:
@@ -151,18 +153,18 @@ def test_a_programs_name_with_spaces_and_parentheses_confuses_nobody(name: str) 
     ) as popen:
         assert popen.stdout is not None
         popen.stdout.readline()
-        stat = processes.read_stat(popen.pid)
+        stat = read_stat(popen.pid)
         assert stat is not None
         assert stat.state in "SRD"
         assert stat.status == 0
         popen.kill()
         os.waitid(os.P_PID, popen.pid, os.WEXITED | os.WNOWAIT)
-        stat = processes.read_stat(popen.pid)
+        stat = read_stat(popen.pid)
         assert stat is not None
         assert (stat.state, stat.status) == ("Z", signal.SIGKILL)
 
 
-def test_a_leash_is_not_tied_to_one_that_has_ended(started: Started) -> None:
+def test_a_death_pipe_is_not_armed_for_one_that_has_ended(started: Started) -> None:
     """The kernel would keep the number, and end whoever has it."""
     death_pipe = DeathPipe()
     death_pipe.arm(started.process)
@@ -178,4 +180,4 @@ def test_a_leash_is_not_tied_to_one_that_has_ended(started: Started) -> None:
 
 
 def _pulls(death_pipe: DeathPipe) -> bool:
-    return bool(fcntl.fcntl(death_pipe._end.fd, fcntl.F_GETFL) & os.O_ASYNC)
+    return bool(fcntl.fcntl(death_pipe._rank_end.fd, fcntl.F_GETFL) & os.O_ASYNC)

@@ -17,7 +17,7 @@ import mpspmd
 import mpspmd.errors
 from mpspmd.config import LAUNCH_VARIABLE
 from mpspmd.errors import ConfigError
-from mpspmd.processes.part import Launch
+from mpspmd.processes.launch import Launch
 
 pytestmark = pytest.mark.timeout(90)
 

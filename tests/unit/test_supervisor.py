@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mpspmd.engine.supervisor import Supervisor
-from mpspmd.processes.process import PENDING
+from mpspmd.processes.exit_status import PENDING
 
 
 class Ending:

@@ -15,7 +15,7 @@ from mpspmd.cli.command import CONTEXT, run_command
 from mpspmd.cli.doctor.checks import CHECKS, Finding, Level, Plan
 from mpspmd.config import RuntimeConfig
 from mpspmd.errors import ConfigError, MpSpmdError
-from mpspmd.processes.leave import leave
+from mpspmd.processes.quick_exit import exit_quickly
 
 _SLOW_ROUND_TRIP_US = 1000.0
 
@@ -99,4 +99,4 @@ def _table(findings: list[Finding]) -> Table:
 
 
 def main() -> None:
-    leave(run_command(app, "mpspmd-doctor"))
+    exit_quickly(run_command(app, "mpspmd-doctor"))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpspmd.processes.process import PENDING
+from mpspmd.processes.exit_status import PENDING, describe_exit
 
 _ENDED = (-signal.SIGTERM, 128 + signal.SIGTERM, -signal.SIGKILL)
 """How a process ends that had said what was wrong, and hadn't left by itself in time."""
@@ -46,14 +46,8 @@ class Failure:
     def reason(self) -> str:
         if self.error and self.exit_code in _ENDED:
             return "raised, and was stopped"
-        if self.exit_code >= 0:
-            return f"exit code {self.exit_code}"
-        if self.exit_code == -signal.SIGKILL:
-            return f"killed by SIGKILL{self.memory_killer}"
-        try:
-            return f"killed by {signal.Signals(-self.exit_code).name}"
-        except ValueError:
-            return f"killed by signal {-self.exit_code}"
+        note = self.memory_killer if self.exit_code == -signal.SIGKILL else ""
+        return describe_exit(self.exit_code) + note
 
     @property
     def status(self) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from mpspmd.cli.startup import mend_surroundings
 from mpspmd.cli.streams import tell
-from mpspmd.processes.leave import leave
+from mpspmd.processes.quick_exit import exit_quickly
 
 _CPP_LEVEL = "TORCH_CPP_LOG_LEVEL"
 _ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -63,7 +63,7 @@ def main() -> None:
         code = end.code if isinstance(end.code, int) else 0
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
-    leave(code)
+    exit_quickly(code)
 
 
 def _prepare_signals() -> None:

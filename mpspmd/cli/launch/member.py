@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 
-from mpspmd.processes.part import Launch
+from mpspmd.processes.launch import Launch
 from mpspmd.processes.signals import GROUP_SIGNALS
 from mpspmd.transport.descriptor import above_standard, open_standard_descriptors
 

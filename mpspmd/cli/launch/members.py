@@ -21,7 +21,7 @@ from mpspmd.cli.streams import tell
 from mpspmd.machine.cores import usable_cores
 from mpspmd.machine.memory_killer import MemoryKiller
 from mpspmd.processes import hash_seed
-from mpspmd.processes.part import Launch
+from mpspmd.processes.launch import Launch
 
 _LastLines = Sequence[bytes] | Path
 """Of stderr: in memory, or in a file."""
@@ -94,7 +94,7 @@ class Members(LogsSpecs):
             failure.exitcode,
             read_error_file(failure.error_file),
             list(lines),
-            self._memory_killer.words(),
+            self._memory_killer.note(),
         )
 
     def _is_engine(self, place: int) -> bool:

@@ -15,7 +15,8 @@ from torch.distributed.elastic.multiprocessing import SignalException
 
 from mpspmd.cli.streams import tell
 from mpspmd.config import LAUNCH_VARIABLE
-from mpspmd.processes.part import Launch
+from mpspmd.processes.launch import Launch
+from mpspmd.processes.proc import caught_signals
 
 _FOR_THE_PROGRAM = (signal.SIGUSR1, signal.SIGUSR2)
 """What they mean is the program's to say. Slurm can send one before a job's time is over."""
@@ -114,7 +115,7 @@ class _Group:
         for process in members:
             if not _is_rank(process):
                 _send(process, number)
-            elif not _catches(process.pid, signal.SIGTERM):
+            elif signal.SIGTERM not in (caught_signals(process.pid) or ()):
                 _send(process, signal.SIGTERM)
         deadline = math.inf if patience_s is None else time.monotonic() + patience_s
         while any(_is_running(process.pid) for process in members) and time.monotonic() < deadline:
@@ -184,15 +185,6 @@ def _leads_a_session(pid: int) -> bool:
 def _send(process: psutil.Process, number: int) -> None:
     with contextlib.suppress(psutil.Error):
         process.send_signal(number)
-
-
-def _catches(pid: int, number: signal.Signals) -> bool:
-    """A rank in its loop has a handler for SIGTERM."""
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/status", encoding="ascii") as status:
-        for line in status:
-            if line.startswith("SigCgt:"):
-                return bool(int(line.split()[1], 16) >> (number - 1) & 1)
-    return False
 
 
 def _is_running(pid: int) -> bool:

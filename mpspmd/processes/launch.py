@@ -1,4 +1,4 @@
-"""Launch: what mpspmd-launch tells each process that it starts, by way of the environment."""
+"""Launch: what mpspmd-launch tells each process that it starts, in an environment variable."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Launch:
     """-1: the engine."""
     world_size: int
     socket: str
-    """Where the engine hands the run over to its ranks."""
+    """The path of the socket by which the engine sends each rank its RankStart."""
     listener: int = -1
-    """The engine's descriptor of that socket: it listens before the script begins."""
+    """The engine's descriptor of that socket, which listens before the script begins."""
 
     @property
     def is_rank(self) -> bool:
@@ -32,7 +32,7 @@ class Launch:
 
     @property
     def untaken(self) -> Path:
-        """A file that is there until the script takes the engine's part."""
+        """A file that exists until the script becomes the engine."""
         return Path(f"{self.socket}.untaken")
 
     def put(self, environ: MutableMapping[str, str]) -> None:
@@ -40,7 +40,7 @@ class Launch:
 
     @classmethod
     def take(cls, environ: MutableMapping[str, str] = os.environ) -> Launch | None:
-        """Out of the environment, so that nobody else takes the part: processes of ours inherit it."""
+        """Reads and removes the variable, so that a child of this process doesn't take the same part."""
         text = environ.pop(LAUNCH_VARIABLE, None)
         return None if text is None else cls._parse(text)
 
@@ -50,13 +50,12 @@ class Launch:
             return msgspec.convert(json.loads(text), cls)
         except (ValueError, msgspec.ValidationError) as error:
             raise ConfigError(
-                f"{LAUNCH_VARIABLE}={text!r}: {error}; mpspmd-launch sets it for the processes that it "
-                "starts, nobody else should: unset it"
+                f"{LAUNCH_VARIABLE}={text!r}: {error}; only mpspmd-launch may set it: unset it"
             ) from error
 
 
 def refuse_an_engine_on_a_rank() -> None:
-    """ConfigError when this process was started as a rank, and hasn't become one by mpspmd.run."""
+    """Raises ConfigError if mpspmd-launch has started this process as a rank, and run() wasn't called."""
     text = os.environ.get(LAUNCH_VARIABLE)
     if text and (launch := Launch.take({LAUNCH_VARIABLE: text})) and launch.is_rank:
         raise ConfigError(
