@@ -1,1 +1,1 @@
-"""The control plane: hello, faults, health, shutdown, over ZeroMQ."""
+"""The control plane: messages between the engine and its ranks over ZeroMQ, beside the rings."""

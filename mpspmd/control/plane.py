@@ -1,7 +1,7 @@
-"""The control plane's two ends: a ROUTER in the engine, a DEALER in each rank.
+"""The two ends of the control plane: a ROUTER socket in the engine, a DEALER socket in each rank.
 
-Sockets are ipc:// in the run's private folder. A ZeroMQ socket belongs to one thread: here, to the
-supervisor's in the engine and to the control thread's in a rank; other threads hand messages over.
+The sockets are ipc:// sockets in the run's private folder. A ZeroMQ socket belongs to one thread: to the
+supervisor in the engine, and to the control thread in a rank. Other threads send through a mailbox.
 """
 
 from __future__ import annotations
@@ -10,56 +10,52 @@ import contextlib
 import logging
 import os
 import queue
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import msgspec
 import zmq
 
-from mpspmd.control import messages
-from mpspmd.control.messages import ToEngine, ToRank
+from mpspmd.control.messages import ToEngine, ToRank, decode_to_engine, decode_to_rank, encode
 from mpspmd.errors import SegmentError
 from mpspmd.notice import notice
 from mpspmd.transport.descriptor import pipe_above_standard
 
 logger = logging.getLogger(__name__)
 
-MAX_SOCKET_PATH = 107
+_MAX_SOCKET_PATH = 107
 """Bytes of sun_path in struct sockaddr_un, without its final zero."""
+
+_Received = TypeVar("_Received")
 
 
 def control_address(run_dir: Path) -> str:
-    """The socket's address; SegmentError when the folder's name is too long for one."""
+    """The address of the engine's socket. Raises as check_socket_path()."""
     path = run_dir / "control"
     check_socket_path(path)
     return f"ipc://{path}"
 
 
 def check_socket_path(path: Path) -> None:
-    """SegmentError when it can't be a socket's address: it is too long, or ZeroMQ doesn't take it."""
-    if not is_utf8(path):
-        raise SegmentError(
-            f"the socket's path {os.fsencode(path)!r} isn't UTF-8, which ZeroMQ wants: choose another "
-            "folder with MPSPMD_RUNTIME_DIR"
-        )
-    if len(os.fsencode(path)) > MAX_SOCKET_PATH:
-        raise SegmentError(
-            f"the socket's path {path} has {len(os.fsencode(path))} bytes, and {MAX_SOCKET_PATH} are "
-            "allowed: choose a shorter folder with MPSPMD_RUNTIME_DIR"
-        )
-
-
-def is_utf8(path: Path) -> bool:
-    """Names of files are any bytes."""
+    """Raises SegmentError if ZeroMQ can't use the path for a socket: it is too long, or isn't UTF-8."""
+    encoded = os.fsencode(path)
     try:
-        os.fsencode(path).decode()
+        encoded.decode()
     except UnicodeDecodeError:
-        return False
-    return True
+        raise SegmentError(
+            f"the socket's path {encoded!r} isn't UTF-8, which ZeroMQ wants: choose another folder with "
+            "MPSPMD_RUNTIME_DIR"
+        ) from None
+    if len(encoded) > _MAX_SOCKET_PATH:
+        raise SegmentError(
+            f"the socket's path {path} has {len(encoded)} bytes, and {_MAX_SOCKET_PATH} are allowed: "
+            "choose a shorter folder with MPSPMD_RUNTIME_DIR"
+        )
 
 
 class _Mailbox:
-    """Lets other threads send through the thread that owns a socket."""
+    """Holds what other threads send until the thread that owns the socket sends it."""
 
     def __init__(self) -> None:
         self._outgoing: queue.SimpleQueue[tuple[bytes, ToEngine | ToRank]] = queue.SimpleQueue()
@@ -70,7 +66,7 @@ class _Mailbox:
         self.wake()
 
     def wake(self) -> None:
-        # Full: it is awake anyway. Closed: nobody sends any more.
+        # An error says that the pipe is full, and the owner awake, or that it is closed.
         with contextlib.suppress(OSError):
             os.write(self._wake_write, b"!")
 
@@ -88,104 +84,92 @@ class _Mailbox:
         os.close(self._wake_write)
 
 
-class _Plane:
-    """What both ends share: one socket, one mailbox, and a wait for either or for other files."""
+class _Plane(Generic[_Received]):
+    """One end. `poll`, `watch`, `unwatch`: the thread that owns the socket."""
 
-    def __init__(self, socket_type: int, address: str, identity: bytes | None = None) -> None:
+    def __init__(self, socket_type: int, decode: Callable[[bytes], _Received]) -> None:
+        self._decode = decode
         self._context = zmq.Context()
         self._socket = self._context.socket(socket_type)
-        self._socket.linger = 500  # milliseconds for a last fault or goodbye to get out
-        if identity is not None:
-            self._socket.identity = identity
-            self._socket.connect(address)
-        else:
-            self._socket.bind(address)
-            # Whatever the umask takes away. Nobody else can enter the folder.
-            os.chmod(address.removeprefix("ipc://"), 0o600)
+        self._socket.linger = 500  # milliseconds in which the last message may still be sent
         self._mailbox = _Mailbox()
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._mailbox.fileno(), zmq.POLLIN)
         self.dropped = 0
-        """Messages that could not be parsed, and were dropped."""
+        """How many messages were dropped because they can't be decoded."""
 
     def watch(self, fd: int) -> None:
+        """From now on poll() also waits for this descriptor."""
         self._poller.register(fd, zmq.POLLIN)
 
     def unwatch(self, fd: int) -> None:
         self._poller.unregister(fd)
 
     def wake(self) -> None:
-        """Ends the wait of the thread that owns the socket. Any thread."""
+        """Makes poll() return. Any thread."""
         self._mailbox.wake()
 
-    def _wait(self, timeout_s: float) -> tuple[set[int], list[bytes]]:
-        """Watched descriptors that are ready, and what has come; sends what others have put."""
+    def poll(self, timeout_s: float) -> tuple[set[int], list[_Received]]:
+        """Sends what other threads have put into the mailbox, and receives.
+
+        Returns the watched descriptors that are ready, and the messages that have come. It waits for
+        `timeout_s` until there is any of these.
+        """
         ready = dict(self._poller.poll(int(timeout_s * 1000)))
         for identity, message in self._mailbox.take_all():
-            data = messages.encode(message)
+            data = encode(message)
             try:
                 self._socket.send_multipart([identity, data] if identity else [data], zmq.NOBLOCK)
             except zmq.ZMQError as error:
                 logger.debug("control message %s not sent: %s", message, error)
-        received = []
+        files = {fd for fd in ready if isinstance(fd, int) and fd != self._mailbox.fileno()}
+        received: list[_Received] = []
         while True:
             try:
-                received.append(self._socket.recv_multipart(zmq.NOBLOCK)[-1])
+                data = self._socket.recv_multipart(zmq.NOBLOCK)[-1]
             except zmq.Again:
-                break
-        files = {fd for fd in ready if isinstance(fd, int) and fd != self._mailbox.fileno()}
-        return files, received
-
-    def _drop(self, data: bytes, error: Exception) -> None:
-        self.dropped += 1
-        notice(logger.warning, "dropped a control message of %d bytes: %s", len(data), error)
+                return files, received
+            try:
+                received.append(self._decode(data))
+            except msgspec.DecodeError as error:
+                self.dropped += 1
+                notice(
+                    logger.warning, "dropped a control message of %d bytes: %s", len(data), error
+                )
 
     def close(self) -> None:
-        """Only the thread that waits, or any when that one has ended."""
+        """The thread that owns the socket, or any thread after that one has ended."""
         self._socket.close()
         self._context.term()
         self._mailbox.close()
 
 
-class EnginePlane(_Plane):
-    """The engine's end. `poll` and `close`: one thread; `send`: any."""
+class EnginePlane(_Plane[ToEngine]):
+    """The engine's end."""
 
     def __init__(self, address: str) -> None:
-        super().__init__(zmq.ROUTER, address)
+        super().__init__(zmq.ROUTER, decode_to_engine)
+        self._socket.bind(address)
+        # Regardless of the umask. Other users can't enter the folder.
+        os.chmod(address.removeprefix("ipc://"), 0o600)
 
     def send(self, rank: int, message: ToRank) -> None:
+        """Any thread."""
         self._mailbox.put(_identity(rank), message)
 
-    def poll(self, timeout_s: float) -> tuple[set[int], list[ToEngine]]:
-        files, received = self._wait(timeout_s)
-        parsed: list[ToEngine] = []
-        for data in received:
-            try:
-                parsed.append(messages.decode_to_engine(data))
-            except msgspec.DecodeError as error:
-                self._drop(data, error)
-        return files, parsed
 
-
-class RankPlane(_Plane):
-    """A rank's end. `poll` and `close`: one thread; `send`: any."""
+class RankPlane(_Plane[ToRank]):
+    """A rank's end."""
 
     def __init__(self, address: str, rank: int) -> None:
-        super().__init__(zmq.DEALER, address, _identity(rank))
+        super().__init__(zmq.DEALER, decode_to_rank)
+        self._socket.identity = _identity(rank)
+        self._socket.connect(address)
 
     def send(self, message: ToEngine) -> None:
+        """Any thread."""
         self._mailbox.put(b"", message)
-
-    def poll(self, timeout_s: float) -> tuple[set[int], list[ToRank]]:
-        files, received = self._wait(timeout_s)
-        parsed: list[ToRank] = []
-        for data in received:
-            try:
-                parsed.append(messages.decode_to_rank(data))
-            except msgspec.DecodeError as error:
-                self._drop(data, error)
-        return files, parsed
 
 
 def _identity(rank: int) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import logging
 import os
@@ -16,7 +15,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from mpspmd.control.plane import MAX_SOCKET_PATH, is_utf8
+from mpspmd.control.plane import check_socket_path
 from mpspmd.errors import SegmentError
 from mpspmd.machine.advice import advice
 from mpspmd.transport.descriptor import above_standard
@@ -60,7 +59,9 @@ class RunDir:
                 break
         else:
             raise SegmentError(_describe(failures)) from failures[0][1]
-        self.passed_over = "; ".join(f"{folder}: {error.strerror}" for folder, error in failures)
+        self.passed_over = "; ".join(
+            f"{folder}: {error.strerror or error}" for folder, error in failures
+        )
         """Why the earlier places can't be used, or ""."""
 
     def remove(self) -> None:
@@ -124,11 +125,7 @@ def _make(folder: Path, remove_at_end: Callable[[str], None]) -> tuple[Path, int
     # The janitor must not remove what somebody else has made.
     while os.path.lexists(path := folder / f"mpspmd-{secrets.token_hex(4)}"):
         pass
-    if len(os.fsencode(path / _SOCKET)) > MAX_SOCKET_PATH:
-        words = f"the path of a socket there has more than {MAX_SOCKET_PATH} bytes"
-        raise OSError(errno.ENAMETOOLONG, words)
-    if not is_utf8(path):
-        raise OSError(errno.EILSEQ, "its name isn't UTF-8, which ZeroMQ wants")
+    check_socket_path(path / _SOCKET)
     remove_at_end(str(path))
     path.mkdir(0o700)
     try:
@@ -158,10 +155,12 @@ def _try_socket(path: Path) -> None:
 
 
 def _describe(failures: list[tuple[str, OSError]]) -> str:
-    tried = "; ".join(
-        f"in {folder}: {error.strerror} ({advice(error.errno)})" for folder, error in failures
-    )
+    # A SegmentError has no strerror.
+    tried = [
+        f"in {folder}: {f'{error.strerror} ({advice(error.errno)})' if error.strerror else error}"
+        for folder, error in failures
+    ]
     return (
-        f"no folder for the run's sockets can be made. {tried}. Another folder can be chosen with "
-        "MPSPMD_RUNTIME_DIR"
+        f"no folder for the run's sockets can be made. {'; '.join(tried)}. Another folder can be chosen "
+        "with MPSPMD_RUNTIME_DIR"
     )

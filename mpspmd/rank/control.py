@@ -1,4 +1,4 @@
-"""The rank's control thread: answers the engine while the main thread computes."""
+"""ControlThread: answers the engine while the rank's main thread computes."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from mpspmd.control.plane import RankPlane
 from mpspmd.processes.stacks import stacks_of_this_process
 from mpspmd.threads import start_thread
 
-_LOOK_S = 1.0
+_POLL_S = 1.0
 
 
 class ControlThread:
-    """Owns the rank's DEALER."""
+    """Owns the rank's end of the control plane."""
 
     def __init__(self, address: str, rank: int) -> None:
         self._rank = rank
-        self._leave: Callable[[], None] | None = None
-        self._told_to_leave = False
+        self._on_shutdown: Callable[[], None] | None = None
+        self._told_to_exit = False
         self._plane = RankPlane(address, rank)
         self._closing = threading.Event()
         self._thread = start_thread(self._run, name="mpspmd-control")
@@ -28,11 +28,11 @@ class ControlThread:
         """Any thread."""
         self._plane.send(message)
 
-    def on_shutdown(self, leave: Callable[[], None]) -> None:
-        """Calls `leave` in the control thread when the engine says so; now, if it has already."""
-        self._leave = leave
-        if self._told_to_leave:
-            leave()
+    def on_shutdown(self, callback: Callable[[], None]) -> None:
+        """Calls back in the control thread when the engine sends Shutdown; at once if it has already."""
+        self._on_shutdown = callback
+        if self._told_to_exit:
+            callback()
 
     def close(self) -> None:
         """Sends what is still to be sent, and ends the thread."""
@@ -42,17 +42,17 @@ class ControlThread:
 
     def _run(self) -> None:
         while not self._closing.is_set():
-            self._look()
-        self._look()
+            self._poll(_POLL_S)
+        self._poll(0)
         self._plane.close()
 
-    def _look(self) -> None:
-        _, received = self._plane.poll(_LOOK_S if not self._closing.is_set() else 0)
+    def _poll(self, timeout_s: float) -> None:
+        _, received = self._plane.poll(timeout_s)
         for message in received:
             match message:
                 case Dump(nonce=nonce):
                     self.send(Stacks(self._rank, nonce, stacks_of_this_process()))
                 case Shutdown():
-                    self._told_to_leave = True
-                    if self._leave is not None:
-                        self._leave()
+                    self._told_to_exit = True
+                    if self._on_shutdown is not None:
+                        self._on_shutdown()
