@@ -39,7 +39,7 @@ from mpspmd.vllm.lock import lock_file, lock_name
 from mpspmd.vllm.plugin import register
 from mpspmd.vllm.process_end import (
     await_own_kill,
-    exit_quickly,
+    exit_quickly_when_done,
     exit_with_parent,
     exiting_at_signals,
 )
@@ -241,7 +241,7 @@ class MpSpmdExecutor(Executor):
         if engine is not None:
             engine.shutdown()
             sweep(self._init_method)
-            exit_quickly()
+            exit_quickly_when_done()
 
     @classmethod
     def supports_async_scheduling(cls) -> bool:

@@ -119,7 +119,7 @@ def exit_with_parent() -> None:
     start_thread(watch, name="mpspmd-front-end")
 
 
-def exit_quickly() -> None:
+def exit_quickly_when_done() -> None:
     """If EngineCore ends without an error, it skips the interpreter's finalization, which takes 2 s.
 
     Its own clean-up is done by the time multiprocessing calls its finalizers.

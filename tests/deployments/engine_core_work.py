@@ -7,11 +7,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mpspmd.vllm.process_end import exit_quickly
+from mpspmd.vllm.process_end import exit_quickly_when_done
 
 
 def run(folder: Path) -> None:
-    exit_quickly()
+    exit_quickly_when_done()
     ThreadPoolExecutor(1).submit(lambda: (time.sleep(0.5), (folder / "done").touch()))
 
 
