@@ -1,4 +1,4 @@
-"""The standard streams of a command, whoever reads them, and however slowly."""
+"""The standard streams of a command: open in any case, and written in full to slow readers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mpspmd.transport.descriptor import open_standard_descriptors
 
 
 def open_standard_streams() -> None:
-    """Opens those on /dev/null that were closed when this process started: Python has none for them."""
+    """Opens standard streams that were closed at the start, which Python has set to None, on /dev/null."""
     open_standard_descriptors()
     for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:
@@ -20,10 +20,10 @@ def open_standard_streams() -> None:
 
 
 def write_all(fd: int, data: bytes) -> None:
-    """Waits for whoever reads, also where the descriptor is set not to block: Node.js sets that on the
-    pipes of programs that it starts. OSError when nobody can read any more.
+    """Writes all of `data`, and waits for a slow reader. OSError when the reader is gone.
 
-    It holds no lock of Python's meanwhile, so another thread can still end the process.
+    It also waits if the descriptor is non-blocking, as Node.js makes the pipes of its child processes.
+    The interpreter's lock is free meanwhile, so another thread can still end the process.
     """
     left = memoryview(data)
     while left:
@@ -36,8 +36,7 @@ def write_all(fd: int, data: bytes) -> None:
 
 
 def tell(words: str) -> None:
-    """To people, on stderr."""
+    """Prints a line on stderr. A closed terminal or pipe is no error."""
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
-    # A closed terminal or pipe is no failure.
     with contextlib.suppress(OSError):
         write_all(2, f"{words}\n".encode(encoding, "backslashreplace"))

@@ -20,9 +20,9 @@ from mpspmd.observe.watch import EngineView, RankView, Watcher
 
 _INTERVAL_S = 0.5
 _FIND_EVERY = 4
-"""Looks between two searches through all processes, which cost more than looking."""
+"""Readings between two searches through all processes, which cost more than a reading."""
 _WIDE = 140
-"""Columns that a terminal must have for the wait counters to be shown as well."""
+"""The width, in characters, from which on the wait counters are shown as well."""
 _WAITS = ("spins", "yields", "parks", "early", "late", "mispredicted")
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -41,15 +41,15 @@ def top(
         bool, typer.Option("--json", help="Print once as JSON, for scripts.")
     ] = False,
 ) -> int:
-    """Shows this user's engines: what each rank is in and for how long, how far it is behind, how busy.
+    """Shows this user's engines: what each rank is in and since when, how far it is behind, how busy it is.
 
-    Everything is read from memory that the processes keep anyway; they don't notice.
+    Everything is read from memory that the processes keep anyway, so watching doesn't slow them down.
     """
     watcher = Watcher(run)
     watcher.find()
     if as_json or once:
         time.sleep(_INTERVAL_S)
-        views = watcher.look()
+        views = watcher.read()
         if as_json:
             sys.stdout.write(msgspec.json.encode(views).decode() + "\n")
         else:
@@ -60,15 +60,15 @@ def top(
             print(f"mpspmd-top: {line}", file=sys.stderr)
         return 0 if views or run is None else 1
     with (
-        contextlib.suppress(KeyboardInterrupt),  # how one leaves it
+        contextlib.suppress(KeyboardInterrupt),  # the way to end it
         Live(screen=sys.stdout.isatty(), auto_refresh=False) as live,
     ):
-        for look in itertools.count(1):
+        for reading in itertools.count(1):
             time.sleep(_INTERVAL_S)
-            views = watcher.look()
+            views = watcher.read()
             remarks = [f"[dim]{escape(line)}[/]" for line in _remarks(watcher, run, views)]
             live.update(Group(_picture(views, live.console.width), *remarks), refresh=True)
-            if look % _FIND_EVERY == 0:
+            if reading % _FIND_EVERY == 0:
                 watcher.find()
     return 0
 
@@ -78,11 +78,11 @@ def _remarks(watcher: Watcher, run: int | None, views: list[EngineView]) -> list
     if watcher.foreign:
         pids = ", ".join(map(str, watcher.foreign))
         remarks.append(f"engines of another version of mpspmd aren't shown: pid {pids}")
-    # An engine may be among them; where one is seen, they are most likely the container's own.
+    # One of them may be an engine. If we do see an engine, they most likely belong to the system.
     if watcher.unreadable and not views:
         pids = ", ".join(map(str, watcher.unreadable[:5]))
         remarks.append(
-            f"{len(watcher.unreadable)} process(es) of this user may not be looked into (pid {pids}): "
+            f"{len(watcher.unreadable)} process(es) of this user can't be read (pid {pids}): "
             "run as the user who started them, in the same container, or as root"
         )
     if not views:

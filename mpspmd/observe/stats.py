@@ -1,4 +1,4 @@
-"""What a run is doing, read from its shared memory: for `Engine.stats()`, and for who watches."""
+"""What a run is doing, read from its shared memory: by `Engine.stats()`, and by watchers outside."""
 
 from __future__ import annotations
 
@@ -13,35 +13,36 @@ if TYPE_CHECKING:
     from mpspmd._ring import LineSnapshot
 
 _NAMED = ("phase", "method", "step", "pid", "since", "idle_ns")
+"""Entries of a status line that have a field of their own; all other numbers are counters."""
 
 
 @dataclass(frozen=True)
 class RankStats:
-    """One rank at one moment. The counters count from its start."""
+    """One rank at one moment."""
 
     rank: int
     pid: int
-    """0 until its process is there."""
+    """0 until its process has attached itself."""
     phase: str
     """loading, waiting, decoding, running or replying."""
     method: str
-    """What it runs, or ran last."""
+    """The method that it runs, or ran last."""
     step: int
     phase_s: float
     """Seconds since the phase began."""
     idle_s: float
-    """Seconds that it has waited for requests, in all."""
+    """Seconds that it has waited for requests, since its start."""
     lag_steps: int
-    """Requests that the engine has sent and that this rank has not begun."""
+    """Requests that the engine has sent and this rank has not begun."""
     unread_bytes: int
-    """What of the request ring this rank has yet to read."""
+    """Bytes in the request ring that this rank has yet to read."""
     counters: dict[str, int] = field(default_factory=dict)
-    """Requests, replies, bytes, and how waits have ended."""
+    """Numbers of requests, replies, bytes and kinds of waits, since its start."""
 
 
 @dataclass(frozen=True)
 class EngineStats:
-    """An engine at one moment. Its ranks go on meanwhile: figures of two ranks may be a step apart."""
+    """An engine at one moment. Ranks run on while they are read, so two of them may differ by a step."""
 
     pid: int
     steps: int
@@ -56,12 +57,15 @@ class EngineStats:
 
     @property
     def ring_fill(self) -> float:
-        """How full the request ring is, 0 to 1: what its slowest reader has yet to read."""
+        """How full the request ring is, from 0 to 1: what its slowest reader has yet to read."""
         return max(rank.unread_bytes for rank in self.ranks) / self.ring_bytes
 
 
 def read_stats(page: StatusPage, capacity: int, tail: int, heads: Sequence[int]) -> EngineStats:
-    """`tail` and `heads` are the request ring's, taken in this order: heads may be newer."""
+    """The figures of a status page. `capacity` (bytes), `tail` and `heads` are the request ring's.
+
+    `tail` was read before `heads`, so a head may be ahead of it.
+    """
     steps = page.steps
     now = time.monotonic()
     ranks = []
@@ -75,7 +79,6 @@ def _rank_stats(
     rank: int, line: LineSnapshot, steps: int, unread_bytes: int, now: float
 ) -> RankStats:
     phase_s = max(0.0, now - line["since"]) if line["pid"] else 0.0
-    # Whatever else the line counts is shown as it is.
     counters = {
         name: value for name, value in line.items() if name not in _NAMED and isinstance(value, int)
     }

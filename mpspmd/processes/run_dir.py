@@ -29,7 +29,7 @@ _MARKER = (
     b"Made by mpspmd for one run, which keeps this file locked. The next run removes the folder.\n"
 )
 _SOCKET = "engine-00"
-"""As long as any socket's name in a run folder; see control/plane.py and cli/launch/members.py."""
+"""As long as any socket's name in a run folder; see control/plane.py and cli/launch/process_setup.py."""
 
 
 class RunDir:

@@ -98,7 +98,7 @@ def test_engines_come_and_go(engine: mpspmd.Engine) -> None:
     def seen() -> dict[tuple[int, ...], int]:
         """The steps of each engine, by its ranks' processes."""
         watcher.find()
-        return {tuple(rank.stats.pid for rank in view.ranks): view.steps for view in watcher.look()}
+        return {tuple(rank.stats.pid for rank in view.ranks): view.steps for view in watcher.read()}
 
     assert tuple(engine.pids) in seen()
     with mpspmd.Engine(workers.Calculator, world_size=1) as other:
@@ -121,7 +121,7 @@ def test_engines_of_one_process_are_not_taken_for_each_other() -> None:
             futures += [busy.collective_rpc("echo", args=(0,), non_block=True) for _ in range(3)]
             watcher = Watcher(os.getpid())
             watcher.find()
-            seen = {view.ranks[0].stats.pid: view.ranks[0].stats for view in watcher.look()}
+            seen = {view.ranks[0].stats.pid: view.ranks[0].stats for view in watcher.read()}
             for engine in engines:
                 unread = engine.ranks[0].unread_bytes
                 assert (unread > 0) == (engine is busy)

@@ -42,6 +42,52 @@ def test_the_first_failure_is_named_and_gives_the_exit_code(
     assert launched.leftovers() == []
 
 
+def _hints(err: str) -> int:
+    return err.count("has not called mpspmd.run()")
+
+
+def test_a_rank_that_fails_before_the_engine_calls_run_is_the_only_cause_named(
+    launch: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import json, os, time\n"
+        "if json.loads(os.environ['MPSPMD_LAUNCH'])['rank'] == 0:\n"
+        "    raise RuntimeError('no such library')\n"
+        "time.sleep(60)\n"
+    )
+    code, _, err = launch("-n", "1", str(tmp_path / "slow.py")).result()
+    assert code == 1
+    assert "slow.py failed: rank 0 (pid " in err
+    assert "RuntimeError: no such library" in err
+    assert _hints(err) == 0, err
+
+
+def test_only_the_last_start_decides_whether_the_engine_has_called_run(
+    launch: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "second.py").write_text(
+        "import os, mpspmd\n"
+        "def main(engine):\n"
+        "    raise ValueError('after the start')\n"
+        "if __name__ == '__main__':\n"
+        "    if os.environ['TORCHELASTIC_RESTART_COUNT'] == '0':\n"
+        "        raise SystemExit(9)\n"
+        "    mpspmd.run(mpspmd.Worker, main)\n"
+    )
+    options = ("-n", "1", "--max-restarts", "1", "--monitor-interval", "0.01")
+    code, _, err = launch(*options, str(tmp_path / "second.py")).result()
+    assert code == 1
+    assert "ValueError: after the start" in err
+    assert _hints(err) == 0, err
+
+
+def test_a_program_that_cannot_be_run_is_not_said_to_lack_an_engine(launch: Any) -> None:
+    code, _, err = launch("-n", "1", "--no-python", "no-such-program").result()
+    assert code == 127
+    assert "can't run no-such-program: No such file or directory" in err
+    assert _hints(err) == 0, err
+
+
 def test_the_group_is_restarted_as_often_as_asked_and_then_ends(
     launch: Any, tmp_path: Path
 ) -> None:

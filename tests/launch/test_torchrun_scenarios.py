@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 from torch.distributed.run import config_from_args, determine_local_world_size, get_args_parser
 
-from mpspmd.cli.launch.members import Members
+from mpspmd.cli.launch.group import Group, number_of_ranks, plan
 from mpspmd.cli.launch.options import make_parser
 from mpspmd.cli.launch.output import Output
-from mpspmd.cli.launch.plan import Group, number_of_ranks, plan
+from mpspmd.cli.launch.process_setup import ProcessSetup
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -206,13 +206,13 @@ def test_an_elastic_run_starts_with_the_nodes_that_are_there(launch: Any) -> Non
 def test_a_group_that_grows_is_started_again_without_counting_as_a_restart(tmp_path: Path) -> None:
     """The agent asks for destinations a second time, then."""
     output = Output(tmp_path)
-    members = Members(_planned(tmp_path, "--ranks-only", "-n", "1"), tmp_path, output)
+    setup = ProcessSetup(_planned(tmp_path, "--ranks-only", "-n", "1"), tmp_path, output)
     paths = []
     for _ in range(2):
         env = {"RANK": "0", "ROLE_NAME": "default", "MASTER_ADDR": "127.0.0.1"}
         env |= {"TORCHELASTIC_RESTART_COUNT": "0", "TORCHELASTIC_MAX_RESTARTS": "0"}
         env["TORCHELASTIC_RUN_ID"] = "7"
-        paths.append(members.reify({0: env}).stdouts[0])
+        paths.append(setup.reify({0: env}).stdouts[0])
     output.close()
     assert len(set(paths)) == 2
 

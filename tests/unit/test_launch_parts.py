@@ -12,7 +12,7 @@ import pytest
 from mpspmd.cli.launch.failure import ENGINE, Failure, first_failure, summary
 from mpspmd.cli.launch.main import launch
 from mpspmd.cli.launch.output import Output, prefix_of
-from mpspmd.cli.launch.stopping import Stopped, stopping_at_signals
+from mpspmd.cli.launch.signals import Stopped, stopping_at_signals
 from mpspmd.processes.exit_status import PENDING
 
 pytestmark = pytest.mark.timeout(60)

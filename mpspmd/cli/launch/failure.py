@@ -1,4 +1,4 @@
-"""What to say when a launched run has failed: who was first, why, and where."""
+"""Failure: how a launched process ended; and the summary of a failed run: who was first, why and where."""
 
 from __future__ import annotations
 
@@ -11,27 +11,30 @@ from typing import Any
 
 from mpspmd.processes.exit_status import PENDING, describe_exit
 
-_ENDED = (-signal.SIGTERM, 128 + signal.SIGTERM, -signal.SIGKILL)
-"""How a process ends that had said what was wrong, and hadn't left by itself in time."""
+_STOPPED = (-signal.SIGTERM, 128 + signal.SIGTERM)
+_ENDED = (*_STOPPED, -signal.SIGKILL)
+"""Exit codes of a process that the agent ended. If it has an error file, it had failed before that."""
 
 ENGINE = -1
-"""The engine, where others have a rank."""
+"""Stands for the engine where a rank's number is expected."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """One process's end."""
+    """How one process ended."""
 
     rank: int
     pid: int
     exit_code: int
     """Minus the signal's number for a signal."""
     error: dict[str, Any]
-    """Its error file, as torch.distributed.elastic and mpspmd write it; empty if there is none."""
+    """The content of its error file, which torch.distributed.elastic or mpspmd wrote; empty without one."""
     stderr: Sequence[bytes] = ()
     """The last lines."""
     memory_killer: str = ""
-    """What is to be said of the out-of-memory killer, if that may have killed it."""
+    """A note about the kernel's out-of-memory killer, if that may have killed the process."""
+    called_run: bool = True
+    """Of the engine: whether its script had called mpspmd.run()."""
 
     @property
     def name(self) -> str:
@@ -39,8 +42,8 @@ class Failure:
 
     @property
     def was_stopped(self) -> bool:
-        """By the launcher or the engine, because another one had failed, or it had itself."""
-        return self.exit_code in (-signal.SIGTERM, 128 + signal.SIGTERM)
+        """Whether the launcher or the engine ended it, because a process had failed."""
+        return self.exit_code in _STOPPED
 
     @property
     def reason(self) -> str:
@@ -51,14 +54,14 @@ class Failure:
 
     @property
     def status(self) -> int:
-        """As a shell has it."""
+        """The exit status, in a shell's convention: 128 + N for signal N."""
         if self.error and self.exit_code in _ENDED:
             return 1
         return self.exit_code if self.exit_code >= 0 else 128 - self.exit_code
 
     @property
     def message(self) -> str:
-        """What its error file says, in a line or more."""
+        """The error file's message."""
         message = self.error.get("message", "")
         return str(message.get("message", "")) if isinstance(message, dict) else str(message)
 
@@ -83,29 +86,29 @@ def read_error_file(path: str) -> dict[str, Any]:
 
 
 def first_failure(failures: Mapping[int, Failure]) -> Failure:
-    """Who is to blame, as far as processes that ended within a tenth of a second can tell."""
+    """The process to blame. The agent reports all that ended within a tenth of a second, in no order."""
     engine = failures.get(ENGINE)
     if engine is not None and engine.error.get("died") and engine.error.get("rank") in failures:
         return failures[int(engine.error["rank"])]
-    # Who could say what went wrong was first; a rank can only while it starts.
+    # A rank writes an error file only while it starts; then it failed before the engine could.
     if told := [each for each in failures.values() if each.error and each.rank != ENGINE]:
         return min(told, key=lambda failure: failure.rank)
     own = [each for each in failures.values() if each.error or not each.was_stopped]
-    # An engine that ends takes its ranks with it; a rank's own failure reaches the engine as RankDied.
+    # The end of an engine ends its ranks. If a rank had failed first, the engine would have reported it.
     if engine is not None and engine in own:
         return engine
     return min(own or failures.values(), key=lambda failure: failure.rank)
 
 
 def summary(program: str, failures: Mapping[int, Failure]) -> str:
-    """For people."""
+    """What to print about a failed run, without a newline at the end."""
     first = first_failure(failures)
     engine = failures.get(ENGINE)
     cause = f"{first.name} (pid {first.pid}): {first.reason}"
     if first is engine and (rank := engine.error.get("rank")) is not None:
         cause = f"rank {rank} raised, and {cause}"
     lines = [f"mpspmd-launch: {program} failed: {cause}"]
-    # Where a rank was when it died is what the engine knows of it; how it ended, its parent.
+    # Only the engine knows what a dead rank was doing; only the launcher, its parent, knows how it ended.
     source = first if first.error or engine is None else engine
     text = source.traceback or source.message.replace(PENDING, first.reason) or first.traceback
     lines += [text] if text else []
@@ -116,4 +119,9 @@ def summary(program: str, failures: Mapping[int, Failure]) -> str:
     ]
     if others:
         lines.append(f"then {'; '.join(others)}")
+    if not first.called_run:
+        lines.append(
+            f"mpspmd-launch: {program} has not called mpspmd.run(); for a program without an engine give "
+            "--ranks-only"
+        )
     return "\n".join(lines)

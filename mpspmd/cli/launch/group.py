@@ -1,146 +1,143 @@
-"""Runs the processes of a launched group, started and watched by PyTorch's elastic agent."""
+"""Group: the processes of a run on this node, as the options ask for them."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import logging
 import os
+import socket
 import sys
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from torch.distributed import DistError
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.elastic.rendezvous import RendezvousError
-from torch.distributed.launcher.api import elastic_launch
+from torch.distributed.elastic.multiprocessing import LogsSpecs
+from torch.distributed.elastic.rendezvous.utils import parse_rendezvous_endpoint
+from torch.distributed.launcher.api import LaunchConfig
+from torch.distributed.run import (
+    config_from_args,
+    determine_local_world_size,
+    parse_min_max_nnodes,
+)
 
-from mpspmd.cli.launch.failure import Failure, first_failure, summary
-from mpspmd.cli.launch.members import Members, engine_socket
-from mpspmd.cli.launch.one_node import BACKEND as ONE_NODE
-from mpspmd.cli.launch.one_node import ask_no_name_service
-from mpspmd.cli.launch.output import Output
-from mpspmd.cli.launch.plan import Group, number_of_ranks, plan
-from mpspmd.cli.launch.stopping import Stopped, signals_named, stopping_at_signals
-from mpspmd.cli.streams import tell
-from mpspmd.config import RuntimeConfig
-from mpspmd.control.plane import check_socket_path
+from mpspmd.cli.launch.rendezvous import Backend
 from mpspmd.errors import ConfigError
-from mpspmd.machine.network import NO_LOOPBACK, loopback, unreachable
-from mpspmd.machine.room import check_room_of_launcher
-from mpspmd.processes.janitor import Janitor
-from mpspmd.processes.run_dir import RunDir, known_places
 
-_READERS_PATIENCE_S = 2.0
-"""How long whoever reads the output may pause when a signal has ended the run."""
+_RUN_PATH = "import runpy, sys; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
+_SHUTDOWN_VARIABLE = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
 
 
-class GroupFailed(Exception):
-    """All failures, by rank; the engine's under ENGINE."""
+@dataclass(frozen=True)
+class Group:
+    """The processes to start, and the configuration of PyTorch's agent for them."""
 
-    def __init__(self, failures: dict[int, Failure]) -> None:
-        super().__init__(failures)
-        self.failures = failures
+    program: str
+    """The script or module as the user named it, for messages."""
+    command: tuple[str, ...]
+    n_ranks: int
+    has_engine: bool
+    env: Mapping[str, str]
+    config: LaunchConfig
+    """PyTorch's, as if there were no engine."""
+    patience_s: float | None
+    """How long an engine may take to stop after a signal; None: as long as it needs."""
+    meeting_host: str | None = None
+    """The host where the nodes meet; None if they don't, or if only the rendezvous backend knows it."""
+
+    @property
+    def logs_specs(self) -> LogsSpecs:
+        assert self.config.logs_specs is not None
+        return self.config.logs_specs
 
 
-def launch_group(args: argparse.Namespace) -> int:
-    """Runs the group that the options ask for to its end, and says how that was, if it wasn't well.
+def number_of_ranks(args: argparse.Namespace) -> int:
+    """How many ranks the options ask for on this node.
 
-    The exit code. ConfigError, SegmentError.
+    ConfigError when --nproc-per-node gives no number on this machine.
     """
-    n_ranks = number_of_ranks(args)
-    check_room_of_launcher(n_ranks, has_engine=not args.ranks_only)
-    parent = RuntimeConfig.from_env().runtime_dir
-    janitor = Janitor(known_places(parent))
-    run_dir = RunDir(parent, janitor.remove_at_end)
-    folder = run_dir.path
-    _quiet_the_agent()
     try:
-        group = plan(args, n_ranks, folder)
-        check_socket_path(engine_socket(folder, group.config.max_restarts))
-        return _run_and_tell(group, folder)
-    finally:
-        run_dir.remove()
-        janitor.close()
+        return int(determine_local_world_size(args.nproc_per_node))
+    except ValueError as error:
+        raise ConfigError(
+            f"--nproc-per-node {args.nproc_per_node!r} is not a number from 1 on, auto, gpu or cpu here: "
+            f"{error}"
+        ) from error
 
 
-def _run_and_tell(group: Group, folder: Path) -> int:
-    if group.meeting_host is not None and (reason := unreachable(group.meeting_host)):
-        return _tell(f"the nodes can't meet: {reason}", 1)
-    try:
-        run_group(group, folder)
-    except GroupFailed as failed:
-        tell(summary(group.program, failed.failures))
-        if group.has_engine and any(folder.glob("engine-*.untaken")):
-            _tell(
-                f"{group.program} has not called mpspmd.run(); for a program without an engine give "
-                "--ranks-only"
-            )
-        if group.config.rdzv_backend == ONE_NODE and loopback() is None:
-            _tell(NO_LOOPBACK)
-        return first_failure(failed.failures).status
-    except Stopped as stopped:
-        return 128 + stopped.number
-    except (RendezvousError, DistError) as error:
-        return _tell(f"the nodes haven't met: {_first_line(error)}", 1)
-    return 0
+def plan(args: argparse.Namespace, n_ranks: int, folder: Path) -> Group:
+    """The group that the options ask for. Without --log-dir, log files go into `folder`.
 
-
-def _tell(words: str, status: int = 0) -> int:
-    tell(f"mpspmd-launch: {words}")
-    return status
-
-
-def _first_line(error: BaseException) -> str:
-    """Without the C++ frames below it; with the cause, which is told to be an inner exception."""
-    text = str(error).partition("\n")[0]
-    if error.__cause__ is not None:
-        text += f" ({_first_line(error.__cause__)})"
-    return text
-
-
-def _quiet_the_agent() -> None:
-    """What fails is told in our summary; its own words would be the same again."""
-    if "LOGLEVEL" not in os.environ:  # the agent's variable: somebody wants to hear it
-        for name in list(logging.root.manager.loggerDict):
-            if name.startswith("torch.distributed.elastic"):
-                logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
-def run_group(group: Group, folder: Path) -> None:
-    """Returns when all processes have ended well. `folder` is for pipes and files; the caller removes it.
-
-    GroupFailed; Stopped when a signal has ended it all; RendezvousError and DistError when the nodes
-    haven't met; ConfigError when the rendezvous backend refuses its options. Main thread only.
+    ConfigError when PyTorch refuses a value.
     """
-    output = Output(folder)
-    members = Members(group, folder, output)
-    command = group.command
-    if group.has_engine:
-        command = (sys.executable, "-m", "mpspmd.cli.launch.member", *command)
-    if group.config.rdzv_backend == ONE_NODE:
-        ask_no_name_service()
-    config = dataclasses.replace(
-        group.config,
-        nproc_per_node=group.n_ranks + group.has_engine,
-        logs_specs=members,
-        signals_to_handle="",  # stopping.py handles them
-        duplicate_stdout_filters=None,  # as does output.py these
-        duplicate_stderr_filters=None,
+    has_engine = not args.ranks_only
+    try:
+        config, program, arguments = config_from_args(_for_torch(args, n_ranks, folder))
+        _set_host(config)
+        meeting_host = _meeting_host(config)
+    except (AssertionError, ImportError, OSError, RuntimeError, ValueError) as error:
+        raise ConfigError(str(error)) from error
+    if callable(program):
+        # --run-path: PyTorch would call this function in a process started by multiprocessing.
+        program, arguments = sys.executable, ["-u", "-c", _RUN_PATH, *arguments]
+    limited = args.shutdown_timeout is not None or _SHUTDOWN_VARIABLE in os.environ
+    return Group(
+        program=args.training_script,
+        command=(program, *arguments),
+        n_ranks=n_ranks,
+        has_engine=has_engine,
+        env=dict(variable.split("=", 1) for variable in args.env),
+        config=config,
+        patience_s=config.shutdown_timeout if limited else None,
+        meeting_host=meeting_host,
     )
+
+
+def _for_torch(args: argparse.Namespace, n_ranks: int, folder: Path) -> argparse.Namespace:
+    """The options with the values that PyTorch must get instead of the user's."""
+    changed = argparse.Namespace(**vars(args))
+    # With more than 1, PyTorch sets OMP_NUM_THREADS to 1 in this process. `agent.py` sets the real number.
+    changed.nproc_per_node = "1"
+    changed.log_dir = args.log_dir or str(folder / "logs")
+    if args.local_ranks_filter and not args.ranks_only:
+        changed.local_ranks_filter += f",{n_ranks}"  # the engine is always shown
+    _, nodes = parse_min_max_nnodes(args.nnodes)
+    meets_nobody = (
+        args.rdzv_backend == Backend.STATIC
+        and not args.rdzv_endpoint
+        and args.master_port is None
+        and nodes == 1
+    )
+    if args.standalone or meets_nobody:
+        # torchrun uses a c10d rendezvous at "localhost:0", which needs a network and a name service.
+        changed.rdzv_backend, changed.rdzv_endpoint = Backend.ONE_NODE, "this process"
+        changed.rdzv_id = str(uuid.uuid4())
+    if args.master_port is None:
+        changed.master_port = 29500
+    return changed
+
+
+def _meeting_host(config: LaunchConfig) -> str | None:
+    over_tcp = config.rdzv_configs.get("store_type", "tcp") == "tcp"
+    if config.rdzv_backend == Backend.STATIC or (config.rdzv_backend == Backend.C10D and over_tcp):
+        return parse_rendezvous_endpoint(config.rdzv_endpoint, default_port=29400)[0]
+    return None
+
+
+def _set_host(config: LaunchConfig) -> None:
+    """Makes this node the host of a c10d rendezvous if --local-addr is the endpoint's address.
+
+    PyTorch compares host names, which may differ. Another launcher on this machine may be the host already.
+    """
+    if config.rdzv_backend == Backend.C10D and config.local_addr is not None:
+        host, port = parse_rendezvous_endpoint(config.rdzv_endpoint, default_port=29400)
+        if host == config.local_addr and _can_serve(host, port):
+            config.rdzv_configs.setdefault("is_host", True)
+
+
+def _can_serve(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        with stopping_at_signals(
-            signals_named(group.config.signals_to_handle), group.has_engine, group.patience_s
-        ):
-            elastic_launch(config, command[0])(*command[1:])
-    except Stopped:
-        output.close(_READERS_PATIENCE_S)
-        raise
-    except (ImportError, ValueError) as error:
-        if members.have_started:
-            raise
-        raise ConfigError(str(error)) from error  # from a rendezvous backend, about its options
-    except ChildFailedError as error:
-        failures = [members.failure(rank, each) for rank, each in error.failures.items()]
-        raise GroupFailed({failure.rank: failure for failure in failures}) from None
-    finally:
-        output.close()
+        socket.create_server((host, port), family=family).close()
+    except OSError:
+        return False
+    return True

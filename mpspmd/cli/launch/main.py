@@ -1,4 +1,4 @@
-"""mpspmd-launch: starts a script as engine and as ranks, or a plain SPMD program; feels like torchrun."""
+"""mpspmd-launch: starts a script as an engine and its ranks, or as a plain SPMD program like torchrun."""
 
 from __future__ import annotations
 
@@ -8,41 +8,42 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 
-from mpspmd.cli.startup import mend_surroundings
+from mpspmd.cli.command import prepare_process
 from mpspmd.cli.streams import tell
 from mpspmd.processes.quick_exit import exit_quickly
 
 _CPP_LEVEL = "TORCH_CPP_LOG_LEVEL"
-_ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+_ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 def launch(arguments: Sequence[str]) -> int:
     """The exit code. SystemExit after --help, and after a bad option."""
-    # Here, because they import torch, which takes seconds: Ctrl-C meanwhile must not print a traceback.
+    # These import torch, which takes seconds. They are imported here because `main` handles Ctrl-C by now.
     with _quiet_cpp():
-        from mpspmd.cli.launch.group import launch_group
         from mpspmd.cli.launch.options import make_parser, parse
+
+        if not arguments:
+            make_parser().print_help(sys.stderr)
+            return 2
+        args = parse(arguments)
+        from mpspmd.cli.launch.agent import launch_group
     from mpspmd.errors import ConfigError, SegmentError
 
-    if not arguments:
-        make_parser().print_help(sys.stderr)
-        return 2
-    args = parse(arguments)
     try:
         return launch_group(args)
     except ConfigError as error:
         make_parser().error(str(error))
     except SegmentError as error:
-        # Of the machine, not of an option.
-        tell(f"mpspmd-launch: {error}")
+        tell(f"mpspmd-launch: {error}")  # a limit of the machine, so no hint to --help
         return 1
 
 
 @contextlib.contextmanager
 def _quiet_cpp() -> Iterator[None]:
-    """Around the import of torch. Its C++ code would print a warning where the loopback address has no
-    name, and C++ frames where nodes don't meet. What matters of that comes as an exception, too. The ranks
-    don't inherit it.
+    """Silences torch's C++ code, which reads its log level when torch is imported.
+
+    It would warn where the loopback address has no name, and print C++ frames where nodes don't meet. What
+    matters of that is raised as well. The variable is removed again, because the ranks would inherit it.
     """
     if _CPP_LEVEL in os.environ:
         yield
@@ -56,7 +57,7 @@ def _quiet_cpp() -> Iterator[None]:
 
 def main() -> None:
     _prepare_signals()
-    mend_surroundings()
+    prepare_process()
     try:
         code = launch(sys.argv[1:])
     except SystemExit as end:
@@ -67,10 +68,10 @@ def main() -> None:
 
 
 def _prepare_signals() -> None:
-    """For the time before and after the run, in which nothing else handles them."""
-    for number in _ENDING:
-        # Without a handler, process 1 of a container would never get the signal.
+    """Handles signals before and after the run; during the run `signals.py` does."""
+    for number in _ENDING_SIGNALS:
+        # Process 1 of a container gets no signal that it has no handler for.
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, lambda taken, frame: os._exit(128 + taken))
-    # Where the parent had ignored it, how the ranks end could not be told.
+    # A parent may have left SIGCHLD ignored; then the kernel would discard the ranks' exit statuses.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -1,6 +1,6 @@
 """The options of mpspmd-launch: torchrun's, from the installed PyTorch, and a few of our own.
 
-Importing this module imports torch, which takes seconds.
+Importing this module imports torch, which takes seconds: torchrun's parser can't be had without it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _TOPICS = {
     ),
 }  # fmt: skip
 _OTHER_TOPIC = "More of torchrun's options"
-"""Those that a later PyTorch will add."""
+"""Options that a later PyTorch may add."""
 
 _ONLY_WITHOUT_ENGINE = {
     "virtual_local_rank": "with an engine ctx.device is the GPU of the rank's number",
@@ -65,7 +65,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """Names each option once: torchrun's have a second name, with underscores."""
+    """Shows each option once: torchrun's have a second name, with underscores, which is left out."""
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         names = ", ".join(name for name in action.option_strings if "_" not in name)
@@ -113,7 +113,7 @@ def _variable(text: str) -> str:
 
 
 def _sort_by_topic(parser: argparse.ArgumentParser) -> None:
-    """In --help; argparse has no public way to move an option from one group to another."""
+    """Groups the options in --help. argparse has no public way to move an option to another group."""
     unsorted = parser._optionals
     unsorted.title = _OTHER_TOPIC
     for title, names in _TOPICS.items():
@@ -124,25 +124,25 @@ def _sort_by_topic(parser: argparse.ArgumentParser) -> None:
         group._group_actions.sort(key=lambda action: names.index(action.dest))
     parser._action_groups.append(parser._action_groups.pop(parser._action_groups.index(unsorted)))
     for action in parser._positionals._group_actions:
-        # The usage shows them.
+        # They are in the usage line already.
         action.help = argparse.SUPPRESS
         action.metavar = "SCRIPT" if action.nargs is None else "ARGUMENTS"
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """SystemExit: after --help, and with code 2 after one line that says what is wrong."""
+    """SystemExit after --help; with code 2, after a line that says what is wrong, for bad options."""
     try:
         parser = make_parser()
     except ValueError as error:
         _Parser("mpspmd-launch").error(f"a variable PET_…: {error}")
     args = parser.parse_args(arguments)
-    if reason := refusal(args):
+    if reason := _refusal(args):
         parser.error(reason)
     return args
 
 
-def refusal(args: argparse.Namespace) -> str | None:
-    """What is wrong with values that torchrun would only fail over later, or without saying which."""
+def _refusal(args: argparse.Namespace) -> str | None:
+    """What is wrong with the values, or None. torchrun would fail later, or without naming the option."""
     count = args.nproc_per_node
     if re.fullmatch(r"[-+]?\d+", count) and int(count) < 1:
         return f"--nproc-per-node {count!r} is not a number from 1 on, auto, gpu or cpu"

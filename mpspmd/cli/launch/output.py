@@ -1,4 +1,4 @@
-"""Output: what the ranks print, line by line, each with its rank before it."""
+"""Output: prints what the ranks write, line by line, with the rank before each line."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from typing import BinaryIO
 from mpspmd.cli.streams import tell, write_all
 from mpspmd.threads import start_thread
 
-_TAIL_LINES = 200
+TAIL_LINES = 200
+"""How many of a stream's last lines are kept for the summary of a failure."""
+
 _LINE_ENDS = re.compile(rb"[\r\n]")
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Lines with one of these texts in them go into a file as well, with this prefix."""
+    """Lines that contain one of `texts` are also appended to the file `path`, with `prefix` before them."""
 
     texts: Sequence[bytes]
     path: str
@@ -38,13 +40,13 @@ class _Stream:
     selection: Selection | None
     selected: BinaryIO | None
     tail: collections.deque[bytes] = field(
-        default_factory=lambda: collections.deque(maxlen=_TAIL_LINES)
+        default_factory=lambda: collections.deque(maxlen=TAIL_LINES)
     )
     unfinished: bytes = b""
 
 
 class Output:
-    """Makes named pipes that processes write to, and prints what comes out of them, in a thread."""
+    """Makes named pipes for processes to write to. A thread reads them and prints the lines."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -62,17 +64,17 @@ class Output:
         copy_to: str | None = None,
         selection: Selection | None = None,
     ) -> tuple[str, collections.deque[bytes]]:
-        """A new pipe's path, and the deque that keeps the last lines of what comes out.
+        """The path of a new pipe, and a deque that always has the last lines written to it.
 
-        `target` is the descriptor to print to; without one nothing is printed. `copy_to` is a file that
-        gets the same, without prefixes.
+        Lines are printed to the descriptor `target`, or nowhere if it is None. The file `copy_to` gets the
+        same bytes, without prefixes.
         """
         path = self._folder / f"pipe-{len(self._streams)}"
         os.mkfifo(path, 0o600)
-        # For reading and writing: so it never ends while nobody happens to have it open.
+        # Open for writing too: otherwise reading would report the end whenever no process has it open.
         fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         copy = open(copy_to, "wb", buffering=0) if copy_to else None  # noqa: SIM115
-        # Several streams write into the same one.
+        # Appended to, because several streams have the same file.
         selected = open(selection.path, "ab", buffering=0) if selection else None  # noqa: SIM115
         stream = _Stream(fd, prefix, target, copy, selection, selected)
         with self._changing:
@@ -81,9 +83,10 @@ class Output:
         return str(path), stream.tail
 
     def close(self, patience_s: float | None = None) -> None:
-        """Prints what is still in the pipes. All who write must be gone. More than once does nothing.
+        """Prints what is still in the pipes. The processes that write must have ended.
 
-        Gives up when nobody has read a line for `patience_s`; without it waits for the reader.
+        Gives up when the reader of our output has taken no line for `patience_s`; None waits for ever.
+        A second call does nothing.
         """
         if self._closing:
             return
@@ -125,7 +128,7 @@ class Output:
         data = stream.unfinished + data
         begin = 0
         for end in _LINE_ENDS.finditer(data):
-            # A progress bar's carriage return ends a line as well; one before a newline doesn't.
+            # A progress bar ends its lines with a carriage return, which doesn't count before a newline.
             if end[0] == b"\n" or data[end.end() : end.end() + 1] not in (b"\n", b""):
                 self._print(stream, data[begin : end.end()])
                 begin = end.end()
@@ -142,14 +145,13 @@ class Output:
             and any(text in line for text in stream.selection.texts)
         ):
             stream.selected = _copied(stream.selected, stream.selection.prefix + line)
-        # A closed terminal or pipe must not stop the ranks.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # a closed terminal or pipe must not stop the ranks
             write_all(stream.target, stream.prefix + line)
         self._lines_printed += 1
 
 
 def _copied(file: BinaryIO | None, data: bytes) -> BinaryIO | None:
-    """The file when it has got the data, and may get more. A full disk must not stop the ranks."""
+    """Appends the data; returns the file, or None after an error: a full disk must not stop the ranks."""
     if file is not None:
         try:
             write_all(file.fileno(), data)
@@ -161,6 +163,6 @@ def _copied(file: BinaryIO | None, data: bytes) -> BinaryIO | None:
 
 
 def prefix_of(name: str, number: int, *, colour: bool) -> bytes:
-    """`[name] `, in one of six colours on a terminal."""
+    """`[name] `; on a terminal in one of six colours, chosen by `number`."""
     text = f"[{name}]"
     return (f"\x1b[{31 + number % 6}m{text}\x1b[0m " if colour else f"{text} ").encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import socket
 
 from torch.distributed import HashStore, TCPStore  # type: ignore[attr-defined]
@@ -17,15 +18,21 @@ from torch.distributed.elastic.rendezvous import (
 from mpspmd.machine.network import loopback
 from mpspmd.threads import start_thread
 
-BACKEND = "one-node"
-"""Its name among PyTorch's rendezvous backends."""
+
+class Backend(enum.StrEnum):
+    """The rendezvous backends that the launcher treats specially; PyTorch knows others."""
+
+    STATIC = "static"
+    C10D = "c10d"
+    ONE_NODE = "one-node"
+    """Ours."""
 
 
 class OneNode(RendezvousHandler):
-    """One node, rank 0 of 1, meets nobody, so the agent's own store is memory of this process.
+    """A single node has nobody to meet, so the agent's own store is memory of this process.
 
-    The ranks' `init_process_group()` needs a TCP store. This serves one, as torchrun's agent does. Without
-    a loopback interface there is none, and the ranks get neither MASTER_ADDR nor MASTER_PORT.
+    The ranks' `init_process_group()` needs a TCP store, and this serves one, as torchrun's agent does.
+    Without a loopback interface there is none, and the ranks get neither MASTER_ADDR nor MASTER_PORT.
     """
 
     def __init__(self, parameters: RendezvousParameters) -> None:
@@ -35,7 +42,7 @@ class OneNode(RendezvousHandler):
         self._ranks_store = RendezvousStoreInfo("", 0) if address is None else _serve(address)
 
     def get_backend(self) -> str:
-        return BACKEND
+        return Backend.ONE_NODE
 
     @property
     def use_agent_store(self) -> bool:
@@ -60,8 +67,11 @@ class OneNode(RendezvousHandler):
         return True
 
 
+rendezvous_handler_registry.register(Backend.ONE_NODE, OneNode)
+
+
 def _serve(address: str) -> RendezvousStoreInfo:
-    """Serves a store at an address of this machine until this process ends."""
+    """Serves a TCP store at an address of this machine until this process ends."""
     try:
         family, _, _, _, at = socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)[0]
         listener = socket.create_server(at[:2], family=family, backlog=1024)
@@ -71,8 +81,8 @@ def _serve(address: str) -> RendezvousStoreInfo:
             "leave out --local-addr"
         ) from error
     port = listener.getsockname()[1]
-    # In a thread, because a store connects to itself as well, and then asks for the name of the address:
-    # where the name service doesn't answer, that takes ten seconds.
+    # A thread, because the store also connects to itself and then looks up the name of its address, which
+    # takes ten seconds where the name service doesn't answer.
     start_thread(_serve_forever, address, port, listener.detach(), name="mpspmd-store")
     return RendezvousStoreInfo(address, port)
 
@@ -90,14 +100,13 @@ def _serve_forever(address: str, port: int, listener: int) -> None:
 
 
 _served: list[TCPStore] = []
-"""A store that nobody refers to is closed."""
-
-rendezvous_handler_registry.register(BACKEND, OneNode)
+"""Keeps the stores open: one is closed when the last reference to it goes."""
 
 
 def ask_no_name_service() -> None:
-    """For the rest of this process. PyTorch's agent looks up this machine's full name for each of its
-    events, and each time that takes ten seconds where the name service doesn't answer. On one node nobody
-    needs more than the short name.
+    """Makes `socket.getfqdn` return the short host name, for the rest of this process.
+
+    PyTorch's agent calls it for each event, and each call takes ten seconds where the name service doesn't
+    answer. On one node the short name is enough.
     """
     socket.getfqdn = lambda name="": name or socket.gethostname()

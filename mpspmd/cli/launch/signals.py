@@ -1,4 +1,4 @@
-"""Signals to the launcher: who gets them, in what order."""
+"""Signals to the launcher: which processes of the group get them, and in what order."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from mpspmd.processes.launch import Launch
 from mpspmd.processes.proc import caught_signals
 
 _FOR_THE_PROGRAM = (signal.SIGUSR1, signal.SIGUSR2)
-"""What they mean is the program's to say. Slurm can send one before a job's time is over."""
+"""The program decides what they mean. Slurm can send one before a job's time is over."""
 
 _CONTINUING_S = 1.0
-"""How long a process may take to go on."""
-_NOT_YET = (psutil.STATUS_STOPPED, psutil.STATUS_RUNNING)
-"""Until it waits again, or works for all of that time: then it will notice a signal, whoever takes it."""
+"""How long we wait for a stopped process to continue."""
+_NOT_READY = (psutil.STATUS_STOPPED, psutil.STATUS_RUNNING)
+"""A continued process is ready for a signal when it sleeps again, or has run for `_CONTINUING_S`."""
 
 
 class Stopped(SignalException):
-    """A signal has come. The agent ends, by `sigval`, what is still there; `number` is what came."""
+    """A signal came: `number`. The agent sends its `sigval` to the processes that still run."""
 
     def __init__(self, number: int, pass_on: signal.Signals) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}", pass_on)
@@ -36,7 +36,7 @@ class Stopped(SignalException):
 
 
 def signals_named(names: str) -> list[signal.Signals]:
-    """Those of --signals-to-handle. Names that this system doesn't know are told, and left out."""
+    """The signals of --signals-to-handle. A name that can't be handled here is reported, and left out."""
     signals = []
     for name in filter(None, (part.strip() for part in names.split(","))):
         number = getattr(signal, name, None)
@@ -51,11 +51,11 @@ def signals_named(names: str) -> list[signal.Signals]:
 def stopping_at_signals(
     signals: Iterable[signal.Signals], has_engine: bool, patience_s: float | None = None
 ) -> Iterator[None]:
-    """Main thread. Within, a signal ends the group and raises Stopped; a second one waits for nothing.
+    """Within the block, a signal ends the group and raises Stopped. Main thread.
 
-    A signal that this process ignores stays ignored: nohup, or a shell that has started it in the
-    background, wants that. An engine that hasn't stopped after `patience_s` is ended. SIGUSR1 and SIGUSR2,
-    unless they are among `signals`, are passed on and end nothing.
+    The first signal waits for the engine, at most `patience_s`; a second one doesn't wait. A signal that
+    this process ignores stays ignored, as nohup and a shell's background jobs want it. SIGUSR1 and SIGUSR2,
+    unless they are in `signals`, are passed on, and the group goes on.
     """
     group = _Group(has_engine)
     handled = [number for number in signals if signal.getsignal(number) != signal.SIG_IGN]
@@ -89,8 +89,8 @@ def stopping_at_signals(
     try:
         yield
     except Exception as error:
-        # Wherever in the agent it was raised, it may have come out as another one: a `finally` of torch's
-        # needs what the line that was interrupted had not assigned yet.
+        # A `finally` of torch's may have replaced Stopped by another exception, because it uses a variable
+        # that the interrupted line had not assigned yet.
         if stopped is None or isinstance(error, Stopped):
             raise
         raise stopped from None
@@ -100,8 +100,10 @@ def stopping_at_signals(
 
 
 class _Group:
-    """The processes that the agent starts from now on. Main thread, which is the agent's, too: only there
-    are they reaped, so a process that is found here keeps its number meanwhile.
+    """The processes that the agent starts after this object was made.
+
+    Main thread. The agent runs in it too and reaps its processes only there, so a process that is found
+    here keeps its number meanwhile.
     """
 
     def __init__(self, has_engine: bool) -> None:
@@ -109,7 +111,10 @@ class _Group:
         self._strangers = set(_children())
 
     def let_the_engine_stop(self, number: int, patience_s: float | None) -> None:
-        """It shuts its ranks down. Those that haven't come to it yet would be in its way."""
+        """Passes the signal to the engine, which shuts its ranks down, and waits until all have ended.
+
+        Ranks without a handler for SIGTERM haven't connected to the engine yet; this ends them.
+        """
         self.continue_all()
         members = self._members()
         for process in members:
@@ -122,27 +127,27 @@ class _Group:
             time.sleep(0.01)
 
     def continue_all(self) -> None:
-        """A process that somebody has stopped, by SIGSTOP or Ctrl-Z, can't act on a signal.
+        """Continues the processes that SIGSTOP or Ctrl-Z has stopped, which can't act on a signal.
 
-        Returns when they run, so that the signal comes afterwards. One that comes before may be taken by
-        any of a process's threads, and Python acts on it only when its main thread wakes up by itself.
+        Returns when they run. Any thread of a process may take a signal that comes before, and then Python
+        acts on it only when its main thread wakes up by itself.
         """
         members = self._members()
         stopped = [each for each in members if _state(each) == psutil.STATUS_STOPPED]
-        for process in members:  # others may be about to stop
+        for process in members:  # all of them, because others may be about to stop
             _send(process, signal.SIGCONT)
         deadline = time.monotonic() + _CONTINUING_S
-        while any(_state(each) in _NOT_YET for each in stopped) and time.monotonic() < deadline:
+        while any(_state(each) in _NOT_READY for each in stopped) and time.monotonic() < deadline:
             time.sleep(0.001)
 
     def pass_on(self, number: int) -> None:
-        """To the engine; without one to all ranks."""
+        """Sends it to the engine, or to all ranks if there is no engine."""
         for process in self._members():
             if not (self._has_engine and _is_rank(process)):
                 _send(process, number)
 
     def _members(self) -> list[psutil.Process]:
-        """Process 1 has other children as well: the orphans of its container."""
+        """This process may have other children: as process 1 of a container it adopts all orphans."""
         members = [child for child in _children() if child not in self._strangers]
         if self._has_engine:
             return [child for child in members if _launch_of(child) is not None]
@@ -150,14 +155,13 @@ class _Group:
 
 
 def _children() -> list[psutil.Process]:
-    # There may be no /proc.
-    with contextlib.suppress(psutil.Error, OSError):
+    with contextlib.suppress(psutil.Error, OSError):  # without /proc
         return psutil.Process().children()
     return []
 
 
 def _state(process: psutil.Process) -> str | None:
-    """Of its main thread; None when it is gone."""
+    """The state of its main thread; None when the process has ended."""
     with contextlib.suppress(psutil.Error):
         return str(process.status())
     return None
@@ -176,7 +180,7 @@ def _is_rank(process: psutil.Process) -> bool:
 
 
 def _leads_a_session(pid: int) -> bool:
-    """As each process does that the agent starts."""
+    """Each process that the agent starts does."""
     with contextlib.suppress(ProcessLookupError):
         return os.getsid(pid) == pid
     return False
@@ -188,7 +192,7 @@ def _send(process: psutil.Process, number: int) -> None:
 
 
 def _is_running(pid: int) -> bool:
-    """A child that hasn't ended. It isn't reaped: that is the agent's."""
+    """Whether a child hasn't ended. It isn't reaped here, because the agent does that."""
     with contextlib.suppress(ChildProcessError):
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
     return False

@@ -1,0 +1,103 @@
+"""Finding engines from outside: by the shared memory that a process holds, without its help."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from mpspmd._ring import Ring, StatusPage
+from mpspmd.observe.stats import EngineStats, read_stats
+from mpspmd.transport.segment import MEMFD_NAME, SHM
+
+_LINKS = (f"{SHM}/#", f"/memfd:{MEMFD_NAME} ")
+"""How /proc shows a segment's descriptor: as a file in /dev/shm without a name, or as a memory file."""
+_MAGICS = (b"mspmRing", b"mspmStat")
+"""The first bytes of a segment of any version of mpspmd: csrc/layout.h."""
+
+Key = tuple[int, int]
+"""Identifies an engine: its process id, and its status page's inode, since a process may have several."""
+
+
+class Watched:
+    """One engine's status page and request ring, opened read-only through its own descriptors."""
+
+    def __init__(self, key: Key, page: StatusPage, ring_fd: int) -> None:
+        self.key = key
+        self._page = page
+        self._ring_fd = ring_fd
+
+    def read(self) -> EngineStats:
+        capacity, tail, heads = Ring.look(self._ring_fd)
+        return read_stats(self._page, capacity, tail, heads)
+
+    def close(self) -> None:
+        os.close(self._ring_fd)
+
+
+class ForeignLayout(Exception):
+    """A process has segments of another version of mpspmd."""
+
+
+def engines_of(pid: int) -> list[Watched]:
+    """The engines of a process; most processes have none.
+
+    PermissionError when its descriptors may not be read, ForeignLayout when they are of another version.
+    """
+    found: list[Watched] = []
+    rings: dict[int, int] = {}  # inode: descriptor
+    pages: list[tuple[Key, StatusPage]] = []
+    n_ours = n_known = 0
+    try:
+        for path in _unnamed_files(pid):
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            if os.pread(fd, 8, 0) not in _MAGICS:
+                os.close(fd)
+                continue
+            n_ours += 1
+            inode = os.fstat(fd).st_ino
+            if _is_ring(fd):
+                n_known += 1
+                if rings.setdefault(inode, fd) != fd:
+                    os.close(fd)
+                continue
+            page = _page(fd)
+            os.close(fd)
+            n_known += page is not None
+            # Ranks that are starting hold the page as well, and the page says who the engine is.
+            if page is not None and page.engine_pid == pid:
+                pages.append(((pid, inode), page))
+        for key, page in pages:
+            if page.ring_inode in rings:
+                found.append(Watched(key, page, rings.pop(page.ring_inode)))
+    except (FileNotFoundError, ProcessLookupError):
+        return found  # the process has ended meanwhile
+    finally:
+        for fd in rings.values():
+            os.close(fd)
+    if n_ours and not n_known:
+        raise ForeignLayout(pid)
+    return found
+
+
+def _unnamed_files(pid: int) -> list[str]:
+    """Paths in /proc that open the process's memory files and its files without a name in /dev/shm."""
+    folder = f"/proc/{pid}/fd"
+    paths = []
+    for name in os.listdir(folder):
+        with contextlib.suppress(FileNotFoundError):
+            if os.readlink(f"{folder}/{name}").startswith(_LINKS):
+                paths.append(f"{folder}/{name}")
+    return paths
+
+
+def _is_ring(fd: int) -> bool:
+    with contextlib.suppress(ValueError):
+        Ring.look(fd)
+        return True
+    return False
+
+
+def _page(fd: int) -> StatusPage | None:
+    with contextlib.suppress(ValueError):
+        return StatusPage(fd)
+    return None
