@@ -401,7 +401,7 @@ def test_the_benchmark_has_a_row_for_each_case(tmp_path: Path) -> None:
     assert (tmp_path / "figures/step-codec.png").exists()
 
 
-def test_the_example_in_the_design_is_what_is_sent() -> None:
+def test_the_example_in_the_documents_is_what_is_sent() -> None:
     def step(ids: str, computed: list[int], blocks: list[Any], output: int, ended: str) -> Any:
         made = SchedulerOutput.make_empty()
         made.scheduled_cached_reqs = CachedRequestData(
@@ -430,7 +430,7 @@ def test_the_example_in_the_design_is_what_is_sent() -> None:
     ):
         messages.append(engine.encode(number, "execute_model", (made, 0), {}, 0))
         engine.sent()
-    design = (Path(__file__).parents[2] / "docs" / "design.md").read_text()
+    design = (Path(__file__).parents[2] / "docs" / "explain" / "codec.md").read_text()
     head, *rows = re.findall(r"^\| (field|`\w+`) \| (.*) \| (.*) \| (.*) \|$", design, re.MULTILINE)
     sizes = [int(size) for cell in head[1:] for size in re.findall(r"\d+", cell)]
     assert sizes == [len(message) for message in messages]

@@ -1,0 +1,88 @@
+"""The reference lists what there is: all settings, errors and columns, and figures that were measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pytest
+from markdown import DOCS, ROOT, prose_of, rows_under
+
+import mpspmd
+from mpspmd import errors
+from mpspmd.config import RuntimeConfig
+from mpspmd.vllm.compat import TESTED
+
+REFERENCE = DOCS / "reference"
+_BOOLEANS = {True: "1", False: "0"}
+
+
+def _as_variable(value: object) -> str:
+    if isinstance(value, bool):
+        return _BOOLEANS[value]
+    return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
+
+
+def test_the_settings_are_those_of_the_configuration() -> None:
+    rows = rows_under(REFERENCE / "settings.md", "# Settings")
+    documented = {row[0].strip("`"): row[1].strip("`") for row in rows}
+    fields = dataclasses.fields(RuntimeConfig)
+    assert documented == {
+        f"MPSPMD_{field.name.upper()}": _as_variable(field.default) for field in fields
+    }
+
+
+def test_every_documented_default_is_a_value_of_its_variable() -> None:
+    rows = rows_under(REFERENCE / "settings.md", "# Settings")
+    environ = {row[0].strip("`"): row[1].strip("`") for row in rows}
+    unset = {name: value for name, value in environ.items() if name != "MPSPMD_RUNTIME_DIR"}
+    assert RuntimeConfig.from_env(unset) == RuntimeConfig()
+
+
+def test_every_error_is_explained_once() -> None:
+    text = prose_of(REFERENCE / "errors.md")
+    explained = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+    assert sorted([*explained, "MpSpmdError"]) == sorted(errors.__all__)
+
+
+@pytest.mark.parametrize("name", sorted(set(errors.__all__) - {"MpSpmdError"}))
+def test_an_error_that_is_also_a_builtin_one_says_so(name: str) -> None:
+    row = next(
+        line
+        for line in prose_of(REFERENCE / "errors.md").splitlines()
+        if line.startswith(f"| `{name}` |")
+    )
+    bases = {base.__name__ for base in getattr(errors, name).__bases__}
+    builtin = bases - set(errors.__all__) - {"MpSpmdError"}
+    assert all(f"`{base}`" in row for base in builtin), builtin
+
+
+def test_the_glossary_is_short() -> None:
+    assert len(rows_under(REFERENCE / "glossary.md", "# Glossary")) <= 25
+
+
+def test_the_versions_of_vllm_are_those_that_are_tested() -> None:
+    tested = f"{TESTED[0]} to {TESTED[-1]}"
+    assert f"| vLLM | {tested} |" in prose_of(REFERENCE / "compatibility.md")
+    assert f"vLLM {tested}" in prose_of(ROOT / "README.md")
+
+
+def test_the_readmes_figures_are_those_of_the_benchmarks() -> None:
+    """A program writes the benchmarks' documents; the README quotes the subject and the result of a row."""
+    found = [
+        (row[0], row[2])
+        for name in ("benchmarks.md", "benchmarks-vllm.md")
+        for row in rows_under(DOCS / name, "## What was aimed at")
+    ]
+    text = prose_of(ROOT / "README.md")
+    quoted = re.search(r"^\| measured \| result \|\n\|.*\n((?:\|.*\n)+)", text, re.MULTILINE)
+    assert quoted is not None
+    for line in quoted[1].splitlines():
+        subject, result = (cell.strip() for cell in line.strip("| ").split(" | "))
+        assert (subject, result) in found, "copy the row from docs/benchmarks*.md again"
+
+
+def test_the_public_names_are_those_that_the_documents_promise() -> None:
+    promise = prose_of(REFERENCE / "compatibility.md")
+    assert "`mpspmd.__all__`" in promise
+    assert all(hasattr(mpspmd, name) for name in mpspmd.__all__)
