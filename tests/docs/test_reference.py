@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import re
 
 import pytest
 from markdown import DOCS, ROOT, prose_of, rows_under
 
-import mpspmd
 from mpspmd import errors
+from mpspmd.cli.doctor.checks import Level
 from mpspmd.config import RuntimeConfig
+from mpspmd.transport.segment import SHM
 from mpspmd.vllm.compat import TESTED
 
 REFERENCE = DOCS / "reference"
@@ -82,7 +84,22 @@ def test_the_readmes_figures_are_those_of_the_benchmarks() -> None:
         assert (subject, result) in found, "copy the row from docs/benchmarks*.md again"
 
 
-def test_the_public_names_are_those_that_the_documents_promise() -> None:
-    promise = prose_of(REFERENCE / "compatibility.md")
-    assert "`mpspmd.__all__`" in promise
-    assert all(hasattr(mpspmd, name) for name in mpspmd.__all__)
+def test_troubleshooting_quotes_the_doctor() -> None:
+    """The second column of its tables is the level and the subject of a finding."""
+    sources = (ROOT / "mpspmd" / "cli" / "doctor" / "checks").glob("*.py")
+    texts = {
+        node.value
+        for path in sources
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant)
+    }
+    quoted = re.findall(
+        r"^\| .* \| ([a-z]+(?: or [a-z]+)?): ([^|]+) \| .* \|$",
+        prose_of(DOCS / "howto" / "troubleshooting.md"),
+        re.MULTILINE,
+    )
+    assert quoted
+    levels = {level.value for level in Level}
+    for words, subject in quoted:
+        assert set(words.split(" or ")) <= levels
+        assert subject in texts | {SHM}, subject
