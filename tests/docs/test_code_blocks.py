@@ -19,7 +19,7 @@ from unittest import SkipTest
 
 import pytest
 import yaml
-from markdown import DOCUMENTS, ROOT, name_of
+from pages import DOCUMENTS, ROOT, name_of
 from sybil import Document, Example
 from sybil.parsers.markdown import CodeBlockParser, SkipParser
 

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from markdown import (
+from definitions import classes, defines, has_member, module_of
+from pages import (
     DOCS,
     DOCUMENTS,
     ROOT,
@@ -16,7 +17,6 @@ from markdown import (
     links_in,
     name_of,
 )
-from sources import classes, defines, has_member, module_of
 
 import mpspmd
 
@@ -25,7 +25,7 @@ WRITTEN_BY_HAND = [
     for document in DOCUMENTS
     if not name_of(document).startswith(tuple(f"docs/{name}" for name in WRITTEN_BY_PROGRAMS))
 ]
-_FILE = re.compile(r"[\w./-]*\w\.(?:py|pyi|c|h|md|pml|sh|toml)")
+_FILE = re.compile(r"[\w./*-]*[\w*]\.(?:py|pyi|c|h|md|pml|sh|toml)")
 _MEMBER = re.compile(r"([A-Z]\w*)\.(\w+)(?:\(.*\))?")
 _PUBLIC = re.compile(r"mpspmd(?:\.\w+)+(?:\(.*\))?")
 
@@ -58,14 +58,21 @@ def test_the_index_leads_to_every_page() -> None:
 def test_every_file_that_a_document_names_exists(document: Path) -> None:
     """`path/file.py` is relative to the repository; `path/file.py::Class.method` names what is in it."""
     wrong = []
-    for code in code_in(document):
-        file, _, name = code.partition("::")
-        if not _FILE.fullmatch(file) or (not name and "/" not in file):
+    for word in " ".join(code_in(document)).split():
+        file, _, name = word.partition("::")
+        if not _FILE.fullmatch(file) or (not name and "/" not in file) or file.startswith("/"):
             continue
-        path = ROOT / file
-        if not path.is_file() or (name and not defines(path, name)):
-            wrong.append(code)
+        paths = list(ROOT.glob(file))
+        if not paths or (name and not defines(paths[0], name)):
+            wrong.append(word)
     assert not wrong, "renamed or removed? The document must say where it is now"
+
+
+@_documents(WRITTEN_BY_HAND)
+def test_every_test_that_a_document_names_exists(document: Path) -> None:
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    named = [code for code in code_in(document) if re.fullmatch(r"test_\w+", code)]
+    assert [name for name in named if f"def {name}(" not in tests] == []
 
 
 @_documents(WRITTEN_BY_HAND)

@@ -7,7 +7,7 @@ import dataclasses
 import re
 
 import pytest
-from markdown import DOCS, ROOT, prose_of, rows_under
+from pages import DOCS, ROOT, prose_of, rows_under
 
 from mpspmd import errors
 from mpspmd.cli.doctor.checks import Level

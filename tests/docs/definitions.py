@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from markdown import ROOT
+from pages import ROOT
 
 PACKAGE = ROOT / "mpspmd"
 
