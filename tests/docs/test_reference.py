@@ -11,7 +11,7 @@ from pages import DOCS, ROOT, prose_of, rows_under
 
 from mpspmd import errors
 from mpspmd.cli.doctor.checks import Level
-from mpspmd.config import RuntimeConfig
+from mpspmd.config import RuntimeConfig, known_variables
 from mpspmd.transport.segment import SHM
 from mpspmd.vllm.compat import TESTED
 
@@ -25,20 +25,26 @@ def _as_variable(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
 
 
+def _defaults(heading: str) -> dict[str, str]:
+    rows = rows_under(REFERENCE / "settings.md", heading)
+    return {row[0].strip("`"): row[1].strip("`") for row in rows}
+
+
 def test_the_settings_are_those_of_the_configuration() -> None:
-    rows = rows_under(REFERENCE / "settings.md", "# Settings")
-    documented = {row[0].strip("`"): row[1].strip("`") for row in rows}
-    fields = dataclasses.fields(RuntimeConfig)
-    assert documented == {
-        f"MPSPMD_{field.name.upper()}": _as_variable(field.default) for field in fields
+    assert _defaults("# Settings") == {
+        f"MPSPMD_{field.name.upper()}": _as_variable(field.default)
+        for field in dataclasses.fields(RuntimeConfig)
     }
 
 
+def test_every_variable_is_explained() -> None:
+    assert {*_defaults("# Settings"), *_defaults("## Other variables")} == {*known_variables()}
+
+
 def test_every_documented_default_is_a_value_of_its_variable() -> None:
-    rows = rows_under(REFERENCE / "settings.md", "# Settings")
-    environ = {row[0].strip("`"): row[1].strip("`") for row in rows}
-    unset = {name: value for name, value in environ.items() if name != "MPSPMD_RUNTIME_DIR"}
-    assert RuntimeConfig.from_env(unset) == RuntimeConfig()
+    # An empty MPSPMD_RUNTIME_DIR stands for none: that is the one text that is a folder's name.
+    variables = {k: v for k, v in _defaults("# Settings").items() if k != "MPSPMD_RUNTIME_DIR"}
+    assert RuntimeConfig.from_env(variables) == RuntimeConfig()
 
 
 def test_every_error_is_explained_once() -> None:
