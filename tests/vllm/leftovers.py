@@ -27,6 +27,12 @@ def _shared_memory() -> set[str]:
     return {f"/dev/shm/{name}" for name in os.listdir("/dev/shm")}
 
 
+def files_of_runs(temp: Path) -> set[str]:
+    """All files in shared memory, and those that a run has made in its temp folder."""
+    patterns = ("mpspmd-*", "vllm_dist_*")
+    return _shared_memory() | {str(path) for pattern in patterns for path in temp.glob(pattern)}
+
+
 class Leftovers:
     """Made before; `new_files()` after. `temp` is a temp folder for what runs in between."""
 
@@ -48,9 +54,7 @@ class Leftovers:
         return new
 
     def _new(self) -> set[str]:
-        patterns = ("mpspmd-*", "vllm_dist_*")
-        ours = {str(path) for pattern in patterns for path in self.temp.glob(pattern)}
-        return (_shared_memory() - self._before) | ours
+        return files_of_runs(self.temp) - self._before
 
 
 def session_processes(session: int) -> list[str]:

@@ -77,3 +77,11 @@ def test_a_cell_that_was_not_run_is_empty_and_a_bar_does_not_end_one() -> None:
     features = {"a": Feature("a", "the a", None, print), "b": Feature("b", "the b", None, print)}
     text = document.write(features, ["0.1", "0.2"], {("a", "0.2"): Verdict("worse", "1|2")}, "here")
     assert "| the a |  | **worse**: 1\\|2 |\n| the b |  |  |\n" in text
+
+
+def test_a_cell_that_was_not_run_again_is_kept() -> None:
+    features = {"a": Feature("a", "the a", None, print), "b": Feature("b", "the b", None, print)}
+    old = {("a", "0.1"): Verdict("same"), ("b", "0.2"): Verdict("worse", "1|2")}
+    first = document.write(features, ["0.1", "0.2"], old, "here")
+    second = document.write(features, ["0.1", "0.2"], {("a", "0.1"): Verdict("better")}, "", first)
+    assert "| the a | **better** |  |\n| the b |  | **worse**: 1\\|2 |\n" in second

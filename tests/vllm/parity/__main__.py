@@ -10,7 +10,6 @@ import argparse
 import datetime
 import platform
 import sys
-from collections import defaultdict
 from pathlib import Path
 
 import vllm_versions
@@ -31,20 +30,23 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rows", help="names, with commas; all by default", default="")
     parser.add_argument("--columns", default=",".join(COLUMNS))
     parser.add_argument("--versions", default=",".join(VERSIONS))
-    parser.add_argument("--share", action="store_true", help="rows of one engine in one process")
+    parser.add_argument(
+        "--share", action="store_true", help="rows that use an engine in one process"
+    )
     parser.add_argument("--again", action="store_true", help="also what has been run before")
     parser.add_argument("--list", action="store_true", help="only names of rows")
     return parser.parse_args(arguments)
 
 
 def batches(features: list[Feature], share: bool) -> list[list[str]]:
-    """Which rows run in one process."""
+    """Which rows run in one process: with `share` all that use an engine, ordered by engine."""
     if not share:
         return [[feature.name] for feature in features]
-    by_engine: dict[str, list[str]] = defaultdict(list)
-    for feature in features:
-        by_engine[feature.engine or feature.name].append(feature.name)
-    return list(by_engine.values())
+    on_engines = [feature for feature in features if feature.engine is not None]
+    engines = list(dict.fromkeys(feature.engine for feature in on_engines))
+    together = sorted(on_engines, key=lambda feature: engines.index(feature.engine))
+    alone = [[feature.name] for feature in features if feature.engine is None]
+    return ([[feature.name for feature in together]] if together else []) + alone
 
 
 def run(options: argparse.Namespace) -> int:
@@ -64,7 +66,8 @@ def run(options: argparse.Namespace) -> int:
             _run_differing_again(version, batch)
     verdicts = judge_all()
     DOCUMENT.parent.mkdir(parents=True, exist_ok=True)
-    DOCUMENT.write_text(document.write(FEATURES, list(VERSIONS), verdicts, _machine()))
+    before = DOCUMENT.read_text() if DOCUMENT.exists() else ""
+    DOCUMENT.write_text(document.write(FEATURES, list(VERSIONS), verdicts, _machine(), before))
     worse = 0
     for (name, version), verdict in verdicts.items():
         if name in names and version in versions:

@@ -1,22 +1,27 @@
-"""python -m parity.cell BACKEND OUT ROW…: runs rows in this process, on one engine if they share one.
+"""python -m parity.cell BACKEND OUT ROW…: runs rows in this process, one engine after another.
 
-Writes a record for each to OUT/ROW.json. What is left after the end is added by whoever started this.
+Writes a record for each row to OUT/ROW.json. `files` and `processes` are those that an engine has left at
+its end; whoever started this process checks which of them are still there after the process has ended.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import signal
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import workload
+from leftovers import files_of_runs, session_processes
 
 from parity import rows
 from parity.feature import (
@@ -76,35 +81,48 @@ def run(feature: Feature, *args: Any) -> Record:
     return record
 
 
-def run_on_one_engine(names: list[str], place: Place, save: Callable[..., None]) -> None:
-    """All on one engine, whose start and end count for each of them."""
+Save = Callable[[dict[str, Record]], None]
+
+
+def run_on_one_engine(names: list[str], place: Place, save: Save) -> bool:
+    """All on one engine, whose start and end count for each of them. False if it may never answer."""
     from vllm import LLM
 
     (engine,) = {FEATURES[name].engine for name in names}
     assert engine is not None
-    began = time.monotonic()
+    before, began = _there(), time.monotonic()
+    load = os.getloadavg()[0] / (os.cpu_count() or 1)
     try:
         arguments = ENGINES[engine](place.models)
         llm = LLM(distributed_executor_backend=place.backend, **arguments)
     except NotApplicable as reason:
         save(dict.fromkeys(names, Record(not_applicable=str(reason))))
-        return
+        return True
     except Exception as error:
         save({name: Record(error=(type(error).__name__, str(error)[:2000])) for name in names})
-        return
+        return True
     start_s = time.monotonic() - began
     records = {}
     for name in names:
         records[name] = run(FEATURES[name], llm, place)
         save({name: records[name]})
         if records[name].error == _TOO_LONG:
-            return  # the engine may never answer: the other rows get another one
+            return False
     began = time.monotonic()
     llm.llm_engine.engine_core.shutdown()
     stop_s = time.monotonic() - began
+    files, processes = (sorted(now - then) for now, then in zip(_there(), before, strict=True))
     for name in with_lifecycle(names):
-        records[name].start_s, records[name].stop_s = start_s, stop_s
+        record = records[name]
+        record.start_s, record.stop_s, record.load = start_s, stop_s, load
+        record.files, record.processes = files, processes
     save(records)
+    return True
+
+
+def _there() -> tuple[set[str], set[str]]:
+    """Files and processes."""
+    return files_of_runs(Path(tempfile.gettempdir())), set(session_processes(os.getsid(0)))
 
 
 def main(backend: str, out: str, *names: str) -> None:
@@ -122,11 +140,12 @@ def main(backend: str, out: str, *names: str) -> None:
 
     logging.getLogger("vllm").addHandler(warned)
     with warnings.catch_warnings(record=True):
-        if FEATURES[names[0]].engine is None:
-            for name in names:
-                save({name: run(FEATURES[name], place)})
-        else:
-            run_on_one_engine(list(names), place, save)
+        for engine, group in groupby(names, lambda name: FEATURES[name].engine):
+            if engine is None:
+                for name in group:
+                    save({name: run(FEATURES[name], place)})
+            elif not run_on_one_engine(list(group), place, save):
+                return  # the rows that are missing get another process
 
 
 if __name__ == "__main__":

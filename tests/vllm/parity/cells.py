@@ -11,7 +11,7 @@ from pathlib import Path
 import vllm_versions
 from leftovers import Leftovers, wait_until_gone
 
-from parity.feature import FEATURES, with_lifecycle
+from parity.feature import FEATURES
 from parity.record import Record
 
 RESULTS = vllm_versions.ROOT / "build" / "parity"
@@ -23,7 +23,7 @@ def path_of(version: str, backend: str, name: str) -> Path:
 
 
 def run_cells(version: str, backend: str, names: list[str], again: bool = False) -> list[Record]:
-    """Rows of one engine, in one process; `again`: beside the first run's results."""
+    """In one process; `again`: beside the first run's results."""
     column = f"{backend}-again" if again else backend
     paths = [path_of(version, column, name) for name in names]
     absent = {name: reason for name in names if (reason := FEATURES[name].missing_in(version))}
@@ -41,6 +41,7 @@ def run_cells(version: str, backend: str, names: list[str], again: bool = False)
 
 def _run_process(version: str, backend: str, column: str, names: list[str]) -> None:
     before, load = Leftovers(), os.getloadavg()[0] / (os.cpu_count() or 1)
+    timeout_s = TIMEOUT_S + 60 * len(names)
     environment = vllm_versions.environment(version) | {"TMPDIR": str(before.temp)}
     out = path_of(version, column, "x").parent
     out.mkdir(parents=True, exist_ok=True)
@@ -53,9 +54,9 @@ def _run_process(version: str, backend: str, column: str, names: list[str]) -> N
             start_new_session=True,
         )
         try:
-            ended = f"ended with {process.wait(TIMEOUT_S)}"
+            ended = f"ended with {process.wait(timeout_s)}"
         except subprocess.TimeoutExpired:
-            ended = f"didn't end within {TIMEOUT_S} s"
+            ended = f"didn't end within {timeout_s} s"
             process.kill()
         finally:
             left = wait_until_gone(process.pid, 10)
@@ -64,15 +65,30 @@ def _run_process(version: str, backend: str, column: str, names: list[str]) -> N
     if not path_of(version, column, names[0]).exists():
         died = ("Killed", f"the process {ended}: see {log.name}")
         Record(error=died).write(path_of(version, column, names[0]))
-    for name in with_lifecycle(names):
-        path = path_of(version, column, name)
-        if path.exists():
-            record = Record.read(path)
-            record.files, record.processes, record.load = files, left, load
-            record.write(path)
+    _note_what_is_left(version, column, names, files, left, load)
     for file in files:
         if file.startswith("/dev/shm/"):
             Path(file).unlink(missing_ok=True)
+
+
+def _note_what_is_left(
+    version: str, column: str, names: list[str], files: list[str], processes: list[str], load: float
+) -> None:
+    """An engine is blamed for what it left and is still there, the first row for all other things."""
+    unclaimed_files, unclaimed_processes = set(files), set(processes)
+    paths = [path for name in names if (path := path_of(version, column, name)).exists()]
+    records = {path: Record.read(path) for path in paths}
+    for record in records.values():
+        record.files = [file for file in record.files if file in files]
+        record.processes = [process for process in record.processes if process in processes]
+        unclaimed_files -= set(record.files)
+        unclaimed_processes -= set(record.processes)
+    first = records[paths[0]]
+    first.files += sorted(unclaimed_files)
+    first.processes += sorted(unclaimed_processes)
+    for path, record in records.items():
+        record.load = load if record.load is None else record.load
+        record.write(path)
 
 
 def _kill_session(session: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from parity.feature import Feature
@@ -25,20 +26,42 @@ def write(
     versions: list[str],
     verdicts: Mapping[tuple[str, str], Verdict],
     machine: str,
+    before: str = "",
 ) -> str:
-    """`verdicts` by (row, version)."""
+    """`verdicts` by (row, version). A cell without one is copied from `before`, the old document."""
+    kept = _read(before)
     lines = [
         "| feature | " + " | ".join(f"vLLM {version}" for version in versions) + " |",
         "| --- |" + " --- |" * len(versions),
     ]
     for name, feature in features.items():
-        cells = [_cell(verdicts.get((name, version))) for version in versions]
+        cells = [
+            _cell(verdicts[name, version])
+            if (name, version) in verdicts
+            else kept.get((feature.title, f"vLLM {version}"), "")
+            for version in versions
+        ]
         lines.append(f"| {feature.title} | " + " | ".join(cells) + " |")
     return _HEAD + "\n".join(lines) + f"\n\n{machine}\n"
 
 
-def _cell(verdict: Verdict | None) -> str:
-    if verdict is None:
-        return ""
+def _read(text: str) -> dict[tuple[str, str], str]:
+    """The cells of a document's table, by the row's title and the column's."""
+    lines = [
+        [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        for line in text.splitlines()
+        if line.startswith("| ")
+    ]
+    if not lines:
+        return {}
+    _, *columns = lines[0]
+    return {
+        (title, column): cell
+        for title, *cells in lines[2:]
+        for column, cell in zip(columns, cells, strict=True)
+    }
+
+
+def _cell(verdict: Verdict) -> str:
     how = f": {verdict.how}" if verdict.how else ""
     return f"**{verdict.kind}**{how}".replace("|", "\\|").replace("\n", " ")
