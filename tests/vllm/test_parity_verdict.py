@@ -31,7 +31,7 @@ ERROR = {"error": ("ValueError", "no\nsecond line")}
         (ERROR, {"value": 1}, "better", "works, where mp raises ValueError: no"),
         (ERROR, {"error": ("ValueError", "why")}, "n. a.", "both raise ValueError: why"),
         (ERROR, {"error": ("OSError", "no")}, "worse", "raises OSError, mp ValueError"),
-        (ERROR | FILES, ERROR, "n. a.", "both raise ValueError: no"),
+        (ERROR | FILES, ERROR, "n. a.", "both raise ValueError: no second line"),
         (FILES, {}, "better", "leaves 0 files, mp 1"),
         ({}, FILES, "worse", "leaves 1 files, mp 0"),
         ({"processes": ["7 x"]}, {}, "better", "leaves 0 processes, mp 1"),

@@ -18,3 +18,15 @@ class Extension:
 
     def add(self: Any, a: int, b: int = 0) -> int:
         return a + b + int(self.rank)
+
+    def break_next_step(self: Any, rank: int) -> None:
+        """The next step raises on this rank, before anything of it is done."""
+        if self.rank != rank:
+            return
+        runner, execute = self.model_runner, self.model_runner.execute_model
+
+        def fail(*args: Any, **kwargs: Any) -> Any:
+            runner.execute_model = execute
+            raise RuntimeError("this step was told to fail")
+
+        runner.execute_model = fail

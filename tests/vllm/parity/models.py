@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -18,7 +19,11 @@ def make_all(folder: Path) -> None:
 
 
 def make(folder: Path, name: str) -> None:
+    """If it isn't there; the same weights each time."""
+    import torch
+
     if not (folder / name).exists():
+        torch.manual_seed(0)
         MODELS[name](folder / name)
 
 
@@ -50,6 +55,115 @@ def make_classifier(folder: Path) -> Path:
     return _save(folder, LlamaForSequenceClassification(config))
 
 
+def make_eagle(folder: Path) -> Path:
+    """One layer, and what joins a token's embedding with the state of the model that is sped up."""
+    import torch
+    from transformers import LlamaConfig, LlamaModel
+
+    config = LlamaConfig(**_SIZES | {"num_hidden_layers": 1}, architectures=["LlamaForCausalLM"])
+    weights = LlamaModel(config).state_dict()
+    del weights["layers.0.input_layernorm.weight"], weights["norm.weight"]
+    weights["fc.weight"] = torch.randn(config.hidden_size, 2 * config.hidden_size) / 16
+    return _save_weights(folder, config, weights)
+
+
+def make_reward(folder: Path) -> Path:
+    """Two numbers for each token."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    config = Qwen2Config(**_SIZES, num_labels=2, architectures=["Qwen2ForRewardModel"])
+    weights = Qwen2ForCausalLM(config).state_dict()
+    del weights["lm_head.weight"]
+    for name, size in (("score.0", config.hidden_size), ("score.2", config.num_labels)):
+        weights[f"{name}.weight"] = torch.randn(size, config.hidden_size) / 16
+        weights[f"{name}.bias"] = torch.randn(size) / 16
+    return _save_weights(folder, config, weights)
+
+
+def make_llava(folder: Path) -> Path:
+    """Images of 28 by 28 pixels, four tokens each."""
+    from transformers import (
+        AddedToken,
+        CLIPImageProcessor,
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+    )
+
+    vision = CLIPVisionConfig(
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=28,
+        patch_size=14,
+    )
+    text = LlamaConfig(**_SIZES | {"vocab_size": VOCABULARY + 64})
+    config = LlavaConfig(vision_config=vision, text_config=text, image_token_index=VOCABULARY)
+    _save(folder, LlavaForConditionalGeneration(config))
+    tokenizer = make_tokenizer()
+    tokenizer.add_tokens([AddedToken("<image>", special=True)])  # type: ignore[attr-defined]
+    pictures = CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
+    LlavaProcessor(
+        pictures,
+        tokenizer,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+    ).save_pretrained(folder)
+    return folder
+
+
+def make_whisper(folder: Path) -> Path:
+    """Two seconds of sound."""
+    from transformers import (
+        WhisperConfig,
+        WhisperFeatureExtractor,
+        WhisperForConditionalGeneration,
+        WhisperProcessor,
+    )
+
+    config = WhisperConfig(
+        vocab_size=VOCABULARY,
+        d_model=128,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=256,
+        decoder_ffn_dim=256,
+        max_source_positions=100,
+        max_target_positions=96,
+        decoder_start_token_id=0,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+        suppress_tokens=None,
+        begin_suppress_tokens=None,
+    )
+    _save(folder, WhisperForConditionalGeneration(config))
+    WhisperProcessor(WhisperFeatureExtractor(chunk_length=2), make_tokenizer()).save_pretrained(
+        folder
+    )
+    return folder
+
+
+def _save_weights(folder: Path, config: Any, weights: dict[str, Any]) -> Path:
+    import torch
+    from safetensors.torch import save_file
+
+    config.save_pretrained(folder)
+    save_file(
+        {name: each.to(torch.bfloat16).contiguous() for name, each in weights.items()},
+        folder / "model.safetensors",
+    )
+    make_tokenizer().save_pretrained(folder)
+    return folder
+
+
 def _save(folder: Path, model: object) -> Path:
     import torch
 
@@ -77,5 +191,9 @@ MODELS: dict[str, Callable[[Path], Path]] = {
     "draft": make_draft,
     "moe": make_moe,
     "classifier": make_classifier,
+    "eagle": make_eagle,
+    "reward": make_reward,
+    "llava": make_llava,
+    "whisper": make_whisper,
 }
 """By the name of the folder."""

@@ -32,7 +32,7 @@ def judge(mp: Record, ours: Record, mp_again: Record | None = None, right: Any =
         return Verdict("n. a.", reason)
     if mp.error and ours.error and mp.error[0] == ours.error[0]:
         # An error that a row expects is a value. Of a feature that fails on both, nothing was compared.
-        return Verdict("n. a.", f"both raise {mp.error[0]}: {_first_line(ours.error[1])}")
+        return Verdict("n. a.", f"both raise {mp.error[0]}: {_in_short(ours.error[1])}")
     points = list(_points(mp, ours, mp_again, right))
     for kind in ("worse", "better"):
         hows = [how for found, how in points if found in (kind, "same")]
@@ -107,3 +107,9 @@ def _difference(wanted: object, got: object, whose: str = "with mp", where: str 
 def _first_line(text: str) -> str:
     line = next((line for line in text.splitlines() if line.strip()), "")
     return line if len(line) < 100 else line[:97] + "…"
+
+
+def _in_short(text: str) -> str:
+    """In one line: a reason may stand in any of them."""
+    line = " ".join(text.split())
+    return line if len(line) < 250 else line[:247] + "…"

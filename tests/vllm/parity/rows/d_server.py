@@ -22,12 +22,10 @@ DEVELOPER = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "T
 
 
 @contextmanager
-def serving(place: Place, name: str, *options: str) -> Iterator[Server]:
+def serving(place: Place, name: str, *options: str, model: str = "llama") -> Iterator[Server]:
     backend = ("--distributed-executor-backend", place.backend)
     log = place.folder / f"{name}-server.log"
-    server = Server(
-        place.models / "llama", log, *backend, *options, env=dict(os.environ) | DEVELOPER
-    )
+    server = Server(place.models / model, log, *backend, *options, env=dict(os.environ) | DEVELOPER)
     try:
         server.wait_until_healthy()
         yield server

@@ -155,8 +155,8 @@ def suffixes(llm: Any, place: Place) -> Any:
     return generate(llm)
 
 
-def completion(place: Place, name: str, *options: str) -> Any:
-    with serving(place, name, "--tensor-parallel-size", "1", *options) as server:
+def completion(place: Place, name: str, *options: str, model: str = "llama") -> Any:
+    with serving(place, name, "--tensor-parallel-size", "1", *options, model=model) as server:
         body = {"prompt": [5, 6, 7], "max_tokens": 12, "temperature": 0, "return_token_ids": True}
         answers = [ask(server, "/v1/completions", body | {"model": server.model}) for _ in range(6)]
         return [
