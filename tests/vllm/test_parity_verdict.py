@@ -77,6 +77,7 @@ def test_a_cell_that_was_not_run_is_empty_and_a_bar_does_not_end_one() -> None:
     features = {"a": Feature("a", "the a", None, print), "b": Feature("b", "the b", None, print)}
     text = document.write(features, ["0.1", "0.2"], {("a", "0.2"): Verdict("worse", "1|2")}, "here")
     assert "| the a |  | **worse**: 1\\|2 |\n| the b |  |  |\n" in text
+    assert document.counts(text) == {"vLLM 0.1": {"empty": 2}, "vLLM 0.2": {"worse": 1, "empty": 1}}
 
 
 def test_a_cell_that_was_not_run_again_is_kept() -> None:

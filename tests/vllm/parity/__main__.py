@@ -68,6 +68,8 @@ def run(options: argparse.Namespace) -> int:
     DOCUMENT.parent.mkdir(parents=True, exist_ok=True)
     before = DOCUMENT.read_text() if DOCUMENT.exists() else ""
     DOCUMENT.write_text(document.write(FEATURES, list(VERSIONS), verdicts, _machine(), before))
+    for column, kinds in document.counts(DOCUMENT.read_text()).items():
+        print(f"{column}: " + ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())))
     worse = 0
     for (name, version), verdict in verdicts.items():
         if name in names and version in versions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 
 from parity.feature import Feature
@@ -43,6 +44,15 @@ def write(
         ]
         lines.append(f"| {feature.title} | " + " | ".join(cells) + " |")
     return _HEAD + "\n".join(lines) + f"\n\n{machine}\n"
+
+
+def counts(text: str) -> dict[str, Counter[str]]:
+    """By column: how many cells of each kind a document has."""
+    found: dict[str, Counter[str]] = {}
+    for (_, column), cell in _read(text).items():
+        kind = cell.split("**")[1] if cell else "empty"
+        found.setdefault(column, Counter())[kind] += 1
+    return found
 
 
 def _read(text: str) -> dict[tuple[str, str], str]:

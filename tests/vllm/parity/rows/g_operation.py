@@ -73,7 +73,7 @@ def retry(place: Place) -> Any:
         try:
             said = [await one("a"), await states()]
             for number in range(2):
-                await llm.collective_rpc("break_next_step", args=(1,))
+                await llm.collective_rpc("break_next_step")
                 said.append((await one(f"broken {number}"))[1])
                 said.append(await until("unhealthy"))
                 request = FaultToleranceRequest("retry", {}, "again")
