@@ -68,11 +68,11 @@ def make_eagle(folder: Path) -> Path:
 
 
 def make_reward(folder: Path) -> Path:
-    """Two numbers for each token."""
+    """A number for each token."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    config = Qwen2Config(**_SIZES, num_labels=2, architectures=["Qwen2ForRewardModel"])
+    config = Qwen2Config(**_SIZES, num_labels=1, architectures=["Qwen2ForRewardModel"])
     weights = Qwen2ForCausalLM(config).state_dict()
     del weights["lm_head.weight"]
     for name, size in (("score.0", config.hidden_size), ("score.2", config.num_labels)):

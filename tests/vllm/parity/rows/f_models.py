@@ -40,7 +40,7 @@ def reward_engine(models: Path) -> dict[str, Any]:
     return plain(models) | {"model": str(models / "reward"), "runner": "pooling"}
 
 
-@row("reward", "a reward model: numbers for each token", engine="reward")
+@row("reward", "a reward model: a number for each token", engine="reward")
 def reward(llm: Any, place: Place) -> Any:
     outputs = llm.encode(PROMPTS[:6], pooling_task="token_classify", use_tqdm=False)
     return [output.outputs.data.tolist() for output in outputs]
