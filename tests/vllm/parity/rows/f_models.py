@@ -54,8 +54,9 @@ def llava(models: Path, **changed: Any) -> dict[str, Any]:
 ENGINES |= {
     "images": llava,
     "images-shm": lambda models: llava(models, mm_processor_cache_type="shm"),
-    "images-uncached": lambda models: llava(models, mm_processor_cache_gb=0),
-    "images-data-parallel": lambda models: llava(models, mm_encoder_tp_mode="data"),
+    "images-uncached": lambda models: llava(
+        models, mm_processor_cache_gb=0, mm_encoder_tp_mode="data"
+    ),
 }
 
 
@@ -99,13 +100,12 @@ def images_shm(llm: Any, place: Place) -> Any:
     return described(llm)
 
 
-@row("images-uncached", "images, without the processor's cache", engine="images-uncached")
+@row(
+    "images-uncached",
+    "images, without that cache, shared out to the encoders of the ranks",
+    engine="images-uncached",
+)
 def images_uncached(llm: Any, place: Place) -> Any:
-    return described(llm)
-
-
-@row("images-dp", "images, shared out to the ranks' encoders", engine="images-data-parallel")
-def images_data_parallel(llm: Any, place: Place) -> Any:
     return described(llm)
 
 
