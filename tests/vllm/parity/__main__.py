@@ -44,7 +44,7 @@ def batches(features: list[Feature], share: bool) -> list[list[str]]:
         return [[feature.name] for feature in features]
     on_engines = [feature for feature in features if feature.engine is not None]
     engines = list(dict.fromkeys(feature.engine for feature in on_engines))
-    together = sorted(on_engines, key=lambda feature: engines.index(feature.engine))
+    together = sorted(on_engines, key=lambda row: (engines.index(row.engine), row.last))
     alone = [[feature.name] for feature in features if feature.engine is None]
     return ([[feature.name for feature in together]] if together else []) + alone
 

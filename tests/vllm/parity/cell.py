@@ -15,7 +15,8 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from leftovers import files_of_runs, session_processes
 from parity import rows
 from parity.feature import (
     ENGINES,
+    ENVIRONMENT,
     FEATURES,
     Feature,
     NotApplicable,
@@ -85,19 +87,41 @@ Save = Callable[[dict[str, Record]], None]
 
 
 def run_on_one_engine(names: list[str], place: Place, save: Save) -> bool:
-    """All on one engine, whose start and end count for each of them. False if it may never answer."""
-    from vllm import LLM
-
+    """All on one engine. False if it may never answer."""
     (engine,) = {FEATURES[name].engine for name in names}
     assert engine is not None
-    before, began = _there(), time.monotonic()
-    load = os.getloadavg()[0] / (os.cpu_count() or 1)
     try:
         arguments = ENGINES[engine](place.models)
-        llm = LLM(distributed_executor_backend=place.backend, **arguments)
     except NotApplicable as reason:
         save(dict.fromkeys(names, Record(not_applicable=str(reason))))
         return True
+    with _environment(arguments.pop(ENVIRONMENT, {})):
+        return _run_with(
+            arguments | {"distributed_executor_backend": place.backend}, names, place, save
+        )
+
+
+@contextmanager
+def _environment(changed: dict[str, str | None]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ |= {name: value for name, value in changed.items() if value is not None}
+    for name, value in changed.items():
+        if value is None:
+            os.environ.pop(name, None)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ |= before
+
+
+def _run_with(arguments: dict[str, Any], names: list[str], place: Place, save: Save) -> bool:
+    from vllm import LLM
+
+    before, began = _there(), time.monotonic()
+    load = os.getloadavg()[0] / (os.cpu_count() or 1)
+    try:
+        llm = LLM(**arguments)
     except Exception as error:
         save({name: Record(error=(type(error).__name__, str(error)[:2000])) for name in names})
         return True

@@ -29,6 +29,8 @@ class Feature:
     since: str = "0.31"
     right: Any = None
     """The value that is right, where one can be told without running anything."""
+    last: bool = False
+    """Its engine runs it last: after it `mp` may give wrong answers, or the engine is dead."""
 
     def missing_in(self, version: str) -> str | None:
         """Why it can't run there."""
@@ -54,12 +56,16 @@ LIFECYCLE = "lifecycle"
 
 FEATURES: dict[str, Feature] = {}
 ENGINES: dict[str, Callable[[Path], dict[str, Any]]] = {}
-"""By name: what `LLM(…)` is given, beside the backend; called with the folder for models."""
+"""By name: what `LLM(…)` is given, beside the backend; called with the folder for models.
+
+ENVIRONMENT in it are variables of this engine, which `LLM` isn't given; None: not set.
+"""
+ENVIRONMENT = "environment"
 
 
 def with_lifecycle(names: list[str]) -> list[str]:
-    """Which of the rows of one process have its times, and what it leaves."""
-    return names if len(names) == 1 else [name for name in names if name == LIFECYCLE]
+    """Which of the rows of one engine has its times, and what it leaves."""
+    return [LIFECYCLE] if LIFECYCLE in names else names[:1]
 
 
 def row(
@@ -68,11 +74,12 @@ def row(
     engine: str | None = "plain",
     since: str = "0.31",
     right: Any = None,
+    last: bool = False,
 ) -> Any:
     """Registers a function as a row of the matrix."""
 
     def register(run: Callable[..., Any]) -> Callable[..., Any]:
-        FEATURES[name] = Feature(name, title, engine, run, since, right)
+        FEATURES[name] = Feature(name, title, engine, run, since, right, last)
         return run
 
     return register

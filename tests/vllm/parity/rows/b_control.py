@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from parity.feature import ENGINES, Place, row
-from parity.rows.a_generation import PROMPTS, generate, plain
-
-# Engines of their own: after a failed call `mp` gives the late answers to the calls that follow.
-ENGINES |= dict.fromkeys(("unknown-method", "raising-method", "slow-method"), plain)
+from parity.feature import Place, row
+from parity.rows.a_generation import PROMPTS, generate
 
 
 def outcome(call: Any) -> Any:
@@ -30,13 +27,15 @@ def extension(llm: Any, place: Place) -> Any:
     ]
 
 
+# Each is its engine's last row: to the calls that follow a failed one `mp` gives late answers.
 RAISES, RANKS = "raises Exception", ["rank 0", "rank 1"]
 
 
 @row(
     "rpc-unknown",
     "`collective_rpc` of a method that isn't there, then right ones",
-    engine="unknown-method",
+    engine="ngram",
+    last=True,
     right=[RAISES, RANKS, RANKS],
 )
 def unknown(llm: Any, place: Place) -> Any:
@@ -50,7 +49,8 @@ def unknown(llm: Any, place: Place) -> Any:
 @row(
     "rpc-raises",
     "`collective_rpc` that raises on one rank, then right ones",
-    engine="raising-method",
+    engine="draft",
+    last=True,
     right=[[RAISES, RANKS, [1, 2]]] * 2,
 )
 def raises(llm: Any, place: Place) -> Any:
@@ -67,7 +67,8 @@ def raises(llm: Any, place: Place) -> Any:
 @row(
     "rpc-timeout",
     "`collective_rpc` whose time is up, then right ones",
-    engine="slow-method",
+    engine="example-kv",
+    last=True,
     right=[RAISES, RANKS, RANKS],
 )
 def times_out(llm: Any, place: Place) -> Any:

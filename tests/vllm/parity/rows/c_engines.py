@@ -12,7 +12,17 @@ from parity.rows.b_control import outcome
 
 @engine("small")
 def small(models: Path) -> dict[str, Any]:
+    """With LoRA and a profiler, which don't disturb what is preempted."""
+    import tempfile
+
     return plain(models) | {
+        "enable_lora": True,
+        "max_loras": 2,
+        "max_cpu_loras": 2,
+        "profiler_config": {
+            "profiler": "torch",
+            "torch_profiler_dir": tempfile.mkdtemp(prefix="traces-"),
+        },
         "block_size": 32,
         "num_gpu_blocks_override": 24,
         "max_num_batched_tokens": 64,
@@ -28,18 +38,13 @@ def preemption(llm: Any, place: Place) -> Any:
     return [[each["completions"][0]["tokens"], each["cached"]] for each in outputs]
 
 
-@engine("lora")
-def lora_engine(models: Path) -> dict[str, Any]:
-    return plain(models) | {"enable_lora": True, "max_loras": 2, "max_cpu_loras": 2}
-
-
 def adapter(place: Place, name: str = "adapter", number: int = 1, folder: str = "") -> Any:
     from vllm.lora.request import LoRARequest
 
     return LoRARequest(name, number, folder or str(place.models / "adapter"))
 
 
-@row("lora", "LoRA: added, listed, pinned, used, removed", engine="lora")
+@row("lora", "LoRA: added, listed, pinned, used, removed", engine="small")
 def lora(llm: Any, place: Place) -> Any:
     from vllm import SamplingParams
 
@@ -59,11 +64,11 @@ def lora(llm: Any, place: Place) -> Any:
 @row(
     "lora-bad",
     "LoRA: one that isn't there, then a right one",
-    engine="lora",
+    engine="small",
     right=["raises Exception", True, [1], True],
+    last=True,
 )
 def bad_lora(llm: Any, place: Place) -> Any:
-    # The last row of its engine: after a failed call `mp` gives late answers.
     engine = llm.llm_engine
     return [
         outcome(lambda: engine.add_lora(adapter(place, "missing", 2, "/nowhere/at/all"))),
@@ -225,19 +230,7 @@ def example_connector(llm: Any, place: Place) -> Any:
     return long_prompts_twice(llm)
 
 
-@engine("profiler")
-def profiler(models: Path) -> dict[str, Any]:
-    import tempfile
-
-    return plain(models) | {
-        "profiler_config": {
-            "profiler": "torch",
-            "torch_profiler_dir": tempfile.mkdtemp(prefix="traces-"),
-        }
-    }
-
-
-@row("profiler", "profiler: start, stop, a trace from every rank", engine="profiler")
+@row("profiler", "profiler: start, stop, a trace from every rank", engine="small")
 def profile(llm: Any, place: Place) -> Any:
     import re
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from parity.feature import Place, engine, row
+from parity.feature import ENVIRONMENT, Place, engine, row
 from parity.rows.a_generation import PROMPTS, generate, plain
 from parity.rows.c_engines import long_prompts_twice
 from parity.rows.d_server import ask, serving
@@ -21,16 +20,6 @@ def make(place: Place, **changed: Any) -> Any:
 
 def end(llm: Any) -> None:
     llm.llm_engine.engine_core.shutdown()
-
-
-@row("in-process", "the engine in the caller's process", engine=None)
-def in_process(place: Place) -> Any:
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    llm = make(place)
-    try:
-        return [generate(llm), llm.collective_rpc("where_am_i")]
-    finally:
-        end(llm)
 
 
 @row("two-engines", "two engines at once, and another one after them", engine=None)
@@ -62,14 +51,14 @@ def load_sharded(place: Place) -> Any:
         end(llm)
 
 
-@row("unbound", "two CPU ranks on one NUMA node, no cores given", engine=None)
-def unbound(place: Place) -> Any:
-    os.environ.pop("VLLM_CPU_OMP_THREADS_BIND", None)
-    llm = make(place)
-    try:
-        return [len(each["completions"][0]["tokens"]) for each in generate(llm)]
-    finally:
-        end(llm)
+@engine("unbound")
+def without_cores(models: Path) -> dict[str, Any]:
+    return plain(models) | {ENVIRONMENT: {"VLLM_CPU_OMP_THREADS_BIND": None}}
+
+
+@row("unbound", "two CPU ranks on one NUMA node, no cores given", engine="unbound")
+def unbound(llm: Any, place: Place) -> Any:
+    return [len(each["completions"][0]["tokens"]) for each in generate(llm)]
 
 
 @row("pause", "`AsyncLLM`: pause, resume, abort", engine=None)

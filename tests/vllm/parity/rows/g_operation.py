@@ -15,25 +15,26 @@ from typing import Any
 
 import psutil
 
-from parity.feature import Place, need_gpu, row
+from parity.feature import ENVIRONMENT, Place, engine, row
 from parity.rows.a_generation import PROMPTS, generate, plain
-from parity.rows.b_control import outcome
-from parity.rows.e_setups import completion, end, make
+from parity.rows.c_engines import pp
+from parity.rows.e_setups import completion
 
 
-@row("tp-pp", "TP 2 with PP 2", engine=None)
-def tensor_and_pipeline(place: Place) -> Any:
-    os.environ["VLLM_CPU_OMP_THREADS_BIND"] += "|" + os.environ["VLLM_CPU_OMP_THREADS_BIND"]
-    llm = make(
-        place,
-        pipeline_parallel_size=2,
-        enforce_eager=False,
-        compilation_config={"backend": "eager"},
-    )
-    try:
-        return [llm.collective_rpc("where_am_i"), generate(llm), generate(llm, seed=3)]
-    finally:
-        end(llm)
+@engine("tp-pp")
+def tp_pp(models: Path) -> dict[str, Any]:
+    """Two ranks on each core."""
+    cores = os.environ["VLLM_CPU_OMP_THREADS_BIND"]
+    four = {
+        "tensor_parallel_size": 2,
+        ENVIRONMENT: {"VLLM_CPU_OMP_THREADS_BIND": f"{cores}|{cores}"},
+    }
+    return pp(models) | four
+
+
+@row("tp-pp", "TP 2 with PP 2", engine="tp-pp")
+def tensor_and_pipeline(llm: Any, place: Place) -> Any:
+    return [llm.collective_rpc("where_am_i"), generate(llm), generate(llm, seed=3)]
 
 
 @row("dp-experts", "DP 2 with experts on both", engine=None)
@@ -86,17 +87,24 @@ def retry(place: Place) -> Any:
     return asyncio.run(run())
 
 
-@row("weights", "weight transfer, by an engine of ours that reads files", engine=None)
-def transfer(place: Place) -> Any:
+@engine("weights")
+def weights_engine(models: Path) -> dict[str, Any]:
     importlib.import_module("parity.weights")  # vLLM asks whether there is such an engine
+    return plain(models) | {
+        "weight_transfer_config": {"backend": "files"},
+        "worker_extension_cls": "parity.weights.WeightsExtension",
+    }
+
+
+@row("weights", "weight transfer, by an engine of ours that reads files", engine="weights")
+def transfer(llm: Any, place: Place) -> Any:
     from safetensors.torch import load_file, save_file
 
-    llm = make(
-        place,
-        weight_transfer_config={"backend": "files"},
-        worker_extension_cls="parity.weights.WeightsExtension",
-    )
     weights = load_file(place.models / "llama" / "model.safetensors")
+
+    def greet(text: str) -> Any:
+        info = {"init_info": {"greeting": text}}
+        return llm.collective_rpc("init_weight_transfer_engine", kwargs=info)
 
     def send(*chunks: Any) -> None:
         llm.collective_rpc("start_weight_update")
@@ -108,51 +116,28 @@ def transfer(place: Place) -> Any:
         llm.collective_rpc("finish_weight_update")
         llm.reset_prefix_cache()
 
-    def greet(text: str) -> Any:
-        info = {"init_info": {"greeting": text}}
-        return llm.collective_rpc("init_weight_transfer_engine", kwargs=info)
-
     head, norm = weights["lm_head.weight"], weights["model.norm.weight"]
-    try:
-        said = [generate(llm, PROMPTS[:2])]
-        said += [outcome(lambda: greet("goodbye")), greet("hello")]
-        send(("lm_head.weight", -head), ("model.norm.weight", 2 * norm))
-        said.append(generate(llm, PROMPTS[:2]))
-        send(("lm_head.weight", head), ("model.norm.weight", norm))
-        said.append(generate(llm, PROMPTS[:2]))
-        return said
-    finally:
-        end(llm)
+    said = [generate(llm, PROMPTS[:2]), greet("hello")]
+    send(("lm_head.weight", -head), ("model.norm.weight", 2 * norm))
+    said.append(generate(llm, PROMPTS[:2]))
+    send(("lm_head.weight", head), ("model.norm.weight", norm))
+    return [*said, generate(llm, PROMPTS[:2])]
 
 
-@row("weights-nccl", "weight transfer by NCCL", engine=None)
-def transfer_by_nccl(place: Place) -> Any:
-    need_gpu("vLLM's weight transfer (NCCL, CUDA IPC)")
-    llm = make(place, weight_transfer_config={"backend": "nccl"})
-    try:
-        return llm.collective_rpc("check_health")
-    finally:
-        end(llm)
+@engine("nccl")
+def nccl_engine(models: Path) -> dict[str, Any]:
+    return plain(models) | {"weight_transfer_config": {"backend": "nccl"}}
 
 
-@row("failure-callback", "the failure callback of an executor whose rank has died", engine=None)
-def failure_callback(place: Place) -> Any:
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    llm = make(place)
-    executor = llm.llm_engine.engine_core.engine_core.model_executor
-    called = threading.Event()
-    executor.register_failure_callback(called.set)
-    try:
-        before = [generate(llm, PROMPTS[:2]), bool(executor.is_failed)]
-        children = psutil.Process().children(recursive=True)
-        (rank,) = [each for each in children if "Worker_TP1" in " ".join(each.cmdline())]
-        rank.kill()
-        told = called.wait(30)
-        late = threading.Event()
-        executor.register_failure_callback(late.set)
-        return [before, told, bool(executor.is_failed), late.wait(5)]
-    finally:
-        end(llm)
+@row("weights-nccl", "weight transfer by NCCL", engine="nccl")
+def transfer_by_nccl(llm: Any, place: Place) -> Any:
+    info = {
+        "master_address": "127.0.0.1",
+        "master_port": 29_999,
+        "rank_offset": 1,
+        "world_size": 3,
+    }
+    return llm.collective_rpc("init_weight_transfer_engine", kwargs={"init_info": info})
 
 
 def bench(place: Place, which: str, *options: str) -> Any:
@@ -196,21 +181,51 @@ def where_it_runs(worker: Any) -> Any:
     return [sorted(cores), torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")]
 
 
-@row("cores", "cores given to ranks, the other way round", engine=None)
-def cores(place: Place) -> Any:
+@engine("cores")
+def exchanged_cores(models: Path) -> dict[str, Any]:
     given = os.environ["VLLM_CPU_OMP_THREADS_BIND"].split("|")
-    os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(reversed(given))
-    llm = make(place)
-    try:
-        return [llm.collective_rpc(where_it_runs), generate(llm)]
-    finally:
-        end(llm)
+    return plain(models) | {ENVIRONMENT: {"VLLM_CPU_OMP_THREADS_BIND": "|".join(reversed(given))}}
 
 
-@row("numa-bind", "`--numa-bind`", engine=None)
-def numa_bind(place: Place) -> Any:
-    llm = make(place, numa_bind=True, numa_bind_nodes=[0, 0])
-    try:
-        return [llm.collective_rpc(where_it_runs), generate(llm, PROMPTS[:2])]
-    finally:
-        end(llm)
+@row("cores", "cores given to ranks, the other way round", engine="cores")
+def cores(llm: Any, place: Place) -> Any:
+    return [llm.collective_rpc(where_it_runs), generate(llm)]
+
+
+@engine("numa-bind")
+def bound_to_node(models: Path) -> dict[str, Any]:
+    return plain(models) | {"numa_bind": True, "numa_bind_nodes": [0, 0]}
+
+
+@row("numa-bind", "`--numa-bind`", engine="numa-bind")
+def numa_bind(llm: Any, place: Place) -> Any:
+    return [llm.collective_rpc(where_it_runs), generate(llm, PROMPTS[:2])]
+
+
+@engine("in-process")
+def in_this_process(models: Path) -> dict[str, Any]:
+    return plain(models) | {ENVIRONMENT: {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}}
+
+
+@row("in-process", "the engine in the caller's process", engine="in-process")
+def in_process(llm: Any, place: Place) -> Any:
+    return [generate(llm), llm.collective_rpc("where_am_i")]
+
+
+@row(
+    "failure-callback",
+    "the failure callback of an executor whose rank has died",
+    engine="in-process",
+    last=True,
+)
+def failure_callback(llm: Any, place: Place) -> Any:
+    executor = llm.llm_engine.engine_core.engine_core.model_executor
+    called, late = threading.Event(), threading.Event()
+    executor.register_failure_callback(called.set)
+    failed_before = bool(executor.is_failed)
+    children = psutil.Process().children(recursive=True)
+    (rank,) = [each for each in children if "Worker_TP1" in " ".join(each.cmdline())]
+    rank.kill()
+    told = called.wait(30)
+    executor.register_failure_callback(late.set)
+    return [failed_before, told, bool(executor.is_failed), late.wait(5)]
