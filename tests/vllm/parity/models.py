@@ -81,39 +81,43 @@ def make_reward(folder: Path) -> Path:
     return _save_weights(folder, config, weights)
 
 
-def make_llava(folder: Path) -> Path:
-    """Images of 28 by 28 pixels, four tokens each."""
+def make_blip(folder: Path) -> Path:
+    """Images of 28 by 28 pixels, four tokens each before the prompt. Others need torchvision."""
     from transformers import (
-        AddedToken,
-        CLIPImageProcessor,
-        CLIPVisionConfig,
-        LlamaConfig,
-        LlavaConfig,
-        LlavaForConditionalGeneration,
-        LlavaProcessor,
+        Blip2Config,
+        Blip2ForConditionalGeneration,
+        Blip2Processor,
+        BlipImageProcessor,
+        OPTConfig,
     )
 
-    vision = CLIPVisionConfig(
-        hidden_size=64,
-        intermediate_size=128,
+    encoder = {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
+    text = OPTConfig(
+        vocab_size=VOCABULARY + 64,
+        hidden_size=256,
+        word_embed_proj_dim=256,
+        ffn_dim=512,
         num_hidden_layers=2,
-        num_attention_heads=2,
-        image_size=28,
-        patch_size=14,
+        num_attention_heads=4,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
     )
-    text = LlamaConfig(**_SIZES | {"vocab_size": VOCABULARY + 64})
-    config = LlavaConfig(vision_config=vision, text_config=text, image_token_index=VOCABULARY)
-    _save(folder, LlavaForConditionalGeneration(config))
-    tokenizer = make_tokenizer()
-    tokenizer.add_tokens([AddedToken("<image>", special=True)])  # type: ignore[attr-defined]
-    pictures = CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
-    LlavaProcessor(
-        pictures,
-        tokenizer,
-        patch_size=14,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-    ).save_pretrained(folder)
+    config = Blip2Config(
+        vision_config=encoder | {"image_size": 28, "patch_size": 14},
+        qformer_config=encoder | {"encoder_hidden_size": 64},
+        text_config=text.to_dict(),
+        num_query_tokens=4,
+        image_token_index=VOCABULARY,
+    )
+    _save(folder, Blip2ForConditionalGeneration(config))
+    pictures = BlipImageProcessor(size={"height": 28, "width": 28})
+    Blip2Processor(pictures, make_tokenizer(), num_query_tokens=4).save_pretrained(folder)
     return folder
 
 
@@ -193,7 +197,7 @@ MODELS: dict[str, Callable[[Path], Path]] = {
     "classifier": make_classifier,
     "eagle": make_eagle,
     "reward": make_reward,
-    "llava": make_llava,
+    "blip": make_blip,
     "whisper": make_whisper,
 }
 """By the name of the folder."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from parity.feature import ENGINES, Place, engine, row
-from parity.models import VOCABULARY
 from parity.rows.a_generation import PROMPTS, generate, plain
 from parity.rows.b_control import outcome
 from parity.rows.c_engines import REPEATING
@@ -46,37 +45,28 @@ def reward(llm: Any, place: Place) -> Any:
     return [output.outputs.data.tolist() for output in outputs]
 
 
-def llava(models: Path, **changed: Any) -> dict[str, Any]:
-    images = {"model": str(models / "llava"), "limit_mm_per_prompt": {"image": 2}}
-    return plain(models) | images | changed
+def blip(models: Path, **changed: Any) -> dict[str, Any]:
+    return plain(models) | {"model": str(models / "blip")} | changed
 
 
 ENGINES |= {
-    "images": llava,
-    "images-shm": lambda models: llava(models, mm_processor_cache_type="shm"),
-    "images-uncached": lambda models: llava(
-        models, mm_processor_cache_gb=0, mm_encoder_tp_mode="data"
-    ),
+    "images": blip,
+    "images-shm": lambda models: blip(models, mm_processor_cache_type="shm"),
+    "images-uncached": lambda models: blip(models, mm_processor_cache_gb=0),
 }
 
 
 def described(llm: Any) -> Any:
-    """Pictures, one of them three times, two in one prompt; then again, with what caches have."""
-    pictures = [_picture(number) for number in (0, 1, 2, 0, 3, 4, 0, 5)]
+    """Pictures, one of them three times; then again, with what caches have."""
     prompts = [
         {
-            "prompt_token_ids": [20 + number, VOCABULARY, 30 + number],
-            "multi_modal_data": {"image": picture},
+            "prompt_token_ids": [20 + number, 30 + number],
+            "multi_modal_data": {"image": _picture(picture)},
         }
-        for number, picture in enumerate(pictures)
+        for number, picture in enumerate((0, 1, 2, 0, 3, 4, 0, 5))
     ]
-    two = {
-        "prompt_token_ids": [20, VOCABULARY, 21, VOCABULARY],
-        "multi_modal_data": {"image": pictures[:2]},
-    }
-    first = generate(llm, [*prompts, two])
-    again = generate(llm, [two, *prompts])
-    said = [first, again, outcome(lambda: llm.llm_engine.reset_mm_cache())]
+    said = [generate(llm, prompts), generate(llm, prompts[::-1])]
+    said.append(outcome(lambda: llm.llm_engine.reset_mm_cache()))
     llm.reset_prefix_cache()
     said.append(outcome(lambda: llm.llm_engine.reset_encoder_cache()))
     return [*said, generate(llm, prompts)]
@@ -100,11 +90,7 @@ def images_shm(llm: Any, place: Place) -> Any:
     return described(llm)
 
 
-@row(
-    "images-uncached",
-    "images, without that cache, shared out to the encoders of the ranks",
-    engine="images-uncached",
-)
+@row("images-uncached", "images, without the processor's cache", engine="images-uncached")
 def images_uncached(llm: Any, place: Place) -> Any:
     return described(llm)
 
@@ -115,7 +101,7 @@ def with_encoder_cache(models: Path, connector: str, **extra: Any) -> dict[str, 
         "ec_role": "ec_both",
         "ec_connector_extra_config": extra,
     }
-    return llava(models, ec_transfer_config=config)
+    return blip(models, ec_transfer_config=config)
 
 
 @engine("ec-example")
