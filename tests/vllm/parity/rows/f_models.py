@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from parity.feature import ENGINES, Place, engine, row
+from parity.feature import ENGINES, Place, engine, need_gpu, row
 from parity.rows.a_generation import PROMPTS, generate, plain
 from parity.rows.b_control import outcome
 from parity.rows.c_engines import REPEATING
@@ -112,6 +112,7 @@ def ec_example(models: Path) -> dict[str, Any]:
 
 @engine("ec-cpu")
 def ec_cpu(models: Path) -> dict[str, Any]:
+    need_gpu("ECCPUConnector: it wants vLLM's V2 model runner, which")
     return with_encoder_cache(models, "ECCPUConnector", ec_cpu_bytes=16 << 20)
 
 
