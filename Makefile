@@ -27,7 +27,7 @@ endef
 export LEND_METADATA
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-versions parity soak lint format native-test sanitize mutants fuzz fuzz-keep fuzz-random verify bench bench-vllm docs clean
+.PHONY: help install demo wheels test test-versions parity soak lint format native-test sanitize mutants fuzz fuzz-keep fuzz-random verify bench bench-vllm docs clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1	\2/' | expand -t 20
@@ -53,6 +53,9 @@ test-versions: install  ## the tests that depend on vLLM's version, with each ve
 
 parity: install  ## each feature of vLLM on mp and on mp-spmd, in hours, into docs/reference (ROWS=a,b VERSIONS=0.32)
 	cd tests/vllm && PYTHONPATH=../.. $(abspath $(PY)) -m parity $(if $(ROWS),--rows $(ROWS)) $(if $(VERSIONS),--versions $(VERSIONS))
+
+wheels: $(VENV)/bin/python  ## a source distribution, and a tested wheel for each CPython that is found, in dist (ONLY=3.12)
+	$(PY) tests/packaging/wheels.py $(if $(ONLY),--only $(ONLY))
 
 soak: install  ## the slow tests
 	$(PY) -m pytest -m slow --timeout 3600
