@@ -1,6 +1,9 @@
 """Builds the C extensions `mpspmd._ring` and `mpspmd._delta`. Everything else is in pyproject.toml."""
 
 import os
+import shutil
+import sys
+import sysconfig
 from glob import glob
 
 from setuptools import Extension, setup
@@ -10,6 +13,20 @@ from setuptools.errors import CompileError, LinkError
 
 class BuildOptimized(build_ext):
     """Optimizes across files where compiler and linker can: a twentieth off a small message's time."""
+
+    def build_extensions(self) -> None:
+        self._require(shutil.which(self.compiler.compiler_so[0]), "a C compiler", "gcc")
+        header = os.path.join(sysconfig.get_path("include"), "Python.h")
+        self._require(os.path.exists(header), f"Python's headers ({header})", "python3-dev")
+        super().build_extensions()
+
+    @staticmethod
+    def _require(found: object, what: str, package: str) -> None:
+        if not found:
+            sys.exit(
+                "mpspmd has no wheel for this Python and platform, so its C extensions have to be compiled "
+                f"here, and {what} can't be found. On Debian and Ubuntu: apt-get install {package}"
+            )
 
     def build_extension(self, ext: Extension) -> None:
         as_given = ext.extra_compile_args, ext.extra_link_args
