@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import queue
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -60,15 +61,19 @@ class _Mailbox:
     def __init__(self) -> None:
         self._outgoing: queue.SimpleQueue[tuple[bytes, ToEngine | ToRank]] = queue.SimpleQueue()
         self._wake_read, self._wake_write = pipe_above_standard(os.O_NONBLOCK)
+        # A signal handler or a destructor may wake the owner while this very thread does.
+        self._closing = threading.RLock()
+        self._closed = False
 
     def put(self, identity: bytes, message: ToEngine | ToRank) -> None:
         self._outgoing.put((identity, message))
         self.wake()
 
     def wake(self) -> None:
-        # An error says that the pipe is full, and the owner awake, or that it is closed.
-        with contextlib.suppress(OSError):
-            os.write(self._wake_write, b"!")
+        # A full pipe wakes its owner anyway. The number of a closed one may be another file's.
+        with self._closing, contextlib.suppress(BlockingIOError):
+            if not self._closed:
+                os.write(self._wake_write, b"!")
 
     def take_all(self) -> Iterable[tuple[bytes, ToEngine | ToRank]]:
         with contextlib.suppress(BlockingIOError):
@@ -80,8 +85,10 @@ class _Mailbox:
         return self._wake_read
 
     def close(self) -> None:
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        with self._closing:
+            self._closed = True
+            os.close(self._wake_read)
+            os.close(self._wake_write)
 
 
 class _Plane(Generic[_Received]):

@@ -26,6 +26,8 @@ class Call:
     closes: Call | None = None
     """The call that began the step, if this is the step's last."""
     reply_context: ReplyContext | None = None
+    errors: list[tuple[int, Exception]] | None = None
+    """What ranks have raised in it so far, each with its rank."""
     keeps_late = False
     """What comes after the call has failed is kept: see StepCalls.call."""
 
@@ -56,6 +58,10 @@ class Call:
         self.done = True
         if self.future is not None:  # else whoever makes one checks whether the call is done
             self.tell()
+
+    def note_error(self, rank: int, error: Exception) -> None:
+        """A rank has raised. The thread that reads, or the supervisor's; both may at once."""
+        vars(self).setdefault("errors", []).append((rank, error))
 
     def tell(self) -> None:
         """Tells the future, if there is one, that the call is done. Whoever takes it away does, so: once.

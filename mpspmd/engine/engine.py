@@ -2,35 +2,45 @@
 
 from __future__ import annotations
 
-import threading
+import weakref
 from collections.abc import Callable, Collection, Sequence
-from multiprocessing import util as multiprocessing_util
+from contextlib import ExitStack
+from types import TracebackType
 from typing import Any
 
 from mpspmd.codec.steps import StepCodec
 from mpspmd.config import RuntimeConfig
-from mpspmd.control.plane import EnginePlane
-from mpspmd.engine.call import Call
 from mpspmd.engine.calls import Calls
+from mpspmd.engine.consequences import Consequences
 from mpspmd.engine.core_count import CoreCount
-from mpspmd.engine.failures import Failures
+from mpspmd.engine.ending import Ending
+from mpspmd.engine.events import State
+from mpspmd.engine.inbox import Inbox
 from mpspmd.engine.inherited import Inherited, end_with_fork
-from mpspmd.engine.ranks import Ranks
-from mpspmd.engine.replies import Replies
+from mpspmd.engine.observer import Observer
+from mpspmd.engine.outcome import Outcome
+from mpspmd.engine.rank_stacks import RankStacks
+from mpspmd.engine.ranks import Ranks, WorkerSpec
+from mpspmd.engine.reader import Reader
+from mpspmd.engine.requests import RequestEncoder
+from mpspmd.engine.run_files import RunFiles
 from mpspmd.engine.sender import Sender
 from mpspmd.engine.stall import StallWatch
 from mpspmd.engine.supervisor import Supervisor
-from mpspmd.errors import ConfigError, EngineClosed, StepTimeout
+from mpspmd.engine.table import CallTable
+from mpspmd.errors import ConfigError
 from mpspmd.exceptions.fault import restore_cause
 from mpspmd.machine.green_threads import refuse_green_threads
 from mpspmd.machine.room import check_room
 from mpspmd.observe.stats import EngineStats, RankStats, read_stats
 from mpspmd.processes.launch import refuse_an_engine_on_a_rank
 from mpspmd.processes.main_module import main_to_import, refuse_while_main_is_imported
-from mpspmd.processes.signals import signals_deferred
 from mpspmd.processes.spawn import AroundStart, StartRanks, start_ranks
 from mpspmd.transport.channel import ChannelSegments, EngineChannel
 from mpspmd.transport.descriptor import open_standard_descriptors
+
+_AFTER_AN_EXCEPTION_S = 1.0
+"""How long workers may take to shut down when a `with` block is left by an exception."""
 
 
 class Engine(Calls):
@@ -73,80 +83,60 @@ class Engine(Calls):
         refuse_while_main_is_imported()
         refuse_green_threads()
         super().__init__()
-        self._config = config or RuntimeConfig.from_env()
         if not isinstance(world_size, int):
             raise ConfigError(f"world_size={world_size!r}: must be a whole number of ranks")
         self._world_size = world_size
-        self._closing = threading.Lock()
-        self._closed = False
-        self._ranks = Ranks(world_size, self._config)
-        step_codec = step_codec if self._config.step_deltas else None
+        self._config = config = config or RuntimeConfig.from_env()
+        step_codec = step_codec if config.step_deltas else None
         step_end = step_codec.engine_end() if step_codec else None
-        self._segments = ChannelSegments.create(world_size, self._config)
-        try:
+        spec = WorkerSpec(worker, args, kwargs or {}, step_codec, around_start, start)
+        by_value = start is start_ranks and not main_to_import(worker)
+        with ExitStack() as made:
+            # What needs closing.
+            segments = ChannelSegments.create(world_size, config)
+            made.callback(segments.close)
             check_room(world_size)
-            self._channel = EngineChannel(self._segments)
-        except BaseException:
-            self._segments.close()
-            raise
-        ranks = self._ranks
-        self._failures = Failures(
-            self._channel,
-            lambda: ranks.pids,
-            ranks.wake,
-            ranks.end_survivors,
-            fatal_methods,
-            on_cause,
-        )
-        self._replies = Replies(
-            self._channel.replies,
-            self._let_sender_read,
-            self._reply_timeout,
-            self._failures.add_error,
-            step_end,
-        )
-        self._failures.attach(self._replies)
-        self._sending = Sender(
-            self._channel,
-            self._replies,
-            self._failures,
-            self._timeout,
-            world_size,
-            step_end,
-            by_value=start is start_ranks and not main_to_import(worker),
-        )
-        self._stalls = StallWatch(
-            self._config.stall_warn_s, self._channel, self._replies, ranks.stacks, ranks.usage
-        )
+            self._channel = channel = EngineChannel(segments)
+            made.callback(channel.release)
+            files = RunFiles(config, remove_at_end)
+            made.callback(files.close)
+            self._ranks = ranks = Ranks(world_size, config, channel.status)
+            made.callback(ranks.close)
+            # What is needed to call.
+            inbox = Inbox(files.plane)
+            self._run_outcome = outcome = Outcome(channel.status)
+            self._table = table = CallTable()
+            stacks = RankStacks(files.plane, ranks)
+            stalls = StallWatch(config.stall_warn_s, channel, table, ranks, stacks)
+            self._reader = reader = Reader(channel, table, inbox, stalls, step_end)
+            encoder = RequestEncoder(step_end, by_value)
+            self._sending = Sender(channel, reader, outcome, stalls, encoder)
+            # Who notices failures and what follows from them.
+            observer = Observer(files.plane, channel, table, ranks, stacks)
+            consequences = Consequences(channel, table, reader, outcome, ranks, on_cause)
+            state = State(world_size, frozenset(fatal_methods))
+            cores = CoreCount(channel.status)
+            supervisor = Supervisor(inbox, observer, consequences, stalls, cores, state)
+            self._ending = Ending(made.pop_all(), segments, files, ranks, supervisor)
+        self._dropped = weakref.finalize(self, self._ending.dropped)
+        self._dropped.atexit = False  # type: ignore[misc]  # its stub hides the property
         end_with_fork(self)
-        # At exit, before multiprocessing joins its children.
-        self._finalizer = multiprocessing_util.Finalize(None, self.shutdown, exitpriority=100)
         try:
-            self._ranks.start(
-                self._segments,
-                self._make_supervisor,
-                worker,
-                args,
-                kwargs or {},
-                around_start,
-                remove_at_end,
-                start,
-                step_codec,
-            )
+            ranks.start(spec, segments, files)
+            supervisor.start(config.start_timeout_s)
         except BaseException:
             self.shutdown()
             raise
 
     def become_inherited(self, stub: Inherited) -> None:
         """In a process that has just been forked: the engine stays its parent's."""
-        self._ranks.close_copies()
-        names = ("_ranks", "_channel", "_failures", "_replies", "_sending", "_stalls")
+        self._dropped.detach()
+        self._ending.become_inherited()
+        names = ("_ranks", "_channel", "_run_outcome", "_table", "_reader", "_sending")
         # Kept: the end of such a part would be the end of what belongs to the parent.
         self._of_parent = [getattr(self, name) for name in names]
         for name in names:
             setattr(self, name, stub)
-        self._closing = threading.Lock()  # a thread of the parent may hold the old one
-        self._closed = True
 
     # What a user calls.
 
@@ -166,12 +156,12 @@ class Engine(Calls):
     @property
     def late_replies(self) -> int:
         """Replies that came after their call had timed out or failed, and were dropped."""
-        return self._replies.late
+        return self._table.late
 
     @property
     def segment_bytes(self) -> int:
         """Bytes of shared memory that all rings and the status page take."""
-        return self._segments.size
+        return ChannelSegments.bytes_for(self._world_size, self._config)
 
     def stats(self) -> EngineStats:
         """What engine and ranks are doing, and what they have counted. Any thread; asks nobody."""
@@ -183,63 +173,45 @@ class Engine(Calls):
         """What each rank is doing, in rank order: `stats().ranks`."""
         return self.stats().ranks
 
-    def on_failure(self, callback: Callable[[], None]) -> None:
-        """Calls back once, from another thread, when the engine has failed; now, if it has already."""
-        self._failures.on_failure(callback)
+    def on_failure(self, callback: Callable[[BaseException], None]) -> None:
+        """Calls back once with the cause, from another thread, when the engine has failed; now, if it has
+        already. A callback that refers to the engine keeps it alive: see `shutdown`."""
+        self._run_outcome.on_failure(callback)
 
     @property
     def failure(self) -> BaseException | None:
         """Why the engine can't be used any more, if it can't."""
-        restore_cause(self._failures.cause)
-        return self._failures.cause
+        restore_cause(self._run_outcome.cause)
+        return self._run_outcome.cause
 
-    def shutdown(self) -> None:
+    def shutdown(self, timeout: float | None = None) -> None:
         """Lets every worker shut down, and ends the ranks. Any thread; more than once does nothing.
 
+        `timeout`: how many seconds workers may take, instead of `config.shutdown_timeout_s`.
+
         A Ctrl-C or SIGTERM that comes meanwhile is taken afterwards: in the middle it would leave ranks
-        that nobody waits for, or has told to leave.
+        that nobody waits for, or has told to leave. An engine that is dropped without a shutdown ends its
+        ranks, too, with a ResourceWarning.
         """
-        with self._closing, signals_deferred():
-            if self._closed:
-                return
-            self._closed = True
-            if self._ranks.any_gone:
-                self._failures.wait_until_known()
-            failed = self._failures.cause is not None
-            self._ranks.expect_end()
-            self._channel.expect_deaths()
-            self._failures.fail(EngineClosed("the engine has been shut down"), None)
-            self._failures.wait_for_reaper()
-            # First: removing a folder takes a descriptor, and there may be none left.
-            self._segments.close()
-            try:
-                self._ranks.stop(after_a_death=failed)
-            finally:
-                self._channel.release()
-                self._send_no_more()
-                self._finalizer.cancel()
+        try:
+            self._ending.shutdown(timeout)
+            self._dropped.detach()
+        finally:
+            self._send_no_more()
 
     def __enter__(self) -> Engine:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.shutdown()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: object, traceback: TracebackType | None
+    ) -> None:
+        """After an exception workers have a second: they may be in the call that was given up."""
+        limit = self._config.shutdown_timeout_s
+        self.shutdown(limit if kind is None else min(limit, _AFTER_AN_EXCEPTION_S))
 
-    def _let_sender_read(self) -> None:
-        """Somebody waits for space, and counted on the thread that has just stopped reading."""
-        self._channel.requests.interrupt()
-
-    def _reply_timeout(self, call: Call) -> Exception:
-        error = self._failures.held_error(call)
-        return error or self._timeout(call, "not every awaited rank has replied")
-
-    def _timeout(self, call: Call, what: str) -> StepTimeout:
-        report = self._stalls.report(call)
-        return StepTimeout(
-            f"{call.method} (step {call.step}) timed out: {what}\n{report}", report=report
-        )
-
-    def _make_supervisor(self, plane: EnginePlane) -> Supervisor:
-        failures, cores = self._failures, CoreCount(self._channel.status)
-        ticks = [failures.tick, self._stalls.tick, cores.tick]
-        return Supervisor(plane, self._channel, failures.on_fault, failures.on_death, ticks)
+    def __repr__(self) -> str:
+        cause = self._run_outcome.cause
+        state = "running" if cause is None else f"ended by {type(cause).__name__}"
+        if self._ending.has_begun:
+            state = "shut down"
+        return f"<Engine: world_size {self._world_size}, {state}, pids {self.pids}>"

@@ -8,40 +8,34 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from mpspmd.codec.steps import EngineEnd
 from mpspmd.engine.call import Call
-from mpspmd.engine.failures import Failures
 from mpspmd.engine.future import StepFuture
-from mpspmd.engine.replies import Replies
+from mpspmd.engine.outcome import Outcome
+from mpspmd.engine.reader import Reader
 from mpspmd.engine.requests import RequestEncoder
+from mpspmd.engine.stall import StallWatch
 from mpspmd.errors import ChannelError, StepTimeout
 from mpspmd.transport.channel import EngineChannel
 from mpspmd.wire import ExecuteModelRequest, ReplyRanks
 
 
 class Sender:
-    """Any thread may send; one at a time has all of its message out before the next begins.
-
-    `timeout(call, what)` makes the error of a call whose deadline has passed. `by_value`: as for
-    RequestEncoder.
-    """
+    """Any thread may send; one at a time has all of its message out before the next begins."""
 
     def __init__(
         self,
         channel: EngineChannel,
-        replies: Replies,
-        failures: Failures,
-        timeout: Callable[[Call, str], StepTimeout],
-        world_size: int,
-        step_end: EngineEnd | None,
-        by_value: bool,
+        reader: Reader,
+        outcome: Outcome,
+        stalls: StallWatch,
+        encoder: RequestEncoder,
     ) -> None:
         self._channel = channel
-        self._replies = replies
-        self._failures = failures
-        self._timeout = timeout
-        self._world_size = world_size
-        self._encoder = RequestEncoder(step_end, by_value)
+        self._reader = reader
+        self._outcome = outcome
+        self._stalls = stalls
+        self._world_size = channel.request_ring.n_readers
+        self._encoder = encoder
         self._sending = threading.Lock()
         self._steps = 0
 
@@ -65,8 +59,8 @@ class Sender:
         if not self._sending.acquire(False):
             self._wait_to_send(deadline)
         try:
-            if self._failures.cause is not None:
-                self._failures.raise_cause()
+            if self._outcome.cause is not None:
+                self._outcome.raise_cause()
             step = self._steps + 1
             kind, message = self._encoder.encode(step, method, args, kwargs, reply_ranks)
             self._steps = step
@@ -84,16 +78,16 @@ class Sender:
                 future.follow(call)
             # Before it is sent: the reply may be there before try_send() returns.
             if reply_ranks is not None:
-                self._replies.expect(call)
+                self._reader.expect(call)
             try:
                 if not self._channel.requests.try_send(kind, step, message):
                     self._send_slowly(call)
                 self._channel.status.sent(step)
             except BaseException as error:
-                self._replies.forget(call, error)
+                self._reader.forget(call, error)
                 self._channel.requests.abandon()
                 if isinstance(error, ChannelError):
-                    self._failures.raise_cause(error)
+                    self._outcome.raise_cause(error)
                 raise
             self._encoder.sent(kind)
             return call
@@ -130,17 +124,17 @@ class Sender:
     def _send_slowly(self, call: Call) -> None:
         """There is no space. Ranks may themselves be waiting for space: take their replies."""
         requests = self._channel.requests
-        self._replies.sender_waits = True
+        self._reader.sender_waits = True
         try:
             while not requests.resume():
-                with self._replies.leading() as leads:
+                with self._reader.leading() as leads:
                     if leads:
-                        self._replies.drain()
+                        self._reader.drain()
                     watched = self._channel.replies if leads else None
                     if not requests.wait(watched, call.seconds_left()):
-                        raise self._timeout(call, "there was no space for the request")
+                        raise self._stalls.timeout(call, "there was no space for the request")
         finally:
-            self._replies.sender_waits = False
+            self._reader.sender_waits = False
 
 
 def _name_of(method: str | Callable[..., Any]) -> str:

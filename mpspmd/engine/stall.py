@@ -6,49 +6,47 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
 
 from mpspmd.engine.call import Call
 from mpspmd.engine.progress import progress_of
-from mpspmd.engine.replies import Replies
-from mpspmd.processes.usage import Usage
+from mpspmd.engine.rank_stacks import RankStacks
+from mpspmd.engine.ranks import Ranks
+from mpspmd.engine.table import CallTable
+from mpspmd.errors import StepTimeout
 from mpspmd.report import Progress, RankReport, StallReport
 from mpspmd.threads import start_thread
 from mpspmd.transport.channel import EngineChannel
 
 logger = logging.getLogger(__name__)
 
-# Asks all ranks for their stacks: a text for each, which says so if there is none.
-AskForStacks = Callable[[Sequence[int]], dict[int, str]]
-
 
 class StallWatch:
     """Warns of calls that take long, and reports on those that have taken too long.
 
-    `tick` is called by the supervisor; `report` by any thread, and it takes up to half a second when a
-    rank doesn't answer.
+    `tick` is called by the supervisor; `report` and `timeout` by any other thread, and they take up to half
+    a second when a rank doesn't answer.
     """
 
     def __init__(
         self,
         warn_s: float,
         channel: EngineChannel,
-        replies: Replies,
-        ask_for_stacks: AskForStacks,
-        usage: Callable[[int], Usage | None],
+        table: CallTable,
+        ranks: Ranks,
+        stacks: RankStacks,
     ) -> None:
         self._warn_s = warn_s
         self._channel = channel
-        self._replies = replies
-        self._ask_for_stacks = ask_for_stacks
-        self._usage = usage
+        self._table = table
+        self._ranks = ranks
+        self._stacks = stacks
         self._samples: dict[int, tuple[int, float, float]] = {}  # rank: step, when, CPU time
         self._warned: tuple[int, float] = (-1, 0.0)  # a step, and when to warn of it again
         self._reporting: threading.Thread | None = None
 
     def tick(self) -> float:
         """Warns, in a thread of its own, of the oldest call. Returns the seconds until it is due."""
-        call = self._replies.oldest()
+        call = self._table.oldest()
         if call is None:
             return math.inf
         age_s = time.monotonic() - call.began
@@ -67,13 +65,20 @@ class StallWatch:
         """Where all ranks are with this call."""
         progress = progress_of(call, self._channel)
         self._sample(call, missing_only=True)
-        stacks = self._ask_for_stacks([rank.rank for rank in progress if not rank.done])
+        stacks = self._stacks.ask([rank.rank for rank in progress if not rank.done])
         return StallReport(
             method=call.method,
             step=call.step,
             seconds=time.monotonic() - call.began,
             ring_bytes=self._channel.request_ring.capacity,
             ranks=tuple(self._report_rank(rank, stacks.get(rank.rank, "")) for rank in progress),
+        )
+
+    def timeout(self, call: Call, what: str) -> StepTimeout:
+        """The error of a call whose deadline has passed."""
+        report = self.report(call)
+        return StepTimeout(
+            f"{call.method} (step {call.step}) timed out: {what}\n{report}", report=report
         )
 
     def _warn(self, call: Call) -> None:
@@ -89,13 +94,13 @@ class StallWatch:
         for rank in range(self._channel.request_ring.n_readers):
             if missing_only and self._samples.get(rank, (-1,))[0] == call.step:
                 continue
-            if (usage := self._usage(rank)) is not None:
+            if (usage := self._ranks.usage(rank)) is not None:
                 self._samples[rank] = (call.step, time.monotonic(), usage.cpu_s)
 
     def _report_rank(self, progress: Progress, stacks: str) -> RankReport:
         state, cpu_s, over_s = "gone", 0.0, 0.0
         _, since, before = self._samples.get(progress.rank, (-1, time.monotonic(), 0.0))
-        if (usage := self._usage(progress.rank)) is not None:
+        if (usage := self._ranks.usage(progress.rank)) is not None:
             state = usage.state
             cpu_s = max(0.0, usage.cpu_s - before)
             over_s = time.monotonic() - since

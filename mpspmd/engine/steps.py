@@ -96,12 +96,12 @@ class StepCalls:
             method, args, {}, reply_ranks, deadline, future, ends, keeps_late
         )
         if (first := ends or within) is not None:
-            engine._replies.link(call, first)
+            engine._reader.link(call, first)
         return engine._outcome(call) if future is None else future
 
     def forget(self, step: Call) -> None:
         """Gives up a step that will have no last call. Its replies, if any come, are dropped."""
-        self._engine._replies.finish(step)
+        self._engine._reader.finish(step)
 
     def send_anew(self) -> None:
         """The next step goes to the ranks whole, and builds on nothing that they hold."""

@@ -1,243 +1,166 @@
-"""Supervisor: the engine's thread that knows how its ranks are."""
+"""Supervisor: the thread that decides what a run comes to."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
+import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
-from mpspmd.control.messages import Dump, Exiting, Hello, Ready, Shutdown, Stacks, ToEngine
-from mpspmd.control.plane import EnginePlane
-from mpspmd.errors import StartupError
-from mpspmd.exceptions.fault import Fault
-from mpspmd.notice import notice
-from mpspmd.processes.exit_status import PENDING
-from mpspmd.processes.process import Process
+from mpspmd.engine.blame import judge, next_due
+from mpspmd.engine.consequences import Consequences
+from mpspmd.engine.core_count import CoreCount
+from mpspmd.engine.events import Event, Phase, RunFails, ShutDown, State, TimePassed
+from mpspmd.engine.inbox import Dropped, Inbox, Told
+from mpspmd.engine.observer import Observer
+from mpspmd.engine.stall import StallWatch
+from mpspmd.errors import MpSpmdError
 from mpspmd.threads import start_thread
-from mpspmd.transport.channel import EngineChannel
 
-logger = logging.getLogger(__name__)
-
-_SETTLE_S = 0.25
-"""How long other ranks' faults may follow the first one at start: the cause may be among them."""
-
-_EXIT_STATUS_S = 0.04
-"""How long the exit status of a rank that is known to be dead is waited for before it is reported."""
+_LONGEST_WAIT_S = 1.0
+_OVER_S = 5.0
+"""How long a shutdown waits for this thread: a user's callback may keep it."""
 
 
 class Supervisor:
-    """Owns the engine's ROUTER and watches the ranks' processes, in a thread of its own.
-
-    A death is first noticed by the channel's native threads, which have ended all waits by then; this
-    thread reports it. The processes' sentinels tell when they can be reaped.
-
-    In its thread it calls `on_fault`, when a rank has raised what it doesn't reply, `on_death(rank,
-    reason)`, when a rank has gone or is about to go unasked, and each of `ticks`, which do what is due
-    and return the seconds until there will be more.
-    """
+    """The only writer of a run's state. It turns what it notices into events, lets `blame` judge them, and
+    has the verdicts carried out. Methods: any thread."""
 
     def __init__(
         self,
-        plane: EnginePlane,
-        channel: EngineChannel,
-        on_fault: Callable[[Fault], None],
-        on_death: Callable[[int, str], None],
-        ticks: Sequence[Callable[[], float]],
+        inbox: Inbox,
+        observer: Observer,
+        consequences: Consequences,
+        stalls: StallWatch,
+        cores: CoreCount,
+        state: State,
     ) -> None:
-        self._plane = plane
-        self._channel = channel
-        self._on_fault = on_fault
-        self._on_death = on_death
-        self._ticks = ticks
-        self._processes: list[Process] = []
-        self._last_words: Callable[[int], str] = lambda rank: ""
-        self._unreaped: dict[int, int] = {}  # the sentinel's descriptor, and its rank
-        self._change = threading.Condition()
-        self._begun: set[int] = set()
-        self._ready: set[int] = set()
-        self._failed: dict[int, str] = {}
-        self._dead: set[int] = set()
-        self._pending: set[int] = set()
-        self._leaving: dict[int, str] = {}
-        self._dump = 0
-        self._stacks: dict[int, str] = {}
-        self._starting = True
-        self._deaths_expected = False
+        self._inbox = inbox
+        self._observer = observer
+        self._consequences = consequences
+        self._stalls = stalls
+        self._cores = cores
+        self._state = state
         self._closing = False
-        plane.watch(channel.deaths_fd)
+        self._thread: threading.Thread | None = None
+        self._ident = 0
+
+    @property
+    def state(self) -> State:
+        """What is known; never changes, but is replaced."""
+        return self._state
+
+    @property
+    def all_ready(self) -> bool:
+        return len(self._state.ready) == self._state.world_size
+
+    @property
+    def has_failed(self) -> bool:
+        return self._consequences.has_failed
+
+    @property
+    def is_this_thread(self) -> bool:
+        return threading.get_ident() == self._ident
+
+    def start(self, timeout_s: float | None) -> None:
+        """The ranks' processes have been started. Returns when all ranks are ready, within `timeout_s`.
+        StartupError."""
+        if timeout_s is not None:
+            self._state = replace(
+                self._state,
+                start_due=time.monotonic() + timeout_s,
+                start_limit=f"not ready after {timeout_s:g} s (MPSPMD_START_TIMEOUT_S)",
+            )
+        self._observer.watch()
         self._thread = start_thread(self._run, name="mpspmd-supervisor")
+        self._consequences.raise_start_failures()
 
-    def watch(self, processes: Sequence[Process], last_words: Callable[[int], str]) -> None:
-        """These are the ranks, in order. Once. `last_words` tells why a rank has ended before it could send
-        anything, or ""."""
-        self._last_words = last_words
-        self._processes = list(processes)
-        self._plane.wake()
+    def shut_down(self) -> None:
+        """From now on calls fail, and a rank's end is no failure. A death that has come before is one; then
+        the survivors have ended when this returns."""
+        if self.is_this_thread or self._thread is None or not self._thread.is_alive():
+            self._shut_down()
+        else:
+            self._inbox.put(ShutDown())
+            self._consequences.wait_until_over(_OVER_S)
+        self._consequences.wait_for_reaper()
 
-    def wait_until_ready(self, world_size: int, timeout_s: float | None) -> None:
-        """Returns when all ranks are ready. StartupError with the root cause of each that failed."""
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        with self._change:
-            while len(self._ready) < world_size and not self._failed:
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
-                    self._failed = dict.fromkeys(
-                        set(range(world_size)) - self._ready,
-                        f"not ready after {timeout_s:g} s (MPSPMD_START_TIMEOUT_S)",
-                    )
-                    break
-                # In slices, so that Ctrl-C is seen: a condition's wait can't be interrupted.
-                self._change.wait(0.2 if left is None else min(left, 0.2))
-            if not self._failed:
-                self._starting = False
-                return
-            settled = time.monotonic() + _SETTLE_S
-            while len(self._failed) < world_size and time.monotonic() < settled:
-                self._change.wait(settled - time.monotonic())
-            raise StartupError(dict(self._failed))
+    def drop(self, end: Callable[[], None]) -> None:
+        """Nobody has the engine any more: this thread calls `end`. Also from a destructor."""
+        self._inbox.put(Dropped(end))
 
-    def has_begun(self, rank: int) -> bool:
-        """Whether it has told of itself, and so listens to signals."""
-        return rank in self._begun
-
-    def all_ready(self, world_size: int) -> bool:
-        return len(self._ready) == world_size
-
-    def ask_to_leave(self, ranks: Sequence[int]) -> None:
-        """Any thread. Each rank leaves as soon as its current method returns."""
-        for rank in ranks:
-            self._plane.send(rank, Shutdown())
-
-    def ask_for_stacks(self, ranks: Sequence[int], timeout_s: float) -> dict[int, str]:
-        """Those of the ranks whose control threads answer in time. One thread at a time."""
-        self._stacks = {}
-        self._dump += 1
-        for rank in ranks:
-            self._plane.send(rank, Dump(self._dump))
-        with self._change:
-            self._change.wait_for(lambda: len(self._stacks) >= len(ranks), timeout_s)
-            return dict(self._stacks)
-
-    def wake(self) -> None:
-        """Something is due earlier than the last of `ticks` said. Any thread."""
-        self._plane.wake()
-
-    def close(self) -> None:
-        """Ends the thread and closes the socket."""
+    def close(self) -> bool:
+        """Ends the thread. False if a user's callback keeps it: the control plane still belongs to it."""
         self._closing = True
-        self._plane.wake()
-        if threading.current_thread() is not self._thread:  # a failure callback may shut down
-            self._thread.join(timeout=5)
-        for rank in list(self._pending):
-            self._complete_reason(rank)
-
-    def expect_deaths(self) -> None:
-        """From now on a rank's end is no failure."""
-        self._deaths_expected = True
+        if self.is_this_thread:  # a failure callback may shut down
+            return True
+        if self._thread is not None:
+            self._inbox.put(TimePassed())
+            self._thread.join(_OVER_S)
+            if self._thread.is_alive():
+                return False
+        for event in self._observer.last_reasons() if self._state.unexplained else ():
+            self._feed(event)
+        return True
 
     def _run(self) -> None:
-        while not self._closing:
-            self._watch_processes()
-            due_s = min(tick() for tick in self._ticks)
-            ready, received = self._plane.poll(min(1.0, max(0.0, due_s)))
-            # What ranks have said comes before what has become of them.
-            for message in received:
-                self._take(message)
-            self._take_leavings()
-            if self._channel.deaths_fd in ready:
-                with contextlib.suppress(BlockingIOError):
-                    os.eventfd_read(self._channel.deaths_fd)
-                for rank in self._channel.dead_ranks():
-                    self._take_death(rank)
-            for sentinel in ready & self._unreaped.keys():
-                self._plane.unwatch(sentinel)
-                self._take_end(self._unreaped.pop(sentinel))
-        self._plane.close()
+        self._ident = threading.get_ident()
+        try:
+            while not self._closing:
+                self._take_turn()
+        except BaseException as error:
+            self._fail(error)
+            while not self._closing:
+                self._take(self._inbox.wait())
 
-    def _watch_processes(self) -> None:
-        if self._unreaped or not self._processes or self._dead:
-            return
-        for rank, process in enumerate(self._processes):
-            self._unreaped[process.sentinel] = rank
-            self._plane.watch(process.sentinel)
+    def _take_turn(self) -> None:
+        starting = self._state.phase is Phase.STARTING
+        due_s = next_due(self._state) - time.monotonic()
+        due_s = min(due_s, self._stalls.tick(), self._cores.tick(), _LONGEST_WAIT_S)
+        self._observer.wait(max(0.0, due_s))
+        self._feed_all(self._observer.said(starting=starting))
+        for told in self._inbox.take_all():
+            self._take(told)
+        # A death is judged before an error that it may have caused.
+        is_due = next_due(self._state) <= time.monotonic()
+        if self._observer.has_noticed_an_end or is_due:
+            self._feed_all(self._observer.ended(starting=starting))
+        if is_due:
+            self._feed_all([TimePassed()])
 
-    def _take(self, message: ToEngine) -> None:
-        match message:
-            case Hello(rank=rank):
-                self._begun.add(rank)
-            case Ready(rank=rank):
-                with self._change:
-                    self._ready.add(rank)
-                    self._change.notify_all()
-            case Fault() if self._starting:
-                self._fail_start(message.rank, f"{message.exception}: {message.message}\n"
-                                 f"{message.traceback}".rstrip())  # fmt: skip
-            case Fault():
-                self._on_fault(message)
-            case Stacks(rank=rank, nonce=nonce, text=text) if nonce == self._dump:
-                with self._change:
-                    self._stacks[rank] = text
-                    self._change.notify_all()
-            case Exiting(rank=rank, cause=cause) if not self._deaths_expected:
-                self._leaving[rank] = cause
+    def _take(self, told: Told) -> None:
+        match told:
+            case Dropped(end=end):
+                end()
+            case ShutDown():
+                self._shut_down()
             case _:
-                logger.debug("control: %s", message)
+                self._feed(told)
 
-    def _take_leavings(self) -> None:
-        """Ranks may have been told to leave because another one has died."""
-        for rank, process in enumerate(self._processes) if self._leaving else ():
-            if rank not in self._leaving and not process.is_alive():
-                self._take_death(rank)
-        for rank, cause in self._leaving.items():
-            self._on_death(rank, cause)
-        self._leaving.clear()
+    def _shut_down(self) -> None:
+        self._feed_all(self._observer.ended(starting=self._state.phase is Phase.STARTING))
+        self._feed(ShutDown())
+        self._consequences.close()
 
-    def _take_death(self, rank: int) -> None:
-        """Its life has ended; the process may not be reaped for a while yet."""
-        if rank in self._dead or rank >= len(self._processes):
+    def _feed_all(self, events: Iterable[Event]) -> None:
+        for event in events:
+            if self._closing:  # a failure callback has shut the run down
+                return
+            self._feed(event)
+
+    def _feed(self, event: Event) -> None:
+        self._state, verdicts = judge(self._state, event, time.monotonic())
+        for verdict in verdicts:
+            self._consequences.carry_out(verdict)
+
+    def _fail(self, error: BaseException) -> None:
+        """A bug of ours, or no memory: without this thread nobody would learn of anything."""
+        if self._state.phase is Phase.OVER:
             return
-        self._dead.add(rank)
-        if self._deaths_expected:
-            return
-        process = self._processes[rank]
-        reason = process.exit_reason()
-        if reason == PENDING:
-            process.join(_EXIT_STATUS_S)
-            reason = process.exit_reason()
-        if reason == PENDING:
-            self._pending.add(rank)
-        if self._starting and self._failed and process.exit_code == 0:
-            return  # it was ready, and left when another's end had poisoned the rings
-        if self._starting:
-            words = self._last_words(rank)
-            cause = f"its process ended before it was ready: {reason}"
-            self._fail_start(rank, f"{cause}\n{words}" if words else cause)
-        else:
-            self._on_death(rank, reason)
-
-    def _take_end(self, rank: int) -> None:
-        """Its process can be reaped. It may have left because another rank had died, of which this thread
-        hasn't been told yet."""
-        first = self._channel.first_to_die
-        if first is not None:
-            self._take_death(first)
-        self._take_death(rank)
-        self._complete_reason(rank)
-
-    def _complete_reason(self, rank: int) -> None:
-        """Logs what a death that was reported as pending was of."""
-        if rank in self._pending:
-            self._pending.discard(rank)
-            process = self._processes[rank]
-            process.join(1.0)
-            if (reason := process.exit_reason()) != PENDING:
-                notice(logger.error, "rank %d (pid %s): %s", rank, process.pid, reason)
-
-    def _fail_start(self, rank: int, cause: str) -> None:
-        with self._change:
-            # The first word counts: after a fault the process ends as well.
-            self._failed.setdefault(rank, cause)
-            self._change.notify_all()
+        self._state, _ = judge(self._state, ShutDown(), math.inf)
+        failure = MpSpmdError(
+            f"the engine's supervisor has failed: {type(error).__name__}: {error}"
+        )
+        failure.__cause__ = error
+        self._consequences.carry_out(RunFails(failure, -1))

@@ -7,8 +7,8 @@ import time
 from typing import Any
 
 from mpspmd.engine.call import Call
-from mpspmd.engine.failures import Failures
-from mpspmd.engine.replies import Replies
+from mpspmd.engine.outcome import Outcome
+from mpspmd.engine.reader import Reader
 from mpspmd.errors import ChannelError
 
 
@@ -19,8 +19,8 @@ class Waiting:
     to work.
     """
 
-    _replies: Replies
-    _failures: Failures
+    _reader: Reader
+    _run_outcome: Outcome
 
     def _outcome(self, call: Call) -> Any:
         """Waits until the call is done, and returns its value or raises its error."""
@@ -36,10 +36,10 @@ class Waiting:
         """
         limit = None if timeout is None else time.monotonic() + timeout
         try:
-            self._replies.wait_for(call, limit)
+            self._reader.wait_for(call, limit)
         except ChannelError as error:
             if not call.done:
-                self._failures.raise_cause(error)
+                self._run_outcome.raise_cause(error)
         except TimeoutError:
             raise TimeoutError(f"{call.method} (step {call.step}) is not done yet") from None
 
@@ -47,8 +47,8 @@ class Waiting:
         """Takes the replies that have come, without waiting."""
         # Whoever waits is told by the failure itself.
         with contextlib.suppress(ChannelError):
-            self._replies.read_now()
+            self._reader.read_now()
 
     def _start_reader(self) -> None:
         """From now on a thread reads replies whenever any are awaited."""
-        self._replies.start_reader()
+        self._reader.start_reader()

@@ -168,7 +168,7 @@ class MpSpmdExecutor(Executor):
         return self._engine.failure is not None
 
     def register_failure_callback(self, callback: Callable[[], None]) -> None:
-        self._engine.on_failure(callback)
+        self._engine.on_failure(lambda cause: callback())
 
     def collective_rpc(
         self,

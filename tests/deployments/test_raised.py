@@ -129,7 +129,7 @@ class TestNoException:
 
     def test_out_of_a_shutdown_it_is_logged(self, capfd: pytest.CaptureFixture[str]) -> None:
         engine = Engine(Raiser, world_size=1, args=("shutdown", "GreenletExit"))
-        process = engine._ranks._processes[0]
+        process = engine._ranks.processes[0]
         engine.shutdown()
         assert process.exit_code == 0
         assert "the worker's shutdown has failed" in capfd.readouterr().err
@@ -140,7 +140,7 @@ class TestNoException:
 
         with Engine(Raiser, world_size=1, on_cause=fail) as engine:
             called = threading.Event()
-            engine.on_failure(called.set)
+            engine.on_failure(lambda cause: called.set())
             engine.on_failure(fail)
             engine.call("leave", (1,), reply_ranks=None)
             assert called.wait(20)

@@ -44,7 +44,7 @@ def fill_standard_error() -> None:
 
 def a_death(engine: mpspmd.Engine) -> None:
     called = threading.Event()
-    engine.on_failure(called.set)
+    engine.on_failure(lambda cause: called.set())
     try:
         engine.call("leave", (1,))
     except mpspmd.errors.RankDied as error:
@@ -60,15 +60,15 @@ def faults_that_nobody_waits_for(engine: mpspmd.Engine) -> None:
     for _ in range(40):
         engine.call("fail", reply_ranks=None)
     failed = threading.Event()
-    engine.on_failure(failed.set)
+    engine.on_failure(lambda cause: failed.set())
     engine.call("execute_model", reply_ranks=None)
     print("failed" if failed.wait(20) else "not failed")
 
 
 def a_callback_that_raises(engine: mpspmd.Engine) -> None:
     called = threading.Event()
-    engine.on_failure(called.set)
-    engine.on_failure(lambda: 1 / 0)  # the last one is called first
+    engine.on_failure(lambda cause: called.set())
+    engine.on_failure(lambda cause: 1 / 0)  # the last one is called first
     engine.call("leave", (1,), reply_ranks=None)
     print("called back" if called.wait(20) else "never called back")
 

@@ -17,12 +17,19 @@ import psutil
 import scenes
 
 from mpspmd import Engine
+from mpspmd.engine.ending import Ending
 from mpspmd.engine.ranks import Ranks
+from mpspmd.engine.supervisor import Supervisor
 from mpspmd.processes.signals import signals_deferred
 
 TRACED = {
     Engine.shutdown.__code__,
-    Ranks.stop.__code__,
+    Ending.shutdown.__code__,
+    Ending._end.__code__,
+    Supervisor.shut_down.__code__,
+    Supervisor.close.__code__,
+    Ranks.end.__code__,
+    Ranks.close.__code__,
     signals_deferred.__wrapped__.__code__,  # type: ignore[attr-defined]
 }
 

@@ -31,7 +31,8 @@ class Watched:
         self.failed = threading.Event()
         self.engine.on_failure(self._count)
 
-    def _count(self) -> None:
+    def _count(self, cause: BaseException) -> None:
+        assert cause is self.engine.failure
         self.failures += 1
         self.failed.set()
 
@@ -122,7 +123,7 @@ class Held:
         self._holds = threading.Event()
         self._poll = EnginePlane.poll
         monkeypatch.setattr(EnginePlane, "poll", lambda *args: self._poll_later(*args))
-        engine._ranks.wake()
+        engine._ending._files.plane.wake()
         assert self._holds.wait(20)
 
     def _poll_later(self, plane: EnginePlane, timeout_s: float) -> Any:
@@ -201,7 +202,7 @@ def test_a_failure_callback_added_later_is_called_at_once(watched: Watched) -> N
     os.kill(watched.engine.pids[0], signal.SIGKILL)
     assert watched.failed.wait(20)
     calls: list[int] = []
-    watched.engine.on_failure(lambda: calls.append(1))
+    watched.engine.on_failure(lambda cause: calls.append(1))
     assert calls == [1]
 
 
@@ -209,8 +210,8 @@ def test_a_failure_callback_that_raises_keeps_no_other_from_being_called(
     watched: Watched,
 ) -> None:
     called = threading.Event()
-    watched.engine.on_failure(called.set)
-    watched.engine.on_failure(lambda: 1 / 0)
+    watched.engine.on_failure(lambda cause: called.set())
+    watched.engine.on_failure(lambda cause: 1 / 0)
     os.kill(watched.engine.pids[0], signal.SIGKILL)
     assert called.wait(20)
     assert watched.failed.wait(20)

@@ -117,7 +117,7 @@ def call_until_it_fails(engine: mpspmd.Engine, in_flight: int, tell: Any) -> Non
 
 def wait_until_it_fails(engine: mpspmd.Engine, tell: Any) -> None:
     failed = threading.Event()
-    engine.on_failure(failed.set)
+    engine.on_failure(lambda cause: failed.set())
     if failed.wait(_LONGEST_S) and isinstance(engine.failure, RankDied):
         tell(engine.failure)
 

@@ -39,7 +39,7 @@ def serve(path: str) -> list[int]:
     with mpspmd.Engine(
         Model, world_size=2, args=(path,), kwargs={"layers": 4}, config=config
     ) as engine:
-        engine.on_failure(lambda: print("failed:", engine.failure))
+        engine.on_failure(lambda cause: print("failed:", cause))
         tokens: list[int] = engine.execute_model([1, 2, 3])
         future: Future[list[int]] = engine.execute_model(tokens, non_block=True)
         loras: list[bool] = engine.collective_rpc("add_lora", args=("name",), timeout=5)

@@ -38,7 +38,7 @@ def test_a_failed_call_keeps_what_comes_late_if_told_to(engine: Engine, tmp_path
     assert engine.collective_rpc("rank") == [0, 1]
     assert future.replies_so_far()[1] == 7
     assert engine.late_replies == late + 1
-    assert not engine._replies._kept
+    assert not engine._table.kept
 
 
 def test_it_is_dropped_otherwise(engine: Engine, tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_a_limited_number_of_failed_calls_is_kept(engine: Engine, tmp_path: Path
         future = engine.call(fail_on_1, non_block=True, keeps_late=True)
         with pytest.raises(RankError):
             future.result()
-    kept = engine._replies._kept
+    kept = engine._table.kept
     for _ in range(100):
         future = engine.call(fail_on_1, reply_ranks=0, non_block=True, keeps_late=True)
         with pytest.raises(RankError):

@@ -170,7 +170,7 @@ def test_a_failing_call_without_replies_is_logged_and_harms_nobody(
 def test_a_worker_that_exits_has_its_exit_code_named() -> None:
     failed = threading.Event()
     with Engine(workers.Calculator, world_size=2) as engine:
-        engine.on_failure(failed.set)
+        engine.on_failure(lambda cause: failed.set())
         with pytest.raises(RankDied, match="exit code 3") as caught:
             engine.call("leave", (3,), reply_ranks=0, timeout=20)
         assert caught.value.method == "leave"

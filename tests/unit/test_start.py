@@ -198,7 +198,7 @@ class TestEnd:
 
     def test_shutdown_from_a_failure_callback_is_complete(self, eventually: Any) -> None:
         engine = Engine(workers.Calculator, world_size=2)
-        engine.on_failure(engine.shutdown)
+        engine.on_failure(lambda cause: engine.shutdown())
         engine.call("leave", (1,), reply_ranks=None)
         eventually(lambda: engine.failure is not None, "the engine has failed")
         pids = engine.pids
@@ -218,7 +218,7 @@ class TestEnd:
     ) -> None:
         failed = threading.Event()
         engine = Engine(workers.Calculator, world_size=2)
-        engine.on_failure(failed.set)
+        engine.on_failure(lambda cause: failed.set())
         future = engine.collective_rpc("sleep", args=(0.1,), non_block=True)
         future.add_done_callback(lambda done: time.sleep(0.5))
         engine.shutdown()

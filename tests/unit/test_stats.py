@@ -64,8 +64,8 @@ class TestFromOutside:
 
     def test_the_same_figures_are_read_through_read_only_descriptors(self, engine: Engine) -> None:
         engine.collective_rpc("rank")
-        page_fd = _reopened(engine._segments.status.fd)
-        ring_fd = _reopened(engine._segments.request.fd)
+        page_fd = _reopened(engine._ending._segments.status.fd)
+        ring_fd = _reopened(engine._ending._segments.request.fd)
         try:
             page = StatusPage(page_fd)
             assert (page.n_ranks, page.engine_pid) == (2, os.getpid())
@@ -79,8 +79,8 @@ class TestFromOutside:
             os.close(ring_fd)
 
     def test_what_would_write_is_refused(self, engine: Engine) -> None:
-        fd = _reopened(engine._segments.status.fd)
-        ring_fd = os.dup(engine._segments.replies[0].fd)
+        fd = _reopened(engine._ending._segments.status.fd)
+        ring_fd = os.dup(engine._ending._segments.replies[0].fd)
         try:
             page = StatusPage(fd)
             line = page.line(0)
@@ -95,7 +95,7 @@ class TestFromOutside:
 
     def test_what_is_not_a_ring_is_refused(self, engine: Engine) -> None:
         with pytest.raises(ValueError, match="not a ring"):
-            Ring.look(engine._segments.status.fd)
+            Ring.look(engine._ending._segments.status.fd)
         with pytest.raises(OSError):  # noqa: PT011 - whatever the system says
             Ring.look(10_000)
 

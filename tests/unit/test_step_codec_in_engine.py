@@ -138,7 +138,7 @@ def test_a_rank_that_has_lost_track_ends_the_run() -> None:
         lost.encode(2, "execute_model", (batch(1),), {}, 0)
         lost.sent()  # which isn't true
         failed = threading.Event()
-        engine.on_failure(failed.set)
+        engine.on_failure(lambda cause: failed.set())
         with pytest.raises(RankError, match="message 2 came where 1 was due") as caught:
             engine.execute_model(batch(2))
         assert isinstance(caught.value.__cause__, CodecDesync)

@@ -1,23 +1,36 @@
-"""What the supervisor says of a rank's end."""
+"""What the supervisor notices, in which order, and what it says of a rank's end."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
+import workers
 
-from mpspmd.engine.supervisor import Supervisor
+from mpspmd import Engine
+from mpspmd.engine.core_count import CoreCount
+from mpspmd.engine.events import Reaped
+from mpspmd.engine.observer import Observer, in_order
+from mpspmd.errors import MpSpmdError
 from mpspmd.processes.exit_status import PENDING
+
+pytestmark = pytest.mark.timeout(60)
 
 
 class Ending:
-    """A process whose exit status may not be known yet."""
+    """A process that has ended, whose exit status may not be known yet."""
 
-    pid = 1234
+    exit_code = None
 
     def __init__(self, reason: str) -> None:
         self._reason = reason
+
+    def is_alive(self) -> bool:
+        return False
 
     def join(self, timeout_s: float) -> None:
         pass
@@ -28,23 +41,44 @@ class Ending:
 
 def test_a_rank_that_has_left_because_another_had_died_is_not_blamed() -> None:
     """The native thread that notices a death poisons the rings first, and tells the supervisor then."""
-    told: list[int] = []
-    supervisor: Any = Supervisor.__new__(Supervisor)
-    supervisor._channel = SimpleNamespace(first_to_die=1)
-    supervisor._take_death = told.append
-    supervisor._pending = set()
-    supervisor._take_end(0)
-    assert told == [1, 0]
+    assert in_order(1, noticed=[], gone=[0], leaving=[]) == [1, 0]
+    assert in_order(1, noticed=[1], gone=[0], leaving=[0, 1]) == [1, 0]
+    assert in_order(None, noticed=[], gone=[1], leaving=[0]) == [1, 0]
 
 
 @pytest.mark.parametrize(
-    ("reason", "lines"),
-    [(PENDING, []), ("killed by SIGSEGV", ["rank 0 (pid 1234): killed by SIGSEGV"])],
+    ("reason", "told"),
+    [(PENDING, []), ("killed by SIGSEGV", [Reaped(0, "killed by SIGSEGV")])],
 )
-def test_only_what_a_rank_has_ended_of_is_the_last_word(
-    reason: str, lines: list[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    supervisor: Any = Supervisor.__new__(Supervisor)
-    supervisor._pending, supervisor._processes = {0}, [Ending(reason)]
-    supervisor._complete_reason(0)
-    assert caplog.messages == lines
+def test_only_what_a_rank_has_ended_of_is_the_last_word(reason: str, told: list[Reaped]) -> None:
+    ranks: Any = SimpleNamespace(processes=[Ending(reason)])
+    channel: Any = SimpleNamespace(first_to_die=0, dead_ranks=lambda: [0])
+    nothing: Any = None
+    observer = Observer(nothing, channel, nothing, ranks, nothing)
+    observer._dead = observer._unexplained = {0}
+    assert list(observer.last_reasons()) == told
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    """An engine whose supervisor meets a bug of its own."""
+    with Engine(workers.Calculator, world_size=1) as engine:
+
+        def divide(counter: CoreCount) -> float:
+            return 1 / 0
+
+        with monkeypatch.context() as patch:
+            patch.setattr(CoreCount, "tick", divide)
+            yield engine
+
+
+def test_a_bug_in_the_supervisor_fails_the_run(broken: Engine, eventually: Any) -> None:
+    called = threading.Event()
+    broken.on_failure(lambda cause: called.set())
+    with pytest.raises(MpSpmdError, match="supervisor has failed: ZeroDivisionError") as caught:
+        broken.collective_rpc("sleep", args=(60,))
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    assert called.wait(20)
+    pids = broken.pids
+    eventually(lambda: not any(map(psutil.pid_exists, pids)), "the ranks are ended")
+    broken.shutdown()

@@ -85,4 +85,4 @@ def test_a_long_row_of_failures_keeps_a_limited_number_of_steps(executor: Any) -
         with pytest.raises(RankError):
             run(executor, step("a", "raise 1"))
     assert len(executor._steps._salvage._failed) <= 64
-    assert len(executor._engine._replies._kept) <= 64
+    assert len(executor._engine._table.kept) <= 64

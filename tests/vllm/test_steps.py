@@ -217,7 +217,7 @@ def test_draft_tokens_can_be_taken_between_the_halves(executor: Any) -> None:
 def test_a_step_that_nobody_sampled_is_given_up(executor: Any) -> None:
     executor.execute_model(step("a"), non_block=True)
     assert run(executor, step("b")).req_ids == ["b"]
-    assert not executor._engine._replies._pending
+    assert not executor._engine._table.pending
 
 
 def test_what_waits_for_its_answer_gets_the_real_one(executor: Any) -> None:

@@ -1,4 +1,4 @@
-"""Replies: the calls that are under way, and how threads share the reading of their replies.
+"""Reader: how threads share the reading of replies.
 
 One thread at a time reads for all: it leads. A thread whose own reply has come hands over to one that
 still waits. So a single caller reads its reply itself, with no other thread in between.
@@ -10,46 +10,47 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-from mpspmd._ring import Inbox
 from mpspmd.codec.objects import decode
 from mpspmd.codec.steps import EngineEnd
-from mpspmd.engine.call import NO_REPLY, Call
+from mpspmd.engine.blame import first_cause
+from mpspmd.engine.call import Call
+from mpspmd.engine.events import Raised
+from mpspmd.engine.inbox import Inbox
+from mpspmd.engine.outcome import anew
+from mpspmd.engine.stall import StallWatch
+from mpspmd.engine.table import CallTable
 from mpspmd.errors import ChannelError, DecodeError
 from mpspmd.exceptions.fault import error_of
 from mpspmd.exceptions.foreign import is_perhaps_a_signals
 from mpspmd.threads import start_thread
+from mpspmd.transport.channel import EngineChannel
 from mpspmd.wire import KIND_ERROR, KIND_FLAGS, KIND_OUT_OF_BAND, KIND_PACKED, KIND_STEP
 
 _KIND_MASK = ~KIND_FLAGS
 
-_MAX_KEPT = 64
-"""Failed calls that still collect late replies: a rank that hangs would keep each of them for ever."""
 
-
-class Replies:
-    """Any thread. `on_handover` is called when a thread has stopped reading while `sender_waits`,
-    `timed_out` makes the error of a call whose deadline has passed, and `on_error` is told which rank
-    has replied an exception: it sees to it that the call ends."""
+class Reader:
+    """Any thread. It takes calls from the table, and finishes them. When a rank has replied an exception it
+    tells the supervisor, which sees to it that the call ends."""
 
     def __init__(
         self,
-        inbox: Inbox,
-        on_handover: Callable[[], None],
-        timed_out: Callable[[Call], BaseException],
-        on_error: Callable[[Call, int, Exception], None],
+        channel: EngineChannel,
+        table: CallTable,
+        supervisor: Inbox,
+        stalls: StallWatch,
         step_codec: EngineEnd | None = None,
     ) -> None:
-        self._inbox = inbox
-        self._on_handover = on_handover
-        self._timed_out = timed_out
-        self._on_error = on_error
+        self._channel = channel
+        self._inbox = channel.replies
+        self._table = table
+        self._pending = table.pending
+        self._supervisor = supervisor
+        self._stalls = stalls
         self._step_codec = step_codec
-        self._pending: dict[int, Call] = {}
-        self._kept: dict[int, Call] = {}
-        """Failed calls that collect late replies."""
         self._lock = threading.Lock()
         self._turn = threading.Condition(self._lock)
         self._leader: int | None = None  # the reading thread's identity
@@ -59,8 +60,6 @@ class Replies:
         self._ended = False
         self.sender_waits = False
         """A thread that sends waits for space, and counts on whoever reads."""
-        self.late = 0
-        """Replies that came after their call had timed out or failed, whether they were kept or dropped."""
 
     def expect(self, call: Call) -> None:
         """Before the request is sent: its reply may be there before that returns."""
@@ -78,22 +77,13 @@ class Replies:
         if first.later is None:
             first.later = []
         first.later.append(call)
-        # Looked at after the other end of the link is there: whoever fails it does this in turn.
+        # Check after linking: whoever fails `first` from now on fails `call` too.
         if first.done and first.error is not None:
             self.finish_now(call, first.error)
 
-    def get(self, step: int) -> Call | None:
-        return self._pending.get(step)
-
-    def oldest(self) -> Call | None:
-        """The call that has been under way for longest. Any thread."""
-        # A dict keeps its order; in one step, because other threads change it meanwhile.
-        return next(iter(list(self._pending.values())), None)
-
     def finish(self, call: Call, error: BaseException | None = None) -> bool:
         """Ends a call, once: False if somebody else has. Its late replies will be dropped."""
-        # Whoever takes it out of the table has it: a dict's pop is atomic.
-        if self._pending.pop(call.step, None) is not call:
+        if not self._table.take(call):
             return False
         try:
             call.finish(error)
@@ -107,7 +97,7 @@ class Replies:
         if (first := call.closes) is not None:
             self.finish(first)
         if error is not None and call.keeps_late:
-            self._keep(call)
+            self._table.keep(call)
         if later := call.later:
             call.later = None
             if error is not None:
@@ -123,10 +113,10 @@ class Replies:
             self._inbox.interrupt()
 
     def end(self, error: BaseException) -> None:
-        """Fails all calls. No reply will be awaited any more."""
+        """Fails each call with such an error. No reply will be awaited any more."""
         self._ended = True
-        for call in list(self._pending.values()):
-            self.finish(call, error)
+        for call in self._table.all():
+            self.finish(call, anew(error))
         self._inbox.interrupt()
         self._reader_has_work.set()
 
@@ -158,14 +148,20 @@ class Replies:
             finally:
                 self._hand_over()
                 if self.sender_waits:
-                    self._on_handover()
+                    self._let_sender_read()
 
     def expire(self) -> None:
         """Ends the calls whose deadline has passed."""
         now = time.monotonic()
-        for call in list(self._pending.values()):
+        for call in self._table.all():
             if call.deadline is not None and call.deadline <= now:
                 self.finish(call, self._timed_out(call))
+
+    def _timed_out(self, call: Call) -> BaseException:
+        """The error of a call whose deadline has passed: what a rank has raised by then explains more."""
+        if call.errors:
+            return first_cause(call.errors)[1]
+        return self._stalls.timeout(call, "not every awaited rank has replied")
 
     def read_now(self) -> None:
         """Takes what has come, without waiting. Does nothing while another thread reads."""
@@ -173,7 +169,7 @@ class Replies:
             if leads:
                 self.drain()
         if leads and self.sender_waits:
-            self._on_handover()
+            self._let_sender_read()
         self.expire()
 
     @contextlib.contextmanager
@@ -210,7 +206,7 @@ class Replies:
 
     def _read_most_urgent(self) -> bool:
         """Until the call is done that must end first. Its own frame: nothing of it is held afterwards."""
-        calls = list(self._pending.values())
+        calls = self._table.all()
         if not calls or self._ended:
             return False
         # Its deadline ends the wait.
@@ -239,6 +235,10 @@ class Replies:
             self._leader = threading.get_ident()
             return True
 
+    def _let_sender_read(self) -> None:
+        """It waits for space, and counted on the thread that has just stopped reading."""
+        self._channel.requests.interrupt()
+
     def _hand_over(self) -> None:
         with self._lock:
             self._leader = None
@@ -249,7 +249,8 @@ class Replies:
         recv, take = self._inbox.recv, self._take
         while True:
             left = None if limit is None else max(0.0, limit - time.monotonic())
-            # Looked at last: garbage whose end reads replies may be collected at any time before.
+            # Check last: a finalizer run by the garbage collector may itself read replies and finish this
+            # call.
             if call.done:
                 return
             # The last of several replies comes soon after the others.
@@ -291,7 +292,8 @@ class Replies:
                 self._release(payload)
         if error is not None:
             call.replies[rank] = error
-            self._on_error(call, rank, error)
+            call.note_error(rank, error)
+            self._supervisor.put(Raised(rank, step, call.method, error, awaited=True))
             if interrupt is not None and is_perhaps_a_signals(interrupt):
                 raise interrupt
         elif call.missing == 0:
@@ -299,8 +301,8 @@ class Replies:
 
     def _take_late(self, rank: int, kind: int, step: int, payload: Any) -> None:
         """Nobody waits for it; a call that has failed may keep it."""
-        self.late += 1
-        call = self._kept.get(step)
+        self._table.late += 1
+        call = self._table.kept.get(step)
         if call is None:
             self._release(payload)
             return
@@ -312,13 +314,7 @@ class Replies:
             call.replies[rank] = undecodable
         finally:
             self._release(payload)
-        if all(reply is not NO_REPLY for reply in call.replies):
-            self._kept.pop(step, None)
-
-    def _keep(self, call: Call) -> None:
-        self._kept[call.step] = call
-        for step in list(self._kept)[:-_MAX_KEPT]:
-            self._kept.pop(step, None)
+        self._table.drop_if_complete(call)
 
     def _read(self, call: Call, rank: int, kind: int, payload: Any) -> Any:
         """As _take() does it in place, because a call takes a while."""

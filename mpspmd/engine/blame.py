@@ -1,0 +1,278 @@
+"""Blame: which call fails with what, and whether the run is over.
+
+This module decides and does nothing else: it knows no thread, clock, socket or ring. The supervisor turns
+what it sees into events, gives each to `judge` in the order in which it was seen, and carries out the
+verdicts. It gives `TimePassed` when `next_due` has come, and it looks for deaths before that, so that a
+death that has been noticed is always judged before an error that may only be its consequence.
+
+A rank whose collective breaks because another rank has died or raised is not to blame. So an error is held
+for a moment before the call fails with it. Meanwhile a better explanation may come.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TypeAlias
+
+from mpspmd.engine.events import (
+    CallFails,
+    Died,
+    Dying,
+    Event,
+    Explain,
+    Held,
+    Leaves,
+    Phase,
+    Raised,
+    Ready,
+    Reaped,
+    Report,
+    RunFails,
+    ShutDown,
+    Started,
+    StartFails,
+    StartRaised,
+    State,
+    TimePassed,
+    Verdict,
+)
+from mpspmd.errors import RankDied, RankError
+from mpspmd.exceptions.fault import is_desync
+
+Judgement: TypeAlias = tuple[State, tuple[Verdict, ...]]
+
+SETTLE_S = 0.02
+"""How long an error is held: other ranks may fail in the same call, or finish it."""
+
+SETTLE_COLLECTIVE_S = 0.08
+"""How long an error is held that the end of another rank may have caused."""
+
+START_SETTLE_S = 0.25
+"""How long other ranks may say why they fail to start, after the first one has. The cause may be there."""
+
+EXIT_STATUS_S = 0.04
+"""How long a death is held whose exit status the kernel doesn't show yet."""
+
+# What ranks raise when one of them has gone: gloo says it in words, NCCL has types of its own.
+_COLLECTIVE_TYPES = {"DistBackendError", "DistNetworkError", "DistStoreError", "DistError"}
+_COLLECTIVE_WORDS = re.compile(r"gloo|nccl|connection (closed|reset) by peer|broken pipe", re.I)
+
+
+def judge(state: State, event: Event, now: float) -> Judgement:
+    """What is known after an event at the time `now`, and what is to be done about it."""
+    match event:
+        case ShutDown():
+            # A death that was noticed before the shutdown is a failure of the run.
+            blamed = _blame_dying(state, now=math.inf) if _runs(state) else (state, ())
+            return _over(blamed[0]), blamed[1]
+        case Reaped():
+            return _reaped(state, event, now)
+        case Died(error=error) if error.rank in state.dead:
+            return state, ()
+        case Died(error=error):
+            state = replace(state, dead=state.dead | {error.rank})
+    if state.phase is Phase.OVER:
+        return state, ()
+    return (_judge_start if state.phase is Phase.STARTING else _judge_run)(state, event, now)
+
+
+def next_due(state: State) -> float:
+    """When `TimePassed` is to be judged next."""
+    if state.phase is Phase.STARTING:
+        limit = state.start_settled if state.start_failures else state.start_due
+        return min([limit, *(each.due for each in state.dying)])
+    # As long as the first death isn't explained, it may explain the errors that are held.
+    if state.dying:
+        return state.dying[0].due
+    return min((each.due for _, each in state.held), default=math.inf)
+
+
+# While the ranks start.
+
+
+def _judge_start(state: State, event: Event, now: float) -> Judgement:
+    match event:
+        case Ready(rank=rank):
+            state = replace(state, ready=state.ready | {rank})
+            failing = state.start_failures or state.dying
+            if len(state.ready) == state.world_size and not failing:
+                return replace(state, phase=Phase.RUNNING), (Started(),)
+        case StartRaised(rank=rank, cause=cause):
+            state = _fail_start(state, rank, cause, now)
+        case Leaves(error=error):
+            state = _fail_start(state, error.rank, _ended_early(error), now)
+        case Died(clean=True) if state.start_failures or state.dying:
+            pass  # it was ready, and has left because the start has failed
+        case Died(error=error, pending=True):
+            state = _add_dying(state, error, now)
+        case Died(error=error):
+            state = _fail_start(state, error.rank, _ended_early(error), now)
+        case Raised(error=error):
+            return state, (Report(error),)
+        case TimePassed():
+            for each in state.dying:
+                if each.due <= now:
+                    state = _end_early(state, each, now)
+            if state.start_due <= now and not state.start_failures:
+                late = sorted(set(range(state.world_size)) - state.ready)
+                state = replace(
+                    state,
+                    start_failures=tuple((rank, state.start_limit) for rank in late),
+                    start_settled=now,
+                )
+    if state.start_settled <= now or len(state.start_failures) == state.world_size:
+        return _over(state), (StartFails(state.start_failures),)
+    return state, ()
+
+
+def _fail_start(state: State, rank: int, cause: str, now: float) -> State:
+    """The first cause of a rank counts: after an exception its process ends as well."""
+    dying = tuple(each for each in state.dying if each.error.rank != rank)
+    if rank in dict(state.start_failures):
+        return replace(state, dying=dying)
+    return replace(
+        state,
+        dying=dying,
+        start_failures=(*state.start_failures, (rank, cause)),
+        start_settled=min(state.start_settled, now + START_SETTLE_S),
+    )
+
+
+def _end_early(state: State, end: Dying, now: float) -> State:
+    """Blames a rank for the failed start, unless another rank has failed or died before it, and this one
+    has been ready and has left because of that."""
+    others = state.start_failures or state.dying[0] is not end
+    clean = end.error.rank in state.ready if end.clean is None else end.clean
+    if others and clean:
+        return replace(state, dying=tuple(each for each in state.dying if each is not end))
+    return _fail_start(state, end.error.rank, _ended_early(end.error), now)
+
+
+def _ended_early(error: RankDied) -> str:
+    return f"its process ended before all ranks were ready: {error.reason}"
+
+
+# While the run lasts.
+
+
+def _judge_run(state: State, event: Event, now: float) -> Judgement:
+    match event:
+        case Raised(awaited=False, rank=rank, method=method, error=error):
+            # A death that isn't explained yet is the cause of what comes after it.
+            if _is_fatal(state, method, error) and not state.dying:
+                return _over(state), (RunFails(error, rank), Report(error))
+            return state, (Report(error),)
+        case Raised():
+            state = _hold(state, event, now)
+            # With one rank there is nobody else to blame, and nobody who could still finish.
+            return _conclude(state, math.inf if state.world_size == 1 else now)
+        case Leaves(error=error) if not state.dying:
+            return _over(state), (RunFails(error, error.rank),)
+        case Died(error=error, pending=True):
+            return _add_dying(state, error, now), ()
+        case Died() if state.dying:
+            return _blame_dying(state, math.inf)  # the other one died first
+        case Died(error=error):
+            return _over(state), (RunFails(error, error.rank),)
+        case TimePassed():
+            state, verdicts = _blame_dying(state, now)
+            return (state, verdicts) if verdicts else _conclude(state, now)
+    return state, ()
+
+
+def _hold(state: State, event: Raised, now: float) -> State:
+    """A call's errors are held until one of them has been held as long as its kind needs."""
+    due = now + (SETTLE_COLLECTIVE_S if is_collective(event.error) else SETTLE_S)
+    held = dict(state.held)
+    before = held.get(event.step, Held(event.method, math.inf, ()))
+    errors = (*before.errors, (event.rank, event.error))
+    held[event.step] = Held(before.method, min(before.due, due), errors)
+    return replace(state, held=tuple(held.items()))
+
+
+def _conclude(state: State, now: float) -> Judgement:
+    """Decides the calls whose errors have been held long enough."""
+    if state.dying:
+        return state, ()
+    due = sorted((each.due, step) for step, each in state.held if each.due <= now)
+    held = dict(state.held)
+    verdicts: list[Verdict] = []
+    for _, step in due:
+        call = held.pop(step)
+        rank, error = first_cause(call.errors)
+        # A rank that can't decode requests is lost: the others have run them already.
+        failed = CallFails(step, error, frozenset(rank for rank, _ in call.errors))
+        if _is_fatal(state, call.method, error):
+            return _over(state), (*verdicts, RunFails(error, rank, failed))
+        verdicts.append(failed)
+    return replace(state, held=tuple(held.items())), tuple(verdicts)
+
+
+# Deaths whose exit status comes later.
+
+
+def _add_dying(state: State, error: RankDied, now: float) -> State:
+    return replace(state, dying=(*state.dying, Dying(error, now + EXIT_STATUS_S)))
+
+
+def _blame_dying(state: State, now: float) -> Judgement:
+    """The first death is blamed, without an exit status, when that hasn't come in time."""
+    if not state.dying or state.dying[0].due > now:
+        return state, ()
+    error = state.dying[0].error
+    state = replace(_over(state), unexplained=state.unexplained | {error.rank})
+    return state, (RunFails(error, error.rank),)
+
+
+def _reaped(state: State, event: Reaped, now: float) -> Judgement:
+    if event.rank in state.unexplained:
+        state = replace(state, unexplained=state.unexplained - {event.rank})
+        return state, (Explain(event.rank, event.reason),)
+    dying = tuple(
+        Dying(with_reason(each.error, event.reason), now, event.clean)
+        if each.error.rank == event.rank
+        else each
+        for each in state.dying
+    )
+    state = replace(state, dying=dying)
+    # Of several deaths the first is to blame, so that a later one waits for the first one's status.
+    if not dying or dying[0].error.rank != event.rank:
+        return state, ()
+    if state.phase is Phase.STARTING:
+        return _judge_start(state, TimePassed(), now)
+    return _over(state), (RunFails(dying[0].error, event.rank),)
+
+
+def with_reason(error: RankDied, reason: str) -> RankDied:
+    return RankDied(error.rank, error.pid, error.method, error.step, reason)
+
+
+# Who is to blame.
+
+
+def first_cause(errors: Iterable[tuple[int, Exception]]) -> tuple[int, Exception]:
+    """A collective fails on all ranks when one of them has failed for another reason."""
+    errors = list(errors)
+    return next((pair for pair in errors if not is_collective(pair[1])), errors[0])
+
+
+def _is_fatal(state: State, method: str, error: Exception) -> bool:
+    return method in state.fatal_methods or is_desync(error)
+
+
+def is_collective(error: Exception) -> bool:
+    """Whether the error looks like one that the end of another rank has caused."""
+    if not isinstance(error, RankError):
+        return False
+    return error.exception in _COLLECTIVE_TYPES or bool(_COLLECTIVE_WORDS.search(error.message))
+
+
+def _runs(state: State) -> bool:
+    return state.phase is Phase.RUNNING
+
+
+def _over(state: State) -> State:
+    return replace(state, phase=Phase.OVER, held=(), dying=())

@@ -1,0 +1,150 @@
+"""Consequences: carries out what `blame` has decided."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from mpspmd.engine.events import (
+    CallFails,
+    Explain,
+    Report,
+    RunFails,
+    Started,
+    StartFails,
+    Verdict,
+)
+from mpspmd.engine.outcome import OnFailure, Outcome
+from mpspmd.engine.progress import progress_of
+from mpspmd.engine.ranks import Ranks
+from mpspmd.engine.reader import Reader
+from mpspmd.engine.table import CallTable
+from mpspmd.errors import EngineClosed, RankDied, RankError, StartupError
+from mpspmd.notice import notice
+from mpspmd.threads import start_thread
+from mpspmd.transport.channel import EngineChannel, Poison
+
+logger = logging.getLogger(__name__)
+
+
+class Consequences:
+    """`carry_out` and `close`: the supervisor's thread. The rest: any thread.
+
+    `on_cause` is told why the run has failed, before any caller is.
+    """
+
+    def __init__(
+        self,
+        channel: EngineChannel,
+        table: CallTable,
+        reader: Reader,
+        outcome: Outcome,
+        ranks: Ranks,
+        on_cause: OnFailure | None,
+    ) -> None:
+        self._channel = channel
+        self._table = table
+        self._reader = reader
+        self._outcome = outcome
+        self._ranks = ranks
+        self._on_cause = on_cause
+        self._start_known = threading.Event()
+        self._start_failures: dict[int, str] = {}
+        self._over = threading.Event()
+        self._reaper: threading.Thread | None = None
+
+    @property
+    def has_failed(self) -> bool:
+        cause = self._outcome.cause
+        return cause is not None and not isinstance(cause, EngineClosed)
+
+    def carry_out(self, verdict: Verdict) -> None:
+        match verdict:
+            case Started():
+                self._start_known.set()
+            case StartFails(causes=causes):
+                self._start_failures = dict(causes)
+                self._start_known.set()
+            case CallFails():
+                self._fail_call(verdict)
+            case RunFails():
+                self._fail_run(verdict)
+            case Report(error=error):
+                notice(logger.error, "%s", error)
+            case Explain(rank=rank, reason=reason):
+                pid = self._ranks.pids[rank]
+                notice(logger.error, "rank %d (pid %s): %s", rank, pid, reason)
+
+    def _fail_call(self, failed: CallFails) -> None:
+        self._name_those_that_succeeded(failed)
+        call = self._table.pending.get(failed.step)
+        if call is not None:
+            self._reader.finish_now(call, failed.error)
+
+    def _fail_run(self, failure: RunFails) -> None:
+        error = failure.error
+        died = isinstance(error, RankDied)
+        if failure.call is not None:
+            self._name_those_that_succeeded(failure.call)
+        self._outcome.settle(error, self._on_cause)
+        if died:
+            self._channel.mark_dead(failure.rank)
+        self._channel.poison(Poison.RANK_DIED if died else Poison.RANK_FAILED, failure.rank)
+        self._end_calls(error)
+        self._reap()
+        self._start_known.set()
+        self._over.set()
+        # Before the callbacks, of which one may end this process.
+        if died:
+            notice(logger.error, "%s", error)
+        self._outcome.call_back()
+
+    def _name_those_that_succeeded(self, failed: CallFails) -> None:
+        call = self._table.pending.get(failed.step)
+        if call is not None and isinstance(failed.error, RankError):
+            failed.error.name_those_that_succeeded(
+                each.rank
+                for each in progress_of(call, self._channel)
+                if each.rank not in failed.failed and (each.replied or each.finished)
+            )
+
+    def _end_calls(self, error: BaseException) -> None:
+        """After the channel has ended: a call that is registered later finds that out itself."""
+        self._reader.end(error)
+        self._channel.requests.interrupt()
+
+    def _reap(self) -> None:
+        """Ends the survivors of a failed run, which the poisoned rings have told to leave."""
+        try:
+            self._reaper = start_thread(self._ranks.end_survivors, name="mpspmd-reaper")
+        except RuntimeError:  # no more threads can be had
+            self._ranks.end_survivors()
+
+    def close(self) -> None:
+        """The engine has been shut down: no call succeeds from now on, and ranks may end."""
+        self._channel.expect_deaths()
+        if self._outcome.cause is None:
+            closed = EngineClosed("the engine has been shut down")
+            self._outcome.settle(closed)
+            self._channel.close()
+            self._end_calls(closed)
+        self._over.set()
+
+    def raise_start_failures(self) -> None:
+        """Returns when all ranks are ready. StartupError with the cause of each rank that has failed."""
+        # In slices: while this thread sleeps, Ctrl-C may have been delivered to another one.
+        while not self._start_known.wait(0.2):
+            pass
+        if self._start_failures:
+            raise StartupError(self._start_failures)
+        if self._outcome.cause is not None:
+            self._outcome.raise_cause()
+
+    def wait_until_over(self, timeout_s: float) -> None:
+        """Until the run has failed or been closed. Callbacks may still be running."""
+        self._over.wait(timeout_s)
+
+    def wait_for_reaper(self) -> None:
+        """Until the ranks of a failed run are gone."""
+        if self._reaper is not None and self._reaper is not threading.current_thread():
+            self._reaper.join()

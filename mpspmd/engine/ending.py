@@ -1,0 +1,95 @@
+"""Ending: how a run ends, whoever wants it to: the user, a failure's callback, the end of the program."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from contextlib import ExitStack
+from multiprocessing import util as multiprocessing_util
+
+from mpspmd.control.messages import Shutdown
+from mpspmd.engine.ranks import Ranks
+from mpspmd.engine.run_files import RunFiles
+from mpspmd.engine.supervisor import Supervisor
+from mpspmd.processes.signals import signals_deferred
+from mpspmd.transport.channel import ChannelSegments
+
+
+class Ending:
+    """Any thread. It holds what an engine owns, and not the engine: an engine can be dropped."""
+
+    def __init__(
+        self,
+        made: ExitStack,
+        segments: ChannelSegments,
+        files: RunFiles,
+        ranks: Ranks,
+        supervisor: Supervisor,
+    ) -> None:
+        """`made` closes all that was made for the run, when the ranks have ended."""
+        self._made = made
+        self._segments = segments
+        self._files = files
+        self._ranks = ranks
+        self._supervisor = supervisor
+        self._lock = threading.Lock()
+        self._begun = False
+        self._pid = os.getpid()
+        # At exit, before multiprocessing joins its children.
+        self._at_exit = multiprocessing_util.Finalize(None, self.shutdown, exitpriority=100)
+
+    @property
+    def has_begun(self) -> bool:
+        return self._begun
+
+    def shutdown(self, timeout_s: float | None = None) -> None:
+        """See Engine.shutdown. More than once does nothing."""
+        if self._begun and self._supervisor.is_this_thread:
+            return  # the thread that has begun waits for this one
+        with self._lock, signals_deferred():
+            if self._begun:
+                return
+            self._begun = True
+            with self._made:
+                self._end(timeout_s)
+            self._at_exit.cancel()
+
+    def _end(self, timeout_s: float | None) -> None:
+        self._supervisor.shut_down()
+        # First: removing a folder takes a descriptor, and there may be none left.
+        self._segments.close()
+        for rank in range(self._ranks.world_size):
+            self._files.plane.send(rank, Shutdown())
+        try:
+            if not self._supervisor.all_ready:
+                self._ranks.end(
+                    0.0
+                )  # there is nothing to shut down in a worker that isn't made yet
+            elif self._supervisor.has_failed:
+                self._ranks.end_survivors()
+            else:
+                self._ranks.end(self._ranks.patience_s if timeout_s is None else timeout_s)
+        finally:
+            if self._supervisor.close():
+                self._files.plane.close()
+
+    def dropped(self) -> None:
+        """Nobody has the engine any more. Called by the garbage collector, in any thread and at any moment:
+        the supervisor's thread does the work."""
+        if self._begun or self._pid != os.getpid():
+            return
+        self._supervisor.drop(self.shutdown)
+        pids = ", ".join(map(str, self._ranks.pids))
+        warnings.warn(
+            f"an engine was dropped without shutdown(); its ranks (pids {pids}) are ended",
+            ResourceWarning,
+            stacklevel=2,
+        )
+
+    def become_inherited(self) -> None:
+        """In a process that has just been forked: the run is its parent's."""
+        self._lock = threading.Lock()  # a thread of the parent may hold the old one
+        self._begun = True
+        self._ranks.close_copies()
+        self._files.close_copies()

@@ -1,0 +1,185 @@
+"""What the supervisor tells `blame`, what it is told to do, and what is known in between. Data only."""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from mpspmd.errors import RankDied
+
+# What can happen.
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A rank has made its worker and waits for requests."""
+
+    rank: int
+
+
+@dataclass(frozen=True)
+class StartRaised:
+    """A rank couldn't make its worker; `cause` says why."""
+
+    rank: int
+    cause: str
+
+
+@dataclass(frozen=True)
+class Raised:
+    """A rank raised an exception in a call. `awaited`: somebody still waits for the call."""
+
+    rank: int
+    step: int
+    method: str
+    error: Exception
+    awaited: bool
+
+
+@dataclass(frozen=True)
+class Leaves:
+    """A rank is about to end although nobody asked it to; `error` says why."""
+
+    error: RankDied
+
+
+@dataclass(frozen=True)
+class Died:
+    """A rank's process has ended. `pending`: the kernel doesn't show its exit status yet."""
+
+    error: RankDied
+    pending: bool = False
+    clean: bool = False
+    """Its exit code was 0: it ended in order."""
+
+
+@dataclass(frozen=True)
+class Reaped:
+    """The exit status of a rank that has died is known now; `reason` says it in words."""
+
+    rank: int
+    reason: str
+    clean: bool = False
+    """As Died's."""
+
+
+@dataclass(frozen=True)
+class TimePassed:
+    """`next_due` has come, or may have."""
+
+
+@dataclass(frozen=True)
+class ShutDown:
+    """The engine shuts the run down: from now on a rank's end is no failure."""
+
+
+Event: TypeAlias = Ready | StartRaised | Raised | Leaves | Died | Reaped | TimePassed | ShutDown
+
+
+# What is to be done.
+
+
+@dataclass(frozen=True)
+class Started:
+    """All ranks are ready."""
+
+
+@dataclass(frozen=True)
+class StartFails:
+    """The run never begins. `causes` has the reason of each rank that failed."""
+
+    causes: tuple[tuple[int, str], ...]
+
+
+@dataclass(frozen=True)
+class CallFails:
+    """The call of this step fails with `error`; the engine stays usable. The `failed` ranks raised."""
+
+    step: int
+    error: Exception
+    failed: frozenset[int]
+
+
+@dataclass(frozen=True)
+class RunFails:
+    """No call succeeds from now on. `rank` is to blame, or -1. `call` is the one that it failed in."""
+
+    error: Exception
+    rank: int
+    call: CallFails | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """Nobody waits for this error: it is logged."""
+
+    error: Exception
+
+
+@dataclass(frozen=True)
+class Explain:
+    """A rank that was blamed without an exit status ended for this reason: it is logged."""
+
+    rank: int
+    reason: str
+
+
+Verdict: TypeAlias = Started | StartFails | CallFails | RunFails | Report | Explain
+
+
+# What is known.
+
+
+class Phase(enum.Enum):
+    """How far the run is."""
+
+    STARTING = 1
+    RUNNING = 2
+    OVER = 3
+
+
+@dataclass(frozen=True)
+class Held:
+    """A call that has failed, until it is decided with what."""
+
+    method: str
+    due: float
+    errors: tuple[tuple[int, Exception], ...]
+    """Each with its rank, in the order in which they came."""
+
+
+@dataclass(frozen=True)
+class Dying:
+    """A death whose exit status isn't known yet."""
+
+    error: RankDied
+    due: float
+    clean: bool | None = None
+    """None: not known yet."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What has been learned so far. Never changed: `judge` returns a new one."""
+
+    world_size: int
+    fatal_methods: frozenset[str] = frozenset()
+    """The run is over when one of these fails on any rank: what the ranks hold may differ from then on."""
+    start_due: float = math.inf
+    """When the ranks must be ready."""
+    start_limit: str = ""
+    """That limit in words, for the error."""
+    phase: Phase = Phase.STARTING
+    ready: frozenset[int] = frozenset()
+    start_failures: tuple[tuple[int, str], ...] = ()
+    start_settled: float = math.inf
+    """When the reasons of a failed start are complete enough to be told."""
+    held: tuple[tuple[int, Held], ...] = ()
+    """By step."""
+    dying: tuple[Dying, ...] = ()
+    dead: frozenset[int] = frozenset()
+    """The ranks whose deaths have been told."""
+    unexplained: frozenset[int] = frozenset()
+    """The ranks that were blamed before their exit status was known."""

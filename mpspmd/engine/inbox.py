@@ -1,0 +1,42 @@
+"""Inbox: what other threads tell the supervisor."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from mpspmd.control.plane import EnginePlane
+from mpspmd.engine.events import Event
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Nobody has the engine any more: `end` ends its run."""
+
+    end: Callable[[], None]
+
+
+Told: TypeAlias = Event | Dropped
+
+
+class Inbox:
+    """`put`: any thread, also from a destructor or a signal's handler. The rest: the supervisor."""
+
+    def __init__(self, plane: EnginePlane) -> None:
+        self._told: queue.SimpleQueue[Told] = queue.SimpleQueue()
+        self._plane = plane
+
+    def put(self, told: Told) -> None:
+        self._told.put(told)
+        self._plane.wake()
+
+    def take_all(self) -> Iterator[Told]:
+        """What is there now."""
+        while not self._told.empty():
+            yield self._told.get()
+
+    def wait(self) -> Told:
+        """The next one. Needs no wake-up by the control plane."""
+        return self._told.get()

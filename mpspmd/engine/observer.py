@@ -1,0 +1,152 @@
+"""Observer: what ranks say and what becomes of them, as events."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterable, Iterator
+
+from mpspmd.control.messages import Exiting, Ready, Stacks, ToEngine
+from mpspmd.control.plane import EnginePlane
+from mpspmd.engine import events
+from mpspmd.engine.events import Died, Event, Leaves, Raised, Reaped, StartRaised
+from mpspmd.engine.outcome import death
+from mpspmd.engine.rank_stacks import RankStacks
+from mpspmd.engine.ranks import Ranks
+from mpspmd.engine.table import CallTable
+from mpspmd.errors import RankDied
+from mpspmd.exceptions.fault import Fault, error_of
+from mpspmd.processes.exit_status import PENDING
+from mpspmd.transport.channel import EngineChannel
+
+logger = logging.getLogger(__name__)
+
+_REAP_S = 1.0
+"""How long a rank that had to be blamed without its exit status is waited for at the end of the run."""
+
+
+class Observer:
+    """The supervisor's. A death is first noticed by the channel's native threads, which have ended all
+    waits by then. The processes' sentinels tell when their exit statuses can be had."""
+
+    def __init__(
+        self,
+        plane: EnginePlane,
+        channel: EngineChannel,
+        table: CallTable,
+        ranks: Ranks,
+        stacks: RankStacks,
+    ) -> None:
+        self._plane = plane
+        self._channel = channel
+        self._table = table
+        self._ranks = ranks
+        self._stacks = stacks
+        self._sentinels: set[int] = set()
+        self._said: list[ToEngine] = []
+        self._leaving: dict[int, str] = {}
+        """Ranks that are about to end although nobody asked them to, and why."""
+        self._dead: set[int] = set()
+        self._unexplained: set[int] = set()
+        """Dead ranks whose exit status isn't known yet."""
+        self.has_noticed_an_end = False
+        """Whether `ended` has something to tell, as far as the last `wait` knows."""
+
+    def watch(self) -> None:
+        """All ranks have been started."""
+        self._plane.watch(self._channel.deaths_fd)
+        for process in self._ranks.processes:
+            self._plane.watch(process.sentinel)
+            self._sentinels.add(process.sentinel)
+
+    def wait(self, timeout_s: float) -> None:
+        """Until something has come, or another thread has woken the plane."""
+        ready, self._said = self._plane.poll(timeout_s)
+        for sentinel in ready & self._sentinels:
+            self._plane.unwatch(sentinel)
+            self._sentinels.remove(sentinel)
+        if self._channel.deaths_fd in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self._channel.deaths_fd)
+        self.has_noticed_an_end = bool(ready)
+
+    def said(self, *, starting: bool) -> Iterator[Event]:
+        """What ranks have said; what has become of them is told by `ended` afterwards."""
+        for message in self._said:
+            match message:
+                case Ready(rank=rank):
+                    yield events.Ready(rank)
+                case Fault() if starting:
+                    text = f"{message.exception}: {message.message}\n{message.traceback}"
+                    yield StartRaised(message.rank, text.rstrip())
+                case Fault():
+                    yield self._raised(message)
+                case Stacks():
+                    self._stacks.take(message)
+                case Exiting(rank=rank, cause=cause):
+                    self._leaving[rank] = cause
+                    self.has_noticed_an_end = True
+                case _:
+                    logger.debug("control: %s", message)
+
+    def _raised(self, fault: Fault) -> Raised:
+        """A rank whose reply isn't asked for has raised."""
+        error = error_of(fault)
+        call = self._table.pending.get(fault.step)
+        if call is None:
+            return Raised(fault.rank, fault.step, fault.method, error, awaited=False)
+        call.note_error(fault.rank, error)
+        return Raised(fault.rank, fault.step, call.method, error, awaited=True)
+
+    def ended(self, *, starting: bool) -> Iterator[Event]:
+        """The ranks that have ended or are about to, the first one first."""
+        leaving, self._leaving = self._leaving, {}
+        gone = [n for n, process in enumerate(self._ranks.processes) if not process.is_alive()]
+        noticed = self._channel.dead_ranks()
+        for rank in in_order(self._channel.first_to_die, noticed, gone, leaving):
+            if rank in leaving:
+                yield Leaves(self._death(rank, leaving[rank]))
+            elif rank not in self._dead:
+                yield self._died(rank, starting)
+        for rank in sorted(self._unexplained):
+            if (reason := self._reason(rank, starting)) != PENDING:
+                self._unexplained.remove(rank)
+                yield Reaped(rank, reason, self._is_clean(rank))
+
+    def last_reasons(self) -> Iterator[Event]:
+        """The exit statuses that have come since the ranks were ended."""
+        for rank in sorted(self._unexplained):
+            self._ranks.processes[rank].join(_REAP_S)
+        return self.ended(starting=False)
+
+    def _died(self, rank: int, starting: bool) -> Died:
+        self._dead.add(rank)
+        reason = self._reason(rank, starting)
+        if pending := reason == PENDING:
+            self._unexplained.add(rank)
+        return Died(self._death(rank, reason), pending=pending, clean=self._is_clean(rank))
+
+    def _is_clean(self, rank: int) -> bool:
+        return self._ranks.processes[rank].exit_code == 0
+
+    def _reason(self, rank: int, starting: bool) -> str:
+        reason = self._ranks.processes[rank].exit_reason()
+        words = self._ranks.last_words(rank) if starting and reason != PENDING else ""
+        return f"{reason}\n{words}" if words else reason
+
+    def _death(self, rank: int, reason: str) -> RankDied:
+        return death(self._channel.status, rank, reason, self._ranks.processes[rank].pid)
+
+
+def in_order(
+    first: int | None, noticed: Iterable[int], gone: Iterable[int], leaving: Iterable[int]
+) -> list[int]:
+    """Which ranks have ended, the one first that may have made the others end.
+
+    `first` is the rank whose death has poisoned the rings, which is known before anything else; the deaths
+    of the `noticed` were noticed by the channel; the processes of the `gone` have ended; the `leaving` say
+    that they are about to, perhaps because another one has died.
+    """
+    known = [] if first is None else [first]
+    return list(dict.fromkeys([*known, *noticed, *gone, *leaving]))

@@ -1,0 +1,49 @@
+"""RankStacks: what the threads of ranks execute."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from mpspmd.control.messages import Dump, Stacks
+from mpspmd.control.plane import EnginePlane
+from mpspmd.engine.ranks import Ranks
+
+_ANSWER_S = 0.2
+"""How long a rank's control thread may take to answer; a signal goes to those that don't."""
+
+
+class RankStacks:
+    """Any thread may ask, but not the supervisor's, which hands the answers over."""
+
+    def __init__(self, plane: EnginePlane, ranks: Ranks) -> None:
+        self._plane = plane
+        self._ranks = ranks
+        self._asking = threading.Lock()
+        self._change = threading.Condition()
+        self._question = 0
+        self._answers: dict[int, str] = {}
+
+    def ask(self, ranks: Sequence[int]) -> dict[int, str]:
+        """Of each of these ranks, or why it isn't known. Within half a second."""
+        with self._asking:
+            answers = self._ask_control_threads(ranks)
+            for rank in set(ranks) - answers.keys():
+                answers[rank] = self._ranks.stacks_by_signal(rank)
+            return answers
+
+    def _ask_control_threads(self, ranks: Sequence[int]) -> dict[int, str]:
+        self._answers = {}
+        self._question += 1
+        for rank in ranks:
+            self._plane.send(rank, Dump(self._question))
+        with self._change:
+            self._change.wait_for(lambda: len(self._answers) >= len(ranks), _ANSWER_S)
+            return dict(self._answers)
+
+    def take(self, answer: Stacks) -> None:
+        """The supervisor has got it from a rank."""
+        if answer.nonce == self._question:
+            with self._change:
+                self._answers[answer.rank] = answer.text
+                self._change.notify_all()

@@ -1,0 +1,57 @@
+"""RunFiles: a run's folder, the janitor that removes it, and the control plane's socket in it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import zmq
+
+from mpspmd.config import RuntimeConfig
+from mpspmd.control.plane import EnginePlane, control_address
+from mpspmd.errors import SegmentError
+from mpspmd.machine.advice import with_advice
+from mpspmd.processes.janitor import Janitor
+from mpspmd.processes.run_dir import RunDir, known_places
+
+logger = logging.getLogger(__name__)
+
+
+class RunFiles:
+    """Made and closed by the engine. SegmentError when it can't be made; then nothing is left."""
+
+    def __init__(self, config: RuntimeConfig, remove_at_end: Sequence[str]) -> None:
+        try:
+            self.janitor = Janitor(known_places(config.runtime_dir), remove_at_end)
+            try:
+                self._run_dir = RunDir(config.runtime_dir, self.janitor.remove_at_end)
+            except BaseException:
+                self.janitor.close()
+                raise
+            try:
+                self.plane = EnginePlane(control_address(self.folder))
+            except BaseException:
+                self.close()
+                raise
+        except (OSError, zmq.ZMQError) as error:
+            if isinstance(error, SegmentError):
+                raise
+            raise SegmentError(
+                f"the control plane can't be opened: {with_advice(error)}"
+            ) from error
+        if why := self._run_dir.passed_over:
+            logger.warning("the run's folder is %s (%s)", self.folder, why)
+
+    @property
+    def folder(self) -> Path:
+        return self._run_dir.path
+
+    def close(self) -> None:
+        """Removes the folder. The plane must have been closed, by its thread or after that has ended."""
+        self._run_dir.remove()
+        self.janitor.close()
+
+    def close_copies(self) -> None:
+        """In a process forked from the engine's: the run goes on without it."""
+        self.janitor.close()

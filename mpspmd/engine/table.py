@@ -1,0 +1,42 @@
+"""CallTable: the calls that are under way, by step."""
+
+from __future__ import annotations
+
+from mpspmd.engine.call import NO_REPLY, Call
+
+_MAX_KEPT = 64
+"""Failed calls that still collect late replies: a rank that hangs would keep each of them for ever."""
+
+
+class CallTable:
+    """Data only. Any thread: each method changes a dict once, which is atomic."""
+
+    def __init__(self) -> None:
+        self.pending: dict[int, Call] = {}
+        """Calls that somebody still waits for."""
+        self.kept: dict[int, Call] = {}
+        """Failed calls that collect late replies."""
+        self.late = 0
+        """Replies that came after their call had timed out or failed, whether they were kept or dropped."""
+
+    def take(self, call: Call) -> bool:
+        """Whoever gets True may finish the call, and nobody else."""
+        return self.pending.pop(call.step, None) is call
+
+    def all(self) -> list[Call]:
+        """In the order in which they were sent."""
+        return list(self.pending.values())
+
+    def oldest(self) -> Call | None:
+        """The call that has been under way for longest."""
+        return next(iter(self.all()), None)
+
+    def keep(self, call: Call) -> None:
+        self.kept[call.step] = call
+        for step in list(self.kept)[:-_MAX_KEPT]:
+            self.kept.pop(step, None)
+
+    def drop_if_complete(self, call: Call) -> None:
+        """No more replies to a kept call are to come when all have."""
+        if all(reply is not NO_REPLY for reply in call.replies):
+            self.kept.pop(call.step, None)
