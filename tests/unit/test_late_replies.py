@@ -27,7 +27,7 @@ def fail_on_0(worker: Any, file: Path) -> int:
 
 def test_a_failed_call_keeps_what_comes_late_if_told_to(engine: Engine, tmp_path: Path) -> None:
     file = tmp_path / "go"
-    future = engine.call(fail_on_0, (file,), non_block=True, keeps_late=True)
+    future = engine.steps.call(fail_on_0, (file,), non_block=True, keeps_late=True)
     with pytest.raises(RankError, match="rank 0 has had enough"):
         future.result()
     failed, missing = future.replies_so_far()
@@ -64,7 +64,7 @@ def test_late_values_and_exceptions_of_a_call_that_has_timed_out_are_kept(
         return "x" * 100_000
 
     file = tmp_path / "go"
-    future = engine.call(fail_late, (file,), non_block=True, keeps_late=True, timeout=0.1)
+    future = engine.steps.call(fail_late, (file,), non_block=True, keeps_late=True, timeout=0.1)
     with pytest.raises(StepTimeout):
         future.result()
     file.touch()
@@ -80,12 +80,12 @@ def test_a_limited_number_of_failed_calls_is_kept(engine: Engine, tmp_path: Path
         raise ValueError("every time")
 
     for _ in range(3):
-        future = engine.call(fail_on_1, non_block=True, keeps_late=True)
+        future = engine.steps.call(fail_on_1, non_block=True, keeps_late=True)
         with pytest.raises(RankError):
             future.result()
     kept = engine._table.kept
     for _ in range(100):
-        future = engine.call(fail_on_1, reply_ranks=0, non_block=True, keeps_late=True)
+        future = engine.steps.call(fail_on_1, reply_ranks=0, non_block=True, keeps_late=True)
         with pytest.raises(RankError):
             future.result()
     assert 0 < len(kept) <= 64
