@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from concurrent.futures import Future
 from typing import Any, Final
 
@@ -20,7 +21,10 @@ class Call:
     # Of the class until they change: most calls need none of them.
     done = False
     error: BaseException | None = None
-    future: Future[Any] | None = None
+    future: weakref.ref[Future[Any]] | None = None
+    """Weak: a call that is never answered must not keep a future that nobody has, nor its engine."""
+    kept_future: Future[Any] | None = None
+    """The same future, if it has callbacks: these are called although nobody has the future."""
     later: list[Call] | None = None
     """Calls of the same step, which fail when this one does; see StepCalls.send."""
     closes: Call | None = None
@@ -64,11 +68,10 @@ class Call:
         vars(self).setdefault("errors", []).append((rank, error))
 
     def tell(self) -> None:
-        """Tells the future, if there is one, that the call is done. Whoever takes it away does, so: once.
-
-        A cycle of both would keep the replies until the garbage collector runs.
-        """
-        future = vars(self).pop("future", None)
+        """Tells the future, if there is one, that the call is done; only whoever takes it away does."""
+        reference = vars(self).pop("future", None)
+        future = None if reference is None else reference()
+        vars(self).pop("kept_future", None)
         if future is not None:
             if self.error is None:
                 future.set_result(self.outcome())

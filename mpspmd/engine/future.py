@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import weakref
 from collections.abc import Callable
 from concurrent.futures._base import RUNNING
 from typing import Any, TypeVar
@@ -45,7 +46,7 @@ class StepFuture(concurrent.futures.Future[T]):
         """Makes this the future of `call`, done or not. Once, by who makes the future."""
         self._call = call
         self._waiters = _Waiters(call, self._engine)
-        call.future = self
+        call.future = weakref.ref(self)
         # Check last: whoever finishes the call after this line tells the future.
         if call.done:
             call.tell()
@@ -101,8 +102,11 @@ class StepFuture(concurrent.futures.Future[T]):
             with logged("a future's callback"):
                 fn(future)
 
+        self._call.kept_future = self
         super().add_done_callback(call_back)
-        if not super().done():
+        if super().done():
+            self._call.kept_future = None
+        else:
             self._engine._start_reader()
 
     def _drive(self, timeout: float | None) -> None:
