@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mpspmd.cli.command import CONTEXT, run_command
+from mpspmd.cli.version import Version
 from mpspmd.observe.watch import EngineView, RankView, Watcher
 
 _INTERVAL_S = 0.5
@@ -40,6 +41,7 @@ def top(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print once as JSON, for scripts.")
     ] = False,
+    version: Version = False,
 ) -> int:
     """Shows this user's engines: what each rank is in and since when, how far it is behind, how busy it is.
 

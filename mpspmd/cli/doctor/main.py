@@ -13,6 +13,7 @@ from rich.table import Table
 
 from mpspmd.cli.command import CONTEXT, run_command
 from mpspmd.cli.doctor.checks import CHECKS, Finding, Level, Plan
+from mpspmd.cli.version import Version
 from mpspmd.config import RuntimeConfig
 from mpspmd.errors import ConfigError, MpSpmdError
 from mpspmd.processes.quick_exit import exit_quickly
@@ -34,6 +35,7 @@ def doctor(
     seconds: Annotated[
         float, typer.Option("--seconds", min=0.0, help="How long to measure; 0: not at all.")
     ] = 5.0,
+    version: Version = False,
 ) -> int:
     """Looks at what matters to a run on this machine, measures the channel, and says what to do.
 

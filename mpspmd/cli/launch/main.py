@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 
+from mpspmd import __version__
 from mpspmd.cli.command import prepare_process
 from mpspmd.cli.streams import tell
 from mpspmd.processes.quick_exit import exit_quickly
@@ -18,6 +19,9 @@ _ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 def launch(arguments: Sequence[str]) -> int:
     """The exit code. SystemExit after --help, and after a bad option."""
+    if arguments[:1] == ["--version"]:
+        print(f"mpspmd {__version__}")
+        return 0
     # These import torch, which takes seconds. They are imported here because `main` handles Ctrl-C by now.
     with _quiet_cpp():
         from mpspmd.cli.launch.options import make_parser, parse

@@ -14,14 +14,16 @@ from torch.distributed.argparse_util import check_env
 from torch.distributed.elastic.multiprocessing import Std
 from torch.distributed.run import get_args_parser, parse_min_max_nnodes
 
+from mpspmd import __version__
+
 _USAGE = "mpspmd-launch [OPTIONS] SCRIPT [ARGUMENTS]"
 
 _DESCRIPTION = """\
 Starts SCRIPT as one engine and N ranks; mpspmd.run in it takes its part from there.
 
 The options are torchrun's and do the same; each can also be given as a variable: PET_NPROC_PER_NODE for
---nproc-per-node. Our own are -n, --ranks-only and --env. The ranks' lines begin with their rank; the engine
-has the terminal. The exit code is that of the process that failed first.
+--nproc-per-node. Our own are -n, --ranks-only, --env and --version. The ranks' lines begin with their rank;
+the engine has the terminal. The exit code is that of the process that failed first.
 """
 
 _EXAMPLES = """\
@@ -35,7 +37,7 @@ Examples, from the project's folder:
 
 _TOPICS = {
     "Processes": (
-        "help", "nproc_per_node", "ranks_only", "module", "no_python", "run_path", "env", "role",
+        "help", "version", "nproc_per_node", "ranks_only", "module", "no_python", "run_path", "env", "role",
         "start_method", "virtual_local_rank", "numa_binding",
     ),
     "Failures and signals": (
@@ -87,6 +89,12 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "-n", dest="nproc_per_node", default=argparse.SUPPRESS, help="Short for --nproc-per-node."
+    )
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"mpspmd {__version__}",
+        help="Print the version, and end.",
     )
     parser.add_argument(
         "--ranks-only",
