@@ -10,6 +10,7 @@ from mpspmd.engine.aio import AwaitedCalls
 from mpspmd.engine.future import StepFuture
 from mpspmd.engine.parts import Parts
 from mpspmd.engine.steps import Method, StepCalls
+from mpspmd.log import set_level
 from mpspmd.wire import ALL, ReplyRanks
 
 T = TypeVar("T")
@@ -17,6 +18,10 @@ T = TypeVar("T")
 
 class Calls(Parts, AwaitedCalls):
     """`Engine` derives from it. Any thread of the process that has made the engine."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        set_level()
 
     @property
     def steps(self) -> StepCalls:

@@ -27,6 +27,7 @@ def be_a_rank(launch: Launch) -> NoReturn:
     """Serves the engine until it shuts down, then leaves the process."""
     process = handover.receive(launch)
     process.report_start_failure = FailureReport().write
+    process.begins_lines = False
     process()
     raise AssertionError("a rank's process has returned")
 

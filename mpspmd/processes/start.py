@@ -48,6 +48,8 @@ class RankStart:
     """The value that we have set PYTHONHASHSEED to for this process, or ""."""
     report_start_failure: Callable[[BaseException], None] | None = None
     """The rank calls this if it can't make the worker. The engine gets a Fault in any case."""
+    begins_lines: bool = True
+    """Whether the rank puts its number before its lines of the log. Else mpspmd-launch does it."""
 
     def __call__(self) -> None:
         self.serve(self)

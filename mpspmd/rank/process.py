@@ -9,6 +9,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from mpspmd import log
 from mpspmd.control.messages import Exiting, Hello, Ready
 from mpspmd.control.plane import control_address
 from mpspmd.errors import ConfigError, text_of
@@ -39,8 +40,11 @@ def serve(start: RankStart) -> None:
     """The main function of a rank's process. Doesn't return."""
     code = 1
     open_standard_descriptors()
+    if start.begins_lines:
+        log.begin_lines_with(f"[rank{start.rank}] ")
     try:
         signals = RankSignals(start.signals_of_engine)
+        log.set_level()
         forget(start.hash_seed)
         leave_what_is_attached()
         code = _run(start, signals)
@@ -68,7 +72,13 @@ def _run(start: RankStart, signals: RankSignals) -> int:
     control.send(Hello(start.rank))
     start.death_pipe.disarm()
     ctx = RankContext(
-        start.rank, start.rank, start.world_size, str(start.run_dir), start.janitor.remove_at_end
+        rank=start.rank,
+        local_rank=start.rank,
+        world_size=start.world_size,
+        node_rank=0,
+        num_nodes=1,
+        run_dir=str(start.run_dir),
+        remove_at_end=start.janitor.remove_at_end,
     )
     if start.digest_requests:
         ctx.keep_digest()

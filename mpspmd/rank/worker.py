@@ -23,13 +23,24 @@ LATER: Final = object()
 
 @dataclass
 class RankContext:
-    """Who this rank is. The first argument of the worker's constructor."""
+    """Who this rank is. The first argument of the worker's constructor.
+
+    The numbers begin at 0. They mean what torchrun's RANK, LOCAL_RANK, WORLD_SIZE, GROUP_RANK and
+    GROUP_WORLD_SIZE mean.
+    """
 
     rank: int
+    """Of all ranks of the run."""
     local_rank: int
+    """Of the ranks on this machine; on one machine the same as `rank`."""
     world_size: int
+    """How many ranks the run has."""
+    node_rank: int
+    """Which of the run's machines this is; on one machine 0."""
+    num_nodes: int
+    """How many machines the run has: 1."""
     run_dir: str
-    """A folder that only this run's processes use; it goes away with the run."""
+    """A folder that only this run's processes use; it is removed with the run."""
     remove_at_end: Callable[[str], None] = field(repr=False)
     """Takes the absolute path of a file or folder that this run makes in the temp folder, in /dev/shm or in
     `run_dir`; it is removed when the last of the run's processes is gone. No pattern; else ConfigError."""
@@ -47,9 +58,12 @@ class RankContext:
     def init_process_group(self, backend: str | None = None) -> None:
         """Joins all ranks in torch.distributed's default group: NCCL on CUDA, gloo on the CPU.
 
-        They meet through a file in the run's folder, so that no port is needed, and gloo uses the loopback
-        interface unless GLOO_SOCKET_IFNAME names another: no name service is asked. SegmentError when that
-        interface is down.
+        Every rank must call it; it returns when all have. They meet through a file in the run's folder, so
+        that no port is needed, and gloo uses the loopback interface unless GLOO_SOCKET_IFNAME names
+        another: no name service is asked.
+
+        Raises:
+            SegmentError: The loopback interface is down.
         """
         import torch.distributed as dist
 
@@ -65,9 +79,9 @@ class RankContext:
         )
 
     def request_digest(self) -> str | None:
-        """A digest of all request bytes so far, those of the running request too.
+        """A digest of all request bytes so far, those of the running request too: 32 hexadecimal digits.
 
-        None unless `digest_requests` is set.
+        None unless `RuntimeConfig.digest_requests` is set.
         """
         return self._digest.hexdigest() if self._digest is not None else None
 
@@ -82,8 +96,20 @@ class RankContext:
 class Worker:
     """The base of a worker: one instance on every rank, made there, never in the engine.
 
-    Its methods are called by name, with the same arguments on every rank. A subclass's constructor
-    takes the context and whatever the engine was given as `args` and `kwargs`.
+        class Adder(mpspmd.Worker):
+            def __init__(self, ctx, amount):
+                super().__init__(ctx)
+                self.amount = amount
+
+            def execute_model(self, numbers):
+                return [number + self.amount for number in numbers]
+
+        with mpspmd.Engine(Adder, world_size=2, args=(10,)) as engine:
+            print(engine.execute_model([1, 2]))  # [11, 12]
+
+    Its methods are called by name, with the same arguments on every rank, in the rank's main thread and in
+    the order in which the engine was called. A subclass's constructor takes the context and whatever the
+    engine was given as `args` and `kwargs`. What a method raises reaches the engine's caller as RankError.
     """
 
     reply_thread: bool = False
@@ -96,18 +122,19 @@ class Worker:
         self.ctx = ctx
 
     def execute_model(self, *args: Any, **kwargs: Any) -> Any:
-        """One step."""
+        """One step: what `Engine.execute_model` calls. If it raises on any rank, the engine has failed."""
         raise NotImplementedError(f"{type(self).__qualname__} has no execute_model")
 
     def start_reply_thread(self) -> None:
-        """Called first thing in the reply thread, if there is one."""
+        """Called in the reply thread, if there is one, before it finishes any reply."""
 
     def finish_reply(self, result: Any) -> Any:
-        """What is sent for a method's result; called only on a rank that replies."""
+        """What is sent for a method's result. Called only on a rank that replies, in the reply thread if
+        there is one."""
         return result
 
     def told_to_leave(self) -> None:
-        """Called in another thread when the engine shuts down: the main thread may be in a method."""
+        """Called when the engine shuts down, in another thread: the main thread may be in a method."""
 
     def shutdown(self) -> None:
         """Called once, when the engine shuts down or the rank is told to leave."""

@@ -27,6 +27,17 @@ class Actor(mpspmd.Worker):
     def environment(self) -> dict[str, str]:
         return {name: value for name, value in os.environ.items() if not name.startswith("_")}
 
+    def numbers(self) -> list[tuple[int, int]]:
+        """The context's, beside torchrun's variables for the same."""
+        of_context = {
+            "RANK": self.ctx.rank,
+            "LOCAL_RANK": self.ctx.local_rank,
+            "WORLD_SIZE": self.ctx.world_size,
+            "GROUP_RANK": self.ctx.node_rank,
+            "GROUP_WORLD_SIZE": self.ctx.num_nodes,
+        }
+        return [(number, int(os.environ[name])) for name, number in of_context.items()]
+
     def say(self, text: str) -> None:
         print(text, self.ctx.rank)
         print("err", text, self.ctx.rank, file=sys.stderr)
@@ -61,6 +72,8 @@ def main(engine: mpspmd.Engine, what: str, *arguments: str) -> None:
         for environment in ours:
             names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "OWN")
             print(*(environment.get(name) for name in names))
+    elif what == "counts":
+        print(engine.collective_rpc("numbers"))
     elif what == "engine-fails":
         raise KeyError("the engine's own")
     elif what == "engine-dies":

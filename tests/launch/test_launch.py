@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -41,6 +42,14 @@ def test_a_module_in_another_folder_gets_its_arguments_and_torchruns_variables(
         "0 0 2 2 127.0.0.1 a=b",
         "1 1 2 2 127.0.0.1 a=b",
     ]
+
+
+def test_the_context_counts_as_torchrun_does(launch: Any) -> None:
+    code, out, err = launch("-n", "2", "app.py", "counts").result()
+    assert (code, err) == (0, "")
+    ranks = ast.literal_eval(out)
+    assert all(ours == torchruns for rank in ranks for ours, torchruns in rank)
+    assert [[ours for ours, _ in rank] for rank in ranks] == [[0, 0, 2, 0, 1], [1, 1, 2, 0, 1]]
 
 
 def test_the_ranks_lines_carry_their_rank_and_files_get_them_too(

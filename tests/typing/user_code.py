@@ -18,6 +18,7 @@ class Model(mpspmd.Worker):
         self.path = path
         self.where = str(ctx.device)
         assert_type(ctx.rank, int)
+        assert_type(ctx.node_rank, int)
         assert_type(ctx.request_digest(), str | None)
 
     def execute_model(self, batch: list[int]) -> list[int]:

@@ -27,6 +27,13 @@ class TestCalling:
     def test_a_method_is_called_by_name_and_all_ranks_reply_in_order(self, engine: Engine) -> None:
         assert engine.collective_rpc("rank") == [0, 1]
 
+    def test_each_rank_knows_its_place(self, engine: Engine) -> None:
+        def place(worker: Any) -> tuple[int, ...]:
+            ctx = worker.ctx
+            return ctx.rank, ctx.local_rank, ctx.world_size, ctx.node_rank, ctx.num_nodes
+
+        assert engine.collective_rpc(place) == [(0, 0, 2, 0, 1), (1, 1, 2, 0, 1)]
+
     @pytest.mark.parametrize("slow", [0, 1])
     def test_the_order_is_the_ranks_whichever_replies_first(
         self, engine: Engine, slow: int
