@@ -4,7 +4,8 @@
 
 In each round both backends are started and stopped in turn, another one first each time, with the same
 settings. A start is the call of `LLM(...)`. A stop begins with the shutdown of the engine and ends when
-all its processes are gone. In a row `start_vs_mp` and `stop_vs_mp` are the medians as shares of mp's.
+all its processes are gone. In a row `start_vs_mp` and `stop_vs_mp` are the medians as shares of mp's,
+`start_cpu_s` the CPU seconds of all processes for a start: on a busy machine they say more than the time.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class Times(NamedTuple):
     """Of one engine, in seconds."""
 
     start: float
+    start_cpu: float
     stop: float
 
 
@@ -82,12 +84,13 @@ def run(options: Options) -> Results:
 def _start_and_stop(backend: str, model: Path, tp: int) -> Times:
     engine = Engine(backend)
     try:
+        cpu = engine.cpu_seconds()
         began = time.perf_counter()
         try:
             engine.start(model, tp, batch=8)
         except Exception as error:
             raise BenchmarkError(f"{backend} can't be started: {error}") from error
-        started = time.perf_counter()
+        start_s, start_cpu_s = time.perf_counter() - began, engine.cpu_seconds() - cpu
         processes = [psutil.Process(pid) for pid in engine.pids]
     finally:
         with uninterrupted():
@@ -96,7 +99,7 @@ def _start_and_stop(backend: str, model: Path, tp: int) -> Times:
     _, alive = psutil.wait_procs(processes, _GONE_WITHIN_S)
     if alive:
         raise BenchmarkError(f"{backend} has left processes: {[each.pid for each in alive]}")
-    return Times(started - began, time.perf_counter() - stopping)
+    return Times(start_s, start_cpu_s, time.perf_counter() - stopping)
 
 
 def _row(backend: str, tp: int, found: dict[str, list[Times]]) -> Row:
@@ -107,9 +110,11 @@ def _row(backend: str, tp: int, found: dict[str, list[Times]]) -> Row:
         "tp": tp,
         "start_s": round(mine.start, 2),
         "start_vs_mp": round(mine.start / theirs.start, 3),
+        "start_cpu_s": round(mine.start_cpu, 2),
         "stop_s": round(mine.stop, 2),
         "stop_vs_mp": round(mine.stop / theirs.stop, 3),
         "rounds_start_s": [round(each.start, 2) for each in found[backend]],
+        "rounds_start_cpu_s": [round(each.start_cpu, 2) for each in found[backend]],
         "rounds_stop_s": [round(each.stop, 2) for each in found[backend]],
     }
 
@@ -125,6 +130,7 @@ def columns(results: Results) -> list[Column]:
         text("version", "version"),
         figure("start, s", "start_s", 2),
         figure("vs mp", "start_vs_mp", 3),
+        figure("CPU s", "start_cpu_s", 2),
         figure("stop, s", "stop_s", 2),
         figure("vs mp", "stop_vs_mp", 3),
     ]

@@ -76,17 +76,18 @@ class Engine:
             for number in range(requests)
         ]
         sampling = SamplingParams(temperature=0.0, max_tokens=tokens, ignore_eos=True)
-        cpu = self._cpu_seconds()
+        cpu = self.cpu_seconds()
         began = time.perf_counter()
         outputs = self._llm.generate(prompts, sampling, use_tqdm=False)
         seconds = time.perf_counter() - began
         return Generation(
             [list(output.outputs[0].token_ids) for output in outputs],
             seconds,
-            self._cpu_seconds() - cpu,
+            self.cpu_seconds() - cpu,
         )
 
-    def _cpu_seconds(self) -> float:
+    def cpu_seconds(self) -> float:
+        """Of all its processes so far, and of this one."""
         times = [process.cpu_times() for process in [psutil.Process(), *self._processes]]
         return float(sum(each.user + each.system for each in times))
 

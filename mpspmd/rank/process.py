@@ -93,6 +93,8 @@ def _run(start: RankStart, signals: RankSignals) -> int:
     except Terminated:
         raise
     except BaseException as error:
+        # The engine sends SIGTERM when it knows of the failure, and this process exits anyway.
+        signals.ignore()
         if start.report_start_failure is not None:
             start.report_start_failure(error)
         fault = fault_of(error, start.rank, 0, START_METHOD)

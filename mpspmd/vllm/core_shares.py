@@ -1,4 +1,4 @@
-"""Shares of cores: which rank of which engine gets what. Nothing but arithmetic."""
+"""Shares of cores: which rank of which engine gets which cores. Pure functions."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Item = TypeVar("Item")
 def share_out(
     nodes: Sequence[Sequence[Item]], engine: int, engines: int, ranks: int
 ) -> list[list[Item]]:
-    """The shares of one engine's ranks, in rank order.
+    """The cores of each rank of one engine, in rank order.
 
-    `nodes` are the cores of each NUMA node. All engines have as many ranks, and their shares are disjoint,
-    except where there are fewer cores than ranks. With enough nodes each rank has one for itself. Otherwise
-    the cores are split, in the order of their nodes, so that most ranks' cores lie on one node.
+    `nodes` are the cores of each NUMA node. All engines have the same number of ranks. Shares are disjoint,
+    unless there are fewer cores than ranks. With enough nodes each rank gets a whole node. Otherwise the
+    cores are split in the order of their nodes, so that most ranks' cores lie on one node.
     """
     cores = [core for node in nodes for core in node]
     first = engine * ranks
@@ -27,7 +27,7 @@ def share_out(
 
 
 def split(items: Sequence[Item], parts: int) -> list[list[Item]]:
-    """Contiguous shares that differ by one at most; with too few items, each part has one."""
+    """Contiguous parts whose sizes differ by 1 at most. With too few items, parts share them, one each."""
     if len(items) < parts:
         return [[items[part % len(items)]] for part in range(parts)]
     ends = [len(items) * (part + 1) // parts for part in range(parts)]
@@ -35,9 +35,10 @@ def split(items: Sequence[Item], parts: int) -> list[list[Item]]:
 
 
 def reserve(shares: list[list[Item]], count: int) -> tuple[list[list[Item]], list[Item]]:
-    """Takes `count` cores off the shares for other processes, from the ends and evenly, as vLLM does.
+    """The shares without `count` cores, and these cores, which are for other processes.
 
-    None, if there are no more than that; and every rank keeps one.
+    Takes them evenly from the ends of the shares, as vLLM does, and leaves each rank at least one. Takes
+    none if there aren't more than `count`.
     """
     if sum(map(len, shares)) <= count:
         return shares, []
@@ -45,7 +46,7 @@ def reserve(shares: list[list[Item]], count: int) -> tuple[list[list[Item]], lis
     kept: list[list[Item]] = []
     reserved: list[Item] = []
     for rank, share in enumerate(shares):
-        # The last ranks give one more where it doesn't come out even.
+        # If `count` can't be divided, the last ranks give one more.
         gives = count // ranks + (rank >= ranks - count % ranks)
         end = max(1, len(share) - gives)
         kept.append(share[:end])
@@ -54,5 +55,5 @@ def reserve(shares: list[list[Item]], count: int) -> tuple[list[list[Item]], lis
 
 
 def threads_within(quota: float | None, cores: int, ranks: int) -> int:
-    """How many threads a rank with so many cores should have, if all `ranks` have one quota together."""
+    """How many threads a rank should have. It has `cores`, and all `ranks` share one CPU quota."""
     return cores if quota is None else max(1, min(cores, int(quota) // ranks))

@@ -1,4 +1,4 @@
-"""Which cores each CPU rank gets, of those that all engines of the machine share."""
+"""The cores of each CPU rank, where all engines on the machine share the cores."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from mpspmd.vllm.engine_place import engine_place
 
 
 class CoreBinding(OMPProcessManager):
-    """vLLM gives each rank a NUMA node of its own, and refuses when there are too few nodes. Engines of
-    the same server get the same nodes.
+    """Gives the ranks of all engines on the machine different NUMA nodes, or different parts of nodes.
 
-    Here the ranks of all engines get different nodes, or parts of nodes. Where there are fewer cores than
-    ranks, ranks share them. What the user binds with VLLM_CPU_OMP_THREADS_BIND stays as it is.
+    vLLM's own class gives each rank a node of its own, refuses if there are too few nodes, and gives the
+    engines of one server the same nodes. If there are fewer cores than ranks, ranks share them. What the
+    user binds with VLLM_CPU_OMP_THREADS_BIND stays as it is.
     """
 
     def __init__(self, config: VllmConfig) -> None:
@@ -60,14 +60,15 @@ class CoreBinding(OMPProcessManager):
     @staticmethod
     def _is_visible(node: int) -> bool:
         if current_platform.get_cpu_architecture() == CpuArchEnum.S390X:
-            return True  # there vLLM counts books of cores as nodes
+            return True  # vLLM takes the "books" of this architecture for nodes
         return node in cpu_resource_utils.get_visible_memory_node()
 
     def _within_quota(self, local_rank: int) -> dict[str, str]:
-        """With a CPU quota below the cores, more threads would use it up, and all of them be stopped.
+        """If the CPU quota is below the number of cores: variables that give the rank fewer threads.
 
-        So there are fewer threads, and each may run on any of the rank's cores: containers that have the
-        same cores of a machine, and a quota each, would all bind their threads to the first of them.
+        With more threads than the quota allows, the kernel would stop all of them for a part of the time.
+        Each thread may run on any of the rank's cores: if several containers with a quota have the same
+        cores, they must not all bind their threads to the first ones.
         """
         if not current_platform.is_cpu() or not self.auto_setup:
             return {}

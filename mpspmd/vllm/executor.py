@@ -75,7 +75,11 @@ _NO_AGGREGATORS: Aggregators = []
 
 
 class MpSpmdExecutor(Executor):
-    """All workers are ranks of an `mpspmd.Engine`; this process holds none of them."""
+    """All workers are ranks of an `mpspmd.Engine`; this process holds none of them.
+
+    In a derived class `collective_rpc` sees all calls but those of steps (`execute_model`, `sample_tokens`,
+    `execute_dummy_batch`, `take_draft_token_ids`), which are methods of their own.
+    """
 
     supports_pp: bool = True
 

@@ -1,4 +1,4 @@
-"""RankLock: the lock that vLLM's workers of one machine share."""
+"""RankLock: the lock that vLLM's workers on one machine share."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from mpspmd.vllm.leftovers import file_of
 
 
 def lock_name() -> str:
-    """The engine chooses it, and makes nothing: what it had made would be left if it were killed now."""
+    """The engine only chooses the name. Ranks make the lock, when the janitor knows its file already."""
     return f"/mpspmd-lock-{secrets.token_hex(16)}"
 
 
 def lock_file(name: str) -> str:
-    """Where the lock has its name, which is of no use once every rank has opened it."""
+    """The file that shows the lock's name. It can be removed when every rank has opened the lock."""
     return file_of(name, "semaphore")
 
 
 class RankLock:
-    """Each rank opens it; the first one to come makes it.
+    """Each rank opens it, and the first rank makes it.
 
-    multiprocessing's own would be told to its resource tracker, which warns about the name when the
-    processes are killed before they can take it back.
+    multiprocessing's own lock would register with its resource tracker, which warns of the name if the
+    processes are killed before they can remove it.
     """
 
     def __init__(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""StepSlot: what a rank keeps of a step between its forward pass and its sampling."""
+"""StepSlot: what a rank keeps of a step between the forward pass and the sampling."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from mpspmd.rank.worker import LATER
 
 
 class StepSlot:
-    """One step at a time, whose `execute_model` the engine has answered itself. The rank's main thread.
+    """Holds one step at a time whose `execute_model` the engine has answered itself. Main thread of a rank.
 
-    `epoch` counts the failures that the engine's caller has been told of. The steps that were sent before
-    that count on the failed one: they are refused.
+    `epoch` counts the failures that the engine's caller knows of. Steps that were sent before the caller
+    knew of a failure rely on the failed step, and are refused.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class StepSlot:
         self._epoch = 0
 
     def execute(self, run: Callable[[Any], Any], scheduler_output: Any, epoch: int) -> Any:
-        """Runs the forward pass. What it raises is the whole step's reply; what it returns waits."""
+        """Runs the forward pass. Its exception is the whole step's reply; `sample` returns its result."""
         self._output = None
         if self._failure and epoch == self._epoch:
             raise StepRefused(f"not run, because an earlier step has failed here: {self._failure}")
@@ -32,9 +32,9 @@ class StepSlot:
         return LATER
 
     def sample(self, run: Callable[[Any], Any], grammar_output: Any) -> Any:
-        """The step's output: the sampled one, or what `execute` has had already."""
+        """The step's output: what the forward pass returned, or else what `run` samples."""
         if self._failure:
-            return LATER  # execute's exception was the reply
+            return LATER  # the exception of `execute` was the reply
         output, self._output = self._output, None
         return self._run(run, grammar_output) if output is None else output
 
@@ -42,6 +42,6 @@ class StepSlot:
         try:
             return run(argument)
         except BaseException as error:
-            # The exception itself would keep its frames, and tensors in them.
+            # Keep its text only: the exception refers to its frames, and these to tensors.
             self._failure = f"{type(error).__qualname__}: {text_of(error)}"
             raise

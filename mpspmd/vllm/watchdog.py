@@ -1,7 +1,7 @@
 """Watchdog: vLLM's own, which writes a rank's stacks to a file when the rank makes no progress.
 
-Our stall report says which rank keeps a step waiting, and needs an engine that asks; this one is in each
-rank, and writes where `--watchdog-config` says.
+It runs in each rank, and writes to the folder that `--watchdog-config` names. Our stall report is another
+one: the engine makes it, and it says which rank keeps a step waiting.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ logger = init_logger(__name__)
 
 
 class Watchdog:
-    """vLLM's watchdog of this process, fed as `mp` feeds it."""
+    """vLLM's watchdog of this process. We tell it of progress where `mp` does."""
 
     def __init__(self, theirs: Any) -> None:
         self._theirs = theirs
@@ -32,17 +32,17 @@ class Watchdog:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """While the rank waits for a request, silence is no stall."""
+        """Around the rank's wait for a request, in which a lack of progress is no stall."""
         with self._theirs.disable():
             yield
         self._theirs.feed()
 
     def feed(self) -> None:
+        """Tells it that the rank makes progress."""
         self._theirs.feed()
 
     def run_ends(self) -> None:
-        """Writes down, once, where this rank is when its engine leaves it. Any thread; returns when it is
-        written."""
+        """Writes this rank's stacks when its run ends, once. Any thread; returns when they are written."""
         with self._telling:
             if not self._told:
                 self._told = True
@@ -56,7 +56,7 @@ class Watchdog:
 
 
 def start_watchdog(vllm_config: Any, rank: int) -> Watchdog | None:
-    """The rank's watchdog, or None where vLLM has none, or no folder to write to."""
+    """The rank's watchdog. None if vLLM has none, or no folder for it."""
     if not has_watchdog() or not vllm_config.watchdog_config.dump_dir:
         return None
     from vllm.utils.watch_dog import start_watch_dog

@@ -37,9 +37,10 @@ from mpspmd.vllm.watchdog import Watchdog, start_watchdog
 
 
 class RankWorker(WorkerWrapperBase):
-    """What every rank runs. Its start is vLLM's own: see the order in `__init__`.
+    """What every rank runs. It starts a worker in the same order as vLLM's `mp`.
 
-    A subclass of the wrapper, so that callables given to `collective_rpc` get what they expect.
+    It is a subclass of vLLM's wrapper, because functions passed to `collective_rpc` expect a wrapper.
+    Methods run in the rank's main thread, unless they say otherwise.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class RankWorker(WorkerWrapperBase):
         _prepare_process(vllm_config, ctx.rank, ctx.local_rank)
         super().__init__(rpc_rank=ctx.local_rank, global_rank=ctx.rank)
         self.ctx = ctx
-        # The wrapper picks its own from a list for all.
+        # The wrapper takes the arguments of all ranks, and picks its own.
         all_kwargs: list[dict[str, Any]] = [{} for _ in range(ctx.world_size)]
         all_kwargs[ctx.local_rank] = {
             "vllm_config": vllm_config,
@@ -69,11 +70,11 @@ class RankWorker(WorkerWrapperBase):
         try:
             self._make_worker(all_kwargs, vllm_config.parallel_config.enable_expert_parallel)
         except BaseException:
-            # Nobody will call shutdown().
+            # The rank calls shutdown() only if this constructor returns.
             self._sweep()
             raise
         current_platform.update_block_size_for_backend(vllm_config)
-        # From here on nobody changes a variable that vLLM reads.
+        # From now on nothing changes an environment variable that vLLM reads.
         enable_envs_cache()
         if vllm_config.parallel_config.numa_bind:
             numa_utils.log_current_affinity_state(f"Worker_{ctx.rank}")
@@ -87,7 +88,7 @@ class RankWorker(WorkerWrapperBase):
         finish = self.finish_reply
 
         def finish_and_feed(result: Any) -> Any:
-            # The call itself may have taken nearly all of the watchdog's time; sending takes more.
+            # The call may have used up nearly all of the watchdog's time, and sending takes more.
             watchdog.feed()
             return finish(result)
 
@@ -106,25 +107,28 @@ class RankWorker(WorkerWrapperBase):
     def execute_model(
         self, scheduler_output: SchedulerOutput, epoch: int | None = None, samples: int = 0
     ) -> Any:
-        """With an epoch: the first call of a step whose reply is that of `sample_step`, or, if it `samples`
-        itself, the only one. (An int, which goes beside a delta, as a bool doesn't.)"""
+        """Without an epoch it is vLLM's own call. With an epoch it is the first call of a step that has one
+        reply, that of `sample_step`. If `samples` is 1, this call samples as well, and is the only one.
+
+        `samples` is an int because the delta codec sends ints beside a delta, but no bools.
+        """
         if epoch is None:
             return super().execute_model(scheduler_output)
         later = self._slot.execute(super().execute_model, scheduler_output, epoch)
         return self.sample_step(None) if samples else later
 
     def sample_step(self, grammar_output: GrammarOutput | None) -> Any:
-        """The last call of such a step."""
+        """The second call of such a step. Returns its output."""
         return self._slot.sample(self.worker.sample_tokens, grammar_output)
 
     def start_reply_thread(self) -> None:
-        """A thread has no device of its own: without this it would make a context on device 0."""
+        """In the reply thread: sets its device. Otherwise the thread would make a context on device 0."""
         device = getattr(self.worker, "device", None)
         if device is not None:
             current_platform.set_device(device)
 
     def finish_reply(self, result: Any) -> Any:
-        """Waits for an output that is still on its way from the device; once, where it is sent."""
+        """In the thread that sends the reply: waits for an output that the device still computes."""
         if not isinstance(result, AsyncModelRunnerOutput):
             return result
         try:
@@ -136,12 +140,12 @@ class RankWorker(WorkerWrapperBase):
             raise carrier from error
 
     def told_to_leave(self) -> None:
-        """In another thread: the main one may be stuck, and that is worth being written down."""
+        """In the control thread: the main thread may be stuck, and the watchdog writes where."""
         if self._watchdog is not None:
             self._watchdog.run_ends()
 
     def shutdown(self) -> None:
-        # When the engine has died, another thread may be writing where this rank was.
+        # If the engine has died, the watchdog's thread may be writing stacks: this waits for it.
         self.told_to_leave()
         super().shutdown()
         destroy_model_parallel()
@@ -149,13 +153,13 @@ class RankWorker(WorkerWrapperBase):
         self._sweep()
 
     def _sweep(self) -> None:
-        # The broadcaster unlinks its own when it is collected: never, in a rank that just leaves.
+        # vLLM's broadcaster removes its shared memory when it is collected, but a rank exits before that.
         remove(self._shared_memory)
         sweep(self._init_method)
 
 
 def _prepare_process(vllm_config: VllmConfig, rank: int, local_rank: int) -> None:
-    """What must be set before the worker is made."""
+    """Sets what vLLM's worker needs before it is made: logging, devices, network, tracing."""
     if logging_config := getattr(vllm_config, "logging_config", None):
         configure_logging(logging_config)
     assigned = vllm_config.parallel_config.assigned_physical_gpu_ids
@@ -172,7 +176,7 @@ def _prepare_process(vllm_config: VllmConfig, rank: int, local_rank: int) -> Non
 
 
 def _set_title(expert_parallel: bool) -> None:
-    """Names the process and its log lines after its place in each parallel group."""
+    """Names the process and its log lines after the rank's place in each parallel group."""
     name = "Worker"
     if model_parallel_is_initialized():
         groups = {

@@ -45,11 +45,11 @@ def generate(llm: Any, tokens: int, **kwargs: Any) -> int:
     return len(outputs[0].outputs[0].token_ids)
 
 
-def fail_on_rank_1(worker: Any) -> None:
-    if worker.ctx.rank == 1:
+def fail_on(worker: Any, rank: int) -> None:
+    if worker.ctx.rank == rank:
 
         def execute_model(*args: Any, **kwargs: Any) -> None:
-            raise ValueError("rank 1 has had enough")
+            raise ValueError(f"rank {rank} has had enough")
 
         worker.worker.model_runner.execute_model = execute_model
 
@@ -76,8 +76,8 @@ def main(model: str, how: str) -> None:
             pid = llm.collective_rpc(pid_of_rank_1)[1]
             OUT["pid"] = pid
             threading.Timer(0.5, os.kill, (pid, signal.SIGKILL)).start()
-        elif how == "raise":
-            llm.collective_rpc(fail_on_rank_1)
+        elif how in ("raise 0", "raise 1"):
+            llm.collective_rpc(fail_on, args=(int(how[-1]),))
         generate(llm, 400)
     except Exception as error:
         OUT["error"] = describe(error)

@@ -9,15 +9,22 @@ from typing import Any
 
 
 def start(
-    model: Path, *, asynchronous: bool, change: Callable[[Any], None] = lambda config: None
+    model: Path,
+    *,
+    asynchronous: bool,
+    change: Callable[[Any], None] = lambda config: None,
+    executor_class: Any = None,
 ) -> Any:
-    """`change` may change vLLM's configuration."""
+    """`change` may change vLLM's configuration. `executor_class` is a class derived from ours."""
     from vllm.engine.arg_utils import EngineArgs
 
     from mpspmd.vllm.executor import MpSpmdExecutor
 
     config = EngineArgs(
-        str(model), tensor_parallel_size=2, distributed_executor_backend="mp", max_model_len=512
+        str(model),
+        tensor_parallel_size=2,
+        distributed_executor_backend=executor_class or "mp-spmd",
+        max_model_len=512,
     ).create_engine_config()
     config.parallel_config.worker_cls = "scripted_worker.ScriptedWorker"
     # Otherwise the first failed step ends the run.
@@ -25,7 +32,7 @@ def start(
     # vLLM's own check would turn it off on a CPU.
     config.scheduler_config.async_scheduling = asynchronous
     change(config)
-    return MpSpmdExecutor(config)
+    return (executor_class or MpSpmdExecutor)(config)
 
 
 def step(name: str, *instructions: str, tokens: int = 1, may_have_grammar: bool = False) -> Any:

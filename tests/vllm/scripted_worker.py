@@ -10,6 +10,9 @@ The instructions travel in `free_encoder_mm_hashes`, a list of strings that noth
     "lose N"        rank N's output can't be had when it is asked for (asynchronous scheduling)
     "lose N oddly"  the same with an exception that can't be pickled
     "sent ID"       the output says that this rank has sent the request's blocks; "sent ID N": only rank N's
+
+`{"fail": {PHASE: RANK}, "folder": FOLDER}` in the additional configuration says which rank raises while
+it is made. If there are several, each waits in the folder until all have come so far.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from vllm.v1.outputs import (
@@ -33,10 +37,25 @@ class ScriptedWorker(WorkerBase):
         super().__init__(**kwargs)
         self.events: list[str] = []
         self._step: Any = None
+        self._fail("constructor")
 
     def init_device(self) -> None: ...
 
-    def load_model(self) -> None: ...
+    def load_model(self) -> None:
+        self._fail("load")
+
+    def compile_or_warm_up_model(self) -> None:
+        self._fail("warm-up")
+
+    def _fail(self, phase: str) -> None:
+        told = self.vllm_config.additional_config
+        failing = told.get("fail", {})
+        if failing.get(phase) == self.rank:
+            folder = Path(told["folder"])
+            (folder / str(self.rank)).touch()
+            while not all((folder / str(rank)).exists() for rank in failing.values()):
+                time.sleep(0.01)
+            raise ValueError(f"the {phase} of rank {self.rank}")
 
     def take_events(self) -> list[str]:
         events, self.events = self.events, []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import subprocess
 import sys
@@ -10,15 +11,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
+from scripted_steps import start
 
 pytest.importorskip("vllm")
 
 from vllm.v1.executor.abstract import Executor
 from vllm.v1.executor.multiproc_executor import MultiprocExecutor
 
-from mpspmd.errors import ConfigError, RankError
-from mpspmd.vllm.compat import noted_engines
+from mpspmd.errors import ConfigError, EngineClosed, RankError
+from mpspmd.vllm.compat import EXECUTOR, noted_engines
 from mpspmd.vllm.executor import MpSpmdExecutor
 
 HERE = Path(__file__).parent
@@ -51,13 +54,68 @@ def test_every_method_of_vllms_own_executors_takes_the_same_arguments(kind: type
         assert [(p.name, p.kind, p.default) for p in given][: len(expected)] == described, name
 
 
+class Own(MpSpmdExecutor):
+    """As executors of others are: it counts the calls, and passes its arguments on by their position."""
+
+    def _init_executor(self) -> None:
+        self.calls: list[Any] = []
+        super()._init_executor()
+
+    def collective_rpc(  # type: ignore[override]
+        self,
+        method: Any,
+        timeout: float | None = None,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        non_block: bool = False,
+        unique_reply_rank: int | None = None,
+        kv_output_aggregator: Any = None,
+        ec_output_aggregator: Any = None,
+    ) -> Any:
+        self.calls.append(method)
+        aggregators = (kv_output_aggregator, ec_output_aggregator)
+        return super().collective_rpc(
+            method, timeout, args, kwargs, non_block, unique_reply_rank, *aggregators
+        )
+
+
+class OwnWithoutPipelines(MpSpmdExecutor):
+    supports_pp = False
+
+
+OWN_PATH = f"{__name__}.Own"
+
+
 @pytest.fixture(scope="module")
 def executor(model: Path) -> Iterator[Any]:
-    from test_steps import start
+    def change(config: Any) -> None:
+        section = {"shutdown_timeout_s": 0.5, "wait": "spin", "answer_early": False}
+        config.additional_config = {"mpspmd": section}
 
-    made = start(model, asynchronous=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MPSPMD_WAIT", "park")
+        made = start(model, asynchronous=False, change=change, executor_class=Own)
     yield made
     made.shutdown()
+
+
+def test_an_executor_of_a_derived_class_passes_for_mp_and_sees_every_call(executor: Any) -> None:
+    assert executor.parallel_config.distributed_executor_backend == "mp"
+    backends = executor.collective_rpc(
+        lambda worker: worker.vllm_config.parallel_config.distributed_executor_backend
+    )
+    assert backends == ["mp", "mp"]
+    executor.calls.clear()
+    executor.check_health()
+    executor.reset_mm_cache()
+    assert executor.calls == ["check_health", "reset_mm_cache"]
+
+
+def test_an_executor_has_the_settings_of_the_additional_configuration(executor: Any) -> None:
+    config = executor._engine.config
+    assert (config.shutdown_timeout_s, config.answer_early) == (0.5, False)
+    assert config.wait == "park", "a variable beats it"
+    assert not executor._steps._answers_early
 
 
 def test_the_reply_of_one_rank_can_be_asked_for(executor: Any) -> None:
@@ -101,18 +159,33 @@ def test_an_aggregator_gets_all_replies_in_the_order_of_the_calls(executor: Any)
         executor.collective_rpc(fail, kv_output_aggregator=kv)
 
 
+def test_workers_that_do_not_end_in_time_are_killed_and_a_second_shutdown_does_nothing(
+    executor: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The last one: the executor is no more of use."""
+
+    def never_end(worker: Any) -> int:
+        import os
+        import time
+
+        def shutdown() -> None:
+            while True:
+                with contextlib.suppress(SystemExit):
+                    time.sleep(1)
+
+        worker.worker.shutdown = shutdown
+        return os.getpid()
+
+    pids = executor.collective_rpc(never_end)
+    executor.shutdown()
+    assert not any(map(psutil.pid_exists, pids))
+    assert f"ranks had to be killed: pids {pids}" in caplog.text
+    executor.shutdown()
+    with pytest.raises(EngineClosed):
+        executor.check_health()
+
+
 # Classes derived from ours.
-
-
-class Own(MpSpmdExecutor):
-    pass
-
-
-class OwnWithoutPipelines(MpSpmdExecutor):
-    supports_pp = False
-
-
-OWN_PATH = f"{__name__}.Own"
 
 
 def _class_for(backend: Any) -> type:
@@ -122,9 +195,10 @@ def _class_for(backend: Any) -> type:
     return found
 
 
-@pytest.mark.parametrize("backend", [Own, OWN_PATH])
+@pytest.mark.parametrize("backend", [Own, OWN_PATH, EXECUTOR, "mp-spmd"])
 def test_an_own_executor_is_found_and_treated_as_ours(backend: Any) -> None:
-    assert _class_for(backend).__name__ == "Own"
+    own = backend in (Own, OWN_PATH)
+    assert _class_for(backend).__name__ == ("Own" if own else "MpSpmdExecutor")
     assert _class_for(backend).supports_async_scheduling()
 
 
@@ -136,7 +210,7 @@ def _check_pipelines(backend: Any) -> None:
     assert arguments.distributed_executor_backend is backend
 
 
-@pytest.mark.parametrize("backend", ["mp-spmd", MpSpmdExecutor, Own, OWN_PATH])
+@pytest.mark.parametrize("backend", ["mp-spmd", EXECUTOR, MpSpmdExecutor, Own, OWN_PATH])
 def test_an_own_executor_may_have_pipelines(backend: Any) -> None:
     _check_pipelines(backend)
 

@@ -84,22 +84,6 @@ def test_the_variable_that_only_vllms_executor_has_is_not_warned_of() -> None:
     assert unknown_variables({"MPSPMD_ANSWER_EARLY": "0"}) == []
 
 
-def test_an_executor_has_the_settings_of_the_additional_configuration(
-    model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MPSPMD_STALL_WARN_S", "17")
-
-    def change(config: Any) -> None:
-        config.additional_config = {"mpspmd": {"wait": "park", "stall_warn_s": 5}}
-
-    executor = start(model, asynchronous=False, change=change)
-    try:
-        config = executor._engine.config
-        assert (config.wait, config.stall_warn_s) == ("park", 17.0)
-    finally:
-        executor.shutdown()
-
-
 def test_an_unknown_setting_is_one_error_before_any_rank_starts(model: Path) -> None:
     def change(config: Any) -> None:
         config.additional_config = {"mpspmd": {"wiat": "park"}}

@@ -247,6 +247,18 @@ def test_the_reply_for_both_halves_has_the_time_of_both(
     assert run(executor, step("b")).req_ids == ["b"]
 
 
+@in_halves
+def test_draft_tokens_that_do_not_come_have_the_time_of_a_forward_pass(
+    executor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor._steps, "_timeout_s", 0.3)
+    executor.execute_model(step("a", f"wait {tmp_path / 'go'}"), non_block=True)
+    with pytest.raises(StepTimeout, match="take_draft_token_ids"):
+        executor.take_draft_token_ids()
+    (tmp_path / "go").touch()
+    assert executor.sample_tokens(None).req_ids == ["a"]
+
+
 def test_a_reply_that_is_there_beats_the_deadline(
     executor: Any, monkeypatch: pytest.MonkeyPatch, eventually: Any
 ) -> None:

@@ -74,15 +74,16 @@ def test_a_killed_rank_is_the_cause_of_the_callers_error_and_a_bad_lora_is_no_fa
 
 
 @pytest.mark.slow
-def test_a_forward_pass_that_raises_on_a_rank_that_does_not_reply_reaches_the_caller(
-    fail: Fail, model: Path
+@pytest.mark.parametrize("rank", [0, 1], ids=["replies", "does not reply"])
+def test_a_forward_pass_that_raises_on_one_rank_reaches_the_caller(
+    fail: Fail, model: Path, rank: int
 ) -> None:
-    out, _ = fail(model, "raise")
+    out, _ = fail(model, f"raise {rank}")
     assert out["error"]["type"] == "EngineDeadError"
     cause = out["error"]["causes"][0]
     assert cause["type"] == "RankError"
-    assert "rank 1 raised ValueError in execute_model" in cause["text"]
-    assert "rank 1 has had enough" in cause["text"]
+    assert f"rank {rank} raised ValueError in execute_model" in cause["text"]
+    assert f"rank {rank} has had enough" in cause["text"]
     assert "Traceback" in cause["text"]
 
 
