@@ -179,6 +179,19 @@ def _tokens(tp: int, requests: int, least: float) -> Callable[[_Runs], Row]:
     return aim
 
 
+def _share_of_mp(key: str, most: float, what: str) -> Callable[[_Runs], Row]:
+    def aim(runs: _Runs) -> Row:
+        share = _figure(runs, "start-stop", key, "mp-spmd", tp=2)
+        return _row(
+            f"vLLM with a tiny model, TP 2: time to {what}, as a share of `mp`'s",
+            f"at most {most:.2f}",
+            f"{share:.3f}",
+            share <= most,
+        )
+
+    return aim
+
+
 _TRIP = "mean round trip of 64 bytes"
 _PACED = "a message every 5 ms, p50"
 _MQ = "vllm-messagequeue"
@@ -223,4 +236,6 @@ _AIMS: tuple[Callable[[_Runs], Row], ...] = (
         for tp in (1, 2)
         for requests in (1, 8, 64, 256)
     ),
+    _share_of_mp("start_vs_mp", 1.0, "start"),
+    _share_of_mp("stop_vs_mp", 1 / 3, "stop"),
 )

@@ -129,6 +129,20 @@ def _draw_vllm(results: Results, path: Path) -> None:
     _panels(rows, "tp", "TP {}", "concurrency", "tokens_per_s", path, by="backend")
 
 
+def _draw_start_stop(results: Results, path: Path) -> None:
+    """Seconds of a start and of a stop, for each number of ranks."""
+    rows = results["results"]
+    figure = Figure(figsize=(_WIDTH_IN, _HEIGHT_IN), layout="constrained")
+    axes: Sequence[Axes] = figure.subplots(1, 2)
+    for one, what in zip(axes, ("start", "stop"), strict=True):
+        for number, row in enumerate(rows):
+            name = row["backend"]
+            one.bar(number, row[f"{what}_s"], color=COLOURS[name], label=name)
+        one.set_xticks(range(len(rows)), [f"TP {row['tp']}" for row in rows])
+        _label(one, what, "", "seconds" if one is axes[0] else "")
+    _save(figure, axes, path)
+
+
 def _of_one_scenario(results: Results) -> list[Row]:
     """The first one's."""
     rows = results["results"]
@@ -262,4 +276,5 @@ _DRAW: dict[str, Callable[[Results, Path], None]] = {
     "step_codec": _draw_step_codec,
     "step_overhead": _draw_step_overhead,
     "vllm_e2e": _draw_vllm,
+    "start_stop": _draw_start_stop,
 }

@@ -121,9 +121,17 @@ RUNS = {
         "in turn, and in each round started anew. `vs mp` is the median of the rounds' own ratios; CPU "
         "seconds are those of all processes for one generation.",
     ),
+    "start-stop": Run(
+        "start_stop",
+        "--tp 2",
+        "Starting and stopping vLLM",
+        "With a tiny model, both backends in turn. A start is the call of `LLM(...)`; a stop ends when all "
+        "processes of the engine are gone. CPU seconds are those of all processes for a start: while the "
+        "machine is busy with other things, they say more than the time.",
+    ),
 }
 
-VLLM = ["step-codec", "step-overhead", "vllm"]
+VLLM = ["step-codec", "step-overhead", "vllm", "start-stop"]
 CHANNELS = [name for name in RUNS if name not in VLLM]
 DOCUMENTS = {"benchmarks.md": CHANNELS, "benchmarks-vllm.md": VLLM}
 """Which runs each has, if they have been made."""

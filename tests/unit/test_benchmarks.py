@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from benchmarks import aims, report, runs, suite
+from benchmarks import aims, pictures, report, runs, suite
 from benchmarks.cpu import Usage
 from benchmarks.growth import fit
 from benchmarks.latency import Latency
@@ -315,6 +315,29 @@ def test_aims_of_vllms_steps_compare_backends() -> None:
     rows.append({"backend": "mp-spmd", "tp": 2, "scenario": "steady", "batch": 256, "p50_us": 10.0})
     found = aims.reached({"step-overhead": _results("step_overhead", rows)})
     assert [row["reached"] for row in found] == ["yes", "**no**"]
+
+
+def test_a_start_that_is_slower_than_mps_misses_the_aim_and_is_drawn(tmp_path: Path) -> None:
+    rows = [
+        {
+            "backend": name,
+            "version": "1",
+            "tp": 2,
+            "start_s": start,
+            "start_cpu_s": 9.0,
+            "stop_s": stop,
+        }
+        | {"start_vs_mp": start / 20, "stop_vs_mp": stop / 5}
+        for name, start, stop in (("mp", 20.0, 5.0), ("mp-spmd", 21.0, 1.0))
+    ]
+    results = _results("start_stop", rows)
+    found = aims.reached({"start-stop": results})
+    assert [(row["found"], row["reached"]) for row in found] == [
+        ("1.050", "**no**"),
+        ("0.200", "yes"),
+    ]
+    pictures.draw(results, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_document_has_the_table_the_picture_and_what_is_missing(tmp_path: Path) -> None:
