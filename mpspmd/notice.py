@@ -1,4 +1,4 @@
-"""Notice: a line of the log that nothing of importance waits for."""
+"""notice(): logs a line without waiting for whoever reads the log."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ _unfinished: list[threading.Thread] = []
 
 
 def notice(log: Callable[..., None], *words: object, **options: Any) -> None:
-    """Calls `log`, a logger's method, in a thread of its own, and waits for it for a moment only.
+    """Calls `log`, a logger's method, in a thread of its own, and waits a moment for it.
 
-    Standard error may be a pipe that nobody reads any more. When it is full, a write waits for ever, and so
-    does each thread that logs. The end of a run must not wait for that. Lines are lost when too many of
-    them wait already.
+    Standard error may be a full pipe that nobody reads. Then a write to it never returns, and the end of a
+    run must not wait for it. If too many lines wait already, this drops the line.
     """
     global _unfinished
     _unfinished = stuck = [thread for thread in _unfinished if thread.is_alive()]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -53,11 +54,7 @@ class Exiting(Message, tag="exiting", frozen=True):
 ToEngine: TypeAlias = Hello | Ready | Fault | Stacks | Exiting
 ToRank: TypeAlias = Dump | Shutdown
 
-_M = TypeVar("_M")
-
 _encoder = msgspec.msgpack.Encoder()
-_to_engine: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)
-_to_rank: msgspec.msgpack.Decoder[ToRank] = msgspec.msgpack.Decoder(ToRank)
 
 
 def encode(message: ToEngine | ToRank) -> bytes:
@@ -76,22 +73,18 @@ def _as_utf8(message: ToEngine | ToRank) -> dict[str, str]:
     }
 
 
-def decode_to_engine(data: bytes) -> ToEngine:
-    """Decodes what a rank has sent.
+def _decoder(kinds: Any) -> Callable[[bytes], Any]:
+    decoder = msgspec.msgpack.Decoder(kinds)
 
-    Raises:
-        msgspec.DecodeError: `data` is no such message (msgspec.ValidationError is a subclass).
-    """
-    return _decode(_to_engine, data)
+    def decode(data: bytes) -> Any:
+        try:
+            return decoder.decode(data)
+        except UnicodeDecodeError as error:
+            raise msgspec.DecodeError(f"a text isn't UTF-8: {error}") from error
 
-
-def decode_to_rank(data: bytes) -> ToRank:
-    """As decode_to_engine(), for what the engine has sent."""
-    return _decode(_to_rank, data)
+    return decode
 
 
-def _decode(decoder: msgspec.msgpack.Decoder[_M], data: bytes) -> _M:
-    try:
-        return decoder.decode(data)
-    except UnicodeDecodeError as error:
-        raise msgspec.DecodeError(f"a text isn't UTF-8: {error}") from error
+# They raise msgspec.DecodeError if the bytes are no such message. msgspec.ValidationError is a subclass.
+decode_to_engine: Callable[[bytes], ToEngine] = _decoder(ToEngine)
+decode_to_rank: Callable[[bytes], ToRank] = _decoder(ToRank)

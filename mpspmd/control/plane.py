@@ -103,8 +103,6 @@ class _Plane(Generic[_Received]):
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._mailbox.fileno(), zmq.POLLIN)
-        self.dropped = 0
-        """How many messages were dropped because they can't be decoded."""
 
     def watch(self, fd: int) -> None:
         """From now on poll() also waits for this descriptor."""
@@ -140,7 +138,6 @@ class _Plane(Generic[_Received]):
             try:
                 received.append(self._decode(data))
             except msgspec.DecodeError as error:
-                self.dropped += 1
                 notice(
                     logger.warning, "dropped a control message of %d bytes: %s", len(data), error
                 )

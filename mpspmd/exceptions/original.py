@@ -59,7 +59,7 @@ def encode(error: BaseException) -> bytes | None:
     found = [error]
     indices = {id(error): 0}
     encoded: _Encoded = []
-    space = _Space()
+    budget = [_MAX_BYTES]
 
     def index_of(another: BaseException) -> int:
         if id(another) not in indices:
@@ -70,7 +70,7 @@ def encode(error: BaseException) -> bytes | None:
         return indices[id(another)]
 
     for each in found:  # index_of() appends to it
-        encoded.append(_encode_one(each, index_of, space))
+        encoded.append(_encode_one(each, index_of, budget))
     return None if encoded[0] is None else _encoder.encode(encoded)
 
 
@@ -96,25 +96,18 @@ def _module_of(cls: type) -> Any:
     return _OF_TYPES["__module__"].__get__(cls)
 
 
-class _Space:
-    """A stream that takes at most _MAX_BYTES in all."""
+class _Stream(io.BytesIO):
+    """Takes as many bytes as `budget` allows, and reduces it."""
 
-    def __init__(self) -> None:
-        self._left = _MAX_BYTES
-        self._stream = io.BytesIO()
+    def __init__(self, budget: list[int]) -> None:
+        super().__init__()
+        self._budget = budget
 
-    def begin(self) -> None:
-        self._stream = io.BytesIO()
-
-    def write(self, data: Any) -> None:
-        size = memoryview(data).nbytes
-        if size > self._left:
+    def write(self, data: Any) -> int:
+        if (size := memoryview(data).nbytes) > self._budget[0]:
             raise _TooMuch
-        self._left -= size
-        self._stream.write(data)
-
-    def content(self) -> bytes:
-        return self._stream.getvalue()
+        self._budget[0] -= size
+        return super().write(data)
 
 
 class _Values(pickle.Pickler):
@@ -124,7 +117,7 @@ class _Values(pickle.Pickler):
     that class in the rank's own main module, but the rank may have got the class by value.
     """
 
-    def __init__(self, stream: _Space, index_of: Callable[[BaseException], int]) -> None:
+    def __init__(self, stream: _Stream, index_of: Callable[[BaseException], int]) -> None:
         super().__init__(stream, protocol=5)
         self._index_of = index_of
 
@@ -138,7 +131,7 @@ class _Values(pickle.Pickler):
 
 
 def _encode_one(
-    error: BaseException, index_of: Callable[[BaseException], int], space: _Space
+    error: BaseException, index_of: Callable[[BaseException], int], budget: list[int]
 ) -> _Exception | None:
     try:
         cls = type(error)
@@ -147,8 +140,8 @@ def _encode_one(
         return _Exception(
             _module_of(cls),
             qualname_of(cls),
-            _pickled(args, index_of, space),
-            _pickled((state and state[0]) or {}, index_of, space),
+            _pickled(args, index_of, budget),
+            _pickled((state and state[0]) or {}, index_of, budget),
             _index_of_link(_OF_EXCEPTIONS["__cause__"].__get__(error), index_of),
             _index_of_link(_OF_EXCEPTIONS["__context__"].__get__(error), index_of),
             _OF_EXCEPTIONS["__suppress_context__"].__get__(error),
@@ -159,10 +152,10 @@ def _encode_one(
         return None
 
 
-def _pickled(value: Any, index_of: Callable[[BaseException], int], space: _Space) -> bytes:
-    space.begin()
-    _Values(space, index_of).dump(value)
-    return space.content()
+def _pickled(value: Any, index_of: Callable[[BaseException], int], budget: list[int]) -> bytes:
+    stream = _Stream(budget)
+    _Values(stream, index_of).dump(value)
+    return stream.getvalue()
 
 
 def _index_of_link(

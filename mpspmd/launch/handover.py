@@ -72,7 +72,7 @@ def hand_over(launch: Launch) -> StartRanks:
             # It stays open: it ends with the rank.
             connection = connections[rank.rank]
             process = Process(
-                _peer_pid(connection), connection.fileno(), connection, is_child=False
+                _peer_pid(connection), connection.fileno(), connection.close, is_child=False
             )
             started.append(process)
             rank.death_pipe.arm(process)

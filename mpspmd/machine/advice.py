@@ -1,4 +1,4 @@
-"""What to do when the kernel refuses something: advice that follows from the error's number."""
+"""Advice for the user when the kernel refuses something, by errno."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ _ADVICE = {
 
 
 def advice(number: int | None) -> str:
-    """One clause for the end of an error message; `number` is an OSError's errno, or ZeroMQ's."""
+    """A clause for the end of an error message. `number` is the errno of an OSError or of a ZMQError."""
     return _ADVICE.get(number or 0, "see the error's own words")
 
 
 def with_advice(error: Exception) -> str:
-    """The error's own words, and what to do about it."""
+    """The error's own message, and what to do about it."""
     return f"{error}; {advice(getattr(error, 'errno', None))}"

@@ -1,16 +1,18 @@
 """The limits that control groups set to this process: CPU time, memory, and the number of its threads.
 
-A limit holds for a group and for all groups below it, so every group is looked at, from the process's own
-up to the one that is mounted. In a container, `/proc/self/cgroup` may name a path that isn't visible there:
-then the container's own group is the one that is mounted.
+A limit holds for a group and for all groups below it. So we read every group from the process's own up to
+the one that is mounted. In a container `/proc/self/cgroup` may name a path that isn't visible there. Then
+the mounted group is the container's own.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import starmap
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 _V2 = "cgroup2"
 _FILE_CACHE = ("inactive_file", "active_file")
@@ -25,7 +27,7 @@ class Mount:
     point: str
     """Where it is mounted."""
     controllers: frozenset[str]
-    """What it controls; for version 2, which has one hierarchy for all, just `cgroup2`."""
+    """For version 2, which has one hierarchy for all controllers, just `cgroup2`."""
 
 
 def parse_mounts(mountinfo: str) -> list[Mount]:
@@ -54,10 +56,7 @@ def parse_groups(text: str) -> dict[str, str]:
 
 
 def folders(mounts: list[Mount], groups: dict[str, str], controller: str) -> list[Path]:
-    """Where to look for this process's limits of one controller, its own group first.
-
-    Not all of them need exist.
-    """
+    """The folders of this process's groups for one controller, its own group first. Some may not exist."""
     path = groups.get(controller)
     mounted = [mount for mount in mounts if controller in mount.controllers]
     for mount in mounted if path is not None else ():
@@ -65,80 +64,77 @@ def folders(mounts: list[Mount], groups: dict[str, str], controller: str) -> lis
         if below is not None:
             point = Path(mount.point)
             return [point / below, *(point / parent for parent in below.parents)]
-    # The process's group lies outside of all that is mounted here.
+    # No mount here shows the process's group.
     return [Path(mount.point) for mount in mounted[:1]]
 
 
 def quota_v1(quota_us: str | None, period_us: str | None) -> float | None:
-    """Cores' worth of time that `cpu.cfs_quota_us` and `cpu.cfs_period_us` give; None: no limit."""
-    quota_us, period_us = (quota_us or "").strip(), (period_us or "").strip()
-    if not quota_us.isdecimal() or not period_us.isdecimal() or int(period_us) == 0:
-        return None
-    return int(quota_us) / int(period_us)
+    """Cores' worth of time, from `cpu.cfs_quota_us` and `cpu.cfs_period_us`; None: no limit."""
+    quota, period = _number(quota_us), _number(period_us)
+    return quota / period if quota is not None and period else None
 
 
 def quota_v2(cpu_max: str | None) -> float | None:
-    """The same of `cpu.max`."""
+    """The same from `cpu.max`."""
     quota_us, _, period_us = (cpu_max or "").strip().partition(" ")
     return quota_v1(quota_us, period_us)
 
 
 def left(limit: str | None, used: str | None, stat: str | None = None) -> int | None:
-    """Bytes that may still be used of a limit; None: no limit.
+    """How many bytes of a limit are still free; None: no limit.
 
-    `stat` is the text of `memory.stat`. What caches files on disks counts as free: the kernel drops it.
+    `stat` is the text of `memory.stat`. The cache of files on disks counts as free: the kernel drops it.
     """
-    limit, used = (limit or "").strip(), (used or "").strip()
-    if not limit.isdecimal() or not used.isdecimal():
+    all_bytes, used_bytes = _number(limit), _number(used)
+    if all_bytes is None or used_bytes is None:
         return None
     fields = dict(line.split() for line in (stat or "").splitlines())
-    # Version 1 has the sums over all groups below under names of their own.
+    # Version 1 has the sums over the groups below under other names.
     cached = [f"total_{name}" if f"total_{name}" in fields else name for name in _FILE_CACHE]
-    return int(limit) - int(used) + sum(int(fields.get(name, 0)) for name in cached)
+    return all_bytes - used_bytes + sum(int(fields.get(name, 0)) for name in cached)
 
 
 def cpu_quota() -> float | None:
-    """Cores' worth of time that the control groups of this process give it; None: no limit."""
-    v1, v2 = _own_folders("cpu")
-    quotas = [quota_v1(_read(g / "cpu.cfs_quota_us"), _read(g / "cpu.cfs_period_us")) for g in v1]
-    quotas += [quota_v2(_read(group / "cpu.max")) for group in v2]
+    """How many cores' worth of time the control groups of this process allow; None: no limit."""
+    v1 = _texts("cpu", 1, "cpu.cfs_quota_us", "cpu.cfs_period_us")
+    v2 = _texts("cpu", 2, "cpu.max")
+    quotas = [*starmap(quota_v1, v1), *starmap(quota_v2, v2)]
     return min((quota for quota in quotas if quota is not None), default=None)
 
 
 def memory_left() -> int | None:
-    """Bytes that the control groups of this process let it still take; None: no limit."""
-    v1, v2 = _own_folders("memory")
-    names_v1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat")
-    names_v2 = ("memory.max", "memory.current", "memory.stat")
-    amounts = [left(*(_read(group / name) for name in names_v1)) for group in v1]
-    amounts += [left(*(_read(group / name) for name in names_v2)) for group in v2]
-    return min((amount for amount in amounts if amount is not None), default=None)
+    """How many bytes this process's control groups let it still take; None: no limit."""
+    v1 = _texts("memory", 1, "memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat")
+    v2 = _texts("memory", 2, "memory.max", "memory.current", "memory.stat")
+    return _lowest(starmap(left, [*v1, *v2]))
 
 
 def memory_limit() -> int | None:
-    """Bytes that the control groups of this process may use; None: no limit."""
-    v1, v2 = _own_folders("memory")
-    limits = [_number(_read(group / "memory.limit_in_bytes")) for group in v1]
-    limits += [_number(_read(group / "memory.max")) for group in v2]
+    """How many bytes this process's control groups may use; None: no limit."""
+    texts = _texts("memory", 1, "memory.limit_in_bytes") + _texts("memory", 2, "memory.max")
+    limit = _lowest(_number(text) for (text,) in texts)
     # Version 1 has a huge number for no limit.
-    return min((limit for limit in limits if limit is not None and limit < 1 << 60), default=None)
+    return None if limit is None or limit >= 1 << 60 else limit
+
+
+def pids_limit() -> int | None:
+    """How many processes and threads this process's control groups may have; None: no limit."""
+    texts = _texts("pids", 1, "pids.max") + _texts("pids", 2, "pids.max")
+    return _lowest(_number(text) for (text,) in texts)
 
 
 class OomKills(NamedTuple):
-    """How many processes the kernel's out-of-memory killer has ended; 0 where that isn't told."""
+    """How many processes the kernel's out-of-memory killer has ended; 0 if the kernel doesn't tell."""
 
     group: int
-    """Of this process's control group and those below it."""
+    """In this process's control group, and in those below it."""
     machine: int
 
 
 def oom_kills() -> OomKills:
-    v1, v2 = _own_folders("memory")
-    texts = [_read(group / "memory.oom_control") for group in v1[:1]]
-    texts += [_read(group / "memory.events") for group in v2[:1]]
-    return OomKills(
-        max(map(oom_kills_in, texts), default=0), oom_kills_in(_read(Path("/proc/vmstat")))
-    )
+    own = [_texts("memory", 1, "memory.oom_control")[:1], _texts("memory", 2, "memory.events")[:1]]
+    group = max((oom_kills_in(text) for texts in own for (text,) in texts), default=0)
+    return OomKills(group, oom_kills_in(_read(Path("/proc/vmstat"))))
 
 
 def oom_kills_in(text: str | None) -> int:
@@ -150,18 +146,16 @@ def oom_kills_in(text: str | None) -> int:
     return 0
 
 
-def pids_limit() -> int | None:
-    """How many processes and threads this process's control groups may have; None: no limit."""
-    groups = [group for groups in _own_folders("pids") for group in groups]
-    limits = [_number(_read(group / "pids.max")) for group in groups]
-    return min((limit for limit in limits if limit is not None), default=None)
-
-
-def _own_folders(controller: str) -> tuple[list[Path], list[Path]]:
-    """Of version 1 and of version 2: a machine may have both mounted."""
+def _texts(controller: str, version: Literal[1, 2], *names: str) -> list[list[str | None]]:
+    """The texts of these files in each of this process's groups. Both versions may be mounted."""
     mounts = parse_mounts(_read(Path("/proc/self/mountinfo")) or "")
     groups = parse_groups(_read(Path("/proc/self/cgroup")) or "")
-    return folders(mounts, groups, controller), folders(mounts, groups, _V2)
+    found = folders(mounts, groups, controller if version == 1 else _V2)
+    return [[_read(folder / name) for name in names] for folder in found]
+
+
+def _lowest(limits: Iterable[int | None]) -> int | None:
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _number(text: str | None) -> int | None:
@@ -170,16 +164,16 @@ def _number(text: str | None) -> int | None:
 
 
 def _below(root: str, path: str) -> PurePosixPath | None:
-    """The part of `path` below `root`, if it is there."""
+    """The part of `path` below `root`; None if it doesn't lie there."""
     whole = PurePosixPath(path)
-    # Seen from a control-group namespace, a group outside of it begins with `/..`.
+    # In a control-group namespace the path of a group outside of it begins with `/..`.
     if ".." in whole.parts or not whole.is_relative_to(root):
         return None
     return whole.relative_to(root)
 
 
 def _unescaped(path: str) -> str:
-    r"""As it is: the kernel writes a space as `\040`."""
+    r"""The kernel writes a space as `\040`."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), path)
 
 

@@ -1,4 +1,4 @@
-"""Green threads, which gevent and eventlet may have put in the place of threads."""
+"""Green threads, by which gevent and eventlet may have replaced threads."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _REMEDY = (
 
 
 def refuse_green_threads() -> None:
-    """ConfigError when this process's threads are none, or when they can't wait for descriptors.
+    """Raises ConfigError if the threads of this process are green threads, or can't wait for descriptors.
 
-    A green thread that waits for a message without telling gevent's or eventlet's loop stops all others,
-    and so this process for ever.
+    All green threads stop while one waits for a message in C, because it doesn't yield to gevent's or
+    eventlet's loop: the process would hang.
     """
     ids: list[int] = []
     thread = threading.Thread(target=lambda: ids.append(threading.get_native_id()), daemon=True)
     try:
         thread.start()
     except RuntimeError:
-        return  # there is no room for one: what checks that says so
+        return  # no thread can be started: check_room() will raise
     thread.join()
     if ids == [threading.get_native_id()]:
         raise ConfigError(

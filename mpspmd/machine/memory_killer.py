@@ -6,13 +6,13 @@ from mpspmd.machine.cgroup import memory_limit, oom_kills
 
 
 class MemoryKiller:
-    """Remembers how many processes it has killed by now."""
+    """Remembers how many processes it has killed so far."""
 
     def __init__(self) -> None:
         self._before = oom_kills()
 
     def note(self) -> str:
-        """What to add to "killed by SIGKILL"; "" if it has killed nothing since."""
+        """A note to add to "killed by SIGKILL"; "" if it has killed nothing since."""
         now = oom_kills()
         if now.group > self._before.group:
             limit = memory_limit()

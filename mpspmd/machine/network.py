@@ -1,4 +1,4 @@
-"""What this machine's network can do, found out without asking another machine where possible."""
+"""What this machine's network can do. Only the lookup of a host name may ask another machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NO_LOOPBACK = (
 
 
 def loopback() -> str | None:
-    """The numeric address at which processes of this machine reach each other; None when there is none."""
+    """The numeric address by which processes of this machine can connect to each other, or None."""
     for family, address in _LOOPBACKS:
         with (
             contextlib.suppress(OSError),
@@ -29,21 +29,21 @@ def loopback() -> str | None:
 
 
 def unreachable(host: str) -> str | None:
-    """Why this machine can't send anything to a host, as far as it knows by itself; None when it can."""
+    """Why this machine can't send to a host; None if it has a route."""
     try:
         found = socket.getaddrinfo(host, 1, type=socket.SOCK_DGRAM)
     except (OSError, UnicodeError) as error:
-        return f"the host name {host!r} can't be resolved: {_words(error)}"
+        return f"the host name {host!r} can't be resolved: {_reason(error)}"
     reasons = []
     for family, kind, protocol, _, address in found:
         try:
             with socket.socket(family, kind, protocol) as datagrams:
-                datagrams.connect(address)  # sends nothing: it looks for a route
+                datagrams.connect(address)  # sends nothing, but looks for a route
                 return None
         except OSError as error:
-            reasons.append(f"{address[0]}: {_words(error)}")
+            reasons.append(f"{address[0]}: {_reason(error)}")
     return f"this machine has no route to {host!r} ({'; '.join(reasons)})"
 
 
-def _words(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)

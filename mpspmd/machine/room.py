@@ -1,6 +1,6 @@
-"""Room: the descriptors, threads and processes that a run needs, tried before it needs them.
+"""Room: whether there are enough descriptors, threads and processes for a run, tried before it starts.
 
-Without them libzmq would abort the process, and others would fail in words that don't say why.
+Without them libzmq aborts the process, and other libraries raise errors that don't say why.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ from mpspmd.machine.cgroup import pids_limit
 
 _DESCRIPTORS = 24
 _DESCRIPTORS_A_RANK = 9
-"""What an engine opens beyond its segments, generously: sockets, pipes, and a few while processes start."""
+"""Upper limits of what an engine opens beside its segments: sockets, pipes, and some while ranks start."""
 _THREADS = 10
-"""An engine's own threads, libzmq's two among them, and the processes beside its ranks."""
+"""An engine's own threads, with libzmq's two, and the processes beside its ranks."""
 _THREADS_A_RANK = 6
-"""A rank's process, with its main thread, counts as one of them."""
+"""The rank's main thread is one of them."""
 _THREADS_OF_LAUNCHER = 8
-"""Those of torch's agent and its store, and the janitor."""
+"""The threads of torch's agent and its store, and the janitor."""
 _THREADS_GONE_S = 5.0
-"""How long it may take until threads that were started for a trial have ended."""
+"""How long the threads of the trial may take to end."""
 
 
 def descriptors_for(world_size: int) -> int:
-    """What an engine opens beside its segments."""
+    """How many descriptors an engine opens beside its segments."""
     return _DESCRIPTORS + _DESCRIPTORS_A_RANK * world_size
 
 
 def threads_for(world_size: int) -> int:
-    """How many threads and processes an engine and its ranks start. What the worker and its libraries start
-    comes on top: numpy and torch start one for each core."""
+    """How many threads and processes an engine and its ranks start, without those of the worker: numpy and
+    torch start one thread for each core."""
     return _THREADS + _THREADS_A_RANK * world_size
 
 
 def check_room(world_size: int) -> None:
-    """SegmentError unless an engine with so many ranks can be started, as far as limits go."""
+    """Raises SegmentError if the limits don't allow an engine with so many ranks."""
     who = f"an engine with {world_size} rank(s)"
     _check_descriptors(who, descriptors_for(world_size))
     _check_threads(who, threads_for(world_size))
 
 
 def check_room_of_launcher(n_ranks: int, *, has_engine: bool) -> None:
-    """SegmentError unless mpspmd-launch can start its processes, and they what they need."""
+    """Raises SegmentError if the limits don't allow what mpspmd-launch and its processes start."""
     who = f"a launcher of {n_ranks} rank(s)"
     _check_descriptors(who, descriptors_for(n_ranks))
     theirs = 1 + threads_for(n_ranks) if has_engine else n_ranks
@@ -57,7 +57,7 @@ def check_room_of_launcher(n_ranks: int, *, has_engine: bool) -> None:
 
 
 def check_room_on_rank(rank: int) -> None:
-    """SegmentError unless a rank's process can start its threads."""
+    """Raises SegmentError if the limits don't allow the threads of a rank's process."""
     _check_threads(f"rank {rank}", _THREADS_A_RANK - 1)
 
 
@@ -89,7 +89,7 @@ def _check_threads(who: str, count: int) -> None:
 
 
 def thread_limits() -> str:
-    """The limits of processes and threads that there are, in words."""
+    """The known limits of processes and threads, in words."""
     limits = []
     if (pids := pids_limit()) is not None:
         limits.append(f"the control group allows {pids} in all (pids.max)")
@@ -101,24 +101,23 @@ def thread_limits() -> str:
 
 
 def thread_advice() -> str:
-    """What to do when there can't be more threads and processes. Each thread takes memory, too."""
+    """What to do if no more threads and processes can be started. Each thread needs memory, too."""
     options = [f"{option} unlimited" for _, _, option in _sizes()]
     more = f", or of this process's memory ({', '.join(options)})" if options else ""
     return advice(errno.EAGAIN) + more
 
 
 def _sizes() -> list[tuple[str, int, str]]:
-    """The limits of this process's memory: of what, how many bytes, and the shell's option for it."""
-    all_sizes = [
-        ("this process's address space", resource.RLIMIT_AS, "ulimit -v"),
-        ("this process's data", resource.RLIMIT_DATA, "ulimit -d"),
-    ]
-    sizes = [(what, resource.getrlimit(kind)[0], option) for what, kind, option in all_sizes]
+    """The limits of this process's memory: what is limited, the bytes, and the shell command."""
+    address_space, _ = resource.getrlimit(resource.RLIMIT_AS)
+    data, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    sizes = [("this process's address space", address_space, "ulimit -v")]
+    sizes += [("this process's data", data, "ulimit -d")]
     return [each for each in sizes if each[1] != resource.RLIM_INFINITY]
 
 
 def spare_threads(count: int) -> int:
-    """How many of so many threads can be started now. They are gone when this returns."""
+    """How many threads can be started now, at most `count`. They have ended when this returns."""
     gate = threading.Lock()
     ids: list[int] = []
 
@@ -135,7 +134,7 @@ def spare_threads(count: int) -> int:
                 started += 1
         except RuntimeError:
             pass
-    # Until the kernel counts them no more: that is when it doesn't show them any more.
+    # The kernel counts a thread against the limits as long as it shows it.
     end = time.monotonic() + _THREADS_GONE_S
     while len(ids) < started or any(os.path.exists(f"/proc/self/task/{each}") for each in ids):
         if time.monotonic() > end:

@@ -9,11 +9,7 @@ from mpspmd.errors import ConfigError
 
 
 def interpreter() -> str:
-    """Its path, which multiprocessing uses too.
-
-    Raises:
-        ConfigError: this user can't run it.
-    """
+    """Its path, which multiprocessing uses too. Raises ConfigError if this user can't run it."""
     path = os.fsdecode(spawn.get_executable() or "")
     if os.path.isfile(path) and os.access(path, os.X_OK):
         return path

@@ -50,10 +50,7 @@ class Janitor:
         """Starts the process. It logs a warning if it can't.
 
         `remove_at_end` accepts only what lies in one of `folders`. `patterns` are paths or shell patterns,
-        anywhere, of more that is to be removed.
-
-        Raises:
-            ConfigError: this user can't run the interpreter.
+        anywhere, of more that is to be removed. Raises ConfigError if this user can't run the interpreter.
         """
         self._folders = [os.path.abspath(folder) for folder in folders]
         python = interpreter()
@@ -91,10 +88,7 @@ class Janitor:
         """Has a file or folder of this run removed when the run's last process has ended.
 
         `name` is its path, and no pattern. If it exists now, only that very file will be removed, and no
-        later one of the same name.
-
-        Raises:
-            ConfigError: it doesn't lie in one of the folders, or its path is too long.
+        later one of the same name. Raises ConfigError if it lies in none of the folders.
         """
         encoded = os.fsencode(name)
         if place(name, self._folders) is None or len(encoded) > MAX_NAME_BYTES:

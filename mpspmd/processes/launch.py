@@ -42,10 +42,8 @@ class Launch:
     def take(cls, environ: MutableMapping[str, str] = os.environ) -> Launch | None:
         """Reads and removes the variable, so that a child of this process doesn't take the same part."""
         text = environ.pop(LAUNCH_VARIABLE, None)
-        return None if text is None else cls._parse(text)
-
-    @classmethod
-    def _parse(cls, text: str) -> Launch:
+        if text is None:
+            return None
         try:
             return msgspec.convert(json.loads(text), cls)
         except (ValueError, msgspec.ValidationError) as error:

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from typing import Protocol
+from collections.abc import Callable
 
 from mpspmd.machine.memory_killer import MemoryKiller
 from mpspmd.processes.exit_status import ONLY_THE_LAUNCHER_KNOWS, PENDING, TAKEN, describe_exit
@@ -25,12 +25,6 @@ _POLL_S = 0.1
 """How often a process is polled if no descriptor announces its end."""
 
 
-class Owner(Protocol):
-    """The object that owns the engine's end of the pipe or socket to a process."""
-
-    def close(self) -> None: ...
-
-
 class Process:
     """A process that has just been started, or that has just connected. Any thread.
 
@@ -40,12 +34,13 @@ class Process:
     used.
     """
 
-    def __init__(self, pid: int, line: int, owner: Owner, *, is_child: bool) -> None:
-        """`line` is the descriptor of a pipe or socket, of which only the process holds the other end.
-        `owner` closes it."""
+    def __init__(
+        self, pid: int, line: int, close_line: Callable[[], None], *, is_child: bool
+    ) -> None:
+        """`line` is the descriptor of a pipe or socket, of which only the process holds the other end."""
         self.pid = pid
         self._line = line
-        self._owner = owner
+        self._close_line = close_line
         self._is_child = is_child
         self._lock = threading.RLock()
         self._exit_code: int | None = None
@@ -117,7 +112,7 @@ class Process:
         with self._lock:
             self._gone = True
             self._close_pidfd()
-            self._owner.close()
+            self._close_line()
 
     def close_copies(self) -> None:
         """For a fork of this process, whose child this isn't."""

@@ -35,18 +35,16 @@ _SOCKET = "engine-00"
 class RunDir:
     """A folder that only this user can enter, for the control socket.
 
-    This process locks a file in the folder. The kernel unlocks the file when the process ends, in whatever
-    way, and then another run may remove the folder.
+    This process locks a file in the folder. When the process ends, in whatever way, the kernel unlocks the
+    file, and the next run removes the folder.
     """
 
     def __init__(self, parent: str | None, remove_at_end: Callable[[str], None]) -> None:
         """Makes it in `parent`; None: in the first of the usual places where a socket can be made.
 
         Removes the folders there of runs that have ended. `remove_at_end` is the janitor's. It is called
-        before the folder is made, so that a kill at any moment leaves no folder.
-
-        Raises:
-            SegmentError: no folder can be made.
+        before the folder is made, so that a kill at any moment leaves no folder. Raises SegmentError if no
+        folder can be made.
         """
         failures: list[tuple[str, OSError]] = []
         for folder in parents(parent):

@@ -56,7 +56,7 @@ def _start(rank: RankStart, child: Child, started: list[Process]) -> None:
         with without_main_module(), signals_blocked({*rank.signals_of_engine, STACK_SIGNAL}):
             child.start()
         popen = child.popen
-        process = Process(popen.pid, popen.sentinel, popen, is_child=True)
+        process = Process(popen.pid, popen.sentinel, popen.close, is_child=True)
         # Within: a signal that comes now is taken only when the process is known.
         started.append(process)
         rank.death_pipe.arm(process)

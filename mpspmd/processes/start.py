@@ -76,11 +76,7 @@ class RankStart:
         return True
 
     def unpack(self) -> None:
-        """Rebuilds the worker's class and its arguments.
-
-        Raises:
-            DecodeError: one of them can't be unpickled here.
-        """
+        """Rebuilds the worker's class and its arguments. Raises DecodeError if that fails."""
         try:
             self.worker, self.args, self.kwargs = pickle.loads(cast(bytes, self.worker))
         except Exception as error:

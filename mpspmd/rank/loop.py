@@ -1,10 +1,9 @@
-"""RankLoop: read a request, run it, reply if asked; the same on every rank."""
+"""RankLoop: what a rank's main thread does between start and end."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, cast
 
 from mpspmd._ring import (
@@ -12,7 +11,6 @@ from mpspmd._ring import (
     PHASE_REPLYING,
     PHASE_RUNNING,
     PHASE_WAITING,
-    Inbox,
     pack,
 )
 from mpspmd.codec.objects import decode
@@ -25,11 +23,11 @@ from mpspmd.rank.worker import LATER, RankContext
 from mpspmd.transport.channel import RankChannel
 from mpspmd.wire import KIND_OUT_OF_BAND, KIND_PACKED, KIND_STEP, ExecuteModelRequest
 
-logger = logging.getLogger(__name__)
+_Receive = Callable[[float | None, int], tuple[int, int, int, Any] | None]
 
 
 class RankLoop:
-    """Read a request, run it, reply if asked: the same on every rank."""
+    """Reads a request, calls the method, replies if this rank is asked to; again and again."""
 
     def __init__(
         self,
@@ -43,34 +41,35 @@ class RankLoop:
         self._rank = rank
         self._ctx = ctx
         self._worker = worker
-        self._requests: Inbox | _WatchedInbox = channel.requests
+        self._requests = channel.requests
+        self._receive: _Receive = channel.requests.recv
         if (while_waiting := getattr(worker, "while_waiting", None)) is not None:
-            self._requests = _WatchedInbox(channel.requests, while_waiting)
+            self._receive = _watched(channel.requests.recv, while_waiting)
         self._line = channel.line
         self._report = report
-        self._leaving = False
+        self._stopping = False
         self._keeps_digest = ctx.request_digest() is not None
         self._shown_names: dict[str, bytes] = {}
-        self._came_before = 0  # what the next request's time is predicted from
+        self._came_before = 0  # the key by which recv() predicts when the next request comes
         make_replier = ThreadReplier if getattr(worker, "reply_thread", False) else Replier
         self._replier = make_replier(
-            rank, worker, channel.replies, channel.line, report, step_codec, self.leave
+            rank, worker, channel.replies, channel.line, report, step_codec, self.stop
         )
         self._step_codec = step_codec
 
-    def leave(self) -> None:
-        """Ends run() as soon as the current method returns. Another thread."""
-        self._leaving = True
+    def stop(self) -> None:
+        """Ends run() as soon as the current method returns. Any thread."""
+        self._stopping = True
         self._requests.interrupt()
         if (told := getattr(self._worker, "told_to_leave", None)) is not None:
             with logged("the worker's told_to_leave"):
                 told()
 
     def run(self) -> None:
-        """Until the engine closes the channel, or poisons it, or says to leave."""
+        """Returns when the engine has closed or poisoned the channel, or stop() was called."""
         try:
             while True:  # CPython 3.11 specializes no loop that ends in a condition
-                if self._leaving:
+                if self._stopping:
                     break
                 self._line.enter(PHASE_WAITING)
                 self._step()
@@ -82,8 +81,8 @@ class RankLoop:
             raise self._replier.end
 
     def _step(self) -> None:
-        """One request. Its own frame, so that nothing of it is held while the next is awaited."""
-        request = self._receive()
+        """One request, in a frame of its own: its locals must not live on until the next one comes."""
+        request = self._next_request()
         if request is None:
             return
         method = request.method
@@ -107,19 +106,19 @@ class RankLoop:
             self._replier.reply(request.step_id, name, result, request.reply_base)
 
     def _show(self, name: str) -> bytes:
-        """A method's name for the status page; few names make up all steps."""
+        """The method's name for the status page, kept because most steps call the same few methods."""
         shown = name.encode(errors="backslashreplace")
         if len(self._shown_names) < 1000:
             self._shown_names[name] = shown
         return shown
 
-    def _receive(self) -> ExecuteModelRequest | None:
-        message = self._requests.recv(None, self._came_before)
+    def _next_request(self) -> ExecuteModelRequest | None:
+        message = self._receive(None, self._came_before)
         if message is None:
             return None
         _, kind, step, payload = message
         packed = kind & KIND_PACKED
-        if not packed and type(payload) is not bytes:  # a small one takes less than anybody's look
+        if not packed and type(payload) is not bytes:  # a small one is decoded too fast to be seen
             self._line.enter(PHASE_DECODING, step, b"")
         try:
             if self._keeps_digest:
@@ -160,20 +159,16 @@ class RankLoop:
             self._report(fault)
 
 
-class _WatchedInbox:
-    """The ring of requests, for a worker that wants to know when its rank waits."""
+def _watched(
+    receive: _Receive, while_waiting: Callable[[], AbstractContextManager[None]]
+) -> _Receive:
+    """For a worker that wants to know when its rank waits."""
 
-    def __init__(
-        self, inbox: Inbox, while_waiting: Callable[[], contextlib.AbstractContextManager[None]]
-    ) -> None:
-        self._inbox = inbox
-        self._while_waiting = while_waiting
-        self.release = inbox.release
-        self.interrupt = inbox.interrupt
+    def watched(timeout: float | None, key: int) -> tuple[int, int, int, Any] | None:
+        with while_waiting():
+            return receive(timeout, key)
 
-    def recv(self, timeout: float | None, key: int) -> tuple[int, int, int, Any] | None:
-        with self._while_waiting():
-            return self._inbox.recv(timeout, key)
+    return watched
 
 
 def _is_missing(worker: Any, method: str) -> bool:

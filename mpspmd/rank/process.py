@@ -1,11 +1,10 @@
-"""What a rank's process does from its start to its end; rank 0's too."""
+"""The main function of a rank's process. All ranks run the same, rank 0 too."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import signal
-from typing import Any
 
 from msgspec.structs import replace
 
@@ -22,7 +21,7 @@ from mpspmd.processes.hash_seed import forget
 from mpspmd.processes.main_module import UnguardedMain
 from mpspmd.processes.quick_exit import exit_quickly
 from mpspmd.processes.start import RankStart
-from mpspmd.rank.attaching import leave_what_is_attached
+from mpspmd.rank.attached_memory import untrack_attached_memory
 from mpspmd.rank.control import ControlThread
 from mpspmd.rank.loop import RankLoop
 from mpspmd.rank.signals import RankSignals
@@ -33,11 +32,11 @@ from mpspmd.transport.descriptor import open_standard_descriptors
 logger = logging.getLogger(__name__)
 
 START_METHOD = "__init__"
-"""What a fault names as its method when a worker can't be made."""
+"""The method that a Fault names if the worker can't be made."""
 
 
 def serve(start: RankStart) -> None:
-    """The main function of a rank's process. Doesn't return."""
+    """Makes the worker, runs the loop, and ends the process. Doesn't return."""
     code = 1
     open_standard_descriptors()
     if start.begins_lines:
@@ -46,12 +45,12 @@ def serve(start: RankStart) -> None:
         signals = RankSignals(start.signals_of_engine)
         log.set_level()
         forget(start.hash_seed)
-        leave_what_is_attached()
+        untrack_attached_memory()
         code = _run(start, signals)
     except Terminated:
         code = -signal.SIGTERM
     except SystemExit as end:
-        # The worker's own.
+        # The worker or the script has raised it.
         code = exit_code(end)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -68,7 +67,7 @@ def _run(start: RankStart, signals: RankSignals) -> int:
     control = ControlThread(control_address(start.run_dir), start.rank)
     channel = RankChannel(start.segments, start.rank)
     start.segments.close()
-    signals.take(channel)
+    signals.unblock(channel)
     control.send(Hello(start.rank))
     start.death_pipe.disarm()
     ctx = RankContext(
@@ -84,11 +83,11 @@ def _run(start: RankStart, signals: RankSignals) -> int:
         ctx.keep_digest()
     try:
         if start.import_main():
-            # A script sets signal handlers for the process that the user has started: not for this one.
-            signals.set_handlers()
+            # The script may set signal handlers, which are meant for the process that the user has started.
+            signals.install_handlers()
         start.unpack()
         worker = start.worker(ctx, *start.args, **start.kwargs)
-        if signals.has_terminated:
+        if signals.terminated:
             raise Terminated
     except Terminated:
         raise
@@ -99,7 +98,7 @@ def _run(start: RankStart, signals: RankSignals) -> int:
             start.report_start_failure(error)
         fault = fault_of(error, start.rank, 0, START_METHOD)
         if isinstance(error, UnguardedMain):
-            # The engine's own traceback shows the same line.
+            # The traceback of the engine's error shows the same line.
             fault = replace(fault, exception=ConfigError.__name__, traceback="")
         elif isinstance(error, SystemExit):
             fault = replace(fault, message=reason_of(error))
@@ -108,31 +107,26 @@ def _run(start: RankStart, signals: RankSignals) -> int:
         if isinstance(error, SystemExit):
             raise
         return 1
-    # Drop what came with the process: a worker may be done with it.
+    # The arguments may hold much memory, and the worker may not need them any longer.
     start.args, start.kwargs = (), {}
     steps = start.step_codec.rank_end() if start.step_codec is not None else None
     loop = RankLoop(start.rank, ctx, worker, channel, control.send, steps)
-    control.on_shutdown(loop.leave)
-    signals.on_sigterm(loop.leave)
+    control.on_shutdown(loop.stop)
+    signals.on_sigterm(loop.stop)
     control.send(Ready(start.rank))
     try:
         loop.run()
     except BaseException as end:
-        # The worker's shutdown may take its time; the engine is told before.
+        # Tell the engine now: the worker's shutdown may take long.
         control.send(Exiting(start.rank, reason_of(end)))
         raise
     finally:
         # A second SIGTERM must not cut the worker's shutdown short.
-        signals.ignore()
+        signals.ignore_sigterm()
         try:
-            _shut_down(worker)
+            with logged("the worker's shutdown"):
+                if (shutdown := getattr(worker, "shutdown", None)) is not None:
+                    shutdown()
         finally:
             control.close()
     return 0
-
-
-def _shut_down(worker: Any) -> None:
-    with logged("the worker's shutdown"):
-        shutdown = getattr(worker, "shutdown", None)
-        if shutdown is not None:
-            shutdown()

@@ -1,4 +1,4 @@
-"""Replier: sends what a method returned to the engine."""
+"""Replier: sends to the engine what a method has returned or raised."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ _STEP_REPLY = KIND_REPLY | KIND_STEP
 
 
 class Replier:
-    """Encodes and sends in the calling thread."""
+    """Encodes and sends in the calling thread. `report` sends a Fault through the control plane, and `stop`
+    ends the rank's loop."""
 
     def __init__(
         self,
@@ -31,12 +32,12 @@ class Replier:
         line: StatusLine,
         report: Callable[[Fault], None],
         step_codec: RankEnd | None,
-        leave: Callable[[], None],
+        stop: Callable[[], None],
     ) -> None:
         self._rank = rank
         self._worker = worker
         finish = getattr(worker, "finish_reply", None)
-        # The base class's returns what it is given: not worth a call a step.
+        # The method of the base class returns its argument. Don't call it in each step.
         is_base = getattr(finish, "__func__", None) is Worker.finish_reply
         self._finish = None if is_base else finish
         self._writer = writer
@@ -44,12 +45,12 @@ class Replier:
         self._report = report
         self._encoder = ObjectEncoder()
         self._step_codec = step_codec
-        self._leave = leave
+        self._stop = stop
         self.end: BaseException | None = None
-        """What has ended a thread of the replier's own, and is to end the rank."""
+        """What has ended the reply thread. It must end the rank."""
 
     def reply(self, step: int, method: str, result: Any, base: Any = None) -> None:
-        """Waits for space; ChannelClosed and ChannelPoisoned when the run has ended."""
+        """Waits for space. ChannelClosed or ChannelPoisoned if the run has ended."""
         try:
             if self._finish is not None:
                 result = self._finish(result)
@@ -85,19 +86,20 @@ class Replier:
             self._line.replied()
 
     def close(self) -> None:
-        """Nothing more will be replied."""
+        """There will be no more replies."""
 
 
 class ThreadReplier(Replier):
-    """Finishes, encodes and sends in a thread of its own, in order, all methods' replies alike.
+    """Finishes, encodes and sends all replies in a thread of its own, in order.
 
-    For workers whose results are ready only later (asynchronous scheduling): the loop goes on.
+    For workers whose results aren't ready when the method returns (asynchronous scheduling).
     """
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._trouble: BaseException | None = None
+        # Not start_thread(): this thread runs the worker's code, and what that starts inherits the mask.
         self._thread = threading.Thread(target=self._run, name="mpspmd-replies", daemon=True)
         self._thread.start()
 
@@ -121,14 +123,14 @@ class ThreadReplier(Replier):
             self._start()
             while (send := self._queue.get()) is not None:
                 send()
-                # What was sent must not live on while the next is awaited.
+                # The result must not live on while this thread waits for the next one.
                 del send
         except ChannelError:
-            pass  # the run has ended; the loop finds out by itself
+            pass  # the run has ended, which the loop will see itself
         except BaseException as end:
-            # Nobody would reply any more.
+            # Without this thread there are no more replies.
             self.end = end
-            self._leave()
+            self._stop()
 
     def _start(self) -> None:
         try:

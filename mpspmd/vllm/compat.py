@@ -279,7 +279,7 @@ def track_files(remove_at_end: Callable[[str], None]) -> list[str]:
 
     The tracker warns of each file that a killed process has left, and Ctrl-C kills vLLM's processes.
     `remove_at_end` gets each file instead. Shared memory that a rank only attaches to isn't registered at
-    all: see rank/attaching.py.
+    all: see rank/attached_memory.py.
 
     Returns a list of the files of shared memory that this process has made. It changes as files are made
     and removed; a rank that ends in order removes those that are left.

@@ -33,7 +33,8 @@ class Started:
         ours, its = socket.socketpair()
         self.popen = subprocess.Popen([sys.executable, "-S", "-c", _WAITS], stdin=its.fileno())
         its.close()
-        self.process = Process(self.popen.pid, ours.fileno(), ours, is_child=is_child)
+        self.line = ours
+        self.process = Process(self.popen.pid, ours.fileno(), ours.close, is_child=is_child)
 
     def kill(self) -> None:
         self.popen.send_signal(signal.SIGKILL)
@@ -81,7 +82,7 @@ def test_its_sentinel_ends_a_wait_when_it_ends(started: Started) -> None:
 
 def test_its_exit_code_is_known(started: Started) -> None:
     process = started.process
-    process._owner.shutdown(socket.SHUT_RDWR)  # type: ignore[attr-defined]
+    started.line.shutdown(socket.SHUT_RDWR)
     process.join(10)
     assert (process.exit_code, process.exit_reason()) == (0, "exit code 0")
 
@@ -136,7 +137,7 @@ def test_one_that_has_ended_before_it_is_looked_at_is_gone(system: str) -> None:
     its.close()
     popen.kill()
     os.waitid(os.P_PID, popen.pid, os.WEXITED | os.WNOWAIT)
-    process = Process(popen.pid, ours.fileno(), ours, is_child=True)
+    process = Process(popen.pid, ours.fileno(), ours.close, is_child=True)
     assert not process.is_alive()
     assert process.exit_reason() == "killed by SIGKILL"
     process.close()

@@ -28,7 +28,7 @@ def test_a_sigterm_whose_exception_is_swallowed_still_ends_the_loop() -> None:
     signals.on_sigterm(lambda: left.append("then"))
     with contextlib.suppress(Terminated):
         signal.raise_signal(signal.SIGTERM)
-    assert (signals.has_terminated, left) == (True, ["then"])
+    assert (signals.terminated, left) == (True, ["then"])
     signals.on_sigterm(lambda: left.append("when the loop is made"))
     assert left == ["then", "when the loop is made"]
 

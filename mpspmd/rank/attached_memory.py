@@ -1,4 +1,4 @@
-"""Shared memory of others that a rank opens: it stays when the rank ends."""
+"""Shared memory that a rank attaches to stays when the rank ends: its maker removes it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _MARK = "_mpspmd_attached"
 
 
 class _Tracker(threading.local):
-    """Stands in `multiprocessing.shared_memory` for the module `resource_tracker`, up to Python 3.12. It
-    passes everything on, except what a thread opens that has set `attaching`."""
+    """Up to Python 3.12 it replaces the module `resource_tracker` in `multiprocessing.shared_memory`. A
+    thread registers nothing while it has set `attaching`."""
 
     attaching = False
 
@@ -26,12 +26,11 @@ class _Tracker(threading.local):
         resource_tracker.unregister(name, rtype)
 
 
-def leave_what_is_attached() -> None:
-    """In a rank, once: from now on `SharedMemory(name=...)` is not told to multiprocessing's resource
-    tracker.
+def untrack_attached_memory() -> None:
+    """In a rank, once: multiprocessing's resource tracker no longer learns of `SharedMemory(name=...)`.
 
-    The tracker removes what it knows when the run's processes are gone, also if another program made it.
-    Python 3.13 has `track=False` for that; it is the default here. What a rank makes is tracked as ever.
+    When the run's processes have ended, the tracker removes all that it knows, even what another program
+    has made. Python 3.13 has `track=False` for this. Memory that the rank creates is still tracked.
     """
     memory: Any = shared_memory.SharedMemory
     make, unlink = memory.__init__, memory.unlink
@@ -53,12 +52,11 @@ def leave_what_is_attached() -> None:
             tracker.attaching = False
 
     @functools.wraps(unlink)
-    def unlink_and_forget(self: Any) -> None:
+    def unlink_untracked(self: Any) -> None:
         if not getattr(self, _MARK, False):
             unlink(self)
             return
-        # Whoever made it may have told the tracker, the same one. unlink() takes that back, and what isn't
-        # there can't be taken back.
+        # unlink() unregisters the memory, and the tracker reports an error for memory that it doesn't know.
         resource_tracker.register(self._name, "shared_memory")
         self._track = True
         try:
@@ -68,7 +66,7 @@ def leave_what_is_attached() -> None:
                 resource_tracker.unregister(self._name, "shared_memory")
             raise
 
-    memory.__init__, memory.unlink = make_or_attach, unlink_and_forget
+    memory.__init__, memory.unlink = make_or_attach, unlink_untracked
     if sys.version_info < (3, 13):
         module: Any = shared_memory
         module.resource_tracker = tracker
