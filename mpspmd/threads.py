@@ -35,7 +35,8 @@ def start_thread(
     """Starts a daemon thread that blocks all signals. RuntimeError when no more threads can be started."""
     thread = _OwnThread(target=target, args=args, kwargs=kwargs, name=name, daemon=True)
     with signals_blocked(_BLOCKED) as before:
-        thread.signals_of_user = getattr(threading.current_thread(), "signals_of_user", before)
+        mask = _mask_of_user()
+        thread.signals_of_user = before if mask is None else mask
         thread.start()
     return thread
 
@@ -60,8 +61,7 @@ def signals_blocked(numbers: Collection[int]) -> Iterator[set[signal.Signals]]:
 @contextlib.contextmanager
 def signals_of_user() -> Iterator[None]:
     """For user's code in a thread of ours: what it starts must not inherit the signals that we block."""
-    mask = getattr(threading.current_thread(), "signals_of_user", None)
-    if mask is None:
+    if (mask := _mask_of_user()) is None:
         yield
         return
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -69,3 +69,9 @@ def signals_of_user() -> Iterator[None]:
         yield
     finally:
         block_signals()
+
+
+def _mask_of_user() -> set[signal.Signals] | None:
+    """None: this isn't a thread of ours, or it is the main thread of a process forked in one."""
+    thread = threading.current_thread()
+    return None if thread is threading.main_thread() else getattr(thread, "signals_of_user", None)

@@ -38,7 +38,7 @@ _ADVICE = {
 
 def advice(number: int | None) -> str:
     """A clause for the end of an error message. `number` is the errno of an OSError or of a ZMQError."""
-    return _ADVICE.get(number or 0, "see the error's own words")
+    return _ADVICE.get(number or 0, "see the error's own message")
 
 
 def with_advice(error: Exception) -> str:

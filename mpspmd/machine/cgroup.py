@@ -80,7 +80,7 @@ def quota_v2(cpu_max: str | None) -> float | None:
     return quota_v1(quota_us, period_us)
 
 
-def left(limit: str | None, used: str | None, stat: str | None = None) -> int | None:
+def free_bytes(limit: str | None, used: str | None, stat: str | None = None) -> int | None:
     """How many bytes of a limit are still free; None: no limit.
 
     `stat` is the text of `memory.stat`. The cache of files on disks counts as free: the kernel drops it.
@@ -106,7 +106,7 @@ def memory_left() -> int | None:
     """How many bytes this process's control groups let it still take; None: no limit."""
     v1 = _texts("memory", 1, "memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat")
     v2 = _texts("memory", 2, "memory.max", "memory.current", "memory.stat")
-    return _lowest(starmap(left, [*v1, *v2]))
+    return _lowest(starmap(free_bytes, [*v1, *v2]))
 
 
 def memory_limit() -> int | None:

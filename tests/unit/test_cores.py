@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from mpspmd.machine.cgroup import folders, left, parse_groups, parse_mounts, quota_v1, quota_v2
+from mpspmd.machine.cgroup import (
+    folders,
+    free_bytes,
+    parse_groups,
+    parse_mounts,
+    quota_v1,
+    quota_v2,
+)
 from mpspmd.machine.cores import count_cores
 
 V1 = """\
@@ -104,7 +111,7 @@ def test_the_quota_of_version_2(cpu_max: str | None, expected: float | None) -> 
     [("1000\n", "300\n", 700), ("max\n", "300\n", None), (None, "300\n", None), ("1000\n", None, None)],
 )  # fmt: skip
 def test_what_is_left_of_a_limit(limit: str | None, used: str | None, expected: int | None) -> None:
-    assert left(limit, used) == expected
+    assert free_bytes(limit, used) == expected
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import threading
@@ -85,3 +86,18 @@ def test_a_callback_blocks_what_the_thread_blocks_that_has_made_its_own() -> Non
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     assert seen == [{"SIGUSR1"}]
+
+
+def test_a_process_that_a_callback_forks_goes_on_taking_signals() -> None:
+    statuses: list[int] = []
+
+    def call_back() -> None:
+        with logged("the callback"):
+            if (pid := os.fork()) == 0:
+                with logged("its own callback"):
+                    pass
+                os._exit(len(_blocked(Path("/proc/self/status").read_text())))
+            statuses.append(os.waitpid(pid, 0)[1])
+
+    start_thread(call_back, name="thread").join()
+    assert statuses == [0]
