@@ -14,10 +14,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 SYNCHRONOUS_SIGNALS = frozenset(
-    {
-        *(signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV),
-        *(signal.SIGSYS, signal.SIGTRAP),
-    }
+    signal.Signals[f"SIG{name}"] for name in ("ABRT", "BUS", "FPE", "ILL", "SEGV", "SYS", "TRAP")
 )
 """The kernel sends these to the thread that has caused them. faulthandler must see them."""
 

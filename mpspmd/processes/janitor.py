@@ -35,7 +35,7 @@ else:
 """
 
 _closed: list[Orphan] = []
-"""The janitors of closed runs. They are this process's children if it is process 1."""
+"""The janitors of closed runs. If this is process 1, it must reap them."""
 
 
 class Janitor:

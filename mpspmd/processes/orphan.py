@@ -1,7 +1,4 @@
-"""Orphan: a process without a parent, which the kernel makes a child of process 1.
-
-In a container this program may be process 1. Then it must reap the process, or a zombie stays.
-"""
+"""Orphan: a process that the kernel has made a child of process 1, which may be this program."""
 
 from __future__ import annotations
 

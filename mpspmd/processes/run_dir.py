@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import logging
 import os
 import re
 import secrets
@@ -20,8 +19,6 @@ from mpspmd.errors import SegmentError
 from mpspmd.machine.advice import advice
 from mpspmd.transport.descriptor import above_standard
 from mpspmd.transport.segment import SHM
-
-logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"mpspmd-[0-9a-f]{8}")
 _LOCK = "lock"

@@ -13,7 +13,7 @@ from mpspmd.codec.steps import StepCodec
 from mpspmd.errors import DecodeError, WorkerNotPicklable, text_of
 from mpspmd.processes.death_pipe import DeathPipe
 from mpspmd.processes.janitor import Janitor
-from mpspmd.processes.main_module import Main, dumps_with_main, import_main
+from mpspmd.processes.main_module import Main, dumps_with_main
 from mpspmd.processes.stacks import StackFile
 from mpspmd.transport.channel import ChannelSegments
 
@@ -67,13 +67,6 @@ class RankStart:
             f"the worker {name} or its arguments can't be sent to a new process: {text_of(error)}; "
             "define the class at the top level of a module, and pass data as arguments"
         )
-
-    def import_main(self) -> bool:
-        """Imports the engine's main module. False if this process has it already."""
-        if not self.main:
-            return False
-        import_main(self.main)
-        return True
 
     def unpack(self) -> None:
         """Rebuilds the worker's class and its arguments. Raises DecodeError if that fails."""

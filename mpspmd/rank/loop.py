@@ -6,13 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, cast
 
-from mpspmd._ring import (
-    PHASE_DECODING,
-    PHASE_REPLYING,
-    PHASE_RUNNING,
-    PHASE_WAITING,
-    pack,
-)
+from mpspmd._ring import PHASE_DECODING, PHASE_REPLYING, PHASE_RUNNING, PHASE_WAITING, pack
 from mpspmd.codec.objects import decode
 from mpspmd.codec.steps import RankEnd
 from mpspmd.errors import ChannelClosed, ChannelPoisoned

@@ -18,7 +18,7 @@ from mpspmd.machine.green_threads import refuse_green_threads
 from mpspmd.machine.room import check_room_on_rank
 from mpspmd.notice import notice
 from mpspmd.processes.hash_seed import forget
-from mpspmd.processes.main_module import UnguardedMain
+from mpspmd.processes.main_module import UnguardedMain, import_main
 from mpspmd.processes.quick_exit import exit_quickly
 from mpspmd.processes.start import RankStart
 from mpspmd.rank.attached_memory import untrack_attached_memory
@@ -30,9 +30,6 @@ from mpspmd.transport.channel import RankChannel
 from mpspmd.transport.descriptor import open_standard_descriptors
 
 logger = logging.getLogger(__name__)
-
-START_METHOD = "__init__"
-"""The method that a Fault names if the worker can't be made."""
 
 
 def serve(start: RankStart) -> None:
@@ -82,7 +79,8 @@ def _run(start: RankStart, signals: RankSignals) -> int:
     if start.digest_requests:
         ctx.keep_digest()
     try:
-        if start.import_main():
+        if start.main:
+            import_main(start.main)
             # The script may set signal handlers, which are meant for the process that the user has started.
             signals.install_handlers()
         start.unpack()
@@ -96,7 +94,7 @@ def _run(start: RankStart, signals: RankSignals) -> int:
         signals.ignore()
         if start.report_start_failure is not None:
             start.report_start_failure(error)
-        fault = fault_of(error, start.rank, 0, START_METHOD)
+        fault = fault_of(error, start.rank, 0, "__init__")
         if isinstance(error, UnguardedMain):
             # The traceback of the engine's error shows the same line.
             fault = replace(fault, exception=ConfigError.__name__, traceback="")

@@ -134,8 +134,7 @@ class ThreadReplier(Replier):
 
     def _start(self) -> None:
         try:
-            start = getattr(self._worker, "start_reply_thread", None)
-            if start is not None:
+            if (start := getattr(self._worker, "start_reply_thread", None)) is not None:
                 start()
         except SystemExit:
             raise

@@ -29,8 +29,8 @@ from mpspmd.machine.advice import advice, with_advice
         (errno.EOPNOTSUPP, "tmpfs"),
         (errno.EISDIR, "tmpfs"),
         (errno.EROFS, "read-only"),
-        (errno.EXDEV, "own words"),
-        (None, "own words"),
+        (errno.EXDEV, "own message"),
+        (None, "own message"),
     ],
 )
 def test_each_number_has_its_own_advice(number: int | None, words: str) -> None:
