@@ -160,7 +160,7 @@ def test_eight_threads_may_send_at_once(engine: EnginePlane, rank: RankPlane) ->
         assert [each.nonce for each in received if each.rank == i] == list(range(100))
 
 
-def test_garbage_is_dropped_counted_and_logged_and_nothing_else_is(
+def test_garbage_is_dropped_and_logged_and_nothing_else_is(
     engine: EnginePlane, address: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
