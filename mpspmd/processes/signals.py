@@ -51,6 +51,11 @@ def signals_deferred() -> Iterator[None]:
     block signals isn't enough, because another thread may take them for the main thread.
     """
     came: set[int] = set()
+
+    def raise_if_came(number: int) -> None:
+        if number in came:
+            signal.raise_signal(number)
+
     handlers: dict[signal.Signals, Any] = {}
     # Each call below may raise what the handler of a pending signal raises. SIGINT's handler usually does:
     # it is replaced last.
@@ -64,8 +69,8 @@ def signals_deferred() -> Iterator[None]:
         with signals_blocked((signal.SIGINT,)):
             yield
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        for number in handlers:
-            if number in came:
-                signal.raise_signal(number)
+        with contextlib.ExitStack() as last_to_first:  # goes on when one of these raises
+            for number in handlers:
+                last_to_first.callback(raise_if_came, number)
+            for number, handler in handlers.items():
+                last_to_first.callback(signal.signal, number, handler)
