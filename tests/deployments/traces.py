@@ -13,9 +13,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from shared_memory import SHM as _SHM
+from shared_memory import SharedMemory
 
 HERE = Path(__file__).parent
-_SHM = Path("/dev/shm")
 _STRANGER = "trap 'echo signalled' HUP INT TERM USR1 USR2; echo ready; read -r line"
 _MARK = "TEST_MARK"
 
@@ -66,8 +67,8 @@ class Traces:
         )
         assert self.stranger.stdout is not None
         assert self.stranger.stdout.readline() == "ready\n"
-        self._files = self._all_files()
-        self._shm_bytes = _used_bytes()
+        self._files = set(self.folder.iterdir())
+        self._shm = SharedMemory()
 
     def run(
         self,
@@ -118,11 +119,8 @@ class Traces:
     def left_behind(self) -> list[str]:
         """New files, processes and bytes of shared memory, each in words."""
         left = [f"process {process.pid}" for process in self.processes()]
-        left += [f"file {path}" for path in sorted(self._all_files() - self._files)]
-        # What others do in /dev/shm is a few pages; our smallest ring has sixteen.
-        if (more := _used_bytes() - self._shm_bytes) >= 1 << 16:
-            left.append(f"{more} bytes of /dev/shm")
-        return left
+        left += [f"file {path}" for path in sorted(set(self.folder.iterdir()) - self._files)]
+        return left + self._shm.added()
 
     def harmed(self) -> list[str]:
         """What belongs to the stranger and is not as it was, each in words."""
@@ -133,7 +131,8 @@ class Traces:
             elif path.read_bytes() != content:
                 harmed.append(f"{path} has changed")
         harmed += [f"{path} is gone" for path in self._folders if not path.is_dir()]
-        harmed += [f"file {path} is gone" for path in sorted(self._files - self._all_files())]
+        gone = (self._files | self._shm.files) - {*self.folder.iterdir(), *_SHM.iterdir()}
+        harmed += [f"file {path} is gone" for path in sorted(gone)]
         if self.stranger.poll() is not None:
             harmed.append("the stranger's process is gone")
         return harmed
@@ -155,10 +154,6 @@ class Traces:
         """The stranger's folders that have files in them."""
         return {path.parent for path in self._strangers} - {_SHM, self.folder}
 
-    def _all_files(self) -> set[Path]:
-        """Of the machine's shared memory and of the programs' folder, where they put temporary files."""
-        return {*_SHM.iterdir(), *self.folder.iterdir()}
-
 
 def program(command: Sequence[str]) -> list[str]:
     name, *arguments = command
@@ -169,11 +164,6 @@ def program(command: Sequence[str]) -> list[str]:
     if name.startswith("mpspmd-"):
         return [sys.executable, "-m", "mpspmd", name.removeprefix("mpspmd-"), *arguments]
     return list(command)
-
-
-def _used_bytes() -> int:
-    filesystem = os.statvfs(_SHM)
-    return (filesystem.f_blocks - filesystem.f_bfree) * filesystem.f_frsize
 
 
 def skip_unless_it_works(*command: str) -> None:

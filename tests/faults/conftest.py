@@ -1,4 +1,4 @@
-"""The stage: runs a scene in a process group of its own, and looks for what it leaves behind."""
+"""Scene: runs a script in a process group of its own, and finds what it leaves behind."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,12 +16,13 @@ from typing import Any
 
 import psutil
 import pytest
+from shared_memory import SharedMemory
 
 _FOLDER = Path(__file__).parent
 
 
 class Scene:
-    """A running script, its ranks, and what they write."""
+    """A running script, its ranks, and what they have written."""
 
     def __init__(self, folder: Path, script: str, *args: str, **environment: str) -> None:
         self.folder = folder
@@ -50,7 +52,7 @@ class Scene:
         assert self.pids, f"the scene ended before it was ready: {self.errors()}"
 
     def lines(self) -> Iterator[Any]:
-        """What it prints until it ends, parsed."""
+        """The lines of JSON that it prints until it ends, parsed."""
         assert self._process.stdout is not None
         return map(json.loads, self._process.stdout)
 
@@ -96,7 +98,7 @@ class Scene:
 
 @pytest.fixture
 def play(tmp_path: Path) -> Iterator[Callable[..., Scene]]:
-    """Starts a scene; whatever is left of it ends with the test."""
+    """Starts a scene; whatever is left of it is killed after the test."""
     scenes: list[Scene] = []
 
     def start(*args: str, script: str = "scenes.py", **environment: str) -> Scene:
@@ -108,12 +110,13 @@ def play(tmp_path: Path) -> Iterator[Callable[..., Scene]]:
         scene.close()
 
 
-def segments_with_a_name() -> list[str]:
-    return [name for name in os.listdir("/dev/shm") if "mpspmd" in name]
-
-
 @pytest.fixture(autouse=True)
-def _no_segment_has_a_name(eventually: Any) -> Iterator[None]:
+def _no_shared_memory_is_left() -> Iterator[None]:
+    before = SharedMemory()
     yield
-    # Other runs on this machine may be creating theirs at this very moment.
-    eventually(lambda: not segments_with_a_name(), "no segment of ours has a name")
+    # The kernel frees a killed process's memory some time after its death has been noticed.
+    for _ in range(100):
+        if not (left := before.added()):
+            break
+        time.sleep(0.05)
+    assert not left, left

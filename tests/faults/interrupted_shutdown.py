@@ -1,7 +1,7 @@
-"""Ctrl-C at the lines of an engine's shutdown, one after the other.
+"""Raises SIGINT at the lines of an engine's shutdown, one line for each shutdown.
 
-`python interrupted_shutdown.py STEP` prints a line of JSON for every STEP-th line of the shutdown, and
-another one for the shutdown that no Ctrl-C has come to.
+`python interrupted_shutdown.py STEP` prints a line of JSON for every STEP-th line of the shutdown, and one
+for a shutdown that isn't interrupted.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TRACED = {
 
 
 class Interrupt:
-    """A trace function: SIGINT before the line after so many others."""
+    """A trace function that raises SIGINT after so many lines."""
 
     def __init__(self, after: int) -> None:
         self._left = after
@@ -66,7 +66,7 @@ def play(after: int) -> dict[str, Any]:
         sys.settrace(None)
     told = engine.failure is not None
     if not told:
-        engine.shutdown()  # the Ctrl-C came before anything was done
+        engine.shutdown()  # it came before anything was done
     return {
         "where": interrupt.where,
         "came": came,

@@ -1,7 +1,7 @@
-"""Ctrl-C at a random moment of a run, again and again: SIGINT to its whole process group.
+"""Sends SIGINT to all processes of a run at a random moment, again and again, as Ctrl-C does.
 
 `python interrupts.py TIMES SEED` prints a line of JSON for each time. The imports, which take seconds, are
-done once: each engine is a fork of this process, which ends as a script would.
+done once: each engine is a fork of this process, and ends as a script would.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import scenes
 import trials
 
 MOMENTS = {"start": 1.0, "load": 0.2, "shutdown": 0.03}
-"""And how long each of them lasts, in seconds; the start as a part of what a first one has taken."""
+"""And how long each lasts, in seconds; the start as a share of the time that a first one has taken."""
 
 
 def act(moment: str, folder: str, report: int) -> NoReturn:
@@ -33,7 +33,7 @@ def act(moment: str, folder: str, report: int) -> NoReturn:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     code = 0
     try:
-        os.setsid()  # whoever interrupts waits for this
+        os.setsid()  # play() waits for this
         with scenes.make_engine() as engine:
             trials.send(report, {})
             if moment == "load":
@@ -63,7 +63,6 @@ def play(moment: str, delay_s: float, folder: str) -> dict[str, Any]:
     waited_s = time.monotonic() - began
     time.sleep(delay_s)
     interrupted = time.monotonic()
-    # At the latest a process that nobody has waited for yet.
     os.killpg(pid, signal.SIGINT)
     _, status = os.waitpid(pid, 0)
     seconds = time.monotonic() - interrupted
@@ -82,7 +81,7 @@ def play(moment: str, delay_s: float, folder: str) -> dict[str, Any]:
 
 def _left(session: int, folder: str) -> list[str]:
     deadline = time.monotonic() + 10
-    # A worker's own marks of its shutdown stay.
+    # The files with which workers mark their shutdown stay.
     while left := trials.processes(session) + [
         name for name in os.listdir(folder) if not name.startswith("shutdown-")
     ]:

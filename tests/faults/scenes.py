@@ -1,4 +1,4 @@
-"""What the processes of these tests do. Run as `python scenes.py SCENE`, or imported by ranks.
+"""Scenes: what the processes of these tests do. Run as `python scenes.py SCENE`, or imported by ranks.
 
 A scene prints one line of JSON with the pids when its engine is ready.
 """
@@ -17,14 +17,14 @@ from typing import Any
 
 import mpspmd
 
-if __name__ != "__main__" and (takes_s := os.environ.get("SCENE_IMPORT_TAKES")):
-    # On a rank, while its process starts: before it can take any signal.
+if __name__ != "__main__" and (takes_s := float(os.environ.get("SCENE_IMPORT_TAKES", "0"))):
+    # On a rank while its process starts, when it can't take any signal yet.
     Path(os.environ["SCENE_FOLDER"], "importing").touch()
-    time.sleep(float(takes_s))
+    time.sleep(takes_s)
 
 
 class Actor(mpspmd.Worker):
-    """Sleeps, ends, or leaves marks, as told."""
+    """Sleeps, ends, fails, or leaves marks, as told."""
 
     def __init__(
         self, ctx: mpspmd.RankContext, takes_s: float = 0.0, scratch: Path | None = None
@@ -62,7 +62,7 @@ class Actor(mpspmd.Worker):
             self._memory = b"x" * size
 
     def reduce_without(self, rank: int, how: str) -> None:
-        """A collective that one rank doesn't come to."""
+        """A collective in which one rank doesn't take part."""
         import torch
         import torch.distributed as dist
 
@@ -72,12 +72,12 @@ class Actor(mpspmd.Worker):
         time.sleep(0.2)  # the others wait by now
         if how == "die":
             os.kill(os.getpid(), signal.SIGKILL)
-        # Its connections close first: the others have their error before this one has raised.
+        # Closes its connections, so that the others have their error before this one has raised.
         dist.destroy_process_group()
         raise ValueError("the cause")
 
     def hold_the_gil(self) -> None:
-        """For ever: PyDLL keeps the lock while the C function runs, and SIGTERM doesn't end this one."""
+        """For ever. PyDLL keeps the lock while the C function runs, and SIGTERM is blocked."""
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         ctypes.PyDLL(None).sleep(600)
 
@@ -155,11 +155,6 @@ def scene_calls() -> None:
         call_for_ever(engine)
 
 
-def scene_long_call() -> None:
-    with make_engine() as engine:
-        engine.collective_rpc("sleep", args=(600,))
-
-
 def scene_busy(method: str) -> None:
     with make_engine() as engine:
         engine.collective_rpc(method, args=(600,) if method == "sleep" else ())
@@ -170,7 +165,7 @@ def scene_slow_start() -> None:
 
 
 def scene_interrupted_while_starting_a_process() -> None:
-    """Ctrl-C comes when the system has made the process, and nobody knows of it yet."""
+    """Ctrl-C comes when the system has made the process, and multiprocessing doesn't know it yet."""
     from multiprocessing import util
 
     util.spawnv_passfds = _then_interrupt(util.spawnv_passfds)
@@ -190,7 +185,7 @@ def _then_interrupt(function: Any) -> Any:
         result = function(*args)
         if args[0] is not None and "resource_tracker" not in str(args):
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.2)  # if any thread can take the signal, let it
+            time.sleep(0.2)  # for any thread that can take the signal
         return result
 
     return call
@@ -215,7 +210,7 @@ def scene_fails_in_the_middle() -> None:
 
 
 def play(scene: str, *args: str) -> None:
-    # Whoever started this may ignore Ctrl-C, and that is inherited.
+    # The parent may ignore Ctrl-C, and that is inherited.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     globals()[f"scene_{scene}"](*args)
 

@@ -25,7 +25,7 @@ def test_ctrl_c_at_50_random_moments_ends_each_run_quietly(play: Play) -> None:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.slow)])
-def test_ctrl_c_within_shutdown_is_taken_when_it_has_ended(play: Play, step: int) -> None:
+def test_ctrl_c_during_shutdown_is_raised_when_it_has_ended(play: Play, step: int) -> None:
     scene = play(str(step), script="interrupted_shutdown.py")
     *interrupted, undisturbed = scene.lines()
     assert scene.end() == 0, scene.errors()
@@ -33,7 +33,7 @@ def test_ctrl_c_within_shutdown_is_taken_when_it_has_ended(play: Play, step: int
     assert len(interrupted) * step > 40
     assert all(each["came"] for each in interrupted)
     assert not undisturbed["came"]
-    # Mostly the engine was closing when it came.
+    # In most cases the engine was already closing.
     assert sum(each["told"] for each in interrupted) > len(interrupted) / 2
     for each in [*interrupted, undisturbed]:
         left = {name: each[name] for name in ("processes", "threads", "blocked")}
@@ -42,7 +42,7 @@ def test_ctrl_c_within_shutdown_is_taken_when_it_has_ended(play: Play, step: int
 
 
 def _check(play: Play, times: int) -> list[dict[str, Any]]:
-    # A seed of its own each time: print it, so that a failure can be had again.
+    # A new seed each time. It is printed, so that a failure can be repeated.
     seed = int.from_bytes(os.urandom(4), "big")
     print(f"seed {seed}")
     scene = play(str(times), str(seed), script="interrupts.py")
@@ -54,7 +54,7 @@ def _check(play: Play, times: int) -> list[dict[str, Any]]:
         assert each["said"] == [], each
         # 0 when it came after the end of the run.
         assert each["exit_code"] in ((130,) if each["moment"] == "load" else (130, 0)), each
-        # Promised are 2 s beyond the worker's own shutdown, which takes none here.
+        # 2 s are promised, beyond the worker's own shutdown, which takes no time here.
         assert each["seconds"] < 20, each
     print(f"ended after at most {max(each['seconds'] for each in played):.2f} s")
     return played

@@ -1,7 +1,7 @@
-"""Kills one process of a run at a random moment, again and again, and tells what the others made of it.
+"""Kills one process of a run, or all of them, at a random moment, and reports what the others made of it.
 
-`python trials.py TIMES SEED` prints a line of JSON for each trial. The imports, which take seconds, are
-done once: each trial's engine is a fork of this process.
+`python trials.py one|all TIMES SEED` prints a line of JSON for each trial. The imports, which take seconds,
+are done once: each trial's engine is a fork of this process.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ import mpspmd
 from mpspmd.errors import MpSpmdError, RankDied
 
 WORLD_SIZE = 2
-MOMENTS = ("start", "idle", "load", "shutdown")
+ENGINE, ALL = -1, -2
+"""Victims, where a rank's number stands for a rank."""
+MOMENTS = {"start": 0.8, "idle": 0.2, "load": 0.2, "shutdown": 0.02}
+"""And how long after its beginning the victim is killed at the latest, in seconds."""
 ENDS = {
     "SIGKILL": "killed by SIGKILL",
     "SIGSEGV": "killed by SIGSEGV",
@@ -38,28 +41,28 @@ _LONGEST_S = 30.0
 
 
 class Mortal(scenes.Actor):
-    """Ends by itself when told by a signal."""
+    """Ends with an exit code when it gets a signal."""
 
-    def __init__(self, ctx: mpspmd.RankContext) -> None:
-        super().__init__(ctx)
+    def __init__(self, ctx: mpspmd.RankContext, scratch: Path) -> None:
+        super().__init__(ctx, scratch=scratch)
         signal.signal(_EXIT, lambda *_: os._exit(3))
 
 
 @dataclass
 class Trial:
-    """What is played, and what came of it."""
+    """What is done, and what came of it."""
 
     moment: str
     victim: int
-    """A rank, or -1 for the engine."""
+    """A rank, ENGINE or ALL."""
     end: str
     delay_s: float
     in_flight: int
     hit: bool = False
-    """Whether the victim was there to be killed."""
+    """Whether the victim was alive when it was killed."""
     was_ready: bool = False
     told: list[str] = field(default_factory=list)
-    """What the engine's callers got: exceptions, in words."""
+    """The exceptions that the engine's callers got, in words."""
     notice_s: float | None = None
     """From the kill to the first of them."""
     gone_s: float | None = None
@@ -81,7 +84,14 @@ def act(trial: Trial, folder: str, report: int) -> NoReturn:
 
     try:
         config = mpspmd.RuntimeConfig.from_env(shutdown_timeout_s=2)
-        engine = mpspmd.Engine(Mortal, world_size=WORLD_SIZE, config=config)
+        scratch = Path(folder, "scratch")
+        engine = mpspmd.Engine(
+            Mortal,
+            world_size=WORLD_SIZE,
+            args=(scratch,),
+            config=config,
+            remove_at_end=[str(scratch)],
+        )
         send(report, {"pids": engine.pids})
         if trial.moment == "load":
             call_until_it_fails(engine, trial.in_flight, tell)
@@ -138,6 +148,8 @@ def play(trial: Trial, folder: str) -> None:
         ranks: list[int] = []
         if trial.moment != "start":
             ranks = json.loads(report.readline())["pids"]
+        while os.getpgid(pid) != pid:  # it makes a process group of its own
+            time.sleep(0.001)
         time.sleep(trial.delay_s)
         killed = kill(trial, pid, ranks)
         messages = [json.loads(line) for line in report]
@@ -147,8 +159,10 @@ def play(trial: Trial, folder: str) -> None:
             trial.told.append(text)
             trial.notice_s = min(when - killed, trial.notice_s or when - killed)
         trial.left += [f"child {child}" for child in message.get("children", [])]
-    os.waitpid(pid, 0)
-    look_what_is_left(trial, pid, folder, killed)
+    _, status = os.waitpid(pid, 0)
+    if trial.victim == ALL:
+        trial.hit = os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+    find_what_is_left(trial, pid, folder, killed)
 
 
 def kill(trial: Trial, engine: int, ranks: list[int]) -> float:
@@ -160,8 +174,10 @@ def kill(trial: Trial, engine: int, ranks: list[int]) -> float:
     number = _EXIT if trial.end == "exit" else signal.Signals[trial.end]
     now = time.monotonic()
     with contextlib.suppress(ProcessLookupError, psutil.Error):
-        if victim > 0:
-            # Only who lives can be hit; a zombie takes signals, too.
+        if trial.victim == ALL:
+            os.killpg(engine, number)
+        elif victim > 0:
+            # A zombie takes signals too, but only a living process counts.
             trial.hit = psutil.Process(victim).status() != psutil.STATUS_ZOMBIE
             os.kill(victim, number)
     return now
@@ -175,11 +191,15 @@ def rank_processes(engine: int) -> list[int]:
     return []
 
 
-def look_what_is_left(trial: Trial, session: int, folder: str, killed: float) -> None:
+def find_what_is_left(trial: Trial, session: int, folder: str, killed: float) -> None:
     deadline = time.monotonic() + 10
     while (left := processes(session)) and time.monotonic() < deadline:
         time.sleep(0.01)
     trial.gone_s = time.monotonic() - killed
+    if trial.victim == ALL and not trial.was_ready:
+        # Nobody may have been there yet to remove the folder; the next run does.
+        trial.left += left
+        return
     while (files := os.listdir(folder)) and time.monotonic() < deadline:
         time.sleep(0.01)
     trial.left += left + files
@@ -195,24 +215,30 @@ def processes(session: int) -> list[str]:
     return found
 
 
-def draw(trials: random.Random, number: int) -> Trial:
-    moment = MOMENTS[number % len(MOMENTS)]
+def draw_all(trials: random.Random, number: int) -> Trial:
+    """A third of the times at work, the others while it starts."""
+    moment = "load" if number % 3 == 2 else "start"
+    longest = {"start": 0.3, "load": 0.1}[moment]  # about what a start takes, without the imports
+    return Trial(moment, ALL, "SIGKILL", trials.uniform(0, longest), 1)
+
+
+def draw_one(trials: random.Random, number: int) -> Trial:
+    moment = list(MOMENTS)[number % len(MOMENTS)]
     ends = list(ENDS)
-    victim = trials.randrange(-1, WORLD_SIZE)
+    victim = trials.randrange(ENGINE, WORLD_SIZE)
     if moment == "start" or victim < 0:
         ends.remove("exit")  # nobody is there yet who would do it
     if victim >= 0:
         ends.remove("SIGTERM")  # a rank leaves that to its engine
-    longest = {"start": 0.8, "idle": 0.2, "load": 0.2, "shutdown": 0.02}[moment]
-    return Trial(
-        moment, victim, trials.choice(ends), trials.uniform(0, longest), trials.randint(1, 4)
-    )
+    delay_s = trials.uniform(0, MOMENTS[moment])
+    return Trial(moment, victim, trials.choice(ends), delay_s, trials.randint(1, 4))
 
 
-def main(times: int, seed: int) -> None:
+def main(victims: str, times: int, seed: int) -> None:
     import mpspmd.engine.engine  # noqa: F401
 
     trials = random.Random(seed)
+    draw = draw_all if victims == "all" else draw_one
     for number in range(times):
         trial = draw(trials, number)
         play(trial, str(Path(os.environ["SCENE_FOLDER"], str(number))))
@@ -220,4 +246,4 @@ def main(times: int, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
