@@ -6,11 +6,11 @@ One module a measurement, each run as `python -m benchmarks.<module>`:
     paced_latency      the same when messages come every few milliseconds, and the CPU time of waiting
     throughput         messages a second, and bytes a second of tensors
     scaling            what a broadcast costs as the number of ranks grows
-    step_codec         a step's messages: encoded, decoded, and how many bytes they are
+    step_codec         the time to encode and decode a step's messages, and their sizes
     step_overhead      a step of vLLM's executors, with workers that return at once
     vllm_e2e           tokens/s of vLLM with a tiny model, on mp and on mp-spmd
     start_stop         how long vLLM takes to start and to stop, on mp and on mp-spmd
 
 `suite` runs them and writes docs/benchmarks.md and docs/benchmarks-vllm.md. `peers` has the
-transports, one module each; how to add one is said there.
+transports, one module each, and says how to add one.
 """

@@ -1,4 +1,4 @@
-"""Aims: what the project wants of the figures, and whether a run of the suite has reached it."""
+"""Aims: the figures that the project wants, and whether a run of the suite has reached them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _Runs = Mapping[str, Results]
 
 
 class _NotMeasured(Exception):
-    """A row that an aim needs isn't there."""
+    """A row that an aim needs is missing."""
 
 
 def reached(runs: _Runs) -> list[Row]:
-    """A row for each aim whose figures were measured."""
+    """A row for each aim whose figures have been measured."""
     rows = []
     for aim in _AIMS:
         try:
@@ -34,7 +34,7 @@ def reached(runs: _Runs) -> list[Row]:
 
 
 def _figure(runs: _Runs, run: str, key: str, who: str, **where: Any) -> float:
-    """`who` is a transport or a backend."""
+    """The figure `key` of the transport or backend `who`."""
     for row in runs[run]["results"] if run in runs else ():
         if who in (row.get("transport"), row.get("backend")) and all(
             row.get(name) == value for name, value in where.items()
@@ -59,7 +59,7 @@ def _ratio_row(aim: str, factor: float, ratio: float, figures: str) -> Row:
 def _faster(
     run: str, key: str, peer: str, factor: float, what: str, **where: Any
 ) -> Callable[[_Runs], Row]:
-    """The peer's figure is so many times ours."""
+    """We are `factor` times as good as the peer."""
 
     def aim(runs: _Runs) -> Row:
         ours, its = (_figure(runs, run, key, name, **where) for name in ("mpspmd", peer))
@@ -117,7 +117,7 @@ def _linear(runs: _Runs) -> Row:
 def _cheaper(
     run: str, key: str, ours: str, peer: str, factor: float, what: str, **where: Any
 ) -> Callable[[_Runs], Row]:
-    """The peer's figure is so many times ours, in steady decode."""
+    """In steady decode the peer's figure is `factor` times ours."""
 
     def aim(runs: _Runs) -> Row:
         mine, its = (

@@ -1,4 +1,4 @@
-"""Broadcast: mpspmd's channels with raw bytes, whose ranks reply when they got a message."""
+"""Broadcast: mpspmd's channels with raw bytes. Ranks reply with the time at which they got a message."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from mpspmd.config import RuntimeConfig
 from mpspmd.transport.channel import ChannelSegments, EngineChannel, RankChannel
 from mpspmd.wire import KIND_REPLY, KIND_REQUEST
 
-_LEAVE_TIMEOUT_S = 1.0
+_END_TIMEOUT_S = 1.0
 
 
 class Broadcast:
-    """Main thread of the engine's process. All ranks sleep as soon as they wait."""
+    """Main thread of the engine's process. Ranks sleep as soon as they wait."""
 
     def __init__(self, ranks: int) -> None:
         self._ranks = ranks
@@ -43,13 +43,13 @@ class Broadcast:
         self._channel.requests.send(KIND_REQUEST, 1, payload)
 
     def arrivals(self) -> list[int]:
-        """When each rank got the last message, by time.perf_counter_ns(); in any order."""
+        """When each rank got the last message, by time.perf_counter_ns(), in any order."""
         return [
             int.from_bytes(_receive(self._channel.replies)[1], "little") for _ in range(self._ranks)
         ]
 
     def memory(self) -> dict[str, int]:
-        """Bytes: of shared memory in all, and what a rank has for itself, Python included."""
+        """Bytes of shared memory in all, and of private memory of a rank, Python included."""
         private = [psutil.Process(pid).memory_full_info().uss for pid in self.pids]
         return {
             "shared_bytes": self._shared_bytes,
@@ -57,12 +57,12 @@ class Broadcast:
         }
 
     def close(self) -> None:
-        self._processes.stop(self._ask_to_leave)
+        self._processes.stop(self._ask_to_end)
         if self._segments is not None:
             self._segments.close()
 
-    def _ask_to_leave(self) -> None:
-        self._channel.requests.send(KIND_REQUEST, 0, b"", _LEAVE_TIMEOUT_S)
+    def _ask_to_end(self) -> None:
+        self._channel.requests.send(KIND_REQUEST, 0, b"", _END_TIMEOUT_S)
 
 
 def _serve(rank: int, link: Connection, segments: ChannelSegments) -> None:

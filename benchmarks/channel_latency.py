@@ -2,12 +2,12 @@
 
     python -m benchmarks.channel_latency --ranks 1,2,4 --size 64,64K --rounds 5 --json FILE
 
-Closed loop: the next message is sent when the replies to the last one have come. A request is a
-`bytes` of --size bytes, to every rank; a reply is None. Every transport encodes and decodes both for
-every message, as it does any object (most by pickle; `mpspmd` packs plain values), but `mpspmd-raw`,
-which sends the bytes as they are, and `c-pingpong`, which is two processes in C that copy --size bytes
-and do nothing else: what the machine allows. With --reply rank0 the other ranks still get and decode
-the requests, at their own pace: how far they may lag behind is up to the transport's buffers.
+Closed loop: the next message is sent when all replies to the last one have come. A request is a
+`bytes` of --size bytes, sent to every rank; a reply is None. Each transport encodes and decodes both as
+it does any object, most by pickle; `mpspmd` packs plain values. Two transports don't: `mpspmd-raw`
+sends the bytes as they are, and `c-pingpong` is two processes in C that only copy --size bytes, which
+shows what the machine allows. With --reply rank0 the other ranks still get and decode the requests;
+how far they may lag behind depends on the transport's buffers.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Options:
     json: Path | None
     plot: Path | None
     size: list[int]  # bytes
-    messages: int  # in each round,
-    round_s: float  # or fewer, when they take longer than this
+    messages: int  # timed in each round, or fewer
+    round_s: float  # if they take longer than this
     reply: Repliers
 
 
@@ -123,8 +123,8 @@ def _parse(arguments: Sequence[str] | None) -> Options:
         transports=LATENCY,
     )
     parser.add("--size", sizes, "64", "BYTES,BYTES", "payload of a request; 64K, 1M")
-    parser.add("--messages", count, "5000", "N", "how many are timed in each round at most")
-    parser.add("--round-s", number(0.001, 3600), "10", "S", "when a round ends at the latest")
+    parser.add("--messages", count, "5000", "N", "timed in each round, at most")
+    parser.add("--round-s", number(0.001, 3600), "10", "S", "the longest that a round may take")
     parser.add_argument(
         "--reply",
         choices=("all", "rank0"),

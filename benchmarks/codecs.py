@@ -1,4 +1,4 @@
-"""Codecs of a step: each turns a request and its reply into bytes and back, as its users do."""
+"""Codecs: each turns a step's request and reply into bytes and back, as the executors do."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _STATUS = WorkerProc.ResponseStatus.SUCCESS
 
 
 class Codec(Protocol):
-    """One engine and one rank. Each message is decoded before the next one is encoded."""
+    """The ends of one engine and one rank. Each message is decoded before the next one is encoded."""
 
     name: ClassVar[str]
     version: ClassVar[str]
 
     def encode_request(self, step: SchedulerOutput) -> Any:
-        """bytes, or a list of parts."""
+        """A message: bytes, or a list of parts."""
 
     def decode_request(self, message: Any) -> SchedulerOutput: ...
 
@@ -61,7 +61,7 @@ class MpspmdDelta:
 
 
 class _Pickled:
-    """As vLLM's `mp`: protocol 5, large buffers beside the pickle."""
+    """As vLLM's `mp` does it: pickle protocol 5, with large buffers beside the pickle."""
 
     def _dumps(self, value: object) -> list[Any]:
         parts: list[Any] = [b""]

@@ -1,4 +1,4 @@
-"""Usage: how much of the processor's time a process has taken, and how often it went to sleep."""
+"""Usage: the CPU time of a process, and how often it was switched out."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import NamedTuple, Self
 
 
 class Usage(NamedTuple):
-    """Of all threads of a process, since it began."""
+    """Of all threads of a process, since its start."""
 
     cpu_ns: int
     switches: int
-    """Context switches, voluntary or not, of threads that live."""
+    """Context switches, voluntary or not, of the threads that still run."""
 
     @classmethod
     def of(cls, pid: int) -> Self:
@@ -23,7 +23,7 @@ class Usage(NamedTuple):
 
 
 def _cpu_ns(pid: int) -> int:
-    """In nanoseconds; /proc/PID/stat has hundredths of a second only. OSError: no such process."""
+    """Nanoseconds; /proc/PID/stat has only hundredths of a second. OSError if there is no such process."""
     clock = ctypes.c_int()
     if error := ctypes.CDLL(None).clock_getcpuclockid(pid, ctypes.byref(clock)):
         raise OSError(error, f"the CPU clock of process {pid}: {os.strerror(error)}")

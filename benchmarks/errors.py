@@ -1,5 +1,5 @@
-"""BenchmarkError: a run that can't go on."""
+"""BenchmarkError: why a run can't go on."""
 
 
 class BenchmarkError(Exception):
-    """Its message is one line for whoever started the benchmark."""
+    """Its message is one line for the user."""

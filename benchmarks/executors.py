@@ -1,4 +1,4 @@
-"""The executors that are measured: vLLM's own and ours, with workers that return at once."""
+"""Backends: vLLM's own executor and ours, with workers that return at once."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ import mpspmd
 from benchmarks.machine import installed_version
 from mpspmd.vllm.executor import MpSpmdExecutor
 
-_COUNTED_S = 0.05  # a rank counts a reply just after it has sent it
+_COUNTED_S = 0.05  # a rank counts a reply shortly after it has sent it
 _WORKER = "benchmarks.returning_worker.ReturningWorker"
 
 
 class Backend:
-    """One executor with its ranks. Main thread; closed also when start() has failed."""
+    """One executor with its ranks. Main thread. Call close() also when start() has failed."""
 
     name: ClassVar[str]
     version: ClassVar[str]
@@ -40,7 +40,7 @@ class Backend:
     def start(self) -> None:
         cores = sorted(os.sched_getaffinity(0))
         binding = "|".join(str(cores[rank % len(cores)]) for rank in range(self._tp))
-        # `mp` refuses more ranks than NUMA nodes unless told their cores.
+        # `mp` refuses more ranks than NUMA nodes unless it is told their cores.
         os.environ["VLLM_CPU_OMP_THREADS_BIND"] = binding
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
         config = EngineArgs(
@@ -58,12 +58,12 @@ class Backend:
         raise NotImplementedError
 
     def step(self, scheduler_output: SchedulerOutput) -> ModelRunnerOutput:
-        """As EngineCore.step does it, where there is no grammar."""
+        """One step, as EngineCore.step does it for requests without a grammar."""
         output = self._executor.execute_model(scheduler_output, non_block=True).result()
         return self._executor.sample_tokens(None) if output is None else output
 
     def bytes_a_step(self, steps: Sequence[SchedulerOutput]) -> int:
-        """Does these steps; the mean size of a step's messages to one rank and from it, in bytes."""
+        """Runs these steps; the mean size in bytes of a step's messages to one rank and from it."""
         raise NotImplementedError
 
     def close(self) -> None:

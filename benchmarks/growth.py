@@ -7,7 +7,7 @@ from typing import TypedDict
 
 
 class Growth(TypedDict):
-    """y = a + b·n by least squares, with its share of explained variance; and the k of y ~ n^k."""
+    """y = a + b·n by least squares, with the share of variance that it explains; and k of y ~ n^k."""
 
     a: float
     b: float
@@ -16,11 +16,11 @@ class Growth(TypedDict):
 
 
 def fit(ns: Sequence[int], ys: Sequence[float]) -> Growth:
-    """At least two different `ns`. The exponent is of a line through the logarithms.
+    """`ns` must have two different values or more. The exponent is that of a line through the logarithms.
 
-    The line's squares are relative to y: otherwise the largest n alone would decide.
+    The squares are relative to y; otherwise the largest n alone would decide.
     """
-    import numpy as np  # every rank's process imports its tool's modules, and needs none of it
+    import numpy as np  # here, because rank processes import this module too and don't need it
 
     n, y = np.asarray(ns, dtype=float), np.asarray(ys, dtype=float)
     b, a = np.polyfit(n, y, 1, w=1 / y)

@@ -11,20 +11,20 @@ from dataclasses import dataclass, fields
 
 from benchmarks.peers.peer import Peer
 
-_WARM_UP_MIN = 50  # messages at least: ranks have just been woken, and caches are cold
-_WARM_UP_S = 0.2  # unless they take longer than this,
-_WARM_UP_SHARE = 3  # or than a third of what the counted ones may
+_WARM_UP_MIN = 50  # messages, because ranks have just been woken and caches are cold; but it ends
+_WARM_UP_S = 0.2  # after this time, or
+_WARM_UP_SHARE = 3  # after a third of the time that the counted messages may take
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Microseconds from before the request is encoded until the last reply is decoded."""
+    """Microseconds from before a request is encoded until its last reply has been decoded."""
 
     mean_us: float
     p50_us: float
     p90_us: float
     p99_us: float
-    p999_us: float  # the longest one, when there are fewer than a thousand
+    p999_us: float  # the longest, with fewer than a thousand messages
     messages: int
 
     @classmethod
@@ -41,8 +41,10 @@ class Latency:
 
 
 def measure(peer: Peer, request: object, messages: int, limit_s: float) -> Latency:
-    """One message at a time, `messages` times or for `limit_s`, after as many that don't count. Main
-    thread."""
+    """Times `messages` round trips, one at a time, or fewer if they take longer than `limit_s`.
+
+    About as many that don't count come first. Main thread.
+    """
     warm_up_s = min(_WARM_UP_S, limit_s / _WARM_UP_SHARE)
     peer.time_round_trips(request, max(_WARM_UP_MIN, messages), int(warm_up_s * 1e9))
     with no_garbage_collection():
@@ -51,7 +53,7 @@ def measure(peer: Peer, request: object, messages: int, limit_s: float) -> Laten
 
 @contextlib.contextmanager
 def no_garbage_collection() -> Iterator[None]:
-    """The engine's collector would look through other peers' modules."""
+    """Within, nothing is collected: a collection would walk through the modules of all peers."""
     gc.collect()
     gc.disable()
     try:
@@ -61,7 +63,7 @@ def no_garbage_collection() -> Iterator[None]:
 
 
 def median(rounds: Sequence[Latency]) -> dict[str, float]:
-    """Each figure's median over the rounds; `messages` are those of all rounds together."""
+    """The median of each figure over the rounds; `messages` is their sum."""
     figures: dict[str, float] = {
         field.name: round(statistics.median(getattr(one, field.name) for one in rounds), 3)
         for field in fields(Latency)
@@ -72,5 +74,5 @@ def median(rounds: Sequence[Latency]) -> dict[str, float]:
 
 
 def _percentile(ordered: Sequence[int], percent: float) -> int:
-    """By nearest rank: the smallest value that so many percent of all don't exceed."""
+    """By nearest rank: the smallest value that so many percent of all values don't exceed."""
     return ordered[math.ceil(round(len(ordered) * percent / 100, 6)) - 1]

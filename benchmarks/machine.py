@@ -1,4 +1,4 @@
-"""Machine: what a benchmark ran on."""
+"""Machine: the hardware and software that a benchmark ran on."""
 
 from __future__ import annotations
 

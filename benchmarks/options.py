@@ -1,4 +1,4 @@
-"""Options that the tools share, and what each kind of option takes."""
+"""Parsers of the tools' command lines: the options that they share, and the types of their values."""
 
 from __future__ import annotations
 
@@ -16,33 +16,31 @@ _T = TypeVar("_T")
 
 
 class ToolParser(argparse.ArgumentParser):
-    """Of one tool, with the options that each has: --rounds --json --plot."""
+    """For one tool, with the options that all tools have: --rounds, --json and --plot."""
 
     def __init__(self, tool: str, description: str, *, rounds: int = 5, epilog: str | None = None):
         super().__init__(prog=tool, description=description, epilog=epilog, allow_abbrev=False)
         self.add("--rounds", count, str(rounds), "N", "results are medians over them")
+        self.add_argument("--json", type=_file, metavar="FILE", help="also write the results here")
         self.add_argument(
-            "--json", type=_file, metavar="FILE", help="where to write the results as well"
-        )
-        self.add_argument(
-            "--plot", type=_file, metavar="FILE", help="where to draw them (.png, .svg)"
+            "--plot", type=_file, metavar="FILE", help="draw the results here (.png, .svg)"
         )
 
     def add(
         self, name: str, kind: Callable[[str], object], default: str, metavar: str, text: str
     ) -> None:
-        """An option with a default, which is a text like any given one."""
+        """An option whose default is a text, as the user would give it."""
         self.add_argument(
             name, type=kind, default=default, metavar=metavar, help=f"{text} (default: %(default)s)"
         )
 
     def error(self, message: str) -> NoReturn:
-        """One line, exit code 2."""
+        """Prints one line, and ends with exit code 2."""
         self.exit(2, f"{self.prog}: {message}\n")
 
 
 class Parser(ToolParser):
-    """Of a tool that measures transports: --ranks --transports as well."""
+    """For a tool that measures transports: adds --ranks and --transports."""
 
     def __init__(
         self,
@@ -54,7 +52,7 @@ class Parser(ToolParser):
         transports: Sequence[str] = (),
         known: Sequence[str] = tuple(CLASSES),
     ) -> None:
-        """Without --transports when there are none."""
+        """Without `transports` there is no option --transports."""
         epilog = "Transports: " + ", ".join(known) + "." if transports else None
         super().__init__(tool, description, rounds=rounds, epilog=epilog)
         self.add("--ranks", whole_numbers(1, MAX_RANKS), ranks, "N,N", "how many ranks")
@@ -126,12 +124,12 @@ def _number(text: str, low: int, high: int) -> int:
 
 def _unique(values: list[_T], text: str) -> list[_T]:
     if len(set(values)) < len(values):
-        raise argparse.ArgumentTypeError(f"{text!r} names something twice")
+        raise argparse.ArgumentTypeError(f"{text!r} has a value twice")
     return values
 
 
 def _file(text: str) -> Path:
-    """Where a file can be written, its folder included. Known before the benchmark runs."""
+    """A path that can be written to; its folder is made. Checked before the benchmark runs."""
     path = Path(text)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What one round of paced messages, or of silence, takes: time, and the processor's."""
+"""What one round of paced messages, or of silence, takes: latency, and CPU time."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from benchmarks.latency import Latency, median, no_garbage_collection
 from benchmarks.pacing import Metronome
 from benchmarks.peers.peer import Peer
 
-_LAST_MESSAGES = 50  # before a silence
+_LAST_MESSAGES = 50  # sent in a row before a silence
 
 
 @dataclass(frozen=True)
 class Paced:
-    """Latencies are round trips; from the end of the ranks' work if they work before they reply."""
+    """Latencies are round trips; if ranks work before they reply, from the end of their work on."""
 
     latency: Latency
     engine_cpu_pct: float  # of one core: sending, and waiting for replies
@@ -26,8 +26,8 @@ class Paced:
 
 
 def measure_paced(peer: Peer, ranks: int, gaps: Sequence[float], warm_up: int) -> Paced:
-    """A message after each gap, the first `warm_up` of them not counted. The engine sleeps in
-    between, and what that costs is in no figure.
+    """A message after each gap; the first `warm_up` of them don't count. The engine sleeps in between,
+    and no figure has the cost of that.
     """
     request = [0.0] * ranks
     metronome = Metronome()
@@ -46,8 +46,8 @@ def measure_paced(peer: Peer, ranks: int, gaps: Sequence[float], warm_up: int) -
 
 
 def measure_working(peer: Peer, ranks: int, gaps: Sequence[float], warm_up: int) -> Paced:
-    """The ranks work for each gap before they reply, and the engine waits for them; a latency is
-    from the moment when the last rank has done its work until its reply is here.
+    """The ranks work for each gap before they reply, and the engine waits for them. A latency is from
+    the end of the last rank's work until the engine has its reply.
     """
     for gap in gaps[:warm_up]:
         peer.round_trip([gap] * ranks)
@@ -63,8 +63,8 @@ def measure_working(peer: Peer, ranks: int, gaps: Sequence[float], warm_up: int)
 
 @dataclass(frozen=True)
 class Idle:
-    """For how much of one core a wait took, and how often a second it changed between running and
-    sleeping. The engine waits for ranks that work; then ranks wait for an engine that sleeps.
+    """The cost of waiting: percent of one core, and context switches a second. First the engine waits
+    for ranks that work; then ranks wait for an engine that sleeps.
     """
 
     engine_cpu_pct: float
@@ -74,7 +74,7 @@ class Idle:
 
 
 def measure_idle(peer: Peer, ranks: int, seconds: float) -> Idle:
-    """Each side idle for `seconds` after some messages in a row, which nobody counts."""
+    """Lets each side wait for `seconds`, each time after some messages that don't count."""
     idle = [0.0] * ranks
     for _ in range(_LAST_MESSAGES):
         peer.round_trip(idle)
@@ -100,7 +100,7 @@ def _since(before: Usage, after: Usage, seconds: float) -> tuple[float, float]:
 
 
 class _Spent:
-    """CPU time from when it is made until percentages(), as parts of one core."""
+    """CPU time since it was made, in percent of one core."""
 
     def __init__(self, pids: Sequence[int], metronome: Metronome) -> None:
         self._pids = pids
@@ -111,7 +111,7 @@ class _Spent:
         self._engine = time.process_time_ns()
 
     def percentages(self) -> tuple[float, list[float]]:
-        """The engine's, without the metronome's, and each rank's."""
+        """The engine's, without the metronome's share; and each rank's."""
         engine = time.process_time_ns() - self._engine - self._metronome.cpu_ns
         elapsed = time.perf_counter_ns() - self._began
         after = [Usage.of(pid).cpu_ns for pid in self._pids]

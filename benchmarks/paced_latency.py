@@ -1,12 +1,12 @@
-"""The round trip of messages that are due every few milliseconds, and what waiting for them costs.
+"""The round trip of messages that come every few milliseconds, and the CPU time of waiting for them.
 
     python -m benchmarks.paced_latency --interval-ms 1,5,20 --jitter 0.05 --ranks 1,2,4
     python -m benchmarks.paced_latency --idle-s 10 --ranks 2
 
-The engine sleeps from message to message, as ranks wait for the next step while a scheduler is busy.
-With --gap ranks it is the ranks that sleep before they reply, as while a model computes, and the
-engine that waits; a latency is then from the end of a rank's sleep to its reply in the engine.
-CPU percentages are of one core, of all threads of a process; the engine's is without its sleep.
+The engine sleeps between messages and the ranks wait, as they do while a scheduler is busy. With
+--gap ranks, the ranks sleep before they reply, as while a model computes, and the engine waits; a latency
+is then from the end of a rank's sleep until the engine has its reply. CPU percentages are of one core and
+of all threads of a process; the engine's is without its sleep.
 
 --patterns: `steady`; `shift`, intervals ten times as long from the middle on; `bursts` of 20 after a
 silence of 40 intervals; `random`, exponentially distributed; `alternating`, 0.1 and 1.9 intervals.
@@ -82,7 +82,7 @@ def run(options: Options) -> Results:
             setup = Setup(ranks, timed=True)
             if options.idle_s:
                 idle = [_idle_task(ranks, options)]
-                for peer in peers:  # alone: the threads that others have in the engine would count
+                for peer in peers:  # alone, because the threads of other peers would count
                     for one in run_rounds([peer], setup, idle, options.rounds, progress, missing):
                         row = _row(peer, ranks) | {"idle_s": options.idle_s}
                         _add(results, row, idle_figures(one.rounds), one.rounds)
@@ -117,7 +117,7 @@ def _paced_task(ranks: int, pattern: str, interval_ms: float, options: Options) 
     n = options.warm_up + options.messages
 
     def task(peer: Peer, number: int) -> Paced:
-        # Each round another sequence, but the same one for all transports.
+        # The rounds differ in their sequences; all transports get the same one in a round.
         spaces = gaps(pattern, interval_ms / 1e3, options.jitter, n, number)
         return measure(peer, ranks, spaces, options.warm_up)
 
@@ -128,7 +128,7 @@ def _idle_task(ranks: int, options: Options) -> Task[Idle]:
     def task(peer: Peer, number: int) -> Idle:
         return measure_idle(peer, ranks, options.idle_s)
 
-    return Task(f"idle for {options.idle_s:g} s", task, look_s=max(0.5, options.idle_s / 2))
+    return Task(f"idle for {options.idle_s:g} s", task, poll_s=max(0.5, options.idle_s / 2))
 
 
 def columns(results: Results) -> list[Column]:
@@ -179,7 +179,9 @@ def _parse(arguments: Sequence[str] | None) -> Options:
         known=OBJECTS,
     )
     parser.add("--interval-ms", numbers(0.01, 10_000), "1,5,20", "MS,MS", "between messages")
-    parser.add("--jitter", number(0, 1), "0.05", "SHARE", "of an interval, uniform, to both sides")
+    parser.add(
+        "--jitter", number(0, 1), "0.05", "SHARE", "of an interval, uniform, longer or shorter"
+    )
     parser.add("--patterns", names(tuple(PATTERNS), "pattern"), "steady", "NAME,NAME", "of gaps")
     parser.add_argument(
         "--gap",
@@ -188,7 +190,7 @@ def _parse(arguments: Sequence[str] | None) -> Options:
         help="who sleeps from message to message (default: %(default)s)",
     )
     parser.add("--messages", count, "100", "N", "how many are timed in each round")
-    parser.add("--warm-up", count, "20", "N", "how many come before them in each round")
+    parser.add("--warm-up", count, "20", "N", "how many come before them and don't count")
     parser.add("--idle-s", number(0, 3600), "0", "S", "measure silence of so many seconds instead")
     return Options(**vars(parser.parse_args(arguments)))
 

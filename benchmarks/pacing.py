@@ -1,4 +1,4 @@
-"""Gaps: how long after one message the next one is due."""
+"""Pacing: the gaps between messages, and a metronome that keeps them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SILENCE = 40
 
 
 def gaps(pattern: str, interval_s: float, jitter: float, n: int, seed: object) -> list[float]:
-    """Seconds before each of `n` messages; the same ones for the same arguments."""
+    """Seconds before each of `n` messages; the same arguments give the same gaps."""
     make = random.Random(f"{pattern} {interval_s} {jitter} {seed}")
     spread = PATTERNS[pattern]
     return [
@@ -36,12 +36,12 @@ def _bursts(number: int, n: int, make: random.Random) -> float:
 
 
 def _random(number: int, n: int, make: random.Random) -> float:
-    """As from many sources that know nothing of each other: exponentially distributed."""
+    """Exponentially distributed, as from many independent sources."""
     return make.expovariate(1.0)
 
 
 def _alternating(number: int, n: int, make: random.Random) -> float:
-    """Short and long, as between the two calls of a step and between steps."""
+    """Short and long in turn, as within a step of two calls and between steps."""
     return 1.9 if number % 2 else 0.1
 
 
@@ -52,18 +52,18 @@ PATTERNS: dict[str, Callable[[int, int, random.Random], float]] = {
     "random": _random,
     "alternating": _alternating,
 }
-"""By name: the gap before message `number` of `n`, in intervals."""
+"""Functions that return the gap before message `number` of `n`, in intervals."""
 
 
 class Metronome:
-    """Sleeps until the next message is due. A message that comes late doesn't delay those after it,
-    unless it comes when the next one is due already.
+    """Sleeps until the next message is due. A late message doesn't delay those after it, unless the next
+    one is already due.
     """
 
     def __init__(self) -> None:
         self._due = time.perf_counter()
         self.cpu_ns = 0
-        """CPU time that this thread took in here."""
+        """CPU time that this thread has spent in wait()."""
 
     def wait(self, gap_s: float) -> None:
         began = time.thread_time_ns()

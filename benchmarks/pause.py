@@ -1,4 +1,4 @@
-"""Stopping the processes of transports that aren't being measured: they must take no CPU time."""
+"""Stops the processes of transports that aren't being measured, so that they take no CPU time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _POLL_S = 0.001
 
 
 def pause(pids: Iterable[int]) -> None:
-    """Stops processes with SIGSTOP, and returns when they have stopped or are gone."""
+    """Stops processes with SIGSTOP, and returns when they have stopped or ended."""
     processes = list(_existing(pids))
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -23,7 +23,7 @@ def pause(pids: Iterable[int]) -> None:
 
 
 def resume(pids: Iterable[int]) -> None:
-    """Lets them go on."""
+    """Continues them."""
     for process in _existing(pids):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.resume()

@@ -1,4 +1,4 @@
-"""Pictures of results, with matplotlib: one function for each benchmark."""
+"""Pictures of results, drawn with matplotlib: one function for each benchmark."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DPI = 100
 
 
 def draw(results: Results, path: Path) -> None:
-    """Writes a picture, in the format that the name's ending says."""
+    """Writes a picture, in the format of the file name's suffix."""
     if results["results"]:
         _DRAW[_kind(results)](results, path)
     else:
@@ -158,7 +158,7 @@ def _draw_nothing(path: Path) -> None:
 def _panels(
     rows: Sequence[Row], split: str, title: str, x: str, y: str, path: Path, by: str = "transport"
 ) -> None:
-    """Lines side by side: for each value of `split`, which stands in the title, axes of their own."""
+    """One panel of lines for each value of `split`, which the panel's title shows."""
     values = list(dict.fromkeys(row[split] for row in rows))
     figure = Figure(figsize=(_WIDTH_IN, _HEIGHT_IN), layout="constrained")
     axes: Sequence[Axes] = figure.subplots(1, len(values), sharey=True, squeeze=False)[0]
@@ -172,7 +172,7 @@ def _panels(
 
 
 def _lines(axes: Axes, rows: Sequence[Row], x: str, y: str, by: str = "transport") -> None:
-    """One for each transport, on logarithmic axes; a bar for each if there is only one x."""
+    """A line for each transport, on logarithmic axes; a bar if there is only one x."""
     places = sorted({row[x] for row in rows})
     for number, name in enumerate(dict.fromkeys(row[by] for row in rows)):
         points = sorted((row[x], row[y]) for row in rows if row[by] == name)
@@ -180,8 +180,8 @@ def _lines(axes: Axes, rows: Sequence[Row], x: str, y: str, by: str = "transport
             axes.bar(number, points[0][1], color=COLOURS[name], label=name)
             continue
         style = "-" if name.startswith(("mpspmd", "mp-spmd")) else "--"
-        look = {"color": COLOURS[name], "marker": "o", "markersize": 4, "label": name}
-        axes.plot(*zip(*points, strict=True), style, **look)
+        options = {"color": COLOURS[name], "marker": "o", "markersize": 4, "label": name}
+        axes.plot(*zip(*points, strict=True), style, **options)
     if len(places) == 1:
         axes.set_xticks([])
     else:
@@ -196,7 +196,7 @@ def _in_words(x: str, place: int) -> str:
 
 
 def _bars(axes: Axes, rows: Sequence[Row], cases: Sequence[str], y: str) -> None:
-    """A group for each case, in it a bar for each transport."""
+    """A group of bars for each case, with a bar for each transport."""
     names = list(dict.fromkeys(row["transport"] for row in rows))
     width = 0.8 / len(names)
     for index, name in enumerate(names):
@@ -220,7 +220,7 @@ def _label(axes: Axes, title: str, x: str, y: str) -> None:
 
 
 def _save(figure: Figure, axes: Sequence[Axes], path: Path) -> None:
-    """With one legend for all axes, to their right."""
+    """Writes the file, with one legend for all axes."""
     handles: dict[str, Artist] = {}
     for one in axes:
         for handle, name in zip(*one.get_legend_handles_labels(), strict=True):
@@ -253,7 +253,7 @@ COLOURS = {
     "ray-graph": "tab:blue",
     "ray-actor": "navy",
 }
-"""A line or bar's colour by its name: the same in every picture, and no two in one picture share it."""
+"""Each transport and backend has the same colour in every picture, and no two in a picture share one."""
 
 
 _NAMES = {
@@ -265,7 +265,7 @@ _NAMES = {
     "concurrency": "requests at once",
     "tokens_per_s": "tokens/s",
 }
-"""What the axes of _panels() are called."""
+"""The labels of axes, by the key that they show."""
 
 _DRAW: dict[str, Callable[[Results, Path], None]] = {
     "channel_latency": _draw_latency,

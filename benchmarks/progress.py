@@ -19,8 +19,8 @@ _REPEAT_S = 3.0
 class Progress:
     """A bar on a terminal, else a line every few seconds.
 
-    Nothing is drawn within a step: a thread that draws would take the interpreter's lock from what
-    is measured.
+    Nothing is drawn within a step, because a thread that draws would take the interpreter's lock from the
+    code that is measured.
     """
 
     def __init__(self, steps: int) -> None:
@@ -54,7 +54,7 @@ class Progress:
 
     @contextlib.contextmanager
     def step(self, what: str) -> Iterator[None]:
-        """One of the steps; shown before it begins."""
+        """One of the steps. It is shown before it begins."""
         if not self._console.is_terminal:
             self._write_line(what)
         self._bar.update(self._task, description=what, refresh=True)

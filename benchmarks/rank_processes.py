@@ -1,4 +1,4 @@
-"""RankProcesses: the spawned processes of a peer, from their start to their end."""
+"""RankProcesses: the rank processes of a peer, from their start to their end."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.parent import die_with_parent
 from benchmarks.signals import uninterrupted
 
-LEAVE: Final = None
-"""The request that ends a rank's loop. Compared with `is`, which works with any request."""
+END: Final = None
+"""The request that ends a rank's loop. Compare it with `is`, because requests may be any objects."""
 
-_LEAVE_S = 5.0
-"""How long ranks may take to end when they have been asked to."""
+_END_S = 5.0
+"""How long ranks may take to end after they have been asked to."""
 
 Serve = Callable[..., None]
-"""A rank's main function: serve(rank, link, *arguments). When it is ready it sends its report
-through `link`, None if there is nothing to report; then it answers requests until it gets LEAVE."""
+"""A rank's main function: serve(rank, link, *arguments). When it is ready it sends a report through
+`link`, or None if it has nothing to report; then it answers requests until it gets END."""
 
 
 class RankProcesses:
-    """Main thread of the engine's process. May be stopped at any point, started or not.
+    """Main thread of the engine's process. stop() may be called at any time, also before start().
 
-    With `preload`, a module that takes seconds to import, ranks are forked from a process that has
-    imported it once for all, and otherwise has done nothing.
+    `preload` names a module that takes seconds to import: ranks are then forked from a server process that
+    has imported it and done nothing else.
     """
 
     def __init__(self, name: str, preload: str | None = None) -> None:
@@ -43,11 +43,11 @@ class RankProcesses:
         self._ready = False
 
     def start(self, serve: Serve, arguments: Sequence[tuple[Any, ...]]) -> None:
-        """Starts one process for each tuple of arguments, and doesn't wait for them."""
+        """Starts one process for each tuple of arguments, and doesn't wait until they are ready."""
         context: SpawnContext | ForkServerContext = multiprocessing.get_context("spawn")
         if self._preload:
             context = multiprocessing.get_context("forkserver")
-            context.set_forkserver_preload([self._preload])  # unless that process is there already
+            context.set_forkserver_preload([self._preload])  # no effect if the server runs already
         for rank, extra in enumerate(arguments):
             ours, theirs = context.Pipe(duplex=False)
             self._links.append(ours)
@@ -60,7 +60,7 @@ class RankProcesses:
             theirs.close()
 
     def reports(self) -> list[Any]:
-        """What each rank has sent when it was ready, in rank order. BenchmarkError if one ended."""
+        """Waits until all ranks are ready; their reports in rank order. BenchmarkError if one has ended."""
         waiting = {link: rank for rank, link in enumerate(self._links)}
         reports: dict[int, Any] = {}
         while waiting:
@@ -80,13 +80,15 @@ class RankProcesses:
     def pids(self) -> list[int]:
         return [process.pid for process in self._processes if process.pid is not None]
 
-    def stop(self, ask_to_leave: Callable[[], None]) -> None:
-        """Ends all processes, gently if they are ready; none is left when it returns."""
+    def stop(self, ask_to_end: Callable[[], None]) -> None:
+        """Ends all processes, and kills those that don't end by themselves. None is left."""
         try:
             if self._ready:
-                with contextlib.suppress(Exception):  # who doesn't get it is killed
-                    ask_to_leave()
-                deadline = time.monotonic() + _LEAVE_S
+                with contextlib.suppress(
+                    Exception
+                ):  # ranks that don't get the request are killed below
+                    ask_to_end()
+                deadline = time.monotonic() + _END_S
                 for process in self._processes:
                     process.join(max(0.0, deadline - time.monotonic()))
         finally:
@@ -105,8 +107,8 @@ def _main(serve: Serve, rank: int, link: Connection, *arguments: Any) -> None:
 
 @contextlib.contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """What is started within has Ctrl-C blocked for good: its end is the engine's business."""
-    resource_tracker.ensure_running()  # must not inherit the mask
+    """Processes started within never get Ctrl-C or SIGTERM: the engine ends them."""
+    resource_tracker.ensure_running()  # started before, because it must not inherit the mask
     old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield

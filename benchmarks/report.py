@@ -1,4 +1,4 @@
-"""Report: the document of what the benchmarks found, with tables and pictures."""
+"""Report: writes a document of the results, with tables and pictures."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _INTRODUCTION = """# Benchmarks
 A program writes this file: `make bench` that of the channels, `make bench-vllm` that of vLLM's steps.
 The figures are those of one run of each command below, on one machine. Latencies are in microseconds.
 In each round every transport is measured in turn, while the processes of all others are stopped;
-figures are medians over the rounds. Compare within a table, not between machines: what else runs on a
-machine, and where the kernel puts two processes, changes every figure. Each table says the load average
-before its run: with more than the cores can take, the ratios still say something, the times little.
+figures are medians over the rounds. Compare figures within a table, not between machines: other programs
+on the machine, and the cores on which the kernel puts two processes, change every figure. Each table gives
+the load average before its run. If that was above the number of cores, trust only the ratios.
 """
 
 
@@ -32,7 +32,7 @@ class Section(NamedTuple):
 
 
 def write(document: Path, sections: Mapping[str, Section]) -> None:
-    """Pictures go to a folder beside the document, of the same name."""
+    """Writes the document, and its pictures into a folder beside it with the same name."""
     pictures = document.with_suffix("")
     pictures.mkdir(parents=True, exist_ok=True)
     parts = [_INTRODUCTION, *_where(sections)]
@@ -47,7 +47,7 @@ def write(document: Path, sections: Mapping[str, Section]) -> None:
 
 
 def _where(sections: Mapping[str, Section]) -> list[str]:
-    """The machine and the versions, once."""
+    """The machine and the versions, of the first section."""
     for section in sections.values():
         machine = section.results["machine"]
         versions = ", ".join(

@@ -1,4 +1,4 @@
-"""Results: what a run of a tool has found, as in its JSON file."""
+"""Results: the figures of a run of a tool, as in its JSON file."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from benchmarks.progress import Progress
 from benchmarks.signals import uninterrupted
 
 Row: TypeAlias = dict[str, Any]
-"""One transport in one configuration: `transport`, `version`, `ranks`, and the tool's own keys; of the
-tools that compare what vLLM does, one `backend`. Figures are medians over the rounds."""
+"""One transport in one configuration: `transport`, `version`, `ranks` and the tool's own keys. The tools
+that compare vLLM's backends have `backend` instead of `transport`. Figures are medians over the rounds."""
 
 
 class Missing(TypedDict):
-    """A transport that was asked for and couldn't be measured, or not with so many ranks."""
+    """A transport that couldn't be measured, or not with so many ranks."""
 
     name: str
     why: str
@@ -33,13 +33,15 @@ class Results(TypedDict):
     messages_per_round: int
     settings: dict[str, Any]  # the options of the run
     results: list[Row]
-    per_round: list[Row]  # what a row's figures are the medians of, in the order of the rounds
+    per_round: list[Row]  # the figures of each round, of which the results are medians
     missing: list[Missing]
-    fits: NotRequired[dict[str, Growth]]  # of each figure over the number of ranks; scaling
+    fits: NotRequired[
+        dict[str, Growth]
+    ]  # how each figure grows with the number of ranks; of scaling
 
 
 def save(results: Results, path: Path | None) -> None:
-    """As JSON, if there is a path. Tools do so after each number of ranks: a run may be interrupted."""
+    """Writes JSON, if there is a path. Tools save after each number of ranks; they may be interrupted."""
     if path is not None:
         path.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n")
 
@@ -60,12 +62,12 @@ def new_results(benchmark: str, rounds: int, messages: int, settings: dict[str, 
 def load_peers(
     names: Sequence[str], missing: list[Missing], progress: Progress
 ) -> list[type[Peer]]:
-    """Those that can be imported; the others are added to `missing`."""
+    """The peers that can be imported; the others are added to `missing`."""
     peers = []
     for name in names:
         with progress.step(f"importing {name}"):
             try:
-                # An exception from outside in the middle of its import can abort the process.
+                # Some imports abort the process when a signal's handler raises in the middle.
                 with uninterrupted():
                     peers.append(load(name))
             except ModuleNotFoundError as error:

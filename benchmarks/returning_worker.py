@@ -1,4 +1,4 @@
-"""ReturningWorker: a vLLM worker that computes nothing, and returns at once what a step looks like."""
+"""ReturningWorker: a vLLM worker that computes nothing, and returns a plausible output at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _VOCABULARY = 32000
 
 
 class ReturningWorker(WorkerBase):  # type: ignore[misc]
-    """Both backends run it on every rank. The outputs of a batch are made when the batch changes."""
+    """Both backends run it on every rank. It makes a batch's outputs when the batch changes."""
 
     def __init__(self, **kwargs: Any) -> None:
         die_with_parent()
@@ -27,7 +27,7 @@ class ReturningWorker(WorkerBase):  # type: ignore[misc]
     def init_device(self) -> None: ...
 
     def load_model(self) -> None:
-        # As vLLM's own worker does when it is warm: else each collection looks through all modules.
+        # As vLLM's own worker does after its warm-up; otherwise each collection walks through all modules.
         freeze_gc_heap()
 
     def execute_model(self, scheduler_output: Any) -> None:
@@ -40,7 +40,7 @@ class ReturningWorker(WorkerBase):  # type: ignore[misc]
 
 
 def _outputs(ids: list[str]) -> list[ModelRunnerOutput]:
-    """Different tokens from one step to the next, as in decoding."""
+    """Outputs whose tokens differ from step to step, as in decoding."""
     index = {each: number for number, each in enumerate(ids)}
     return [
         ModelRunnerOutput(

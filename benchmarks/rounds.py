@@ -1,4 +1,4 @@
-"""Rounds: in each, every peer is measured for a share of messages, so that all see one machine."""
+"""Rounds: each measures every peer once, so that all peers see the machine in the same states."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ T = TypeVar("T")
 
 
 class Task(NamedTuple, Generic[T]):
-    """Something to measure of each peer in each round."""
+    """What to measure of each peer in each round."""
 
     name: str  # shown while it runs
     measure: Callable[[Peer, int], T]  # gets the number of the round
-    look_s: float = 0.5  # how often the engine is disturbed to see whether all ranks live
+    poll_s: float = 0.5  # how often the engine is interrupted to see whether all ranks live
 
 
 class Finding(NamedTuple, Generic[T]):
-    """What the rounds of one task of one peer have found, in their order."""
+    """The figures of one task of one peer, in the order of the rounds."""
 
     peer: type[Peer]
     task: int
@@ -33,7 +33,7 @@ class Finding(NamedTuple, Generic[T]):
 
 
 def steps(n_peers: int, n_tasks: int, rounds: int) -> int:
-    """How many steps of progress run_rounds() makes at most."""
+    """The largest number of progress steps that run_rounds() makes."""
     return n_peers * (1 + n_tasks * rounds)
 
 
@@ -45,11 +45,11 @@ def run_rounds(
     progress: Progress,
     missing: list[Missing],
 ) -> list[Finding[T]]:
-    """All tasks of all peers that can have so many ranks, by task and then by peer.
+    """Measures all tasks of all peers that can have so many ranks; ordered by task, then by peer.
 
-    Only one peer's processes run at any time; those of all others are stopped. None of them is left
-    when it returns or raises. A peer that can't be started is added to `missing`; one that fails
-    later raises BenchmarkError.
+    Only one peer's processes run at any time; those of all others are stopped. No process is left when
+    this returns or raises. A peer that can't be started is added to `missing`. BenchmarkError when a peer
+    fails later.
     """
     classes = [peer for peer in classes if peer.max_ranks >= setup.ranks]
     findings: dict[tuple[str, int], Finding[T]] = {
@@ -91,7 +91,7 @@ def run_rounds(
 
 
 def in_turn(items: Sequence[T], number: int) -> list[T]:
-    """In the order of round `number`: another one goes first in each."""
+    """The order of round `number`: another item goes first in each round."""
     first = number % max(1, len(items))
     return [*items[first:], *items[:first]]
 
@@ -103,7 +103,7 @@ def _why_not_started(setup: Setup, error: Exception) -> str:
 
 def _measure(peer: Peer, task: Task[T], number: int) -> T:
     try:
-        with deaths_raise(peer.pids, peer.name, task.look_s):
+        with deaths_raise(peer.pids, peer.name, task.poll_s):
             return task.measure(peer, number)
     except BenchmarkError:
         raise

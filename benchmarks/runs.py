@@ -1,4 +1,4 @@
-"""Runs: what the suite measures, each one call of a tool and a section of the document."""
+"""Runs: what the suite measures. Each is one call of a tool, and one section of a document."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _STRATEGIES = "mpspmd,mpspmd-park,mpspmd-yield,vllm-messagequeue"
 
 
 class Run(NamedTuple):
-    """One call of a tool, and its section in the document."""
+    """One call of a tool, and its section in a document."""
 
     tool: str
     options: str
@@ -134,4 +134,4 @@ RUNS = {
 VLLM = ["step-codec", "step-overhead", "vllm", "start-stop"]
 CHANNELS = [name for name in RUNS if name not in VLLM]
 DOCUMENTS = {"benchmarks.md": CHANNELS, "benchmarks-vllm.md": VLLM}
-"""Which runs each has, if they have been made."""
+"""The runs that each document has, if their results are there."""

@@ -2,12 +2,12 @@
 
     python -m benchmarks.scaling --ranks 1,2,4,8,16,32,64
 
-Of mpspmd's channels, with messages of --size raw bytes. `writer_us` is what the writer takes for one
-message when nobody sleeps: it looks at each reader's cursor only when the ring has filled. Then one
-process a rank; before each message all of them sleep on the bell. `writer_asleep_us` is the same
-with the FUTEX_WAKE that wakes all, and `writer_cpu_us` the part of it in which the writer's core
-worked for it, and not for ranks that had woken; `first_reader_us` and `last_reader_us` are from
-before the send until the first and the last rank has the message. `fits` says how each grows.
+Of mpspmd's channels, with messages of --size raw bytes. `writer_us` is the time of one send when no
+reader sleeps; the writer reads the readers' cursors only when the ring has filled. The other figures
+have one process a rank, and all ranks sleep on the doorbell before each message. `writer_asleep_us` is
+the time of a send that wakes all of them by FUTEX_WAKE, and `writer_cpu_us` is its CPU time, without the
+time in which woken ranks had the writer's core. `first_reader_us` and `last_reader_us` are from before
+the send until the first and the last rank has the message. `fits` says how each figure grows.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Cost:
-    """Microseconds, means of a round's messages but for the p99."""
+    """Microseconds: means over a round's messages, except the p99."""
 
     writer_us: float
     writer_asleep_us: float
@@ -110,7 +110,7 @@ def _measure(ranks: int, options: Options, progress: Progress) -> tuple[list[Cos
 def _round(broadcast: Broadcast, payload: bytes, options: Options) -> Cost:
     writer, work, first, last = [], [], [], []
     for _ in range(options.messages):
-        time.sleep(options.gap_ms / 1e3)  # all fall asleep
+        time.sleep(options.gap_ms / 1e3)  # all ranks fall asleep
         worked = time.thread_time_ns()
         began = time.perf_counter_ns()
         broadcast.send(payload)
@@ -130,7 +130,7 @@ def _round(broadcast: Broadcast, payload: bytes, options: Options) -> Cost:
 
 
 def _awake_writer_us(ranks: int, payload: bytes, messages: int) -> float:
-    """The mean of one send when nobody sleeps: all readers are here, and read between batches."""
+    """The mean time of a send when no reader sleeps: they are in this process, and read between batches."""
     segment = Segment.create(Ring.segment_bytes(_RING_BYTES, ranks))
     try:
         Ring.format(segment.fd, _RING_BYTES, ranks)
@@ -207,7 +207,7 @@ def _parse(arguments: Sequence[str] | None) -> Options:
     parser.add("--size", sizes, "64", "BYTES", "of a message")
     parser.add("--messages", count, "100", "N", "how many are timed in each round")
     parser.add(
-        "--gap-ms", number(0, 1000), "3", "MS", "before each message, for ranks to fall asleep"
+        "--gap-ms", number(0, 1000), "3", "MS", "before each message, so that ranks fall asleep"
     )
     return Options(**vars(parser.parse_args(arguments)))
 

@@ -1,4 +1,4 @@
-"""Scenarios: what a scheduler sends, step by step, for a batch of so many requests; and what it keeps."""
+"""Scenarios: what a scheduler sends, step by step, for a batch of requests; and what it keeps."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from vllm.v1.outputs import ModelRunnerOutput
 
 BLOCK_TOKENS = 16
 PROMPT_TOKENS = 128
-_ODD = 0x9E3779B97F4A7C15  # spreads numbers over all bits
-_KEPT_STEPS = 16  # fewer than are uncounted, so that memory is used again when it counts
-_CHURN = 20  # one request in so many ends, and another comes in its place, in each step
+_ODD = 0x9E3779B97F4A7C15  # a multiplier that spreads numbers over all bits
+_KEPT_STEPS = 16  # fewer than the warm-up has, so that the counted steps reuse memory
+_CHURN = 20  # in each step one request in so many ends, and another takes its place
 
 
 class _Request:
     def __init__(self, number: int) -> None:
-        # As the API server's: 64 random bits, and a random suffix.
+        # Like the API server's ids: 64 random bits, and a random suffix.
         self.id = f"chatcmpl-{number * _ODD % (1 << 64):016x}-{number * _ODD % (1 << 32):08x}"
         self.blocks = list(range(number * 8, number * 8 + PROMPT_TOKENS // BLOCK_TOKENS))
         # Spread, so that in each step one request in BLOCK_TOKENS gets a block.
@@ -40,7 +40,7 @@ class _Request:
         )
 
     def new_block(self) -> tuple[list[int], ...] | None:
-        """In a step in which the last one is full."""
+        """The new block of a step in which the last one is full, else None."""
         if self.computed % BLOCK_TOKENS:
             return None
         self.blocks.append(self.blocks[-1] + 1)
@@ -48,17 +48,17 @@ class _Request:
 
 
 class Scenario:
-    """A scheduler's output for one step after the other: each goes on from the one before."""
+    """A scheduler's outputs, each of which continues the one before."""
 
     def __init__(self, batch: int, replaced: int) -> None:
-        """`replaced` requests end before each step after the first, and as many come."""
+        """`replaced` requests end before each step but the first, and as many new ones come."""
         self._batch = batch
         self._replaced = replaced
         self._running: deque[_Request] = deque()
         self._made = 0
 
     def next(self) -> SchedulerOutput:
-        """The first step has the prompts of the whole batch."""
+        """The next step's output. The first has the prompts of the whole batch."""
         leave = self._replaced if self._running else 0
         finished = {self._running.popleft().id for _ in range(leave)}
         cached = list(self._running)
@@ -87,7 +87,7 @@ class Scenario:
         return output
 
     def end(self) -> SchedulerOutput:
-        """A last step with one new request, which tells the ranks that all others have finished."""
+        """A last step: it has one new request, and tells the ranks that all others have finished."""
         finished = {each.id for each in self._running}
         self._running.clear()
         self._batch = 1
@@ -103,7 +103,7 @@ class Scenario:
 class Tokens:
     """What a scheduler keeps of its replies: tokens, until their request ends; here, for some steps.
 
-    So ints outlive the reply they came in, and the next one's are made in other memory.
+    So the ints outlive their reply, and those of the next reply are made in other memory.
     """
 
     def __init__(self) -> None:
@@ -119,7 +119,7 @@ def steady(batch: int) -> Scenario:
 
 
 def churn(batch: int) -> Scenario:
-    """The same, but 5 % of the requests end in each step, at least one, and others come."""
+    """Like steady, but in each step 5 % of the requests, at least one, end and others come."""
     return Scenario(batch, max(1, batch // _CHURN))
 
 

@@ -1,4 +1,4 @@
-"""Signals that end a run early: from the user, and from the death of a rank."""
+"""Ends a run early: at a signal from the user, and at the death of a rank."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Interrupted(BaseException):
 
 
 class _State:
-    """Signals are the whole process's, and so is this. Main thread."""
+    """One for the whole process, as signal handlers are. Main thread."""
 
     received: int | None = None
     deferrals = 0
@@ -48,8 +48,10 @@ def interruptible() -> Iterator[None]:
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Within, nothing raises Interrupted; it is raised after. A blocked signal wouldn't do: another
-    thread gets it, and Python runs its handler in the main thread all the same.
+    """Within, nothing raises Interrupted; it is raised afterwards.
+
+    Blocking the signals isn't enough: another thread would take them, and Python would still run the
+    handler in the main thread.
     """
     _State.deferrals += 1
     try:
@@ -60,31 +62,31 @@ def uninterrupted() -> Iterator[None]:
 
 
 def raise_if_interrupted() -> None:
-    """Interrupted again, if what was running has swallowed it: imports and finalizers may."""
+    """Raises Interrupted again: code such as an import or a finalizer may have swallowed it."""
     if _State.received is not None and not _State.deferrals:
         raise Interrupted(_State.received)
 
 
 @contextlib.contextmanager
-def deaths_raise(pids: Sequence[int], name: str, look_s: float = 0.5) -> Iterator[None]:
-    """Within, the end of one of these children raises BenchmarkError in the main thread, up
-    to `look_s` later.
+def deaths_raise(pids: Sequence[int], name: str, poll_s: float = 0.5) -> Iterator[None]:
+    """Within, the end of one of these children raises BenchmarkError in the main thread, up to `poll_s`
+    later.
 
-    So waits for a reply need no timeout in what is measured. A timer's signal does it, and not
-    SIGCHLD: a signal that comes just before the process goes to sleep in C doesn't wake it, and is
-    acted on only after the next one. The same goes for Ctrl-C.
+    So the measured code can wait for replies without a timeout. A timer polls, because SIGCHLD isn't
+    enough: a signal that comes just before the process sleeps in C doesn't wake it, and is handled only
+    after the next signal. That goes for Ctrl-C too.
     """
     watching = True
 
-    def look(signum: int = 0, frame: object = None) -> None:
+    def poll(signum: int = 0, frame: object = None) -> None:
         nonlocal watching
         for pid in pids if watching else ():
             if (ending := _ending(pid)) is not None:
-                watching = False  # the clean-up ends the others
+                watching = False  # the clean-up will end the others
                 raise BenchmarkError(f"a rank of {name} (pid {pid}) ended: {ending}")
 
-    old = signal.signal(signal.SIGALRM, look)
-    signal.setitimer(signal.ITIMER_REAL, look_s, look_s)
+    old = signal.signal(signal.SIGALRM, poll)
+    signal.setitimer(signal.ITIMER_REAL, poll_s, poll_s)
     try:
         yield
     finally:
@@ -94,10 +96,10 @@ def deaths_raise(pids: Sequence[int], name: str, look_s: float = 0.5) -> Iterato
 
 
 def _ending(pid: int) -> str | None:
-    """How a child has ended; it can still be waited for. None if it lives."""
+    """How a child has ended, without reaping it. None if it runs."""
     try:
         result = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:  # somebody else started it, or has waited for it
+    except ChildProcessError:  # not our child, or reaped already
         return None if psutil.pid_exists(pid) else "nobody knows how"
     if result is None:
         return None

@@ -1,11 +1,10 @@
-"""What it costs to turn a step's request and its reply into bytes and back.
+"""The time to turn a step's request and its reply into bytes and back.
 
     python -m benchmarks.step_codec --batch 1,8,64,256,1024,4096 --json FILE
 
-In one process, without a channel. Each step is made just before it is encoded, as by a scheduler; the
-reply is what a model runner makes of it, and its tokens live on for a while, as in a scheduler. In a row
-`p50_us` is encoding and decoding together, and `tp` is 1: a request is encoded once for all ranks, and
-this is what one of them does.
+In one process, without a channel. As in vLLM, each step is made just before it is encoded, the reply is
+what a model runner makes of it, and the reply's tokens are kept for some steps. `p50_us` is encoding
+and decoding together. `tp` is 1: a request is encoded once for all ranks, and one rank decodes it.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ class Options:
 
 @dataclass
 class Timings:
-    """Of one codec and one direction, in one round."""
+    """Of one codec, one direction and one round."""
 
     encode_ns: list[int] = field(default_factory=list)
     decode_ns: list[int] = field(default_factory=list)
@@ -70,9 +69,9 @@ class Timings:
 
 
 class Runner:
-    """What a model runner says to a step: a token for each request, in the order of its input batch.
+    """A model runner: it returns a token for each request, in the order of its input batch.
 
-    As vLLM's, a request takes the first row that one which has finished has left.
+    As in vLLM, a new request takes the first row that a finished one has left.
     """
 
     def __init__(self) -> None:
@@ -87,7 +86,7 @@ class Runner:
             self._order[row : row + 1] = [new.req_id]
             self._index[new.req_id] = row
         tokens = [[self._random.randrange(_VOCABULARY)] for _ in self._order]
-        # Copies, as vLLM's: its input batch goes on changing.
+        # Copies, as in vLLM, whose input batch changes later.
         return ModelRunnerOutput(list(self._order), self._index.copy(), tokens)
 
 
@@ -122,7 +121,7 @@ def run(options: Options) -> Results:
 
 
 def _measure(name: str, batch: int, options: Options, progress: Progress) -> list[Row]:
-    """One case: all codecs in turn, in each round another one first."""
+    """Measures one case: all codecs in turn, in each round another one first."""
     count = max(_FEWEST, min(options.steps, _REQUESTS // batch))
     rounds: dict[str, list[dict[str, Timings]]] = {codec.name: [] for codec in CODECS}
     for number in range(options.rounds):
@@ -137,7 +136,7 @@ def _measure(name: str, batch: int, options: Options, progress: Progress) -> lis
 
 
 def _time(codec: Codec, name: str, batch: int, count: int) -> dict[str, Timings]:
-    """The garbage collector doesn't run: it would look through all of vLLM."""
+    """The garbage collector doesn't run, because it would walk through all of vLLM."""
     clock = time.perf_counter_ns
     scenario, runner, kept = SCENARIOS[name](batch), Runner(), Tokens()
     timings = {direction: Timings() for direction in _DIRECTIONS}
@@ -147,7 +146,7 @@ def _time(codec: Codec, name: str, batch: int, count: int) -> dict[str, Timings]
         for number in range(_WARM_UP + count):
             if number == _WARM_UP:
                 timings = {direction: Timings() for direction in _DIRECTIONS}
-            received = decoded = None  # nothing is freed while it counts
+            received = decoded = None  # freed here, not within the timed code
             step = scenario.next()
             began = clock()
             message = codec.encode_request(step)

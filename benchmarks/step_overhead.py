@@ -3,8 +3,8 @@
     python -m benchmarks.step_overhead --tp 1,2,4 --batch 1,64,256,1024 --json FILE
 
 The real executors are driven as EngineCore.step drives them, one step after the other. A step's time is
-from its `execute_model` until its output is there; freeing the one before doesn't count. What the
-scheduler sends is made beforehand, and differs from step to step as it does in decoding.
+from the call of `execute_model` until its output is there, without freeing the output before. The
+scheduler's outputs are made beforehand, and differ from step to step as they do in decoding.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def run(options: Options) -> Results:
 
 @contextlib.contextmanager
 def _started(model: Path, tp: int, progress: Progress) -> Any:
-    """All backends with their ranks, which are stopped unless they are measured."""
+    """All backends. Their ranks are stopped while others are measured."""
     backends: list[Backend] = []
     try:
         for backend_class in BACKENDS:
@@ -123,7 +123,7 @@ def _measure(
     options: Options,
     progress: Progress,
 ) -> list[Row]:
-    """One case: all backends in turn, in each round another one first."""
+    """Measures one case: all backends in turn, in each round another one first."""
     what = f"TP {tp}, {name}, batch {batch}"
     scenarios = {backend.name: SCENARIOS[name](batch) for backend in backends}
     rounds: dict[str, list[Round]] = {backend.name: [] for backend in backends}
@@ -161,7 +161,7 @@ def _steps(scenario: Scenario, count: int) -> list[SchedulerOutput]:
 
 
 def _time(backend: Backend, steps: list[SchedulerOutput]) -> Round:
-    """The garbage collector doesn't run: it would look through the other backend's modules."""
+    """The garbage collector doesn't run, because it would walk through the other backend's modules."""
     clock = time.perf_counter_ns
     step, kept = backend.step, Tokens()
     for scheduler_output in steps[:_WARM_UP]:
@@ -171,7 +171,7 @@ def _time(backend: Backend, steps: list[SchedulerOutput]) -> Round:
     gc.disable()
     try:
         for scheduler_output in steps[_WARM_UP:]:
-            output = None  # nothing is freed while it counts
+            output = None  # freed here, not within the timed code
             began = clock()
             output = step(scheduler_output)
             nanoseconds.append(clock() - began)
@@ -185,7 +185,7 @@ def _time(backend: Backend, steps: list[SchedulerOutput]) -> Round:
 
 @contextlib.contextmanager
 def _running(backend: Backend) -> Any:
-    """Within, its ranks run, and the death of one raises BenchmarkError."""
+    """Within, the backend's ranks run, and the death of one raises BenchmarkError."""
     resume(backend.pids)
     with _failures_named(backend), deaths_raise(backend.pids, backend.name):
         yield

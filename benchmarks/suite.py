@@ -1,11 +1,11 @@
-"""All benchmarks, and the documents that tell what they found.
+"""Runs all benchmarks, and writes the documents with their results.
 
     python -m benchmarks.suite                       # the channels: what `make bench` does
     python -m benchmarks.suite --vllm                # vLLM's steps: what `make bench-vllm` does
     python -m benchmarks.suite --only paced,idle     # some of them
 
-Each run is one of the tools in a process of its own; its results are kept in --folder. A document has
-all whose results are there.
+Each run is a process of one of the tools; its results are kept in --folder. A document has a section for
+each run whose results are there.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from benchmarks.runs import CHANNELS, DOCUMENTS, RUNS, VLLM, Run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0; 1 a run failed, of which no document has anything."""
+    """The exit code: 0, or 1 if a run failed."""
     options = _parse(arguments)
     options.folder.mkdir(parents=True, exist_ok=True)
     failed = []
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def sections(folder: Path, runs: Sequence[str]) -> dict[str, report.Section]:
-    """Of those runs whose results are in the folder."""
+    """The sections of the runs whose results are in the folder."""
     found = {}
     for name in runs:
         run = RUNS[name]
@@ -64,7 +64,7 @@ def sections(folder: Path, runs: Sequence[str]) -> dict[str, report.Section]:
 
 
 def _run(run: Run, path: Path) -> int:
-    """The tool's exit code, 128 + N when a signal ended it."""
+    """The tool's exit code; 128 + N if signal N ended it."""
     command = [sys.executable, "-m", f"benchmarks.{run.tool}", *run.options.split()]
     with _signals_are_the_tools():
         code = subprocess.run([*command, "--json", str(path)], check=False).returncode
@@ -73,7 +73,7 @@ def _run(run: Run, path: Path) -> int:
 
 @contextlib.contextmanager
 def _signals_are_the_tools() -> Iterator[None]:
-    """Ctrl-C reaches the tool as well, which cleans up and says so by its exit code."""
+    """Ignores Ctrl-C within: the tool gets it too, cleans up, and its exit code says so."""
     old = signal.signal(signal.SIGINT, lambda signum, frame: None)
     try:
         yield
@@ -94,7 +94,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         action="store_const",
         dest="runs",
         const=VLLM,
-        help=f"the same as {','.join(VLLM)}",
+        help=f"the same as --only {','.join(VLLM)}",
     )
     parser.add_argument(
         "--folder", type=Path, default=Path("build/benchmarks"), help="where results are kept"

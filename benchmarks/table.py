@@ -12,7 +12,7 @@ from rich.table import Table
 from benchmarks.machine import describe
 from benchmarks.results import Missing, Results, Row
 
-_FILE_WIDTH = 160  # where nobody says how wide a line may be
+_FILE_WIDTH = 160  # where stdout is no terminal
 
 
 class Column(NamedTuple):
@@ -26,7 +26,7 @@ def text(heading: str, key: str) -> Column:
 
 
 def figure(heading: str, key: str, digits: int = 1) -> Column:
-    """A dash where a row has no such figure."""
+    """A number with so many digits after the point; a dash if the row has none."""
 
     def cell(row: Row) -> str:
         value = row.get(key)
@@ -51,7 +51,7 @@ def size_text(n_bytes: int) -> str:
 
 
 def ratio(rows: Sequence[Row], key: str, reference: str, same: Sequence[str]) -> Column:
-    """How many times the figure of the `reference` transport, in the row with the same keys."""
+    """The figure divided by that of the `reference` transport, in the row with the same `same` keys."""
     base = _figures_of(rows, key, "transport", reference, same)
     return Column(f"vs {reference}", lambda row: _times(row[key], base(row)))
 
@@ -59,7 +59,7 @@ def ratio(rows: Sequence[Row], key: str, reference: str, same: Sequence[str]) ->
 def faster(
     rows: Sequence[Row], key: str, reference: str, same: Sequence[str], heading: str
 ) -> Column:
-    """How many times less than the `reference` backend's, in the row with the same keys, a figure is."""
+    """The `reference` backend's figure, in the row with the same `same` keys, divided by this figure."""
     base = _figures_of(rows, key, "backend", reference, same)
     return Column(heading, lambda row: _times(base(row), row[key]))
 
@@ -78,7 +78,7 @@ def _times(value: float | None, base: float | None) -> str:
 def print_table(
     results: Results, columns: Sequence[Column], title: str, caption: str, group: Sequence[str]
 ) -> None:
-    """On stdout. A line divides rows that differ in the `group` keys."""
+    """Prints to stdout. A line divides rows that differ in the `group` keys."""
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = _FILE_WIDTH

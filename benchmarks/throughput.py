@@ -2,10 +2,9 @@
 
     python -m benchmarks.throughput --size 64,64M --ranks 1,4
 
-Below 1 MiB a message is a `bytes`; the engine sends --window of them in a row, and every
-rank replies to the last one only. From 1 MiB on it is a CPU tensor, and every rank replies to each.
-Each rank decodes each message into memory of its own. GB/s (10^9 bytes) are those that one rank
-gets; all ranks together get so many times as much.
+Below 1 MiB a message is a `bytes`; the engine sends --window of them in a row, and every rank replies to
+the last one only. From 1 MiB on it is a CPU tensor, and every rank replies to each. Each rank decodes each
+message into its own memory. GB/s (10^9 bytes a second) count what one rank gets.
 """
 
 from __future__ import annotations
@@ -87,7 +86,7 @@ def _task(n_bytes: int, options: Options) -> Task[Rate]:
 
     def task(peer: Peer, number: int) -> Rate:
         request = _request(n_bytes)
-        # Uncounted: the ranks have just been woken, and the next message finds what the last one has left.
+        # Doesn't count: the ranks have just been continued, and buffers and caches are cold.
         _send_window(peer, request, window)
         with no_garbage_collection():
             began = now = time.perf_counter()
@@ -102,7 +101,7 @@ def _task(n_bytes: int, options: Options) -> Task[Rate]:
 
 
 def _send_window(peer: Peer, request: object, window: int) -> None:
-    """So many messages in a row, and the ranks' replies to the last one."""
+    """Sends `window` messages in a row, and takes the ranks' replies to the last one."""
     send = peer.send
     for _ in range(window):
         send(request)
@@ -120,7 +119,7 @@ def _kind(n_bytes: int) -> str:
 def _request(n_bytes: int) -> object:
     if _kind(n_bytes) == "bytes":
         return os.urandom(n_bytes)
-    import torch  # takes seconds, which runs without tensors needn't spend
+    import torch  # here, because it takes seconds and runs without tensors don't need it
 
     return torch.randint(256, (n_bytes,), dtype=torch.uint8)
 
@@ -169,8 +168,8 @@ def _parse(arguments: Sequence[str] | None) -> Options:
     )
     parser.add("--size", sizes, "64,1M,16M,64M,256M", "BYTES,BYTES", "of a message; 64K, 1M")
     parser.add("--window", count, "64", "N", "how many small messages are sent in a row")
-    parser.add("--messages", count, "100000", "N", "how many are timed in each round at most")
-    parser.add("--round-s", number(0.001, 3600), "0.5", "S", "when a round ends at the latest")
+    parser.add("--messages", count, "100000", "N", "timed in each round, at most")
+    parser.add("--round-s", number(0.001, 3600), "0.5", "S", "the longest that a round may take")
     return Options(**vars(parser.parse_args(arguments)))
 
 

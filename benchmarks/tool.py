@@ -1,4 +1,4 @@
-"""Tool: what the main function of each benchmark does with its results."""
+"""Tool: the main function that all benchmarks share."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ def run_tool(
     run: Callable[[_Options], Results],
     show: Callable[[Results], None],
 ) -> int:
-    """The exit code: 0; 1 something failed, which one line has said; 128 + signal when interrupted. A bad
-    option has ended the process with 2 before.
+    """Runs a benchmark and shows, saves and draws its results.
+
+    The exit code is 0; 1 when something failed, after a line that says what; 128 + N after signal N.
     """
     try:
         with interruptible():
@@ -45,7 +46,7 @@ def run_tool(
     show(results)
     save(results, options.json)
     if options.plot is not None:
-        from benchmarks.pictures import draw  # takes a second, which only those who want one pay
+        from benchmarks.pictures import draw  # here, because it takes a second and is seldom needed
 
         draw(results, options.plot)
     return int(any("failed" in missing["why"] for missing in results["missing"]))

@@ -2,12 +2,12 @@
 
     python -m benchmarks.vllm_e2e --tp 1,2 --concurrency 1,8,64,256 --json FILE
 
-All requests come at once and generate the same number of tokens, greedily. In each round both backends
-are started anew, with the same settings: where memory happens to lie makes one start faster than the
-next. Both generate in turn, another one first each time, while the processes of the other are stopped,
-until each has done so for `--round-s`: a machine's speed changes from one second to the next. Tokens
-must be the same. In a row `vs_mp` is the share of mp's tokens/s, the median of the rounds' own ratios,
-and `cpu_s` the CPU seconds of all processes for one generation.
+All requests come at once and generate the same number of tokens, greedily. Each round starts both
+backends anew with the same settings, because the placement of memory makes some starts faster than others.
+The backends generate in turn for --round-s each, another one first each time, while the other's processes
+are stopped, because a machine's speed changes from one second to the next. Tokens must be the same.
+`vs_mp` is the share of mp's tokens/s, the median of the rounds' own ratios; `cpu_s` is the CPU seconds of
+all processes for one generation.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Options:
 
 
 Share: TypeAlias = dict[str, list[Generation]]
-"""What each backend has generated in a round: the same again and again."""
+"""What each backend has generated in a round, the same requests each time."""
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
@@ -80,7 +80,7 @@ def _measure(model: Path, tp: int, options: Options, progress: Progress) -> list
         with _started(model, tp, max(options.concurrency), turn, what, progress) as engines:
             for requests in options.concurrency:
                 with progress.step(f"{what}: {requests} requests"):
-                    # The first of a kind warms up, and isn't counted.
+                    # The first one warms up, and doesn't count.
                     _generate(engines, turn, requests, options.tokens, 0)
                     shares[requests] = _generate(
                         engines, turn, requests, options.tokens, options.round_s
@@ -97,7 +97,7 @@ def _measure(model: Path, tp: int, options: Options, progress: Progress) -> list
 def _started(
     model: Path, tp: int, batch: int, turn: int, what: str, progress: Progress
 ) -> Iterator[list[Engine]]:
-    """An engine on each backend; their processes are stopped unless they are measured."""
+    """An engine on each backend. Its processes are stopped while the other is measured."""
     engines: list[Engine] = []
     try:
         for backend in in_turn(list(VERSIONS), turn):
@@ -120,7 +120,7 @@ def _started(
 def _generate(
     engines: list[Engine], turn: int, requests: int, tokens: int, seconds: float
 ) -> Share:
-    """All engines in turn, until each has generated for so long."""
+    """Lets the engines generate in turn, until each has done so for `seconds`."""
     share: Share = {engine.backend: [] for engine in engines}
     while True:
         for engine in in_turn(engines, turn):
@@ -149,7 +149,7 @@ def _row(backend: str, tp: int, requests: int, rounds: list[Share], tokens: int)
         "tp": tp,
         "concurrency": requests,
         "tokens_per_s": round(statistics.median(speeds), 1),
-        # The prompts' step has the first token.
+        # As many steps as tokens: the step with the prompts makes the first token.
         "ms_per_step": round(statistics.median(seconds) * 1e3 / tokens, 3),
         "cpu_s": round(statistics.median(_mean(s[backend], "cpu_seconds") for s in rounds), 2),
         "vs_mp": round(statistics.median(ratios), 3),

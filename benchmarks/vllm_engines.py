@@ -1,4 +1,4 @@
-"""vLLM as a whole, with a tiny model, on either backend."""
+"""Engine: all of vLLM with a tiny model, on either backend."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class Engine:
         self._processes: list[psutil.Process] = []
 
     def start(self, model: Path, tp: int, batch: int) -> None:
-        """For up to `batch` requests at once."""
+        """Starts it for up to `batch` requests at once."""
         cores = sorted(os.sched_getaffinity(0))
-        # `mp` refuses more ranks than NUMA nodes unless told their cores: the same for both.
+        # `mp` refuses more ranks than NUMA nodes unless it is told their cores. Both get the same.
         shares = [cores[rank * len(cores) // tp :] for rank in range(tp)]
         os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(str(share[0]) for share in shares)
         before = set(psutil.Process().children(recursive=True))
@@ -66,7 +66,7 @@ class Engine:
         return [process.pid for process in self._processes]
 
     def generate(self, requests: int, tokens: int) -> Generation:
-        """Greedy, `tokens` tokens for each of so many requests at once."""
+        """Generates `tokens` tokens, greedily, for each of so many requests at once."""
         prompts = [
             {
                 "prompt_token_ids": [

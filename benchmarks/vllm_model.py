@@ -1,4 +1,4 @@
-"""The tiny model of the tests, in a folder of its own."""
+"""The tests' tiny model, in a temporary folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TESTS = Path(__file__).parents[1] / "tests"
 
 @contextlib.contextmanager
 def tiny_model() -> Iterator[Path]:
-    """Made on the spot; gone afterwards."""
+    """Makes the model; removes it afterwards."""
     sys.path.append(str(_TESTS))
     from tiny_model import make_tiny_llama  # type: ignore[import-not-found]
 

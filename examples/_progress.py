@@ -1,34 +1,37 @@
-"""One line of progress: redrawn on a terminal, printed again every few seconds elsewhere."""
+"""Progress: that something goes on and for how long, on stderr."""
 
-import shutil
-import sys
-import threading
 import time
 from types import TracebackType
 from typing import Self
 
-REDRAW_SECONDS = 0.2
+from rich.console import Console
+from rich.progress import Progress as Bar
+from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+
 REPEAT_SECONDS = 4.0
-PLAIN_COLUMNS = 120
 
 
 class Progress:
-    """Show on stderr that `text` is going on and for how long.
-
-    A thread draws the line, so it moves while the caller is blocked in a call. The caller may set
-    `text` at any time, from any thread.
-    """
+    """A spinner on a terminal, which moves while the caller is blocked; else a line every few seconds."""
 
     def __init__(self, title: str) -> None:
-        self.title = title
-        self.text = ""
-        self._started = time.monotonic()
-        self._on_terminal = sys.stderr.isatty()
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._draw, daemon=True)
+        self._title = title
+        self._console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            TimeElapsedColumn(),
+        )
+        self._bar = Bar(
+            *columns, console=self._console, transient=True, disable=not self._console.is_terminal
+        )
+        self._task = self._bar.add_task(title, total=None)
+        self._began = self._last_line = time.monotonic()
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._bar.start()
+        if not self._console.is_terminal:
+            self._console.print(self._title)
         return self
 
     def __exit__(
@@ -37,23 +40,15 @@ class Progress:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._done.set()
-        self._thread.join()
-        seconds = time.monotonic() - self._started
-        self._write(f"{self.title}: {'done' if exc is None else 'not done'}, {seconds:.1f} s", "\n")
+        self._bar.stop()
+        seconds = time.monotonic() - self._began
+        self._console.print(f"{self._title}: {'not ' if exc else ''}done, {seconds:.1f} s")
 
-    def _draw(self) -> None:
-        end, pause = ("", REDRAW_SECONDS) if self._on_terminal else ("\n", REPEAT_SECONDS)
-        while True:
-            seconds = time.monotonic() - self._started
-            text = f" … {self.text}" if self.text else ""
-            self._write(f"{self.title}, {seconds:.0f} s{text}", end)
-            if self._done.wait(pause):
-                return
-
-    def _write(self, line: str, end: str) -> None:
-        if self._on_terminal:
-            # One column short: a full line would wrap and could not be redrawn.
-            line = "\r\x1b[K" + line[: shutil.get_terminal_size().columns - 1]
-        sys.stderr.write((line if self._on_terminal else line[:PLAIN_COLUMNS]) + end)
-        sys.stderr.flush()
+    def show(self, text: str) -> None:
+        """Says what is being done at the moment."""
+        line = f"{self._title} … {text}"[:120]
+        self._bar.update(self._task, description=line)
+        now = time.monotonic()
+        if not self._console.is_terminal and now - self._last_line >= REPEAT_SECONDS:
+            self._last_line = now
+            self._console.print(f"{line} ({now - self._began:.0f} s)")

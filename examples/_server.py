@@ -1,4 +1,4 @@
-"""A vLLM server as a child process: start it, watch it get ready, stop it, see what it left."""
+"""Server: a vLLM server as a child process. It is started, awaited, stopped, and leftovers are found."""
 
 import contextlib
 import http.client
@@ -57,10 +57,10 @@ def serve_command(model: str) -> list[str]:
 
 
 class Server:
-    """The server's process group, from `with` to the end of the block.
+    """A server that runs within a `with` block.
 
-    Leaving the block stops the server, whatever happened inside; what it left behind is then in
-    `problems`, one line each.
+    The end of the block stops it, whatever happened inside. `problems` then has a line for each thing
+    that it left behind.
     """
 
     def __init__(self, command: list[str], environment: dict[str, str], port: int) -> None:
@@ -68,13 +68,13 @@ class Server:
         self.problems: list[str] = []
         folder = Path(tempfile.mkdtemp(prefix="serve-demo-"))
         self.log = folder / "server.log"
-        # Its own temp folder: what it leaves there can't be mistaken for another server's.
+        # Its own temp folder, so that its leftovers can't be mistaken for another server's.
         self._temp = folder / "tmp"
         self._temp.mkdir()
         self._shared_memory_before = shared_memory()
         self._seen: set[psutil.Process] = set()
         with self.log.open("w") as log:
-            # A session of its own: Ctrl-C reaches only us, and we stop the server in order.
+            # A session of its own, so that Ctrl-C reaches only us, and we stop the server properly.
             self._child = subprocess.Popen(
                 command,
                 env={**environment, "TMPDIR": str(self._temp)},
@@ -95,7 +95,7 @@ class Server:
     ) -> None:
         try:
             with Progress("stopping the server") as progress:
-                progress.text = "Ctrl-C kills it"
+                progress.show("Ctrl-C kills it")
                 self._stop()
                 self._settle()
         finally:
@@ -114,7 +114,7 @@ class Server:
                     raise ServerError(self.diagnosis("the server ended while it started"))
                 if time.monotonic() > deadline:
                     raise ServerError(self.diagnosis(f"not ready after {START_SECONDS:.0f} s"))
-                progress.text = self._newest_line()
+                progress.show(self._newest_line())
                 self.processes()
                 time.sleep(0.5)
 
@@ -123,7 +123,7 @@ class Server:
         with contextlib.suppress(psutil.NoSuchProcess):
             parent = psutil.Process(self._child.pid)
             self._seen |= {parent, *parent.children(recursive=True)}
-        # Orphans are no longer below the server, but still in its session.
+        # Orphans have another parent, but are still in its session.
         self._seen |= {process for process in psutil.process_iter() if self._in_session(process)}
         return sorted(filter(is_alive, self._seen), key=psutil.Process.create_time)
 
@@ -140,7 +140,7 @@ class Server:
         return [LOG_PREFIX.sub("", line).rstrip() for line in text.splitlines()]
 
     def _newest_line(self) -> str:
-        # Banners and the insides of tracebacks are indented.
+        # Banners and lines within tracebacks are indented.
         lines = (line for line in reversed(self._lines()) if line[:1].isalnum())
         return next(lines, "nothing in its log yet")
 
@@ -165,8 +165,8 @@ class Server:
                 os.killpg(self._child.pid, signal.SIGKILL)
                 self._child.wait()
                 return
-            # vLLM that is still starting is blocked and misses it. Like Ctrl-C in a terminal, the
-            # next one goes to the engine and the ranks too.
+            # While vLLM starts it may miss a signal. Like Ctrl-C in a terminal, the next one goes to
+            # the engine and the ranks too.
             os.killpg(self._child.pid, signal.SIGINT)
 
     def _ended(self, seconds: float) -> bool:
@@ -199,8 +199,8 @@ class Server:
         left = [str(path) for pattern in LEFT_IN_TEMP for path in self._temp.glob(pattern)]
         shutil.rmtree(self._temp, ignore_errors=True)
         deadline = time.monotonic() + SETTLE_SECONDS
-        # All of the server's processes are gone: what a process still uses is somebody else's, and
-        # what nobody uses may be of somebody who is just ending.
+        # All of the server's processes have ended, so what a process still uses belongs to another
+        # program; and what is unused now may belong to a program that is just ending.
         while new := unused(shared_memory() - self._shared_memory_before):
             if time.monotonic() > deadline:
                 break
@@ -224,7 +224,7 @@ def stat(path: Path) -> os.stat_result | None:
 def unused(paths: set[Path]) -> set[Path]:
     """Return those of the shared-memory objects that no process has mapped.
 
-    By inode: a semaphore is mapped before it gets its name, so its path in the map is another one.
+    They are compared by inode, because a semaphore is mapped before it gets its final name.
     """
     if not paths:
         return set()
@@ -237,7 +237,7 @@ def unused(paths: set[Path]) -> set[Path]:
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Say whether a process runs; an unreaped child of a dead parent doesn't."""
+    """Say whether a process runs; a zombie doesn't."""
     with contextlib.suppress(psutil.NoSuchProcess):
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     return False
@@ -254,13 +254,13 @@ def title(process: psutil.Process) -> str:
 def first_cause(lines: list[str]) -> str:
     """Return the log's first exception, else its first error line.
 
-    The first traceback is the cause; those after it are of processes that missed the first one.
+    The first traceback is the cause; the later ones come from processes that lost the first one.
     """
     in_traceback = False
     for line, following in pairwise([*lines, ""]):
         in_traceback = in_traceback or line.startswith("Traceback ")
         if in_traceback and EXCEPTION.match(line):
-            # The second line of a message is where some say what is wrong.
+            # Some messages say what is wrong only in their second line.
             return f"{line} {following.strip()}" if following.startswith(" ") else line
     errors = (line for line in lines if re.search(r"\berror\b", line, re.IGNORECASE))
     return next(errors, "no error in its log")

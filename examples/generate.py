@@ -1,7 +1,7 @@
-"""Text from a language model that is sharded over the ranks by transformers' own tensor-parallel plan.
+"""Generates text with a language model, sharded over the ranks by transformers' tensor-parallel plan.
 
-The engine tokenizes, decides and prints; the ranks hold the weights and the key/value cache. Each step
-sends one token to all ranks and gets the next one back. Without --model, SmolLM2-135M-Instruct.
+The engine tokenizes and prints; the ranks hold the weights and the key/value cache. Each step sends one
+token to all ranks and gets the next one back. The default model is SmolLM2-135M-Instruct.
 
     python examples/generate.py --ranks 2 "What is the capital of France?"
     mpspmd-launch -n 2 examples/generate.py "What is the capital of France?"
@@ -21,7 +21,7 @@ import mpspmd
 
 
 class Worker(mpspmd.Worker):
-    """One shard of the model, and its part of the key/value cache."""
+    """Holds one shard of the model and of the key/value cache."""
 
     def __init__(self, ctx: mpspmd.RankContext, folder: str) -> None:
         super().__init__(ctx)
@@ -31,16 +31,16 @@ class Worker(mpspmd.Worker):
 
         logging.disable_progress_bar()
 
-        # Where ranks share the cores, each one using all of them slows down both.
+        # Each rank gets its share of the cores: if each used all, they would slow each other down.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // ctx.world_size))
         sharding: dict[str, Any] = {}
         if ctx.world_size > 1:
-            os.environ["LOCAL_RANK"] = str(ctx.local_rank)  # transformers asks for it
+            os.environ["LOCAL_RANK"] = str(ctx.local_rank)  # transformers reads it
             ctx.init_process_group()
             sharding["distributed_config"] = DistributedConfig(
                 tp_size=ctx.world_size, tp_plan="auto"
             )
-        # float32: the order of sums differs between shardings, and must not change a token.
+        # float32, because shardings add up in different orders, and that must not change a token.
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **sharding)
         self.model = model.to(ctx.device)
         self.cache: Any = None
@@ -60,7 +60,7 @@ class Worker(mpspmd.Worker):
         return int(output.logits[0, -1].argmax())
 
     def parameters(self) -> int:
-        """What this rank holds of the model."""
+        """The number of parameters that this rank holds."""
         return sum(_local(parameter).numel() for parameter in self.model.parameters())
 
     def shutdown(self) -> None:
@@ -73,7 +73,7 @@ def _local(parameter: Any) -> Any:
 
 
 def decode(engine: mpspmd.Engine, prompt: list[int], limit: int, end: set[int]) -> Iterator[int]:
-    """Greedy decoding, a step a token."""
+    """Greedy decoding: yields a token for each step."""
     tokens, first = prompt, True
     for _ in range(limit):
         token = engine.execute_model(tokens, first)
@@ -97,7 +97,7 @@ def answer(engine: mpspmd.Engine, folder: str, question: str, limit: int, detail
     for token in decode(engine, prompt, limit, set(end if isinstance(end, list) else [end])):
         ids.append(token)
         text = tokenizer.decode(ids)
-        # A character may be several tokens: its first half isn't text yet.
+        # A character may consist of several tokens, which only together can be decoded.
         if not text.endswith("\ufffd"):
             print(text[len(shown) :], end="", flush=True)
             shown = text

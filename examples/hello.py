@@ -10,7 +10,7 @@ import mpspmd
 
 
 class Worker(mpspmd.Worker):
-    """Lives on every rank, never in the engine."""
+    """One on every rank; the engine's process has none."""
 
     def execute_model(self, numbers: list[int]) -> int:
         share = numbers[self.ctx.rank :: self.ctx.world_size]

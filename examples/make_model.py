@@ -31,7 +31,7 @@ NAME = "SmolLM2-135M-Instruct"
 PROMPT = "What is the capital of France?"
 QUERY_HEADS, KV_HEADS = 12, 4
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja")
-# Zero heads add exact zeros; what is left is the order in which float32 sums are taken.
+# Zero heads add exact zeros; only the order of float32 sums differs.
 LOGIT_TOLERANCE = 1e-3
 
 
@@ -59,7 +59,7 @@ def make_model(folder: Path | None = None, force: bool = False) -> Path:
         if is_model(folder) and not force:
             return folder
         check_replaceable(folder)
-        # Only the lock's holder gets here, so a folder of this name is of a run that was killed.
+        # We hold the lock, so a folder of this name is left over from a run that was killed.
         partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
@@ -76,12 +76,12 @@ def make_model(folder: Path | None = None, force: bool = False) -> Path:
 
 
 def is_model(folder: Path) -> bool:
-    """Say whether `folder` holds a complete model; the rename makes this a look at its files."""
+    """Say whether `folder` holds a complete model: make_model() moves only complete ones there."""
     return all((folder / name).is_file() for name in FILES)
 
 
 def check_replaceable(folder: Path) -> None:
-    """Refuse to put the model in the place of somebody's other files."""
+    """Raise `ModelError` if `folder` has other files in it, which must not be replaced."""
     if folder.exists() and not is_model(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise ModelError(f"{folder} exists and is not a model: choose another folder")
 
@@ -114,7 +114,7 @@ def build(folder: Path) -> None:
 
 
 def check_requirements() -> None:
-    """Name what has to be installed before anything is downloaded."""
+    """Raise `ModelError` with the packages that are missing, before anything is downloaded."""
     needed = ("torch", "transformers", "gguf", "accelerate")
     missing = [name for name in needed if find_spec(name) is None]
     if missing:
@@ -145,7 +145,7 @@ def reason(stderr: str) -> str:
 
 def load_gguf(gguf: Path) -> tuple[Any, Any]:
     """Return the model, its weights rounded to bfloat16, and its tokenizer."""
-    # Our own progress line is on the terminal already; tqdm reads this when it is imported.
+    # Our own progress line is on the terminal; tqdm reads this variable when it is imported.
     os.environ.setdefault("TQDM_DISABLE", "1")
     try:
         import torch

@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> bool:
 
 
 def use(server: Server, model: str, question: str) -> str:
-    """Wait for the server, put it to work and return its answer to the question."""
+    """Wait for the server, use it, and return its answer to the question."""
     try:
         server.wait_ready()
         answer = ask(server.port, model, question)
@@ -102,7 +102,7 @@ def default_model_settings(on_cpu: bool) -> list[str]:
 def server_environment(model: str) -> dict[str, str]:
     """Return the environment the server runs in."""
     environment = dict(os.environ)
-    # GiB a rank, read only by builds for the CPU, which take most of the memory if it is not set.
+    # GiB for each rank. Only CPU builds read it; without it they take most of the memory.
     environment.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     if Path(model).is_dir():
         environment["HF_HUB_OFFLINE"] = "1"
@@ -198,7 +198,7 @@ def show_processes(processes: list[psutil.Process]) -> None:
 
 
 def say(text: str, end: str = "\n") -> None:
-    """Print at once: through a pipe, too, the order with stderr's progress stays right."""
+    """Print and flush, so that the order with stderr's progress is right in a pipe too."""
     print(text, end=end, flush=True)
 
 

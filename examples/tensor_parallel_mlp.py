@@ -1,7 +1,7 @@
-"""A feed-forward layer of a transformer, sharded over the ranks, checked against the whole one.
+"""A transformer's feed-forward layer, sharded over the ranks and compared with the whole layer.
 
-The first linear layer is split by columns and the second by rows, so that one all-reduce makes the
-result whole again. Gloo on CPUs, NCCL on GPUs.
+The first linear layer is split by columns and the second by rows, so that one all-reduce gives the whole
+result. It uses gloo on CPUs and NCCL on GPUs.
 
     python examples/tensor_parallel_mlp.py --ranks 2
     mpspmd-launch -n 2 examples/tensor_parallel_mlp.py
@@ -22,7 +22,7 @@ HIDDEN, INNER, SEED = 256, 1024, 0
 
 
 def whole_mlp() -> nn.Sequential:
-    """The same weights wherever it is called."""
+    """The whole layer. Its weights are the same in every process."""
     generator = torch.Generator().manual_seed(SEED)
     mlp = nn.Sequential(nn.Linear(HIDDEN, INNER), nn.GELU(), nn.Linear(INNER, HIDDEN))
     with torch.no_grad():
@@ -32,7 +32,7 @@ def whole_mlp() -> nn.Sequential:
 
 
 class Worker(mpspmd.Worker):
-    """Holds its share of the weights; what crosses to the engine is inputs and results."""
+    """Holds its share of the weights. Only inputs and results are sent."""
 
     def __init__(self, ctx: mpspmd.RankContext) -> None:
         super().__init__(ctx)
@@ -60,7 +60,7 @@ class Worker(mpspmd.Worker):
 
 
 def shard(weight: Tensor, dimension: int, ctx: mpspmd.RankContext) -> Tensor:
-    """This rank's part, a copy: the whole weight can go."""
+    """This rank's part of a weight; a copy, so that the whole weight can be freed."""
     part = weight.detach().chunk(ctx.world_size, dimension)[ctx.rank]
     return part.clone().to(ctx.device)
 

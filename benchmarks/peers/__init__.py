@@ -1,8 +1,7 @@
-"""The transports that are measured, by name. A peer is one module with one class: see peer.Peer.
+"""The transports that are measured, by name. A peer is one module with one class, a peer.Peer.
 
-To add one: write the module, importing what it measures at the top, and name its class in CLASSES.
-Processes that it starts as plain ranks come from rank_processes.RankProcesses, whose docstring says
-what their main function is given.
+To add one, write a module that imports the transport at its top, and name its class in CLASSES. It starts
+its ranks with rank_processes.RankProcesses, unless the transport starts processes itself.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ PACED = ("mpspmd", "mpspmd-park", "mpspmd-yield", "vllm-messagequeue", "zmq-ipc"
 
 
 def load(name: str) -> type[Peer]:
-    """The class of that name. Whatever its import raises: what it measures may not be installed."""
+    """The class of that name. Raises what its import raises: the transport may not be installed."""
     module, _, attribute = CLASSES[name].partition(":")
     peer: type[Peer] = getattr(importlib.import_module(module), attribute)
     return peer

@@ -1,4 +1,4 @@
-"""Two processes in C that hand a payload back and forth: the limit of what any transport can do."""
+"""Two processes in C that pass a payload back and forth: the limit for any transport."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _compiler_version() -> str:
 
 
 class CPingPong(Peer):
-    """Bytes only, no pickle, no Python between messages; both sides spin, each on a core of its own."""
+    """Bytes only, no pickle, no Python between messages. Both sides spin, each on its own core."""
 
     name = "c-pingpong"
     version = _compiler_version()
@@ -74,11 +74,11 @@ class CPingPong(Peer):
         return self._round_trips(request, len(request), messages, limit_ns)
 
     def close(self) -> None:
-        self._processes.stop(self._ask_to_leave)
+        self._processes.stop(self._ask_to_end)
         if self._folder is not None:
             self._folder.cleanup()
 
-    def _ask_to_leave(self) -> None:
+    def _ask_to_end(self) -> None:
         self._round_trips(b"", -1, 1, 0)
 
     def _round_trips(self, payload: bytes, size: int, messages: int, limit_ns: int) -> list[int]:
@@ -117,7 +117,7 @@ def _serve(rank: int, link: Connection, segment: Segment, library: str) -> None:
 
 @contextlib.contextmanager
 def _on_core(index: int) -> Iterator[None]:
-    """This thread on one of the usable cores: on the same one, each would wait for the other."""
+    """Within, this thread runs on one core: on the same one, each side would wait for the other."""
     usable = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {sorted(usable)[index]})
     try:

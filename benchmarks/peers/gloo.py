@@ -12,13 +12,13 @@ import torch
 import torch.distributed as dist
 
 from benchmarks.peers.peer import SILENT, Peer, Setup
-from benchmarks.rank_processes import LEAVE, RankProcesses
+from benchmarks.rank_processes import END, RankProcesses
 
-_TIMEOUT = timedelta(hours=1)  # a rank that is paused isn't lost
+_TIMEOUT = timedelta(hours=1)  # long, because ranks are paused while others are measured
 
 
 class Gloo(Peer):
-    """The engine is member 0 of a group of `ranks` + 1. Whoever replies, all take part in it."""
+    """The engine is member 0 of a group of `ranks` + 1. All ranks take part in each gather."""
 
     name = "gloo"
     version = torch.__version__
@@ -50,7 +50,7 @@ class Gloo(Peer):
         return [gathered[rank + 1] for rank in self._setup.repliers]
 
     def close(self) -> None:
-        self._processes.stop(lambda: self.send(LEAVE))
+        self._processes.stop(lambda: self.send(END))
         if self._joined:
             dist.destroy_process_group()
         if self._folder is not None:
@@ -65,7 +65,7 @@ def _serve(rank: int, link: Connection, setup: Setup, store: str) -> None:
     box: list[object] = [None]
     while True:
         dist.broadcast_object_list(box, src=0)
-        if (request := box[0]) is LEAVE:
+        if (request := box[0]) is END:
             return
         if (reply := respond(request)) is not SILENT:
             dist.gather_object(reply, None, dst=0)

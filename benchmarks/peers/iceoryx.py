@@ -17,16 +17,16 @@ import iceoryx2
 
 from benchmarks.machine import installed_version
 from benchmarks.peers.peer import MAX_RANKS, SILENT, Peer, Setup
-from benchmarks.rank_processes import LEAVE, RankProcesses
+from benchmarks.rank_processes import END, RankProcesses
 
 _PICKLE = 5
-_BUFFER = 16  # messages that a publisher may be ahead of a subscriber, before it waits
-_LOOKS = 50  # before it gives up the core between looks: the peer may need this very core
+_BUFFER = 16  # messages that a publisher may be ahead of a subscriber before it waits
+_POLLS = 50  # polls before it yields the core between polls: the other side may need this core
 
 
 class Iceoryx(Peer):
-    """One service for requests, with all ranks as subscribers, and one for replies, with all ranks as
-    publishers. Both sides look for messages all the time: it has no wait with lower latency.
+    """One service for requests, which all ranks subscribe to, and one for replies, which all ranks publish.
+    Both sides poll all the time, because that is its fastest way to wait.
     """
 
     name = "iceoryx2"
@@ -62,10 +62,10 @@ class Iceoryx(Peer):
         return [_receive(self._in) for _ in self._setup.repliers]
 
     def close(self) -> None:
-        self._processes.stop(lambda: self.send(LEAVE))
+        self._processes.stop(lambda: self.send(END))
         if self._folder is not None:
             self._out = self._in = self._ends = None
-            # Ranks that were killed leave their files.
+            # Ranks that were killed have left their files.
             for file in Path("/dev/shm").glob(f"{self._prefix}*"):
                 with contextlib.suppress(OSError):
                     file.unlink()
@@ -73,7 +73,7 @@ class Iceoryx(Peer):
 
 
 class _Ends:
-    """What makes one process's publisher and subscriber."""
+    """Makes the publisher and the subscriber of one process."""
 
     def __init__(self, folder: str, prefix: str) -> None:
         iceoryx2.set_log_level(iceoryx2.LogLevel.Error)
@@ -118,7 +118,7 @@ def _serve(rank: int, link: Connection, setup: Setup, folder: str, prefix: str) 
     out, requests = ends.publisher("replies"), ends.subscriber("requests")
     respond = setup.responder(rank)
     link.send(None)
-    while (request := _receive(requests)) is not LEAVE:
+    while (request := _receive(requests)) is not END:
         if (reply := respond(request)) is not SILENT:
             _send(out, reply)
 
@@ -131,10 +131,10 @@ def _send(publisher: Any, obj: object) -> None:
 
 
 def _receive(subscriber: Any) -> object:
-    looks = 0
+    polls = 0
     while (sample := subscriber.receive()) is None:
-        looks += 1
-        if looks > _LOOKS:
+        polls += 1
+        if polls > _POLLS:
             os.sched_yield()
     payload = sample.payload()
     obj = pickle.loads(ctypes.string_at(payload.data_ptr, payload.number_of_elements))

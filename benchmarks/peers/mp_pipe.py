@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 
 from benchmarks.peers.peer import SILENT, Peer, Setup
-from benchmarks.rank_processes import LEAVE, RankProcesses
+from benchmarks.rank_processes import END, RankProcesses
 
 
 class MpPipe(Peer):
@@ -47,18 +47,18 @@ class MpPipe(Peer):
         return [pipe.recv() for pipe in self._repliers]
 
     def close(self) -> None:
-        self._processes.stop(self._ask_to_leave)
+        self._processes.stop(self._ask_to_end)
         for pipe in self._pipes:
             pipe.close()
 
-    def _ask_to_leave(self) -> None:
+    def _ask_to_end(self) -> None:
         for pipe in self._pipes:
-            pipe.send(LEAVE)
+            pipe.send(END)
 
 
 def _serve(rank: int, link: Connection, setup: Setup, pipe: Connection) -> None:
     respond = setup.responder(rank)
     link.send(None)
-    while (request := pipe.recv()) is not LEAVE:
+    while (request := pipe.recv()) is not END:
         if (reply := respond(request)) is not SILENT:
             pipe.send(reply)

@@ -9,11 +9,11 @@ from multiprocessing.connection import Connection
 from multiprocessing.queues import Queue
 
 from benchmarks.peers.peer import SILENT, Peer, Setup
-from benchmarks.rank_processes import LEAVE, RankProcesses
+from benchmarks.rank_processes import END, RankProcesses
 
 
 class MpQueue(Peer):
-    """A thread of the sender pickles and writes what was put into a queue."""
+    """A thread of the sending process pickles and writes what is put into a queue."""
 
     name = "mp-queue"
     version = platform.python_version()
@@ -44,7 +44,7 @@ class MpQueue(Peer):
         return [self._replies.get() for _ in self._setup.repliers]
 
     def close(self) -> None:
-        self._processes.stop(lambda: self.send(LEAVE))
+        self._processes.stop(lambda: self.send(END))
         for queue in self._requests:
             queue.close()
             queue.cancel_join_thread()
@@ -55,6 +55,6 @@ def _serve(
 ) -> None:
     respond = setup.responder(rank)
     link.send(None)
-    while (request := requests.get()) is not LEAVE:
+    while (request := requests.get()) is not END:
         if (reply := respond(request)) is not SILENT:
             replies.put(reply)

@@ -1,4 +1,4 @@
-"""mpspmd's request and reply channels with its object codec, without Engine around them."""
+"""mpspmd's request and reply channels with its object codec, without an Engine."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any, ClassVar
 
 import mpspmd
 from benchmarks.peers.peer import SILENT, Peer, Setup
-from benchmarks.rank_processes import LEAVE, RankProcesses
+from benchmarks.rank_processes import END, RankProcesses
 from mpspmd._ring import Inbox
 from mpspmd.codec.objects import ObjectEncoder, decode
 from mpspmd.config import RuntimeConfig
 from mpspmd.transport.channel import ChannelSegments, EngineChannel, RankChannel
 from mpspmd.wire import KIND_OUT_OF_BAND, KIND_PACKED, KIND_REPLY, KIND_REQUEST
 
-_LEAVE_TIMEOUT_S = 1.0
+_END_TIMEOUT_S = 1.0
 
 
 class MpspmdChannel(Peer):
@@ -24,7 +24,7 @@ class MpspmdChannel(Peer):
     name = "mpspmd"
     version = mpspmd.__version__
     settings: ClassVar[dict[str, Any]] = {}
-    """Of RuntimeConfig, over the MPSPMD_* variables."""
+    """Settings of RuntimeConfig, which override the MPSPMD_* variables."""
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
@@ -51,19 +51,19 @@ class MpspmdChannel(Peer):
         self._encoder.send(self._requests, KIND_REQUEST, self._step, request)
 
     def receive(self) -> list[object]:
-        replies: list[object] = []  # no comprehension: to make one takes a tenth of a round trip
+        replies: list[object] = []  # a comprehension would take a tenth of a round trip longer
         for _ in range(self._n_replies):
             _, reply = _receive(self._replies)
             replies.append(reply)
         return replies
 
     def close(self) -> None:
-        self._processes.stop(self._ask_to_leave)
+        self._processes.stop(self._ask_to_end)
         if self._segments is not None:
             self._segments.close()
 
-    def _ask_to_leave(self) -> None:
-        self._requests.send_packed(KIND_REQUEST, 0, LEAVE, _LEAVE_TIMEOUT_S)
+    def _ask_to_end(self) -> None:
+        self._requests.send_packed(KIND_REQUEST, 0, END, _END_TIMEOUT_S)
 
 
 class MpspmdSpin(MpspmdChannel):
@@ -89,14 +89,14 @@ def _serve(rank: int, link: Connection, setup: Setup, segments: ChannelSegments)
     link.send(None)
     while True:
         step, request = _receive(channel.requests)
-        if request is LEAVE:
+        if request is END:
             return
         if (reply := respond(request)) is not SILENT:
             encoder.send(channel.replies, KIND_REPLY, step, reply)
 
 
 def _receive(inbox: Inbox) -> tuple[int, object]:
-    """The step and the object. The record is free again when this returns."""
+    """The step and the object. The record in the ring is free again when this returns."""
     message = inbox.recv()
     if message is None:
         raise InterruptedError("the wait for a message was interrupted")

@@ -1,4 +1,4 @@
-"""mpspmd.Engine as its users call it: a worker's method by name, on every rank."""
+"""mpspmd.Engine as its users call it: a worker's method, by name, on every rank."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from mpspmd.wire import ReplyRanks
 
 
 class Answering(mpspmd.Worker):
-    """Takes a request, does nothing with it and returns the answer."""
+    """Takes a request and returns the answer."""
 
     def __init__(self, ctx: mpspmd.RankContext, setup: Setup) -> None:
         die_with_parent()
         super().__init__(ctx)
-        # Who replies to which request is for the engine to say.
+        # The engine says who replies to which request.
         everyone = Setup(setup.ranks, answer=setup.answer, timed=setup.timed)
         self._respond = everyone.responder(ctx.rank)
 
@@ -26,10 +26,10 @@ class Answering(mpspmd.Worker):
 
 
 class MpspmdEngine(Peer):
-    """Engine.call: the request is an argument of a method, the answer what the method returns.
+    """Engine.call: the request is a method's argument, and the answer is what the method returns.
 
-    So a message also carries the method's name and who replies, and it goes through everything that
-    makes an engine: registered calls, deadlines, the status page, error handling.
+    So a message also carries the method's name and the ranks that reply, and it passes all that an engine
+    does: registered calls, deadlines, the status page, error handling.
     """
 
     name = "mpspmd-engine"

@@ -1,4 +1,4 @@
-"""mpspmd's channels with bytes as they are, and no pickle."""
+"""mpspmd's channels with raw bytes, without pickle."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from mpspmd.transport.channel import ChannelSegments, EngineChannel, RankChannel
 from mpspmd.wire import KIND_REPLY, KIND_REQUEST
 
 _LAST = 0  # the tag of the message that ends a rank's loop
-_LEAVE_TIMEOUT_S = 1.0
+_END_TIMEOUT_S = 1.0
 
 
 class MpspmdRaw(Peer):
-    """A reply is one byte. Who gets a message that lies in the ring looks at it there."""
+    """A reply is one byte. A message isn't copied out of the ring."""
 
     name = "mpspmd-raw"
     version = mpspmd.__version__
@@ -41,33 +41,33 @@ class MpspmdRaw(Peer):
         return self._processes.pids
 
     def send(self, request: object) -> None:
-        self._send(KIND_REQUEST, 1, request)  # type: ignore[arg-type]  # of this peer they are bytes
+        self._send(KIND_REQUEST, 1, request)  # type: ignore[arg-type]  # this peer's requests are bytes
 
     def receive(self) -> list[object]:
-        replies: list[object] = []  # no comprehension: to make one takes a tenth of a round trip
+        replies: list[object] = []  # a comprehension would take a tenth of a round trip longer
         for _ in range(self._n_replies):
             replies.append(_receive(self._replies))
         return replies
 
     def time_round_trips(self, request: object, messages: int, limit_ns: int) -> list[int]:
-        """As Peer's, in one loop around the ring's own two calls, as `c-pingpong`'s is around its own:
-        the two are compared, and Peer's methods would take a third of the time.
+        """Like Peer's, but one loop around the ring's own two calls, without the methods above, which would
+        take a third of the time. `c-pingpong`, with which this is compared, has such a loop too.
         """
         send, recv, replies = self._send, self._replies.recv, range(self._n_replies)
         taken: list[int] = []
         for _ in timed(taken, messages, limit_ns):
             send(KIND_REQUEST, 1, request)  # type: ignore[arg-type]
             for _ in replies:
-                recv()  # one byte, which needs no release
+                recv()  # such a short message needs no release
         return taken
 
     def close(self) -> None:
-        self._processes.stop(self._ask_to_leave)
+        self._processes.stop(self._ask_to_end)
         if self._segments is not None:
             self._segments.close()
 
-    def _ask_to_leave(self) -> None:
-        self._send(KIND_REQUEST, _LAST, b"", _LEAVE_TIMEOUT_S)
+    def _ask_to_end(self) -> None:
+        self._send(KIND_REQUEST, _LAST, b"", _END_TIMEOUT_S)
 
 
 def _serve(rank: int, link: Connection, setup: Setup, segments: ChannelSegments) -> None:
@@ -76,7 +76,7 @@ def _serve(rank: int, link: Connection, setup: Setup, segments: ChannelSegments)
     replies = rank in setup.repliers
     requests, send = channel.requests, channel.replies.send
     link.send(None)
-    while True:  # CPython 3.11 specializes no loop that ends in a condition
+    while True:  # CPython 3.11 doesn't specialize a loop with a condition
         if _receive(requests) == _LAST:
             return
         if replies:

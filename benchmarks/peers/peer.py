@@ -18,7 +18,7 @@ class _Silent:
 
 
 SILENT: Final = _Silent()
-"""What a responder returns when its rank doesn't reply. Compared with `is`."""
+"""What a responder returns when its rank doesn't reply. Compare it with `is`."""
 
 Responder: TypeAlias = Callable[[object], object]
 """A rank's answer to a request, or SILENT."""
@@ -26,17 +26,17 @@ Responder: TypeAlias = Callable[[object], object]
 
 @dataclass(frozen=True)
 class Setup:
-    """What a transport is to do; known to the engine and to every rank before the first message."""
+    """What a transport has to do. The engine and all ranks know it before the first message."""
 
     ranks: int
     reply: Repliers = "all"
     answer: object = None
     """What a rank replies to any request."""
     every: int = 1
-    """Ranks reply only to each so-many-th request that is bytes, and to each of any other type."""
+    """Of requests that are bytes, ranks reply only to every `every`-th; to all others they always reply."""
     timed: bool = False
-    """A request is a list of seconds, one for each rank, that it works (sleeps) before it replies;
-    its reply is time.perf_counter_ns() after that. All processes of a machine share that clock."""
+    """A request is a list of seconds, one for each rank: how long it works (sleeps) before it replies with
+    time.perf_counter_ns(). All processes of a machine share that clock."""
 
     @property
     def repliers(self) -> range:
@@ -44,7 +44,7 @@ class Setup:
         return range(self.ranks if self.reply == "all" else 1)
 
     def responder(self, rank: int) -> Responder:
-        """For a rank's loop, which calls it with each request but LEAVE."""
+        """The function that a rank's loop calls with each request but END."""
         answer = self.answer
         if rank not in self.repliers:
             return lambda request: SILENT
@@ -78,8 +78,8 @@ class _Counting:
 class Peer(ABC):
     """A transport from this process, the engine, to `setup.ranks` others, the ranks, and back.
 
-    Main thread of the engine's process. An object is made, started once and closed once; close() is
-    called also when start() was interrupted or has failed.
+    Main thread of the engine's process. It is started once and closed once; close() is called also when
+    start() was interrupted or has failed.
     """
 
     name: ClassVar[str]
@@ -88,16 +88,16 @@ class Peer(ABC):
 
     @abstractmethod
     def __init__(self, setup: Setup) -> None:
-        """Holds no process and no other resource yet."""
+        """Starts and allocates nothing."""
 
     @abstractmethod
     def start(self) -> None:
-        """Returns when every rank can be sent to."""
+        """Returns when requests can be sent to every rank."""
 
     @property
     @abstractmethod
     def pids(self) -> Sequence[int]:
-        """The ranks' processes in rank order, then others that only this transport needs."""
+        """The ranks' process ids in rank order, then those of other processes of this transport."""
 
     @abstractmethod
     def send(self, request: object) -> None:
@@ -105,21 +105,21 @@ class Peer(ABC):
 
     @abstractmethod
     def receive(self) -> list[object]:
-        """Returns when all ranks that reply have: their replies, decoded, in any order."""
+        """Waits for the replies of all ranks that reply; the decoded replies, in any order."""
 
     @abstractmethod
     def close(self) -> None:
-        """Ends the processes, which aren't stopped by a signal now, and frees what start() took."""
+        """Ends the processes, which aren't stopped at that time, and frees what start() took."""
 
     def round_trip(self, request: object) -> list[object]:
-        """Sends a request that is replied to, and waits for the replies."""
+        """Sends a request that ranks reply to, and waits for the replies."""
         self.send(request)
         return self.receive()
 
     def time_round_trips(self, request: object, messages: int, limit_ns: int) -> list[int]:
-        """How many nanoseconds each of `messages` round trips took, one after the other; fewer when
-        they take longer than `limit_ns` together. Each is from the end of the one before to its own:
-        the clock and the loop are in it, about 0.1 µs.
+        """Makes `messages` round trips, or fewer when they take longer than `limit_ns`; the nanoseconds of
+        each. A time is from the end of the round trip before, so it has the clock and the loop in it, about
+        0.1 µs.
         """
         round_trip = self.round_trip
         taken: list[int] = []
@@ -129,7 +129,7 @@ class Peer(ABC):
 
 
 def timed(taken: list[int], times: int, limit_ns: int) -> Iterator[None]:
-    """For a loop of so many `times`, fewer when `limit_ns` have passed: adds what each pass took."""
+    """Yields `times` times, or until `limit_ns` have passed. Adds each pass's time to `taken`."""
     clock = time.perf_counter_ns
     began = clock()
     end = began + limit_ns

@@ -1,4 +1,4 @@
-"""One Ray on this machine, shared by the peers that need it."""
+"""RayCluster: one Ray on this machine, shared by the peers that need it."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ class RayCluster:
     def join(cls) -> None:
         cls._users += 1
         if cls._users > 1:
-            resume(cls.pids())  # another user may be paused
+            resume(cls.pids())  # another user may have paused it
             return
         before = psutil.Process().children()
         with uninterrupted():
             ray.init(
-                num_cpus=2 * MAX_RANKS,  # places for actors, which take one each
+                num_cpus=2 * MAX_RANKS,  # actors take one each
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 object_store_memory=_OBJECT_STORE_BYTES,
-                # Its processes are stopped while others are measured, and aren't lost then.
+                # Its processes are stopped while others are measured; Ray must not give them up.
                 _system_config={"health_check_period_ms": _NEVER_MS},
             )
         cls._services = tuple(set(psutil.Process().children()) - set(before))
@@ -66,7 +66,7 @@ class RayCluster:
 
 @ray.remote
 class RayRank:
-    """An actor that is one rank. It replies to every request, if only that it doesn't reply."""
+    """An actor that is one rank. It always returns something, if only SILENT."""
 
     def __init__(self, setup: Setup, rank: int) -> None:
         self._respond = setup.responder(rank)
@@ -79,7 +79,7 @@ class RayRank:
 
 
 def start_ranks(setup: Setup) -> tuple[list[Any], list[int]]:
-    """Actors, and all pids, those of the actors' processes first."""
+    """The actors, and all process ids, the actors' first."""
     ranks = [RayRank.remote(setup, rank) for rank in range(setup.ranks)]  # type: ignore[attr-defined]
     pids = ray.get([rank.pid.remote() for rank in ranks])
     return ranks, [*pids, *(pid for pid in RayCluster.pids() if pid not in pids)]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-# Seconds; read when Ray is imported. A rank that is paused isn't lost.
+# Seconds; read when Ray is imported. Long, because ranks are paused while others are measured.
 os.environ.setdefault("RAY_CGRAPH_get_timeout", "100000")
 os.environ.setdefault("RAY_CGRAPH_submit_timeout", "100000")
 

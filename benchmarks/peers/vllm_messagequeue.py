@@ -15,10 +15,10 @@ from vllm.distributed.device_communicators.shm_broadcast import Handle, MessageQ
 
 from benchmarks.machine import installed_version
 from benchmarks.peers.peer import SILENT, Peer, Setup
-from benchmarks.rank_processes import LEAVE, RankProcesses
+from benchmarks.rank_processes import END, RankProcesses
 from benchmarks.signals import uninterrupted
 
-_LEAVE_TIMEOUT_S = 1.0
+_END_TIMEOUT_S = 1.0
 
 
 class VllmMessageQueue(Peer):
@@ -39,11 +39,11 @@ class VllmMessageQueue(Peer):
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def start(self) -> None:
-        # For the files of its sockets, which it leaves behind.
+        # For the files of its sockets, which it doesn't remove.
         self._folder = tempfile.TemporaryDirectory(prefix="channel-latency-")
         os.environ["VLLM_RPC_BASE_PATH"] = folder = self._folder.name
         ranks = self._setup.ranks
-        with uninterrupted():  # the end of half a queue can hang in its sockets
+        with uninterrupted():  # a half-made queue can hang when it is closed
             self._requests = requests = MessageQueue(
                 ranks, ranks, max_chunk_bytes=envs.VLLM_MQ_MAX_CHUNK_BYTES_MB << 20
             )
@@ -67,7 +67,7 @@ class VllmMessageQueue(Peer):
         return [queue.dequeue() for queue in self._replies]
 
     def close(self) -> None:
-        self._processes.stop(lambda: self._requests.enqueue(LEAVE, timeout=_LEAVE_TIMEOUT_S))
+        self._processes.stop(lambda: self._requests.enqueue(END, timeout=_END_TIMEOUT_S))
         # Their finalizers close the sockets and unlink the shared memory.
         self._requests = None
         self._replies = []
@@ -83,6 +83,6 @@ def _serve(rank: int, link: Connection, setup: Setup, handle: Handle, folder: st
     requests.wait_until_ready()
     replies.wait_until_ready()
     respond = setup.responder(rank)
-    while (request := requests.dequeue(indefinite=True)) is not LEAVE:
+    while (request := requests.dequeue(indefinite=True)) is not END:
         if (reply := respond(request)) is not SILENT:
             replies.enqueue(reply)

@@ -9,11 +9,11 @@ from multiprocessing.connection import Connection
 import zmq
 
 from benchmarks.peers.peer import SILENT, Peer, Setup
-from benchmarks.rank_processes import LEAVE, RankProcesses
+from benchmarks.rank_processes import END, RankProcesses
 from benchmarks.signals import uninterrupted
 
 _PICKLE = 5
-_LEAVE_TIMEOUT_MS = 1000
+_END_TIMEOUT_MS = 1000
 
 
 class ZmqIpc(Peer):
@@ -30,10 +30,10 @@ class ZmqIpc(Peer):
         self._repliers: list[zmq.Socket[bytes]] = []
 
     def start(self) -> None:
-        # Abstract addresses (the @): no files, so none are left behind.
+        # Abstract addresses (the @) have no files that could be left behind.
         prefix = f"ipc://@channel-latency-{secrets.token_hex(16)}"
         addresses = [f"{prefix}-{rank}" for rank in range(self._setup.ranks)]
-        with uninterrupted():  # a context waits forever for a socket that nobody knows of
+        with uninterrupted():  # a context waits for ever for a socket that it can't close
             self._context = zmq.Context()
             for address in addresses:
                 socket = self._context.socket(zmq.PAIR)
@@ -42,7 +42,7 @@ class ZmqIpc(Peer):
         self._processes.start(_serve, [(self._setup, address) for address in addresses])
         self._processes.reports()
         for socket in self._sockets:
-            socket.recv_pyobj()  # it is connected
+            socket.recv_pyobj()  # the rank has connected
         self._repliers = [self._sockets[rank] for rank in self._setup.repliers]
 
     @property
@@ -57,14 +57,14 @@ class ZmqIpc(Peer):
         return [socket.recv_pyobj() for socket in self._repliers]
 
     def close(self) -> None:
-        self._processes.stop(self._ask_to_leave)
+        self._processes.stop(self._ask_to_end)
         if self._context is not None:
             self._context.destroy(linger=0)
 
-    def _ask_to_leave(self) -> None:
+    def _ask_to_end(self) -> None:
         for socket in self._sockets:
-            socket.sndtimeo = _LEAVE_TIMEOUT_MS
-            socket.send_pyobj(LEAVE, protocol=_PICKLE)
+            socket.sndtimeo = _END_TIMEOUT_MS
+            socket.send_pyobj(END, protocol=_PICKLE)
 
 
 def _serve(rank: int, link: Connection, setup: Setup, address: str) -> None:
@@ -73,6 +73,6 @@ def _serve(rank: int, link: Connection, setup: Setup, address: str) -> None:
         respond = setup.responder(rank)
         socket.send_pyobj(None)
         link.send(None)
-        while (request := socket.recv_pyobj()) is not LEAVE:
+        while (request := socket.recv_pyobj()) is not END:
             if (reply := respond(request)) is not SILENT:
                 socket.send_pyobj(reply, protocol=_PICKLE)
