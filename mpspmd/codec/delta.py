@@ -1,8 +1,9 @@
 """Dataclasses and Structs as deltas against what both ends hold: the Python side of `csrc/delta/`.
 
-Two ends that decode the same messages in the same order hold the same rows, one for each key that was
-named and hasn't been finished. Each message carries its number and a check of its bytes and of the
-state that it builds on; whatever doesn't match is `CodecDesync`, before anything of it is decoded.
+Ends that have seen the same messages in the same order hold the same rows: one for each key (a request's
+id) that a message has named and none has finished. Each message carries its number and a checksum of its
+bytes and of the rows that it builds on. If these don't match, `CodecDesync` is raised before anything of the
+message is decoded.
 """
 
 from __future__ import annotations
@@ -21,28 +22,28 @@ from mpspmd._delta import ReplyOrder as ReplyOrder
 from mpspmd.codec.objects import Message, ObjectEncoder, Payload, decode
 
 ReplyBase: TypeAlias = tuple[int, list[str], ReplyOrder | None]
-"""What both ends know of a request when it is answered: check, scheduled keys, an earlier order."""
+"""What both ends know of a request when its reply is encoded: check, scheduled keys, an earlier order."""
 
 
 class Kind(enum.IntEnum):
-    """How a field is sent. A value of another shape than its kind's goes plainly."""
+    """How a field is sent. A value whose shape isn't the kind's is sent as PLAIN."""
 
     PLAIN = _delta.FIELD_PLAIN
-    """None, a bool, a number, a str, an empty container, a list or set of ints: compact. Else a pickle."""
+    """Compact for None, bools, numbers, str, empty containers, lists and sets of ints; else a pickle."""
     RECORD = _delta.FIELD_RECORD
-    """A record with a plan of its own."""
+    """A record that has its own plan."""
     MEMBER = _delta.FIELD_MEMBER
     """A member of an enum that the plan names."""
     RECORDS = _delta.FIELD_RECORDS
-    """A list of such records."""
+    """A list of records that have one plan."""
     KEYS = _delta.FIELD_KEYS
-    """list[str]: the rows of this message. Edits of one of the last orders."""
+    """list[str]: the rows of this message, in order. Sent as edits of one of the last orders."""
     COUNTS = _delta.FIELD_COUNTS
-    """dict[str, int]: predicted to stay as they are."""
+    """dict[str, int]: predicted to have the same values as last time."""
     PROGRESS = _delta.FIELD_PROGRESS
-    """list[int] along KEYS: predicted to grow by the row's last count."""
+    """list[int], one for each of KEYS: predicted to grow by the row's last count."""
     TREND = _delta.FIELD_TREND
-    """list[int] along KEYS: predicted to grow as it did last time."""
+    """list[int], one for each of KEYS: predicted to grow by as much as last time."""
     SUM = _delta.FIELD_SUM
     """int: predicted to be the sum of COUNTS."""
     GROUPS = _delta.FIELD_GROUPS
@@ -52,22 +53,22 @@ class Kind(enum.IntEnum):
     LISTS = _delta.FIELD_LISTS
     """list[list[int]], packed."""
     TAILS = _delta.FIELD_TAILS
-    """dict[str, list[int]]: lists that grow at their ends; both ends hold what was sent."""
+    """dict[str, list[int]]: lists that grow at their end; only what is new is sent."""
     TOKENS = _delta.FIELD_TOKENS
     """dict[str, list[int]], packed."""
     KEY = _delta.FIELD_KEY
-    """str: a row that is held, mostly one of this message."""
+    """str: the key of a row that is held, mostly one of this message."""
     KEYSET = _delta.FIELD_KEYSET
     """set[str]"""
     FINISHED = _delta.FIELD_FINISHED
-    """set[str]: rows that end with this message."""
+    """set[str]: the keys of rows that end with this message."""
     ORDER = _delta.FIELD_ORDER
-    """list[str] in a reply: edits of an earlier reply's."""
+    """list[str] in a reply, sent as edits of an earlier reply's ORDER."""
     INDEX = _delta.FIELD_INDEX
-    """dict[str, int] in a reply: each key's place in ORDER."""
+    """dict[str, int] in a reply: the index of each key in ORDER."""
 
 
-# A field is written after those that its own kind builds on.
+# The order in which kinds are written: after those that they build on.
 _TURN = {Kind.FINISHED: 0, Kind.RECORD: 1, Kind.KEYS: 1, Kind.COUNTS: 3, Kind.INDEX: 3}
 _LAST = 4
 
@@ -76,10 +77,10 @@ How: TypeAlias = Kind | _delta.Plan | list[_delta.Plan] | type[enum.Enum]
 
 
 def plan(cls: type, hot: Mapping[str, How]) -> _delta.Plan:
-    """How to send instances of a dataclass or msgspec.Struct: the fields in `hot` as said, others plainly.
+    """How to send instances of a dataclass or msgspec.Struct: the fields in `hot` as it says, others PLAIN.
 
-    A plan stands for a record, a list of one plan for a list of records, an enum for one of its members.
-    TypeError for a class whose instances can't be made without its constructor, as most Structs' can't.
+    In `hot`, a plan stands for a record, a list of one plan for a list of records, an enum for one of its
+    members. TypeError for a class whose instances can't be made without its constructor, as most Structs.
     """
     names = _field_names(cls)
     fields: list[tuple[str, int, Any]] = []
@@ -102,7 +103,7 @@ def plan(cls: type, hot: Mapping[str, How]) -> _delta.Plan:
     }
     known = frozenset(names) | derived
     has_dict = cls.__dictoffset__ != 0
-    # A base class's slot, or a property, comes before what the dict has under its name.
+    # Attributes live in the instance's dict, unless a base class has a slot or a property of that name.
     in_dict = has_dict and not any(
         inspect.isdatadescriptor(getattr(cls, name, None)) for name in names
     )
@@ -126,16 +127,16 @@ def _loads(payload: Payload, out_of_band: bool, at: int) -> Any:
 
 
 class DeltaEncoder:
-    """The writing end. One thread at a time."""
+    """The sending end. One thread at a time."""
 
     def __init__(self, request_plan: _delta.Plan) -> None:
         native = self._delta = _delta.DeltaEncoder(request_plan)
         self._dumps = ObjectEncoder().encode
-        # Bound once, since each is called for each step.
+        # Bound once, because they are called in each step.
         self.sent = native.sent
-        """The last message is on its way. Without this the next one is a key frame in its place."""
+        """Call it when a message has been sent. Otherwise a key frame with its number replaces it."""
         self.reset = native.reset
-        """Makes the next message a key frame, which needs nothing of what came before."""
+        """Makes the next message a key frame, which needs no rows."""
         self.reply_base = native.reply_base
         """(order) -> what replies to the last message are encoded against, a ReplyBase."""
 
@@ -146,20 +147,20 @@ class DeltaEncoder:
     def encode(
         self, record: Any, note: int = 0, label: bytes = b"", extra: object = None
     ) -> Message:
-        """A message of a record of the plan's class, and of what goes with it.
+        """A message with a record of the plan's class, a number, a label, and any object.
 
-        EncodeError, AttributeError when a field isn't there; then the next message is a key frame.
+        EncodeError, or AttributeError when a field is missing; the next message is a key frame then.
         """
         return self._delta.encode(record, note, label, extra, self._dumps)
 
 
 class DeltaDecoder:
-    """The reading end. One thread at a time."""
+    """The receiving end. One thread at a time."""
 
     def __init__(self, request_plan: _delta.Plan) -> None:
         native = self._delta = _delta.DeltaDecoder(request_plan)
         self.reply_base = native.reply_base
-        """As the encoder's."""
+        """Like the encoder's."""
 
     def __len__(self) -> int:
         return len(self._delta)
@@ -167,23 +168,23 @@ class DeltaDecoder:
     def decode(self, payload: Payload) -> tuple[Any, int, bytes, Any]:
         """(record, note, label, extra): new objects, which the caller may change.
 
-        CodecDesync, also for all that follows until a key frame. DecodeError when a pickle within
-        can't be rebuilt; what follows can be decoded.
+        CodecDesync, then for all messages until a key frame. DecodeError when a pickle in the message can't
+        be loaded; later messages can be decoded.
         """
         return self._delta.decode(payload, _loads)
 
 
 class ReplyCodec:
-    """Replies against their request: it keeps nothing, so that any of them may be lost."""
+    """Encodes replies against their request. It holds no state, so any reply may be lost."""
 
     def __init__(self, reply_plan: _delta.Plan) -> None:
         self._plan = reply_plan
         self._dumps = ObjectEncoder().encode
 
     def encode(self, record: Any, base: ReplyBase) -> tuple[Message, ReplyOrder | None]:
-        """A message, and the order that later replies may be against. One thread at a time."""
+        """A message, and the order on which later replies may build. One thread at a time."""
         return self._plan.encode_reply(record, base, self._dumps)
 
     def decode(self, payload: Payload, base: ReplyBase) -> tuple[Any, ReplyOrder | None]:
-        """A new object, and the same order. CodecDesync, DecodeError."""
+        """A new object, and the same order as encode() returned. CodecDesync, DecodeError."""
         return self._plan.decode_reply(payload, base, _loads)

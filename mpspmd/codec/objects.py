@@ -1,13 +1,13 @@
 """Objects as messages: pickle 5, with large buffers beside the pickle instead of in it.
 
-A plain value, as most replies and many requests are, needs none of this: Writer.send_packed() sends it
-(kind flag PACKED). Else a message is the pickle alone, or, when buffers go out of band (OUT_OF_BAND):
+Plain values, which most replies and many requests are, don't come here: Writer.send_packed() sends them
+(kind flag PACKED). Any other message is a pickle alone, or a pickle with buffers (flag OUT_OF_BAND):
 
     u32 number of buffers, u32 0, u64 pickle's length, u64 length of each buffer,
     the pickle, each buffer; every one of them padded to 16 bytes
 
-The decoder copies each buffer once, into memory of its own, writable, so that nobody keeps a view of
-the ring; when the message came in fragments, it is in such memory already.
+The decoder copies each buffer once, into writable memory of its own, so that no object refers to the
+ring. A message that came in fragments is in such memory already.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Message: TypeAlias = bytes | list[Any]
 
 _ALIGN = 16
 _HEAD = struct.Struct("<IIQ")
-_IN_BAND_BYTES = 1024  # smaller buffers cost less inside the pickle
+_IN_BAND_BYTES = 1024  # smaller buffers stay in the pickle, which costs less
 
 
 def _reduce(obj: Any) -> Any:
@@ -56,7 +56,7 @@ def _cloud_pickler(stream: io.BytesIO, keep: Callable[[pickle.PickleBuffer], boo
 
 
 class ObjectEncoder:
-    """Turns objects into messages. One thread at a time; keeps nothing from one to the next."""
+    """Turns objects into messages. One thread at a time."""
 
     def __init__(self) -> None:
         self._buffers: list[memoryview] = []
@@ -69,16 +69,16 @@ class ObjectEncoder:
         return False
 
     def encode(self, obj: Any, *, by_value: bool = False) -> Message:
-        """A message of `obj`: bytes, or a list of parts when buffers are out of band.
+        """A message with `obj`: bytes, or a list of parts when buffers are out of band.
 
-        `by_value` sends functions and classes themselves and not just their names; the same is tried
-        when an object can't be pickled otherwise. EncodeError.
+        `by_value` pickles functions and classes with their code instead of their names. That is also tried
+        when plain pickle fails. EncodeError when both fail.
         """
         try:
             if by_value:
                 return self._encode_by_value(obj)
             try:
-                # A new one each time: clearing the memo of one takes as long as its largest ever.
+                # A new pickler each time: clearing a memo takes as long as for its largest object ever.
                 stream = io.BytesIO()
                 _Pickler(stream, protocol=5, buffer_callback=self._keep).dump(obj)
                 return self._message(stream.getvalue())
@@ -97,7 +97,7 @@ class ObjectEncoder:
             self._buffers.clear()
 
     def send(self, writer: Writer, kind: int, tag: int, obj: Any) -> None:
-        """Packed if it is plain, encoded else. Waits for space. EncodeError, and then nothing is sent."""
+        """Sends `obj`, packed if it is plain. Waits for space. After an EncodeError nothing was sent."""
         if not writer.send_packed(kind, tag, obj):
             message = self.encode(obj)
             large = KIND_OUT_OF_BAND if isinstance(message, list) else 0
@@ -125,9 +125,9 @@ class ObjectEncoder:
 
 
 def decode(payload: Payload, out_of_band: bool, at: int = 0) -> Any:
-    """The object in a message that begins at `at`. What it holds is the caller's own. DecodeError.
+    """The object in a message that begins at offset `at`; nothing in it refers to the ring. DecodeError.
 
-    Also the plain value in a message that was sent as packed, and that recv() has left as it is.
+    Also decodes a packed value that recv() has returned as bytes.
     """
     if not out_of_band:
         if at:
@@ -142,7 +142,7 @@ def decode(payload: Payload, out_of_band: bool, at: int = 0) -> Any:
     with memoryview(payload)[at:] as view:
         pickled, spans = _layout(view)
         buffers: list[Any] = [
-            # A slice of memory that is ours already, or a copy of what lies in the ring.
+            # A slice of our own memory, or a copy out of the ring.
             memoryview(payload)[at + start : at + end]
             if owned
             else memoryview(Block(view[start:end]))
@@ -153,7 +153,7 @@ def decode(payload: Payload, out_of_band: bool, at: int = 0) -> Any:
 
 
 def _layout(view: memoryview) -> tuple[tuple[int, int], list[tuple[int, int]]]:
-    """Where in the message the pickle and the buffers are: (start, end) each."""
+    """(start, end) of the pickle, and of each buffer, in the message."""
     try:
         count, _, pickled = _HEAD.unpack_from(view)
         lengths = struct.unpack_from(f"<{count}Q", view, _HEAD.size)

@@ -1,9 +1,9 @@
 """StepCodec: the delta codec between an engine and its ranks, for one class of requests and one of replies.
 
-A request is encoded once and decoded by every rank, in order. A reply is encoded against the request
-that it answers, and against the newest of the same rank's earlier replies that the engine has said, in
-that request, to have got from every rank that was asked. So replies may be dropped, and may come while
-the rank has decoded later requests already.
+A request is encoded once, and every rank decodes it, in order. A reply is encoded against the request that
+it answers, and against an earlier reply of the same rank: the newest that, according to this request, the
+engine has got from every rank that had to reply. So replies may be dropped, and may be encoded after the
+rank has decoded later requests.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ Orders: TypeAlias = Mapping[int, ReplyOrder | None]
 """What each rank has replied to one step."""
 
 _Base: TypeAlias = tuple[int, list[str], Orders]
-"""What replies to a request are against: check, scheduled keys, earlier orders."""
+"""What the replies to a request build on: check, scheduled keys, earlier orders."""
 
 ReplyContext: TypeAlias = tuple[int, list[str], Orders, dict[int, ReplyOrder | None]]
-"""What the replies to one request are decoded against, and what each rank's has said."""
+"""What the replies to a request build on, and the order of each rank's reply so far."""
 
 _MAX_ORDERS = 64
-"""How many replies a rank remembers that the engine hasn't said to have got."""
+"""How many of its unacknowledged replies a rank remembers."""
 
 _Label: TypeAlias = tuple[str, ReplyRanks, tuple[int, ...]]
-"""What goes beside a record: method, reply_ranks, further arguments that are numbers."""
+"""What goes with a record: method, reply_ranks, further arguments that are numbers."""
 
-# Few differ: a run's steps have the same label, again and again.
+# Cached, because nearly all steps of a run have the same label.
 _label = functools.lru_cache(1000)(msgspec.msgpack.Encoder().encode)
 _read_label = functools.lru_cache(1000)(msgspec.msgpack.Decoder(_Label).decode)
 
 
 @dataclass(frozen=True)
 class StepCodec:
-    """Picklable. The engine and each rank make their ends of it.
+    """Picklable. The engine and each rank make their ends from it.
 
-    `request_class` is what a step's first argument must be an instance of, and `reply_class` a result,
-    to be sent as deltas; their plans are made by functions that can be imported in every process.
+    A step goes as a delta if its first argument is a `request_class`, and its reply if it is a
+    `reply_class`. The functions that make their plans must be importable in every process.
     """
 
     request_class: type
@@ -72,7 +72,7 @@ class EngineEnd:
         self._newest: tuple[int, Orders] = (0, {})
 
     def __len__(self) -> int:
-        """How many requests the ranks are known to hold."""
+        """How many requests the ranks hold."""
         return len(self._encoder)
 
     def encode(
@@ -83,7 +83,7 @@ class EngineEnd:
         kwargs: dict[str, Any],
         reply_ranks: ReplyRanks,
     ) -> Message | None:
-        """A message, or None if this isn't a request that goes as a delta. EncodeError."""
+        """A message, or None if this request can't go as a delta. EncodeError."""
         self._current = self._sent
         if not args or type(args[0]) is not self._class or not isinstance(method, str):
             return None
@@ -101,11 +101,11 @@ class EngineEnd:
         return message
 
     def reply_context(self) -> ReplyContext:
-        """For the request that was given to encode() last, whether or not it goes as a delta."""
+        """The context of the last request that encode() got, whether or not it goes as a delta."""
         return *self._current, {}
 
     def sent(self) -> None:
-        """The message is on its way. If this isn't called, the ranks have never seen it."""
+        """Call it when the message has been sent. Otherwise the ranks are taken not to have seen it."""
         self._sent = self._current
         self._encoder.sent()
 
@@ -116,7 +116,7 @@ class EngineEnd:
     def decode_reply(
         self, context: ReplyContext, step: int, rank: int, payload: Payload, n_asked: int
     ) -> Any:
-        """A new object. `n_asked`: how many ranks reply to the request. CodecDesync, DecodeError."""
+        """A new object. `n_asked` is the number of ranks that reply. CodecDesync, DecodeError."""
         check, scheduled, orders, received = context
         value, received[rank] = self._replies.decode(payload, (check, scheduled, orders.get(rank)))
         if len(received) == n_asked and step > self._newest[0]:
@@ -125,7 +125,7 @@ class EngineEnd:
 
 
 def _are_short_ints(values: tuple[Any, ...]) -> bool:
-    """A loop, because all() and its generator take longer than the rest of a label."""
+    """Whether all fit into a label. A loop: all() and a generator take longer than the rest of a label."""
     for value in values:  # noqa: SIM110
         if type(value) is not int or value.bit_length() > 62:
             return False
@@ -133,7 +133,7 @@ def _are_short_ints(values: tuple[Any, ...]) -> bool:
 
 
 class RankEnd:
-    """Decodes requests, in the rank's loop; encodes replies, in one thread, that one or another."""
+    """Decodes requests in the rank's loop; encodes replies there or in one other thread."""
 
     def __init__(self, codec: StepCodec) -> None:
         self._class = codec.reply_class
@@ -141,7 +141,7 @@ class RankEnd:
         self._replies = ReplyCodec(codec.reply_plan())
         self._orders: dict[int, ReplyOrder | None] = {}
         self.reply_base: ReplyBase | None = None
-        """Of the request that was decoded last."""
+        """What the reply to the request decoded last builds on."""
 
     def __len__(self) -> int:
         return len(self._decoder)
@@ -159,7 +159,7 @@ class RankEnd:
         return method, (record, *more), kwargs, reply_ranks
 
     def _acknowledged(self, step: int) -> ReplyOrder | None:
-        """What this rank replied to a step; None if it wasn't asked."""
+        """The order of this rank's reply to a step, which the engine has got; None if it didn't reply."""
         orders = self._orders
         for older in list(orders):  # another thread may add to them
             if older >= step:
@@ -168,7 +168,7 @@ class RankEnd:
         return orders.get(step)
 
     def encode_reply(self, step: int, value: Any, base: ReplyBase | None) -> Message | None:
-        """A message, or None if this isn't a reply that goes as a delta. EncodeError."""
+        """A message, or None if this reply can't go as a delta. EncodeError."""
         if base is None or type(value) is not self._class:
             return None
         message, order = self._replies.encode(value, base)

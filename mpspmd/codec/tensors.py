@@ -1,4 +1,4 @@
-"""How a CPU tensor is pickled: its bytes as a buffer that can go out of band."""
+"""Pickles a CPU tensor as a buffer of its bytes, which can go out of band."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def reduce_tensor(tensor: torch.Tensor) -> Any:
-    """The reduction of a strided CPU tensor: any dtype, any shape, any strides.
+    """What pickle's reducer_override returns for a strided CPU tensor of any dtype, shape and strides.
 
-    Other layouts (sparse, quantized, meta) are left to torch. A tensor on a device is refused with
-    EncodeError: another process can't read it, and a hidden copy to the CPU would cost a step.
+    NotImplemented for other layouts (sparse, quantized, meta), which torch pickles itself. EncodeError for
+    a tensor on a device: another process can't read it, and a hidden copy to the CPU would cost a step.
     """
     import torch
 
@@ -42,13 +42,13 @@ def reduce_tensor(tensor: torch.Tensor) -> Any:
 def rebuild_tensor(
     data: Any, dtype: torch.dtype, shape: tuple[int, ...], needs_grad: bool, is_parameter: bool
 ) -> torch.Tensor:
-    """The tensor again, over the buffer that the decoder made for it."""
+    """The tensor again, in the buffer that the decoder made for it."""
     import torch
 
     if data is None:
         tensor = torch.empty(shape, dtype=dtype)
     else:
-        # In band, a buffer of a read-only array comes back as bytes.
+        # A small buffer of a read-only array, pickled in band, comes back as bytes.
         buffer = bytearray(data) if isinstance(data, bytes) else data
         tensor = torch.frombuffer(buffer, dtype=torch.uint8).view(dtype).reshape(shape)
     if is_parameter:

@@ -1,6 +1,6 @@
-"""Handover: how a launched engine gives its ranks what a spawned process would have been given.
+"""Handover: how a launched engine gives its ranks what a spawned process gets from multiprocessing.
 
-Each rank connects to the engine's socket and says who it is. It gets a pickled RankStart, and with it,
+Each rank connects to the engine's socket and sends its number. It gets a pickled RankStart and, beside it
 by SCM_RIGHTS, every file descriptor that the pickle refers to.
 """
 
@@ -24,14 +24,14 @@ from mpspmd.processes.start import RankStart
 
 _WHO = struct.Struct("=I")  # rank
 _SIZES = struct.Struct("=QI")  # bytes of the pickle, number of descriptors
-_MAX_DESCRIPTORS = 253  # SCM_MAX_FD: what the kernel passes in one message
+_MAX_DESCRIPTORS = 253  # SCM_MAX_FD: the most that the kernel passes in one message
 _CREDENTIALS = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 
 _received: list[int] = []
 
 
 class PassedDescriptor:
-    """Stands in a pickle for a file descriptor that travels beside it."""
+    """Stands in a pickle for a file descriptor that is sent beside it."""
 
     def __init__(self, index: int) -> None:
         self._index = index
@@ -41,7 +41,7 @@ class PassedDescriptor:
 
 
 class _Collector:
-    """Takes the part of the process that multiprocessing spawns while it pickles for one."""
+    """Replaces the object that multiprocessing consults while it pickles for a process that it spawns."""
 
     DupFd = PassedDescriptor
 
@@ -54,7 +54,7 @@ class _Collector:
 
 
 def hand_over(launch: Launch) -> StartRanks:
-    """The engine's way to start its ranks: they are there, or are coming."""
+    """The function by which a launched engine starts its ranks: it waits for them to connect."""
 
     def start(
         ranks: Sequence[RankStart], around_start: AroundStart, started: list[Process]
@@ -69,7 +69,7 @@ def hand_over(launch: Launch) -> StartRanks:
                 connections[rank] = connection
             os.unlink(launch.socket)
         for rank in ranks:
-            # It stays open: it ends with the rank.
+            # Never closed by the rank, so its end announces the end of the rank.
             connection = connections[rank.rank]
             process = Process(
                 _peer_pid(connection), connection.fileno(), connection.close, is_child=False
@@ -82,7 +82,7 @@ def hand_over(launch: Launch) -> StartRanks:
 
 
 def receive(launch: Launch) -> RankStart:
-    """On a rank: waits for the engine. SystemExit when it has ended without starting its ranks."""
+    """On a rank: waits for the engine's RankStart. SystemExit when the engine ends without sending it."""
     try:
         connection = _connect(launch)
         connection.sendall(_WHO.pack(launch.rank))
@@ -92,7 +92,7 @@ def receive(launch: Launch) -> RankStart:
         payload = bytearray()
         while len(payload) < size and (chunk := connection.recv(size - len(payload))):
             payload += chunk
-        # Never closed: to the engine it tells that this process lives.
+        # Left open: when the kernel closes it, the engine knows that this process has ended.
         connection.detach()
         for fd in fds:
             os.set_inheritable(fd, False)
@@ -126,7 +126,7 @@ def _connect(launch: Launch) -> socket.socket:
         try:
             connection.connect(launch.socket)
         except FileNotFoundError:
-            # The engine's process has been started at the same moment, and doesn't listen yet.
+            # The engine is started at the same moment, and may not listen yet.
             connection.close()
             if os.getppid() != launcher:
                 raise

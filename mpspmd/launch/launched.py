@@ -1,4 +1,4 @@
-"""What a process does in a run that mpspmd-launch has started: as a rank, and around the engine."""
+"""The part of a process in a run that mpspmd-launch has started: a rank, or the engine."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from mpspmd.threads import start_thread
 
 ERROR_FILE_VARIABLE = "TORCHELASTIC_ERROR_FILE"
 _LAUNCHER_GRACE_S = 5.0
-"""How long an engine whose launcher is gone may take to end."""
+"""How long an engine may take to end after its launcher has ended."""
 
 
 def be_a_rank(launch: Launch) -> NoReturn:
-    """Serves the engine until it shuts down, then leaves the process."""
+    """Serves the engine until it shuts down, and then ends this process."""
     process = handover.receive(launch)
     process.report_start_failure = FailureReport().write
     process.begins_lines = False
@@ -33,9 +33,9 @@ def be_a_rank(launch: Launch) -> NoReturn:
 
 
 class FailureReport:
-    """Tells the launcher why this process fails, in the format of torch.distributed.elastic's error files.
+    """Writes why this process fails into its error file, in torch.distributed.elastic's format.
 
-    The first cause stays. Any thread.
+    Only the first cause is written. Any thread.
     """
 
     def __init__(self) -> None:
@@ -43,13 +43,13 @@ class FailureReport:
         self._once = threading.Lock()
 
     def write(self, error: BaseException) -> None:
-        """At once: the launcher may end this process before `main` notices."""
+        """Writes at once, because the launcher may end this process before `main` gets the error."""
         if not self._path or not self._once.acquire(blocking=False):
             return
         message = {
             "message": f"{type(error).__qualname__}: {text_of(error)}",
             "extraInfo": {
-                # Ours say themselves where it was that things went wrong: on a rank.
+                # The message of one of our errors has the rank's traceback, which matters more.
                 "py_callstack": ""
                 if isinstance(error, MpSpmdError)
                 else "".join(traceback.format_exception(error)).rstrip(),
@@ -64,7 +64,7 @@ class FailureReport:
 
 @contextlib.contextmanager
 def around_engine(launch: Launch) -> Iterator[FailureReport]:
-    """Around all that a script does as the engine: a failure is reported, and it ends with its launcher."""
+    """Around all that a script does as the engine: reports a failure, and ends it with its launcher."""
     report = FailureReport()
     with contextlib.suppress(OSError):
         launch.untaken.unlink()
@@ -78,8 +78,8 @@ def around_engine(launch: Launch) -> Iterator[FailureReport]:
 
 def _end_with(launcher_pid: int) -> None:
     wait_for_end_of_parent(launcher_pid)
-    # As Ctrl-C would, which a background job of a shell's script ignores. To the main thread: only a signal
-    # that is its own wakes it up for sure.
+    # As Ctrl-C would end it; SIGTERM if SIGINT is ignored, as in background jobs of a shell script. It is
+    # sent to the main thread, because only a signal to that thread surely wakes it up.
     ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     main_thread = threading.main_thread().ident
     assert main_thread is not None

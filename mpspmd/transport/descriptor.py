@@ -1,4 +1,4 @@
-"""Descriptor: a file descriptor that goes with its object to a spawned process."""
+"""Descriptor: a file descriptor whose object can be sent to a spawned process; none is below 3."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from multiprocessing import reduction
 from typing import Any
 
 _FIRST_FREE = 3
-"""0, 1 and 2 are the standard streams: what any library prints goes there, whatever they are."""
+"""0, 1 and 2 are the standard streams; any library may print to them, whatever is open there."""
 
 
 def open_standard_descriptors() -> None:
     """Opens those of the descriptors 0, 1 and 2 that are closed on /dev/null.
 
-    Daemons and gateways start programs without them. The next file or socket that anybody opens would get
-    the number, and what is printed to "stderr" would be written into it. Every process of ours calls this
-    before it opens anything; the processes that it starts inherit what was opened.
+    Some daemons start programs with them closed. The next file or socket would get that number, and
+    whatever is printed to stderr would be written into it. Each of our processes calls this before it opens
+    anything, and the processes that it starts inherit the descriptors.
     """
-    # Without /dev/null they stay closed. Our own descriptors are moved away from these numbers in any case.
+    # Without /dev/null they stay closed; above_standard() keeps our own descriptors away from them.
     with contextlib.suppress(OSError):
         while (fd := os.open(os.devnull, os.O_RDWR)) < _FIRST_FREE:
             os.set_inheritable(fd, True)
@@ -27,7 +27,7 @@ def open_standard_descriptors() -> None:
 
 
 def above_standard(fd: int) -> int:
-    """The same open file, under a number above 2. Closes `fd` if that is a new one, or if it fails."""
+    """`fd`, or if that is below 3 a duplicate that isn't; then, or if that fails, `fd` is closed."""
     if fd >= _FIRST_FREE:
         return fd
     try:
@@ -37,7 +37,7 @@ def above_standard(fd: int) -> int:
 
 
 def pipe_above_standard(flags: int = 0) -> tuple[int, int]:
-    """The ends of a new pipe for reading and for writing, both above 2 and not inherited."""
+    """A new pipe: (read end, write end), both above 2 and not inherited."""
     read, write = os.pipe2(flags | os.O_CLOEXEC)
     try:
         read = above_standard(read)
@@ -52,16 +52,16 @@ def pipe_above_standard(flags: int = 0) -> tuple[int, int]:
 
 
 class Descriptor:
-    """Owns `fd`, which is above 2. As part of an argument of a spawned process it becomes a descriptor of
-    that process."""
+    """Owns `fd`, which is above 2. In an argument of a spawned process it becomes a descriptor of that
+    process."""
 
     def __init__(self, fd: int) -> None:
-        """Takes over `fd`, and closes it if it can't be kept."""
+        """Takes over `fd`; if that fails, `fd` is closed."""
         self.fd = above_standard(fd)
         """-1 when closed."""
 
     def close(self) -> None:
-        """More than once does nothing."""
+        """A second call does nothing."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -72,6 +72,6 @@ class Descriptor:
 
 def _receive(cls: type[Descriptor], duplicate: Any) -> Descriptor:
     fd = duplicate.detach()
-    # Not for what this process starts in turn.
+    # The processes that this one starts must not inherit it.
     os.set_inheritable(fd, False)
     return cls(fd)

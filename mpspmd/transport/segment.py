@@ -1,4 +1,4 @@
-"""Segment: a piece of shared memory that has no name and that nobody can leak."""
+"""Segment: shared memory without a name, which the kernel frees with the last process that uses it."""
 
 from __future__ import annotations
 
@@ -17,24 +17,23 @@ logger = logging.getLogger(__name__)
 
 SHM = "/dev/shm"
 MEMFD_NAME = "mpspmd-segment"
-"""How /proc shows a segment that isn't in /dev/shm."""
-_NOEXEC_SEAL = 0x8  # MFD_NOEXEC_SEAL: some systems allow no other memory files; Linux 6.3
+"""The name under which /proc shows a segment that isn't in /dev/shm."""
+_NOEXEC_SEAL = 0x8  # MFD_NOEXEC_SEAL, since Linux 6.3; some systems allow no other memory files
 _OUT_OF_FILES = (errno.EMFILE, errno.ENFILE)
 _SMALLER = "make the rings smaller (MPSPMD_REQUEST_RING_BYTES, MPSPMD_REPLY_RING_BYTES)"
 
 
 class Segment(Descriptor):
-    """Shared memory, held by file descriptor alone.
+    """Shared memory that only file descriptors and mappings keep alive.
 
-    Its pages are allocated at once, so that a lack of memory is an error at the start and no SIGBUS
-    later. It never has a name: a process killed at any moment leaves nothing behind, not even one that is
-    killed between shm_open() and shm_unlink().
-    close() gives up the descriptor; mappings of the segment live on.
+    All its pages are allocated when it is made, so that a lack of memory is an error then, and no SIGBUS
+    later. It never has a name, so a process that is killed at any moment leaves nothing behind, as one that
+    is killed between shm_open() and shm_unlink() would. Mappings stay valid after close().
     """
 
     @classmethod
     def create(cls, size: int) -> Segment:
-        """One, all zero. SegmentError when it can't be had."""
+        """A segment of `size` bytes, all zero. SegmentError when it can't be made."""
         return create_segments([size])[0]
 
     @property
@@ -43,10 +42,10 @@ class Segment(Descriptor):
 
 
 def create_segments(sizes: Sequence[int]) -> list[Segment]:
-    """A new segment of each size in bytes, all zero. SegmentError when they can't be had.
+    """New segments of these sizes in bytes, all zero. SegmentError when they can't be made.
 
-    They are files without a name in /dev/shm. Where that is missing, read-only, too small, or of a file
-    system that has no such files, all of them are memory files (memfd_create), and a warning says why.
+    They are files without a name in /dev/shm. If that is missing, read-only or too small, or if its file
+    system has no such files, all are memory files (memfd_create), and a warning says why.
     """
     total = sum(sizes)
     check_memory(total)
@@ -70,8 +69,8 @@ def create_segments(sizes: Sequence[int]) -> list[Segment]:
 
 
 def both_failed(in_shm: OSError, memfd: OSError) -> str:
-    """What to say when neither kind of shared memory can be had."""
-    # A limit of this process's doesn't depend on how large /dev/shm is.
+    """The message for when neither kind of shared memory can be made."""
+    # EFBIG comes from a limit of this process, which a larger /dev/shm doesn't change.
     larger = "" if in_shm.errno == errno.EFBIG else " (docker run --shm-size=1g)"
     return (
         f"shared memory can't be had. In /dev/shm: {in_shm.strerror}; "
@@ -80,8 +79,11 @@ def both_failed(in_shm: OSError, memfd: OSError) -> str:
 
 
 def check_memory(total: int) -> None:
-    """SegmentError unless there is so much memory. To allocate more would wake the kernel's out-of-memory
-    killer: a file system may promise more than the machine or the container has."""
+    """SegmentError unless so many bytes of memory are free.
+
+    /dev/shm may promise more than the machine or the container has; allocating that would wake the kernel's
+    out-of-memory killer.
+    """
     limits = {
         "the machine's available memory": _available_bytes(),
         "the container's limit": memory_left(),
@@ -95,25 +97,25 @@ def check_memory(total: int) -> None:
 
 
 def check_shm(total: int) -> None:
-    """OSError unless so many bytes can be had in /dev/shm, in files without a name."""
+    """OSError unless /dev/shm has files without a name, and so many free bytes."""
     fd = _open_in_shm()
     try:
         system = os.fstatvfs(fd)
     finally:
         os.close(fd)
-    # A tmpfs without a limit has no number of blocks.
+    # A tmpfs without a limit reports 0 blocks.
     free = system.f_bavail * system.f_frsize if system.f_blocks else total
     if total > free:
         raise OSError(errno.ENOSPC, f"{total} bytes are needed, and {free} are free")
 
 
 def check_memfd() -> None:
-    """OSError unless there are memory files."""
+    """OSError unless memory files can be made."""
     os.close(_open_memfd())
 
 
 def open_memory(name: str) -> int:
-    """The descriptor of an empty memory file that grows: a text for another process. SegmentError."""
+    """The descriptor of an empty memory file, which grows when it is written to. SegmentError."""
     try:
         return _open_memfd(name)
     except OSError as error:
@@ -125,7 +127,7 @@ def open_memory(name: str) -> int:
 
 
 def _create(sizes: Sequence[int], open_one: Callable[[], int]) -> list[Segment]:
-    """OSError; then none is left."""
+    """OSError; then none of them is left."""
     segments: list[Segment] = []
     try:
         for size in sizes:
@@ -147,23 +149,23 @@ def _open_memfd(name: str = MEMFD_NAME) -> int:
     try:
         fd = os.memfd_create(name, os.MFD_CLOEXEC | _NOEXEC_SEAL)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # of a kernel that doesn't know the flag
+        if error.errno != errno.EINVAL:  # an older kernel doesn't know the flag
             raise
         fd = os.memfd_create(name, os.MFD_CLOEXEC)
     return _private(above_standard(fd))
 
 
 def _private(fd: int) -> int:
-    """Who gets hold of the file's path in /proc can open it as this user, and not as another.
+    """Lets only this user open the file by its path in /proc.
 
-    A memory file is open to all when it is made. Of one in /dev/shm the umask takes its part.
+    The umask may have changed the mode of a file in /dev/shm, and memory files are made open to all.
     """
     os.fchmod(fd, 0o600)
     return fd
 
 
 def _available_bytes() -> int | None:
-    """None where the kernel doesn't tell."""
+    """None if the kernel doesn't report it."""
     with contextlib.suppress(OSError), open("/proc/meminfo", encoding="ascii") as meminfo:
         for line in meminfo:
             if line.startswith("MemAvailable:"):

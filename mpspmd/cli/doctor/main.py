@@ -1,4 +1,4 @@
-"""mpspmd-doctor: will it run here, how well, and if not, why?"""
+"""mpspmd-doctor: whether mpspmd will run on this machine, how well, and if not, why."""
 
 from __future__ import annotations
 
@@ -30,14 +30,17 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 def doctor(
     ranks: Annotated[
         int | None,
-        typer.Option("--ranks", "-n", min=1, help="How many are planned; else the GPUs, or 2."),
+        typer.Option(
+            "--ranks", "-n", min=1, help="How many ranks you plan; else as many as GPUs, or 2."
+        ),
     ] = None,
     seconds: Annotated[
-        float, typer.Option("--seconds", min=0.0, help="How long to measure; 0: not at all.")
+        float,
+        typer.Option("--seconds", min=0.0, help="How long to measure the channel; 0: not at all."),
     ] = 5.0,
     version: Version = False,
 ) -> int:
-    """Looks at what matters to a run on this machine, measures the channel, and says what to do.
+    """Checks what a run needs of this machine, measures the channel, and says what to do.
 
     The exit code is 1 if something will fail.
     """
@@ -52,7 +55,7 @@ def doctor(
         findings += check(plan)
     if seconds > 0 and not any(finding.level is Level.FAILS for finding in findings):
         findings += _measured(plan, seconds)
-    # A file or a pipe gets a finding a line.
+    # In a file or a pipe each finding has one line.
     Console(width=None if sys.stdout.isatty() else 250).print(_table(findings))
     failing = [finding.subject for finding in findings if finding.level is Level.FAILS]
     if failing:

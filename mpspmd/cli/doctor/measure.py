@@ -1,4 +1,4 @@
-"""A few seconds of round trips between an engine and its ranks."""
+"""Latency: measured by a few seconds of round trips between an engine and its ranks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _WARM_UP = 200
 
 @dataclass(frozen=True)
 class Latency:
-    """Round trips of 64 bytes that every rank answers, one after the other, in µs."""
+    """Round trips of 64 bytes, one after the other, to which every rank replies; in µs."""
 
     count: int
     p50_us: float
@@ -24,14 +24,14 @@ class Latency:
 
 
 class Echo(Worker):
-    """Answers what it is sent."""
+    """Returns its argument."""
 
     def execute_model(self, *args: Any, **kwargs: Any) -> Any:
         return args[0]
 
 
 def measure_latency(ranks: int, seconds: float, config: RuntimeConfig) -> Latency:
-    """Whatever an engine raises when it can't be started."""
+    """Raises what Engine raises when it can't be started."""
     payload = bytes(64)
     times: list[int] = []
     with Engine(Echo, world_size=ranks, config=config) as engine:

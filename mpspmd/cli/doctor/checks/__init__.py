@@ -1,4 +1,4 @@
-"""What this machine offers a run of N ranks, one finding a function."""
+"""The checks of mpspmd-doctor. Each is a function that yields findings about this machine."""
 
 from mpspmd.cli.doctor.checks.finding import Check, Finding, Level, Plan
 from mpspmd.cli.doctor.checks.limits import descriptors, locked_memory, threads

@@ -1,4 +1,4 @@
-"""What a check of `mpspmd-doctor` is asked and what it answers."""
+"""Finding: what a check of mpspmd-doctor yields."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class Level(enum.Enum):
     OK = "ok"
     NOTE = "note"
     SLOW = "slow"
-    """It will work, and be slower than it could."""
+    """It will work, but slower than it could."""
     FAILS = "fails"
     """Something will fail."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was looked at, what was found, and what to do."""
+    """What was checked, what was found, and what to do."""
 
     level: Level
     subject: str
@@ -32,7 +32,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Plan:
-    """The run that is asked about."""
+    """The run that the user plans."""
 
     ranks: int
     config: RuntimeConfig

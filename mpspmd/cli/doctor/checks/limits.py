@@ -20,7 +20,7 @@ _MIB = 1 << 20
 
 def descriptors(plan: Plan) -> Iterator[Finding]:
     limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # The segments of the rings, the status page, and what this process has open anyway.
+    # Also a segment for each ring, the status page, and what this process has open already.
     needed = descriptors_for(plan.ranks) + plan.ranks + 2 + len(os.listdir("/proc/self/fd"))
     found = f"limit {limit}, about {needed} needed"
     if limit < needed:
@@ -33,7 +33,7 @@ def descriptors(plan: Plan) -> Iterator[Finding]:
 
 
 def threads(plan: Plan) -> Iterator[Finding]:
-    """Tried, as a run tries them."""
+    """Starts threads to find out, as a run does."""
     needed = threads_for(plan.ranks)
     spare = spare_threads(needed)
     subject = "threads and processes"

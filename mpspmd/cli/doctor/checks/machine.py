@@ -106,7 +106,7 @@ def gpus(plan: Plan) -> Iterator[Finding]:
 
 
 def _late_us() -> float:
-    """Median over a few sleeps."""
+    """How much longer than asked a sleep takes, in µs; the median of a few."""
     late = []
     for _ in range(31):
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What of the network matters: the loopback interface, and whether this machine knows its own name."""
+"""The network: the loopback interface, and whether this machine can resolve its own name."""
 
 from __future__ import annotations
 

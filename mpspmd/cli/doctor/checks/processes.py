@@ -1,4 +1,4 @@
-"""What the system lets a process know of others, and which signals reach it."""
+"""Processes: what one may know of others, and which signals reach it."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ def pidfds(plan: Plan) -> Iterator[Finding]:
 
 
 def deaths(plan: Plan) -> Iterator[Finding]:
-    """Whether robust futexes and eventfds are to be had: each engine needs them."""
+    """Whether there are robust futexes and eventfds, which each engine needs."""
     config = RuntimeConfig(request_ring_bytes=1 << 16, reply_ring_bytes=1 << 16)
     try:
         segments = ChannelSegments.create(1, config)
     except SegmentError:
-        return  # what there is to say of shared memory, another check says
+        return  # another check reports that
     try:
         EngineChannel(segments).release()
-        yield Finding(Level.OK, "robust futexes", "the death of a process is noticed by them")
+        yield Finding(Level.OK, "robust futexes", "they report the death of a process")
     except SegmentError as error:
         found, _, advice = str(error).partition("; ")
         yield Finding(Level.FAILS, "robust futexes", found, advice)

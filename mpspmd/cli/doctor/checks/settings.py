@@ -1,4 +1,4 @@
-"""Variables of the environment that look like settings and are none."""
+"""Settings: environment variables that look like settings but aren't."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where shared memory and sockets are made."""
+"""Storage: where shared memory and sockets are made."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MIB = 1 << 20
 
 
 def shared_memory(plan: Plan) -> Iterator[Finding]:
-    """The same checks as a run's own, in the same order."""
+    """Makes the same checks as a run, in the same order."""
     needed = ChannelSegments.bytes_for(min(plan.ranks, MAX_READERS), plan.config)
     found = f"{needed / _MIB:.1f} MiB needed"
     try:

@@ -1,4 +1,4 @@
-"""vLLM, and whether it knows us."""
+"""vLLM: whether it is installed, and whether it finds our plugin."""
 
 from __future__ import annotations
 
