@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
-from parity import document
+from parity import cells, document
+from parity.__main__ import batches
 from parity.feature import Feature
 from parity.record import Record
 from parity.verdict import Verdict, judge
@@ -71,6 +73,42 @@ def test_right_answers_are_better_than_others() -> None:
     died = Record(error=("EngineDeadError", "x"))
     assert judge(died, Record(value=right), right=right).kind == "better"
     assert judge(Record(value=right), died, right=right).kind == "worse"
+
+
+def test_the_record_of_an_interrupted_run_is_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    assert not Record.is_there(path)
+    Record(files=["/dev/shm/x"], unchecked=True).write(path)
+    assert not Record.is_there(path)
+    Record().write(path)
+    assert Record.is_there(path)
+
+
+def test_an_engine_is_blamed_for_what_it_left_if_that_is_still_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cells, "RESULTS", tmp_path)
+    paths = [cells.path_of("0.1", "mp", name) for name in ("a", "b")]
+    Record(files=["/first"], unchecked=True).write(paths[0])
+    Record(files=["/gone", "/left"], processes=["7 x", "8 y"], unchecked=True).write(paths[1])
+    cells.note_what_is_left(
+        "0.1", "mp", ["a", "b", "not run"], ["/first", "/left", "/new"], ["8 y"], 0.5
+    )
+    first, second = map(Record.read, paths)
+    assert (first.files, first.processes) == (["/first", "/new"], [])
+    assert (second.files, second.processes) == (["/left"], ["8 y"])
+    assert [first.unchecked, second.unchecked] == [False, False]
+
+
+def test_rows_of_one_engine_follow_each_other_and_what_breaks_it_comes_last() -> None:
+    rows = [
+        Feature("breaks", "", "x", print, last=True),
+        Feature("y", "", "y", print),
+        Feature("alone", "", None, print),
+        Feature("x", "", "x", print),
+    ]
+    assert batches(rows, share=True) == [["x", "breaks", "y"], ["alone"]]
+    assert batches(rows, share=False) == [["breaks"], ["y"], ["alone"], ["x"]]
 
 
 def test_a_cell_that_was_not_run_is_empty_and_a_bar_does_not_end_one() -> None:

@@ -79,7 +79,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run_missing(version: str, backend: str, batch: list[str], again: bool) -> None:
-    names = [name for name in batch if again or not path_of(version, backend, name).exists()]
+    names = [
+        name for name in batch if again or not Record.is_there(path_of(version, backend, name))
+    ]
     if names:
         print(
             f"{datetime.datetime.now():%H:%M:%S} {version} {backend}: {', '.join(names)}",
@@ -94,7 +96,7 @@ def _run_differing_again(version: str, batch: list[str]) -> None:
         name
         for name in batch
         if (found := _verdict(version, name)) and "other values" in found.how
-        if not path_of(version, "mp-again", name).exists()
+        if not Record.is_there(path_of(version, "mp-again", name))
     ]
     if differing:
         print(f"{version}: mp once more for {', '.join(differing)}", flush=True)
@@ -113,9 +115,9 @@ def judge_all() -> dict[tuple[str, str], Verdict]:
 
 def _verdict(version: str, name: str) -> Verdict | None:
     paths = [path_of(version, column, name) for column in (*COLUMNS, "mp-again")]
-    if not all(path.exists() for path in paths[:2]):
+    if not all(map(Record.is_there, paths[:2])):
         return None
-    again = Record.read(paths[2]) if paths[2].exists() else None
+    again = Record.read(paths[2]) if Record.is_there(paths[2]) else None
     return judge(Record.read(paths[0]), Record.read(paths[1]), again, FEATURES[name].right)
 
 

@@ -65,13 +65,13 @@ def _run_process(version: str, backend: str, column: str, names: list[str]) -> N
     if not path_of(version, column, names[0]).exists():
         died = ("Killed", f"the process {ended}: see {log.name}")
         Record(error=died).write(path_of(version, column, names[0]))
-    _note_what_is_left(version, column, names, files, left, load)
+    note_what_is_left(version, column, names, files, left, load)
     for file in files:
         if file.startswith("/dev/shm/"):
             Path(file).unlink(missing_ok=True)
 
 
-def _note_what_is_left(
+def note_what_is_left(
     version: str, column: str, names: list[str], files: list[str], processes: list[str], load: float
 ) -> None:
     """An engine is blamed for what it left and is still there, the first row for all other things."""
@@ -88,6 +88,7 @@ def _note_what_is_left(
     first.processes += sorted(unclaimed_processes)
     for path, record in records.items():
         record.load = load if record.load is None else record.load
+        record.unchecked = False
         record.write(path)
 
 

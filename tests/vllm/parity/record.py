@@ -24,12 +24,19 @@ class Record:
     """In /dev/shm and the temp folder, after the end."""
     processes: list[str] = field(default_factory=list)
     """That are still there 10 s after the end."""
+    unchecked: bool = False
+    """Nobody has looked yet which of these are still there after the end of the process that wrote them."""
 
     @classmethod
     def read(cls, path: Path) -> Record:
         made = cls(**json.loads(path.read_text()))
         made.error = tuple(made.error) if made.error else None  # type: ignore[assignment]
         return made
+
+    @classmethod
+    def is_there(cls, path: Path) -> bool:
+        """Whole: the one of an interrupted run isn't."""
+        return path.exists() and not cls.read(path).unchecked
 
     def write(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
