@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from parity.feature import ENVIRONMENT, Place, engine, row
+from parity.feature import ENVIRONMENT, Place, engine, need_gpu, row
 from parity.rows.a_generation import PROMPTS, generate, plain
 from parity.rows.c_engines import pp
 from parity.rows.e_setups import completion
@@ -126,6 +126,7 @@ def transfer(llm: Any, place: Place) -> Any:
 
 @engine("nccl")
 def nccl_engine(models: Path) -> dict[str, Any]:
+    need_gpu("NCCL")
     return plain(models) | {"weight_transfer_config": {"backend": "nccl"}}
 
 
