@@ -17,7 +17,7 @@ import psutil
 
 from parity.feature import ENVIRONMENT, Place, engine, need_gpu, row
 from parity.rows.a_generation import PROMPTS, generate, plain
-from parity.rows.c_engines import pp
+from parity.rows.c_engines import EXPERT_PARALLEL, pp
 from parity.rows.e_setups import completion
 
 
@@ -37,10 +37,16 @@ def tensor_and_pipeline(llm: Any, place: Place) -> Any:
     return [llm.collective_rpc("where_am_i"), generate(llm), generate(llm, seed=3)]
 
 
-@row("dp-experts", "DP 2 with experts on both", engine=None)
+@row("dp-experts", "DP 2, a model of experts, each split over both", engine=None)
 def experts(place: Place) -> Any:
+    return completion(place, "dp-experts", "--data-parallel-size", "2", model="moe")
+
+
+@row("dp-ep", "DP 2, a model of experts, with expert parallelism", engine=None)
+def parallel_experts(place: Place) -> Any:
+    need_gpu(EXPERT_PARALLEL)
     options = ("--data-parallel-size", "2", "--enable-expert-parallel")
-    return completion(place, "dp-experts", *options, model="moe")
+    return completion(place, "dp-ep", *options, model="moe")
 
 
 @row("retry", "fault tolerance: a failed step, retry, and right answers", engine=None)
@@ -62,7 +68,7 @@ def retry(place: Place) -> Any:
             return [list(last.outputs[0].token_ids), last.outputs[0].finish_reason]
 
         async def states() -> Any:
-            return sorted(each["status"] for each in (await llm.get_status()))
+            return [each["status"] for each in (await llm.get_status())["engines"]]
 
         async def until(wanted: str) -> Any:
             for _ in range(100):
