@@ -36,6 +36,11 @@ def code_in(document: Path) -> list[str]:
     return _CODE.findall(prose_of(document))
 
 
+def fenced_in(document: Path) -> list[str]:
+    """The code blocks, fences included."""
+    return _FENCED.findall(document.read_text())
+
+
 @cache
 def anchors_of(document: Path) -> frozenset[str]:
     """As GitHub makes them from headings."""

@@ -14,6 +14,7 @@ from pages import (
     WRITTEN_BY_PROGRAMS,
     anchors_of,
     code_in,
+    fenced_in,
     links_in,
     name_of,
 )
@@ -89,3 +90,11 @@ def test_every_name_of_ours_exists(document: Path) -> None:
             if not has_member(match[1], match[2]):
                 wrong.append(code)
     assert not wrong, "renamed or removed? The document must say what it is called now"
+
+
+@_documents(DOCUMENTS)
+def test_every_make_command_exists(document: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    text = "\n".join([*code_in(document), *fenced_in(document)])
+    named = re.findall(r"^(?:\S+ )?make ([a-z-]+)", text, re.MULTILINE)
+    assert [name for name in named if f"\n{name}:" not in makefile] == []
