@@ -2,8 +2,8 @@
 
 Ends that have seen the same messages in the same order hold the same rows: one for each key (a request's
 id) that a message has named and none has finished. Each message carries its number and a checksum of its
-bytes and of the rows that it builds on. If these don't match, `CodecDesync` is raised before anything of the
-message is decoded.
+bytes and of the rows that it builds on. If these don't match, `CodecDesync` is raised before anything of
+the message is decoded.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def _run(start: RankStart, signals: RankSignals) -> int:
         raise
     except BaseException as error:
         # The engine sends SIGTERM when it knows of the failure, and this process exits anyway.
-        signals.ignore()
+        signals.ignore_sigterm()
         if start.report_start_failure is not None:
             start.report_start_failure(error)
         fault = fault_of(error, start.rank, 0, "__init__")
