@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import psutil
 
-_COLLECTIVE_FILES = ("torch/distributed/", "vllm/distributed/")
+_COLLECTIVE_FILES = "/distributed/"
+"""In the paths of the files in which torch, and frameworks above it, wait for other ranks."""
 _MAIN_THREAD = "MainThread"
 
 HELD = {
@@ -70,7 +71,7 @@ class RankReport:
     def in_collective(self) -> bool:
         """Whether its main thread waits for other ranks, as far as its stack tells."""
         main = self.stacks.partition(_MAIN_THREAD)[2].partition("\n\n")[0]
-        return any(part in main for part in _COLLECTIVE_FILES)
+        return _COLLECTIVE_FILES in main
 
     def __str__(self) -> str:
         p = self.progress

@@ -112,17 +112,15 @@ def _judge_start(state: State, event: Event, now: float) -> Judgement:
             state = _fail_start(state, error.rank, _ended_early(error), now)
         case Raised(error=error):
             return state, (Report(error),)
-        case TimePassed():
+        case TimePassed(places=places):
             for each in state.dying:
                 if each.due <= now:
                     state = _end_early(state, each, now)
             if state.start_due <= now and not state.start_failures:
                 late = sorted(set(range(state.world_size)) - state.ready)
-                state = replace(
-                    state,
-                    start_failures=tuple((rank, state.start_limit) for rank in late),
-                    start_settled=now,
-                )
+                words = [f"{state.start_limit}: {place}" for place in places]
+                causes = tuple((n, words[n] if words else state.start_limit) for n in late)
+                state = replace(state, start_failures=causes, start_settled=now)
     if state.start_settled <= now or len(state.start_failures) == state.world_size:
         return _over(state), (StartFails(state.start_failures),)
     return state, ()

@@ -69,6 +69,9 @@ class Reaped:
 class TimePassed:
     """`next_due` has come, or may have."""
 
+    places: tuple[str, ...] = ()
+    """What each rank is in, in words, while the ranks start."""
+
 
 @dataclass(frozen=True)
 class ShutDown:

@@ -1,4 +1,4 @@
-"""StallWatch: warns of calls that take long, and reports which ranks they wait for."""
+"""StallWatch: warns of calls and starts that take long, and reports which ranks they wait for."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from mpspmd.engine.call import Call
 from mpspmd.engine.progress import progress_of
 from mpspmd.engine.rank_stacks import RankStacks
 from mpspmd.engine.ranks import Ranks
+from mpspmd.engine.start_watch import StartWatch
 from mpspmd.engine.table import CallTable
 from mpspmd.errors import StepTimeout
 from mpspmd.report import Progress, RankReport, StallReport
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class StallWatch:
-    """Warns of calls that take long, and reports on those that have taken too long.
+    """Warns of calls and starts that take long, and reports on those that have taken too long.
 
     `tick` is called by the supervisor; `report` and `timeout` by any other thread, and they take up to half
     a second when a rank doesn't answer.
@@ -40,12 +41,19 @@ class StallWatch:
         self._table = table
         self._ranks = ranks
         self._stacks = stacks
+        self.start = StartWatch(warn_s, channel, ranks, stacks)
         self._samples: dict[int, tuple[int, float, float]] = {}  # rank: step, when, CPU time
         self._warned: tuple[int, float] = (-1, 0.0)  # a step, and when to warn of it again
         self._reporting: threading.Thread | None = None
 
-    def tick(self) -> float:
-        """Warns, in a thread of its own, of the oldest call. Returns the seconds until it is due."""
+    def tick(self, *, starting: bool) -> float:
+        """Warns, in a thread of its own, of the oldest call or of a start that goes on.
+
+        Returns the seconds until the next warning is due.
+        """
+        return self.start.tick() if starting else self._tick()
+
+    def _tick(self) -> float:
         call = self._table.oldest()
         if call is None:
             return math.inf

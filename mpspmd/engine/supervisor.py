@@ -117,7 +117,9 @@ class Supervisor:
     def _take_turn(self) -> None:
         starting = self._state.phase is Phase.STARTING
         due_s = next_due(self._state) - time.monotonic()
-        due_s = min(due_s, self._stalls.tick(), self._cores.tick(), _LONGEST_WAIT_S)
+        due_s = min(
+            due_s, self._stalls.tick(starting=starting), self._cores.tick(), _LONGEST_WAIT_S
+        )
         self._observer.wait(max(0.0, due_s))
         self._feed_all(self._observer.said(starting=starting))
         for told in self._inbox.take_all():
@@ -127,7 +129,8 @@ class Supervisor:
         if self._observer.has_noticed_an_end or is_due:
             self._feed_all(self._observer.ended(starting=starting))
         if is_due:
-            self._feed_all([TimePassed()])
+            places = self._stalls.start.places() if starting else ()
+            self._feed_all([TimePassed(tuple(places))])
 
     def _take(self, told: Told) -> None:
         match told:

@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import multiprocessing
+import sys
 from multiprocessing import popen_spawn_posix
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import BaseContext, SpawnProcess
 from typing import Any
+
+
+def spawn_context() -> BaseContext:
+    """torch.multiprocessing's if this process has torch: then arguments may be tensors in shared memory.
+
+    Else the standard library's, because an import of torch takes seconds. Both have the same Process, which
+    is the base of Child: torch adds how its objects are pickled.
+    """
+    module: Any = multiprocessing
+    if "torch" in sys.modules:
+        module = importlib.import_module("torch.multiprocessing")
+    context: BaseContext = module.get_context("spawn")
+    return context
 
 
 class Child(SpawnProcess):

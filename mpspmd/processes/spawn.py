@@ -10,7 +10,7 @@ from multiprocessing import resource_tracker
 
 from mpspmd.errors import SegmentError
 from mpspmd.machine.advice import with_advice
-from mpspmd.processes.child import Child
+from mpspmd.processes.child import Child, spawn_context
 from mpspmd.processes.hash_seed import one_seed
 from mpspmd.processes.main_module import RANK_NAME, main_to_import, without_main_module
 from mpspmd.processes.process import Process
@@ -33,14 +33,15 @@ def start_ranks(
     around_start: AroundStart,
     started: list[Process],
 ) -> None:
-    """Spawns a process for each rank, and appends each to `started`.
+    """Spawns a process for each rank, and appends each to `started`. Where torch is imported, its way of
+    pickling is used: see `spawn_context`.
 
     `around_start(rank)` surrounds the start of that rank: what it sets in the environment, the rank
     inherits. WorkerNotPicklable, SegmentError; what has been started by then stays in `started`.
     """
-    # Ranks are spawned, never forked: a fork would copy threads' locks and CUDA's state. This is what
-    # torch.multiprocessing gives, too: torch, where it is imported, has taught it to send tensors.
-    # Not by the first start of a child, from which it would inherit that signals are blocked, for good.
+    # Ranks are spawned, never forked: a fork would copy threads' locks and CUDA's state.
+    spawn_context()  # whose Process is Child's base
+    # Before the first start of a child: the tracker would inherit blocked signals from that, for good.
     resource_tracker.ensure_running()
     main = main_to_import(ranks[0].worker)
     with one_seed() as hash_seed:

@@ -9,6 +9,7 @@ import signal
 from msgspec.structs import replace
 
 from mpspmd import log
+from mpspmd._ring import PHASE_LOADING
 from mpspmd.control.messages import Exiting, Hello, Ready
 from mpspmd.control.plane import control_address
 from mpspmd.errors import ConfigError, text_of
@@ -84,6 +85,7 @@ def _run(start: RankStart, signals: RankSignals) -> int:
             # The script may set signal handlers, which are meant for the process that the user has started.
             signals.install_handlers()
         start.unpack()
+        channel.line.enter(PHASE_LOADING, 0, START_METHOD.encode())
         worker = start.worker(ctx, *start.args, **start.kwargs)
         if signals.terminated:
             raise Terminated

@@ -54,6 +54,7 @@ REAPED = [Reaped(rank, "killed by SIGSEGV") for rank in (0, 1)]
 READY = [Ready(rank) for rank in (0, 1)]
 START_RAISED = [StartRaised(rank, f"no model on {rank}") for rank in (0, 1)]
 DUE = TimePassed()  # at next_due
+LATE = TimePassed(("ready", "in its constructor"))
 DOWN = ShutDown()
 
 STARTING = State(

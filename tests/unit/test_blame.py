@@ -16,6 +16,7 @@ from blamed import (
     DUE,
     ENDED,
     FATAL,
+    LATE,
     LEAVES,
     LIMIT,
     PENDING,
@@ -48,6 +49,7 @@ from mpspmd.engine.events import (
     Started,
     StartFails,
     State,
+    TimePassed,
     Verdict,
 )
 from mpspmd.errors import RankDied, RankError
@@ -58,7 +60,7 @@ def play(state: State, events: Sequence[Event]) -> tuple[State, list[Verdict]]:
     now, verdicts = 0.0, []
     for event in events:
         now += 0.001
-        if event is DUE and next_due(state) < math.inf:
+        if isinstance(event, TimePassed) and next_due(state) < math.inf:
             now = max(now, next_due(state))
         state, told = judge(state, event, now)
         verdicts += told
@@ -306,6 +308,11 @@ RULES: dict[str, tuple[State, list[Event], list[str]]] = {
         STARTING,
         [READY[0], DUE],
         [f"start fails: {{1: '{LIMIT}'}}"],
+    ),
+    "and what they are in": (
+        STARTING,
+        [READY[0], LATE],
+        [f"start fails: {{1: '{LIMIT}: in its constructor'}}"],
     ),
     "a rank that has died doesn't let the run begin": (
         STARTING,
