@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -32,7 +33,7 @@ from mpspmd.errors import ConfigError
 from mpspmd.exceptions.fault import restore_cause
 from mpspmd.machine.green_threads import refuse_green_threads
 from mpspmd.machine.room import check_room
-from mpspmd.observe.stats import EngineStats, RankStats, read_stats
+from mpspmd.observe.stats import EngineStats, read_stats
 from mpspmd.processes.launch import refuse_an_engine_on_a_rank
 from mpspmd.processes.main_module import main_to_import, refuse_while_main_is_imported
 from mpspmd.processes.spawn import AroundStart, StartRanks, start_ranks
@@ -153,25 +154,11 @@ class Engine(Calls):
     def config(self) -> RuntimeConfig:
         return self._config
 
-    @property
-    def late_replies(self) -> int:
-        """Replies that came after their call had timed out or failed, and were dropped."""
-        return self._table.late
-
-    @property
-    def segment_bytes(self) -> int:
-        """Bytes of shared memory that all rings and the status page take."""
-        return ChannelSegments.bytes_for(self._world_size, self._config)
-
     def stats(self) -> EngineStats:
         """What engine and ranks are doing, and what they have counted. Any thread; asks nobody."""
         ring = self._channel.request_ring
-        return read_stats(self._channel.status, ring.capacity, ring.tail, ring.heads)
-
-    @property
-    def ranks(self) -> tuple[RankStats, ...]:
-        """What each rank is doing, in rank order: `stats().ranks`."""
-        return self.stats().ranks
+        stats = read_stats(self._channel.status, ring.capacity, ring.tail, ring.heads)
+        return replace(stats, late_replies=self._table.late)
 
     def on_failure(self, callback: Callable[[BaseException], None]) -> None:
         """Calls back once with the cause, from another thread, when the engine has failed; now, if it has

@@ -50,6 +50,8 @@ class EngineStats:
     ring_bytes: int
     """Capacity of the request ring."""
     ranks: tuple[RankStats, ...]
+    late_replies: int = 0
+    """Replies that came after their call had timed out or failed. Known only to the engine's process."""
 
     @property
     def world_size(self) -> int:

@@ -85,7 +85,7 @@ def _run(start: RankStart, signals: RankSignals) -> int:
             # The script may set signal handlers, which are meant for the process that the user has started.
             signals.install_handlers()
         start.unpack()
-        channel.line.enter(PHASE_LOADING, 0, START_METHOD.encode())
+        channel.line.enter(PHASE_LOADING, 0, b"__init__")
         worker = start.worker(ctx, *start.args, **start.kwargs)
         if signals.terminated:
             raise Terminated

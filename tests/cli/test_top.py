@@ -74,7 +74,7 @@ def test_a_rank_that_hangs_is_seen_in_its_method_with_its_lag(
     engine: mpspmd.Engine, eventually: Any
 ) -> None:
     futures = [engine.collective_rpc("sleep_on", args=(1, 3.0), non_block=True)]
-    eventually(lambda: engine.ranks[1].method == "sleep_on", "rank 1 hangs")
+    eventually(lambda: engine.stats().ranks[1].method == "sleep_on", "rank 1 hangs")
     futures += [engine.collective_rpc("echo", args=(0,), non_block=True) for _ in range(3)]
     top = _start("--once", str(os.getpid()))
     out, err = top.communicate()
@@ -123,7 +123,7 @@ def test_engines_of_one_process_are_not_taken_for_each_other() -> None:
             watcher.find()
             seen = {view.ranks[0].stats.pid: view.ranks[0].stats for view in watcher.read()}
             for engine in engines:
-                unread = engine.ranks[0].unread_bytes
+                unread = engine.stats().ranks[0].unread_bytes
                 assert (unread > 0) == (engine is busy)
                 assert seen[engine.pids[0]].unread_bytes == unread
             for future in futures:
@@ -136,7 +136,7 @@ def test_engines_of_one_process_are_not_taken_for_each_other() -> None:
 def test_watching_needs_nothing_of_the_watched(engine: mpspmd.Engine, eventually: Any) -> None:
     """Not even that it runs."""
     rank = psutil.Process(engine.pids[0])
-    eventually(lambda: engine.ranks[0].phase == "waiting", "rank 0 is idle")
+    eventually(lambda: engine.stats().ranks[0].phase == "waiting", "rank 0 is idle")
     rank.suspend()
     try:
         future = engine.collective_rpc("rank", non_block=True)

@@ -78,7 +78,7 @@ def of_an_engine_that_goes_on() -> None:
 def of_an_engine_that_has_no_handler(number: str) -> None:
     with mpspmd.Engine(Worker, world_size=2) as engine:
         engine.call("sleep", (60,), reply_ranks=None)
-        while any(rank.method != "sleep" for rank in engine.ranks):
+        while any(rank.method != "sleep" for rank in engine.stats().ranks):
             time.sleep(0.01)
         os.killpg(0, int(number))
         time.sleep(60)
@@ -89,7 +89,7 @@ def of_an_engine_that_insists() -> None:
     config = mpspmd.RuntimeConfig.from_env(shutdown_timeout_s=0.2)
     with mpspmd.Engine(Worker, world_size=2, config=config) as engine:
         engine.call("sleep", (60,), reply_ranks=None)
-        while any(rank.method != "sleep" for rank in engine.ranks):
+        while any(rank.method != "sleep" for rank in engine.stats().ranks):
             time.sleep(0.01)
 
 

@@ -173,7 +173,9 @@ def test_a_rank_that_was_ended_because_another_had_died_is_not_to_blame(
 ) -> None:
     engine = watched.engine
     engine.call("sleep", (600,), reply_ranks=None)
-    eventually(lambda: [rank.method for rank in engine.ranks] == ["sleep"] * 2, "both sleep")
+    eventually(
+        lambda: [rank.method for rank in engine.stats().ranks] == ["sleep"] * 2, "both sleep"
+    )
     supervisor = Held(engine, monkeypatch)
     end(engine.pids[1], signal.SIGKILL)
     end(engine.pids[0], signal.SIGTERM)

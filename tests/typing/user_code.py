@@ -50,7 +50,7 @@ def serve(path: str) -> list[int]:
         assert one or all(loras) or ranks
         assert_type(engine.pids, list[int])
         assert_type(engine.world_size, int)
-        assert_type(engine.ranks[0].counters, dict[str, int])
+        assert_type(engine.stats().ranks[0].counters, dict[str, int])
         assert_type(engine.stats().ring_fill, float)
         return future.result(timeout=1)
 

@@ -33,7 +33,7 @@ def test_the_last_call_has_the_steps_reply(engine: Engine) -> None:
     assert engine.steps.call("last", reply_ranks=0, ends=step) == "x"
     step = engine.steps.send("first", ("y",))
     assert engine.steps.call("last", ends=step, non_block=True).result() == ["y", "y"]
-    assert engine.late_replies == 0
+    assert engine.stats().late_replies == 0
 
 
 @pytest.mark.parametrize("rank", [0, 1])

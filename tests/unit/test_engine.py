@@ -117,7 +117,7 @@ class TestCalling:
     ) -> None:
         def received() -> list[int]:
             engine.collective_rpc("rank")
-            return [rank.counters["requests"] for rank in engine.ranks]
+            return [rank.counters["requests"] for rank in engine.stats().ranks]
 
         before = received()
         with pytest.raises(EncodeError, match="lock"):
@@ -183,11 +183,11 @@ def _named(name: str) -> Any:
 
 class TestDeadlines:
     def test_a_late_reply_is_never_the_next_calls_answer(self, engine: Engine) -> None:
-        late = engine.late_replies
+        late = engine.stats().late_replies
         with pytest.raises(StepTimeout):
             engine.collective_rpc("sleep", args=(0.3, "late"), timeout=0.05)
         assert engine.collective_rpc("echo", args=("own",)) == ["own", "own"]
-        assert engine.late_replies == late + 2
+        assert engine.stats().late_replies == late + 2
 
     def test_a_timeout_names_the_method_and_what_each_rank_does(self, engine: Engine) -> None:
         with pytest.raises(StepTimeout, match=r"sleep_on \(step \d+\) timed out") as caught:

@@ -56,14 +56,14 @@ def test_a_timeout_of_result_leaves_the_call_running(engine: Engine) -> None:
 
 
 def test_the_calls_own_timeout_ends_it_for_good(engine: Engine) -> None:
-    late = engine.late_replies
+    late = engine.stats().late_replies
     future = engine.collective_rpc("sleep", args=(0.4, "x"), non_block=True, timeout=0.05)
     for _ in range(2):
         with pytest.raises(StepTimeout):
             future.result(timeout=10)
     assert future.done()
     assert engine.collective_rpc("echo", args=("own",)) == ["own", "own"]
-    assert engine.late_replies == late + 2
+    assert engine.stats().late_replies == late + 2
     with pytest.raises(StepTimeout):
         future.result()
 

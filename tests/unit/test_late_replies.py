@@ -33,11 +33,11 @@ def test_a_failed_call_keeps_what_comes_late_if_told_to(engine: Engine, tmp_path
     failed, missing = future.replies_so_far()
     assert isinstance(failed, RankError)
     assert missing is NO_REPLY
-    late = engine.late_replies
+    late = engine.stats().late_replies
     file.touch()
     assert engine.collective_rpc("rank") == [0, 1]
     assert future.replies_so_far()[1] == 7
-    assert engine.late_replies == late + 1
+    assert engine.stats().late_replies == late + 1
     assert not engine._table.kept
 
 

@@ -18,7 +18,7 @@ def test_idle_ranks_have_done_all_steps(engine: Engine, eventually: Any) -> None
     before = engine.stats()
     for _ in range(10):
         engine.collective_rpc("rank")
-    eventually(lambda: all(rank.phase == "waiting" for rank in engine.ranks), "ranks wait")
+    eventually(lambda: all(rank.phase == "waiting" for rank in engine.stats().ranks), "ranks wait")
     stats = engine.stats()
     assert stats.steps == before.steps + 10
     assert (stats.pid, stats.world_size, stats.ring_fill) == (os.getpid(), 2, 0.0)
@@ -30,11 +30,11 @@ def test_idle_ranks_have_done_all_steps(engine: Engine, eventually: Any) -> None
 
 def test_a_busy_rank_lags_behind_and_the_ring_fills(engine: Engine, eventually: Any) -> None:
     running = engine.collective_rpc("sleep_on", args=(1, 0.8), non_block=True)
-    eventually(lambda: engine.ranks[1].method == "sleep_on", "rank 1 sleeps")
+    eventually(lambda: engine.stats().ranks[1].method == "sleep_on", "rank 1 sleeps")
     waiting = [
         engine.collective_rpc("size", args=(bytes(200_000),), non_block=True) for _ in range(5)
     ]
-    eventually(lambda: engine.ranks[0].lag_steps == 0, "rank 0 is done")
+    eventually(lambda: engine.stats().ranks[0].lag_steps == 0, "rank 0 is done")
     stats = engine.stats()
     assert (stats.ranks[1].phase, stats.ranks[1].lag_steps) == ("running", 5)
     assert stats.ring_fill == stats.ranks[1].unread_bytes / stats.ring_bytes > 0.2
@@ -46,14 +46,14 @@ def test_a_busy_rank_lags_behind_and_the_ring_fills(engine: Engine, eventually: 
 def test_idle_time_grows_while_a_rank_waits_and_not_while_it_works(
     engine: Engine, eventually: Any
 ) -> None:
-    eventually(lambda: engine.ranks[0].phase == "waiting", "rank 0 waits")
-    before = engine.ranks[0].idle_s
-    eventually(lambda: engine.ranks[0].idle_s > before + 0.2, "it has waited")
+    eventually(lambda: engine.stats().ranks[0].phase == "waiting", "rank 0 waits")
+    before = engine.stats().ranks[0].idle_s
+    eventually(lambda: engine.stats().ranks[0].idle_s > before + 0.2, "it has waited")
     future = engine.collective_rpc("sleep", args=(0.5,), non_block=True)
-    eventually(lambda: engine.ranks[0].phase == "running", "rank 0 works")
-    began, working = time.monotonic(), engine.ranks[0].idle_s
+    eventually(lambda: engine.stats().ranks[0].phase == "running", "rank 0 works")
+    began, working = time.monotonic(), engine.stats().ranks[0].idle_s
     future.result()
-    after = engine.ranks[0].idle_s
+    after = engine.stats().ranks[0].idle_s
     took = time.monotonic() - began
     # Most of the half second's sleep isn't idle time, however long it all takes here.
     assert working <= after < working + took - 0.2

@@ -100,14 +100,14 @@ def test_a_step_that_raises_costs_itself_only(engine: Engine) -> None:
 
 
 def test_a_late_reply_doesnt_disturb_the_next_ones(engine: Engine) -> None:
-    late = engine.late_replies
+    late = engine.stats().late_replies
     for step in range(6):
         if step % 2:
             with pytest.raises(StepTimeout):
                 engine.execute_model(batch(step, anything=0.3), timeout=0.05)
         else:
             assert_same(expected(batch(step)), engine.execute_model(batch(step)))
-    assert engine.late_replies > late
+    assert engine.stats().late_replies > late
 
 
 def test_a_request_that_timed_out_half_sent_is_made_up_for(engine: Engine) -> None:
