@@ -130,8 +130,8 @@ bench-vllm: install  ## measure vLLM's steps on mp and on mp-spmd, in three quar
 
 docs: install  ## the reference of all classes, from their docstrings, in build/docs
 	@# The modules, because the package itself imports its names only when they are used.
-	$(PY) -m pdoc --no-show-source -o build/docs mpspmd.launch.run mpspmd.engine.engine \
-		mpspmd.engine.aio mpspmd.rank.worker mpspmd.observe.stats mpspmd.config mpspmd.wire mpspmd.errors
+	$(PY) -m pdoc --no-show-source -o build/docs mpspmd.engine.aio mpspmd.engine.steps mpspmd.errors \
+		$$($(PY) -c "import mpspmd; print(*sorted({f'mpspmd.{each}' for each in mpspmd._MODULES.values()}))")
 
 clean:  ## remove what was built; .venv too
 	$(MAKE) -C tests/native clean

@@ -56,8 +56,10 @@ def top(
             sys.stdout.write(msgspec.json.encode(views).decode() + "\n")
         else:
             console = Console()
-            width = console.width if console.is_terminal else _WIDE
-            Console(width=width).print(_picture(views, width))
+            if not console.is_terminal:
+                console.width = _WIDE
+            for view in views:
+                console.print(_table(view, console.width))
         for line in _remarks(watcher, run, views):
             print(f"mpspmd-top: {line}", file=sys.stderr)
         return 0 if views or run is None else 1
@@ -69,7 +71,8 @@ def top(
             time.sleep(_INTERVAL_S)
             views = watcher.read()
             remarks = [f"[dim]{escape(line)}[/]" for line in _remarks(watcher, run, views)]
-            live.update(Group(_picture(views, live.console.width), *remarks), refresh=True)
+            tables = [_table(view, live.console.width) for view in views]
+            live.update(Group(*tables, *remarks), refresh=True)
             if reading % _FIND_EVERY == 0:
                 watcher.find()
     return 0
@@ -92,10 +95,6 @@ def _remarks(watcher: Watcher, run: int | None, views: list[EngineView]) -> list
     return remarks
 
 
-def _picture(views: list[EngineView], width: int) -> Group:
-    return Group(*(_table(view, width) for view in views))
-
-
 def _table(view: EngineView, width: int) -> Table:
     title = (
         f"engine {view.pid}   {view.steps} steps, {view.steps_per_s:.0f}/s   ring {view.ring_fill:.0%}"
@@ -103,31 +102,31 @@ def _table(view: EngineView, width: int) -> Table:
     )
     table = Table(title=title, caption=escape(view.command[:120]), title_justify="left")
     waits = _WAITS if width >= _WIDE else ()
-    table.add_column("rank", justify="right")
-    table.add_column("pid", justify="right")
-    table.add_column("state")
-    for name in ("for", "step", "lag", "steps/s", "busy", "CPU", "memory", *waits):
-        table.add_column(name, justify="right", no_wrap=True)
+    for name in (*_cells(view.ranks[0]), *waits):
+        wraps = name in ("rank", "pid", "state")
+        table.add_column(name, justify="left" if name == "state" else "right", no_wrap=not wraps)
     for rank in view.ranks:
         counters = [str(rank.stats.counters.get(name, "")) for name in waits]
-        table.add_row(*_cells(rank), *counters, style="dim" if rank.state == "idle" else "")
+        style = "dim" if rank.state == "idle" else ""
+        table.add_row(*_cells(rank).values(), *counters, style=style)
     return table
 
 
-def _cells(rank: RankView) -> list[str]:
+def _cells(rank: RankView) -> dict[str, str]:
+    """By the names of their columns."""
     stats = rank.stats
-    return [
-        str(stats.rank),
-        str(stats.pid or ""),
-        escape(rank.state),
-        _seconds(stats.phase_s),
-        str(stats.step),
-        str(stats.lag_steps),
-        f"{rank.steps_per_s:.0f}",
-        _percent(rank.busy_percent),
-        _percent(rank.cpu_percent),
-        _bytes(rank.memory_bytes),
-    ]
+    return {
+        "rank": str(stats.rank),
+        "pid": str(stats.pid or ""),
+        "state": escape(rank.state),
+        "for": _seconds(stats.phase_s),
+        "step": str(stats.step),
+        "lag": str(stats.lag_steps),
+        "steps/s": f"{rank.steps_per_s:.0f}",
+        "busy": _percent(rank.busy_percent),
+        "CPU": _percent(rank.cpu_percent),
+        "memory": _bytes(rank.memory_bytes),
+    }
 
 
 def _seconds(value: float) -> str:

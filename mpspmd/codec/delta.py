@@ -69,9 +69,14 @@ class Kind(enum.IntEnum):
 
 
 # The order in which kinds are written: after those that they build on.
-_TURN = {Kind.FINISHED: 0, Kind.RECORD: 1, Kind.KEYS: 1, Kind.COUNTS: 3, Kind.INDEX: 3}
+_TURN = {
+    Kind.FINISHED: 0,
+    Kind.RECORD: 1,
+    Kind.KEYS: 1,
+    Kind.COUNTS: 3,
+    Kind.INDEX: 3,
+} | dict.fromkeys((Kind.PROGRESS, Kind.TREND, Kind.GROUPS, Kind.LISTS, Kind.ORDER), 2)
 _LAST = 4
-
 
 How: TypeAlias = Kind | _delta.Plan | list[_delta.Plan] | type[enum.Enum]
 
@@ -94,7 +99,7 @@ def plan(cls: type, hot: Mapping[str, How]) -> _delta.Plan:
             fields.append((name, int(Kind.MEMBER), tuple(how)))
         else:
             fields.append((name, int(how), None))
-    fields.sort(key=lambda field: _turn(Kind(field[1])))
+    fields.sort(key=lambda field: _TURN.get(Kind(field[1]), _LAST))
     derived = {
         name
         for base in cls.__mro__
@@ -114,16 +119,6 @@ def _field_names(cls: Any) -> list[str]:
     if issubclass(cls, msgspec.Struct):
         return list(cls.__struct_fields__)
     return [field.name for field in dataclasses.fields(cls)]
-
-
-def _turn(kind: Kind) -> int:
-    if kind in (Kind.PROGRESS, Kind.TREND, Kind.GROUPS, Kind.LISTS, Kind.ORDER):
-        return 2
-    return _TURN.get(kind, _LAST)
-
-
-def _loads(payload: Payload, out_of_band: bool, at: int) -> Any:
-    return decode(payload, out_of_band, at)
 
 
 class DeltaEncoder:
@@ -171,7 +166,7 @@ class DeltaDecoder:
         CodecDesync, then for all messages until a key frame. DecodeError when a pickle in the message can't
         be loaded; later messages can be decoded.
         """
-        return self._delta.decode(payload, _loads)
+        return self._delta.decode(payload, decode)
 
 
 class ReplyCodec:
@@ -187,4 +182,4 @@ class ReplyCodec:
 
     def decode(self, payload: Payload, base: ReplyBase) -> tuple[Any, ReplyOrder | None]:
         """A new object, and the same order as encode() returned. CodecDesync, DecodeError."""
-        return self._plan.decode_reply(payload, base, _loads)
+        return self._plan.decode_reply(payload, base, decode)

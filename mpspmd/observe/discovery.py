@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
+from typing import TypeVar
 
 from mpspmd._ring import Ring, StatusPage
 from mpspmd.observe.stats import EngineStats, read_stats
@@ -14,6 +16,7 @@ _LINKS = (f"{SHM}/#", f"/memfd:{MEMFD_NAME} ")
 _MAGICS = (b"mspmRing", b"mspmStat")
 """The first bytes of a segment of any version of mpspmd: csrc/layout.h."""
 
+T = TypeVar("T")
 Key = tuple[int, int]
 """Identifies an engine: its process id, and its status page's inode, since a process may have several."""
 
@@ -55,12 +58,12 @@ def engines_of(pid: int) -> list[Watched]:
                 continue
             n_ours += 1
             inode = os.fstat(fd).st_ino
-            if _is_ring(fd):
+            if _parsed(Ring.look, fd):
                 n_known += 1
                 if rings.setdefault(inode, fd) != fd:
                     os.close(fd)
                 continue
-            page = _page(fd)
+            page = _parsed(StatusPage, fd)
             os.close(fd)
             n_known += page is not None
             # Ranks that are starting hold the page as well, and the page says who the engine is.
@@ -90,14 +93,7 @@ def _unnamed_files(pid: int) -> list[str]:
     return paths
 
 
-def _is_ring(fd: int) -> bool:
+def _parsed(parse: Callable[[int], T], fd: int) -> T | None:
     with contextlib.suppress(ValueError):
-        Ring.look(fd)
-        return True
-    return False
-
-
-def _page(fd: int) -> StatusPage | None:
-    with contextlib.suppress(ValueError):
-        return StatusPage(fd)
+        return parse(fd)
     return None

@@ -1,4 +1,4 @@
-"""The channels of a run: one ring of requests to all ranks, one ring of replies from each."""
+"""The channels of a run: a ring of requests from the engine to all ranks, a ring of replies from each."""
 
 from __future__ import annotations
 
@@ -26,26 +26,27 @@ class Poison(enum.IntEnum):
 
 
 GRACE_S = 1.5
-"""How long a rank may outlive the engine, to shut its worker down."""
+"""How long a rank may run on after the engine's death, to shut its worker down."""
 
 
 @dataclass(frozen=True)
 class ChannelSegments:
-    """The shared memory of a run. An argument of each rank's process."""
+    """The shared memory of a run. Each rank's process gets it as an argument."""
 
     request: Segment
     replies: tuple[Segment, ...]
     status: Segment
     wait: int
-    """How all ends wait: a WAIT_ strategy."""
+    """How all ends wait: one of the extension's WAIT_ constants."""
 
     @classmethod
     def create(cls, world_size: int, config: RuntimeConfig) -> ChannelSegments:
-        """ConfigError for an impossible world size, SegmentError when there isn't the memory."""
+        """ConfigError for an impossible world size, SegmentError when memory is lacking."""
         if not 1 <= world_size <= MAX_READERS:
             raise ConfigError(f"world_size={world_size!r}: must be from 1 to {MAX_READERS}")
-        made = create_segments(cls._sizes(world_size, config))
-        request, *replies, status = made
+        request, *replies, status = create_segments(cls._sizes(world_size, config))
+        wait = getattr(_ring, f"WAIT_{config.wait.upper()}")
+        segments = cls(request, tuple(replies), status, wait)
         try:
             Ring.format(request.fd, config.request_ring_bytes, world_size)
             for segment in replies:
@@ -53,15 +54,13 @@ class ChannelSegments:
             inode = os.fstat(request.fd).st_ino
             StatusPage.format(status.fd, world_size, inode, usable_cores())
         except BaseException:
-            for segment in made:
-                segment.close()
+            segments.close()
             raise
-        wait = getattr(_ring, f"WAIT_{config.wait.upper()}")
-        return cls(request, tuple(replies), status, wait)
+        return segments
 
     @classmethod
     def bytes_for(cls, world_size: int, config: RuntimeConfig) -> int:
-        """What `create` would take."""
+        """The bytes of shared memory that `create` would allocate."""
         return sum(cls._sizes(world_size, config))
 
     @staticmethod
@@ -75,7 +74,7 @@ class ChannelSegments:
 
     @property
     def size(self) -> int:
-        """Bytes of shared memory, all segments together."""
+        """Bytes of shared memory, in all segments."""
         return sum(segment.size for segment in (self.request, *self.replies, self.status))
 
     def close(self) -> None:
@@ -83,25 +82,11 @@ class ChannelSegments:
             segment.close()
 
 
-def _engines_wait(segments: ChannelSegments) -> int:
-    """Where ranks leave the engine no core of its own, it stays awake: csrc/wait/README.md."""
-    return _ring.WAIT_AWAKE if segments.wait == _ring.WAIT_AUTO else segments.wait
-
-
-def _remedy(error: OSError) -> str:
-    if error.errno in (errno.EPERM, errno.EACCES, errno.ENOSYS):
-        return (
-            "this container's seccomp profile, or its kernel, refuses the system call set_robust_list or "
-            "eventfd2: allow both (docker run --security-opt seccomp=PROFILE)"
-        )
-    return advice(error.errno)
-
-
 class EngineChannel:
     """The engine's ends: it writes requests and reads all ranks' replies.
 
-    All that the engine ever waits for rings one bell, in the status page: a reply from any rank, and
-    space for requests. `requests` and `replies` each take one thread at a time.
+    A reply from any rank and space for requests ring one bell, in the status page, so the engine never
+    waits for anything else. `requests` and `replies` may each be used by one thread at a time.
     """
 
     def __init__(self, segments: ChannelSegments) -> None:
@@ -113,7 +98,7 @@ class EngineChannel:
         self.requests = Writer(self.request_ring, wait=segments.wait)
         self.replies = Inbox(self.reply_rings, 0, page=self.status, wait=_engines_wait(segments))
         self.deaths_fd = -1
-        """Readable when a rank has died, of which every wait on the rings knows by then."""
+        """An eventfd that is readable when a rank has died. By then the rings are poisoned."""
         try:
             self.deaths_fd = above_standard(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
             self._liveness = Liveness.of_engine(
@@ -129,7 +114,7 @@ class EngineChannel:
 
     @property
     def first_to_die(self) -> int | None:
-        """The rank whose death has poisoned the rings, and so has made the other ranks leave."""
+        """The rank whose death has poisoned the rings, which ends the other ranks' loops; or None."""
         _, code, rank = self.request_ring.state
         return rank if code == Poison.RANK_DIED else None
 
@@ -139,30 +124,30 @@ class EngineChannel:
         return sorted(self._liveness.dead, key=lambda rank: rank != first)
 
     def expect_deaths(self) -> None:
-        """From now on a rank's end poisons nothing."""
+        """From now on the end of a rank doesn't poison the rings."""
         self._liveness.stop_watching()
 
     def release(self) -> None:
-        """When the ranks are gone: the end of this process concerns nobody any more."""
+        """Call it when the ranks have ended: then nobody watches this process any more."""
         self._liveness.close()
         if self.deaths_fd >= 0:
             os.close(self.deaths_fd)
             self.deaths_fd = -1
 
     def close(self) -> None:
-        """Ranks finish what they have read, then leave their loops; later replies go nowhere."""
+        """Ends the ranks' loops after the requests that they have read. Later replies are dropped."""
         self.request_ring.close()
         for ring in self.reply_rings:
             ring.close()
 
     def poison(self, code: int, rank: int) -> None:
-        """Ends every wait on every ring, in all processes. `rank` is to blame, or -1."""
+        """Ends every wait on every ring, in all processes. `code`: a Poison; `rank`: to blame, or -1."""
         self.request_ring.poison(code, rank)
         for ring in self.reply_rings:
             ring.poison(code, rank)
 
     def mark_dead(self, rank: int) -> None:
-        """The writer no longer waits for this rank, whose process must be known to be gone."""
+        """Makes the writer stop waiting for this rank, whose process must have ended."""
         self.request_ring.mark_dead(rank)
 
 
@@ -185,3 +170,17 @@ class RankChannel:
     def has_ended(self) -> bool:
         """Whether the run is over: the engine has closed or poisoned the rings, or is dead."""
         return self._request_ring.state[0] != "open"
+
+
+def _engines_wait(segments: ChannelSegments) -> int:
+    """With `auto`, an engine that has no core of its own stays awake: csrc/wait/README.md."""
+    return _ring.WAIT_AWAKE if segments.wait == _ring.WAIT_AUTO else segments.wait
+
+
+def _remedy(error: OSError) -> str:
+    if error.errno in (errno.EPERM, errno.EACCES, errno.ENOSYS):
+        return (
+            "this container's seccomp profile, or its kernel, refuses the system call set_robust_list or "
+            "eventfd2: allow both (docker run --security-opt seccomp=PROFILE)"
+        )
+    return advice(error.errno)

@@ -33,14 +33,6 @@ _READERS_PATIENCE_S = 2.0
 """After a signal has ended the run: how long the reader of our output may pause before we give up."""
 
 
-class GroupFailed(Exception):
-    """Some processes failed. `failures` has them by rank; the engine is under ENGINE."""
-
-    def __init__(self, failures: dict[int, Failure]) -> None:
-        super().__init__(failures)
-        self.failures = failures
-
-
 def launch_group(args: argparse.Namespace) -> int:
     """Runs the group that the options ask for to its end, prints a summary if it failed; the exit code.
 
@@ -66,17 +58,17 @@ def _run_and_tell(group: Group, folder: Path) -> int:
     if group.meeting_host is not None and (reason := unreachable(group.meeting_host)):
         return _tell(f"the nodes can't meet: {reason}", 1)
     try:
-        run_group(group, folder)
-    except GroupFailed as failed:
-        tell(summary(group.program, failed.failures))
-        if group.config.rdzv_backend == Backend.ONE_NODE and loopback() is None:
-            _tell(NO_LOOPBACK)
-        return first_failure(failed.failures).status
+        failures = run_group(group, folder)
     except Stopped as stopped:
         return 128 + stopped.number
     except (RendezvousError, DistError) as error:
         return _tell(f"the nodes haven't met: {_first_line(error)}", 1)
-    return 0
+    if not failures:
+        return 0
+    tell(summary(group.program, failures))
+    if group.config.rdzv_backend == Backend.ONE_NODE and loopback() is None:
+        _tell(NO_LOOPBACK)
+    return first_failure(failures).status
 
 
 def _tell(words: str, status: int = 0) -> int:
@@ -100,12 +92,12 @@ def _quiet_the_agent() -> None:
                 logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def run_group(group: Group, folder: Path) -> None:
-    """Returns when all processes have ended with exit code 0. Main thread only.
+def run_group(group: Group, folder: Path) -> dict[int, Failure]:
+    """Runs all processes to their end. Returns the failures by rank; the engine's is under ENGINE.
 
-    `folder` gets pipes, sockets and files; the caller removes it. GroupFailed when a process failed,
-    Stopped when a signal ended the run, RendezvousError and DistError when the nodes didn't meet,
-    ConfigError when the rendezvous backend refuses its options.
+    `folder` gets pipes, sockets and files; the caller removes it. Stopped when a signal ended the run,
+    RendezvousError and DistError when the nodes didn't meet, ConfigError when the rendezvous backend
+    refuses its options. Main thread only.
     """
     output = Output(folder)
     setup = ProcessSetup(group, folder, output)
@@ -137,6 +129,7 @@ def run_group(group: Group, folder: Path) -> None:
         raise ConfigError(str(error)) from error  # from a rendezvous backend, about its options
     except ChildFailedError as error:
         failures = [setup.failure(rank, each) for rank, each in error.failures.items()]
-        raise GroupFailed({failure.rank: failure for failure in failures}) from None
+        return {failure.rank: failure for failure in failures}
     finally:
         output.close()
+    return {}

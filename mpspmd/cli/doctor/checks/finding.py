@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from mpspmd.config import RuntimeConfig
 
@@ -37,5 +38,10 @@ class Plan:
     ranks: int
     config: RuntimeConfig
 
+
+ok = partial(Finding, Level.OK)
+note = partial(Finding, Level.NOTE)
+slow = partial(Finding, Level.SLOW)
+fails = partial(Finding, Level.FAILS)
 
 Check = Callable[[Plan], Iterator[Finding]]

@@ -6,7 +6,7 @@ import os
 import resource
 from collections.abc import Iterator
 
-from mpspmd.cli.doctor.checks.finding import Finding, Level, Plan
+from mpspmd.cli.doctor.checks.finding import Finding, Plan, fails, note, ok
 from mpspmd.machine.room import (
     descriptors_for,
     spare_threads,
@@ -27,9 +27,9 @@ def descriptors(plan: Plan) -> Iterator[Finding]:
         advice = f"ulimit -n {max(4096, needed)}"
         if most < needed:
             advice += f" (the hard limit is {most}: ask whoever runs this machine)"
-        yield Finding(Level.FAILS, "file descriptors", found, advice)
+        yield fails("file descriptors", found, advice)
     else:
-        yield Finding(Level.OK, "file descriptors", found)
+        yield ok("file descriptors", found)
 
 
 def threads(plan: Plan) -> Iterator[Finding]:
@@ -39,16 +39,16 @@ def threads(plan: Plan) -> Iterator[Finding]:
     subject = "threads and processes"
     if spare < needed:
         found = f"{spare} can be had, {needed} are needed: {thread_limits()}"
-        yield Finding(Level.FAILS, subject, found, thread_advice())
+        yield fails(subject, found, thread_advice())
     else:
-        yield Finding(Level.OK, subject, f"{needed} are needed, and can be had")
+        yield ok(subject, f"{needed} are needed, and can be had")
 
 
 def locked_memory(plan: Plan) -> Iterator[Finding]:
     limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     if limit == resource.RLIM_INFINITY:
-        yield Finding(Level.OK, "locked memory", "unlimited")
+        yield ok("locked memory", "unlimited")
     else:
         found = f"{limit / _MIB:.0f} MiB"
-        advice = "nothing of mpspmd is locked; NCCL over InfiniBand may want ulimit -l unlimited"
-        yield Finding(Level.NOTE if limit < 64 * _MIB else Level.OK, "locked memory", found, advice)
+        advice = "mpspmd locks no memory; NCCL over InfiniBand may want ulimit -l unlimited"
+        yield (note if limit < 64 * _MIB else ok)("locked memory", found, advice)

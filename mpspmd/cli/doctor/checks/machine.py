@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mpspmd._ring import MAX_READERS
-from mpspmd.cli.doctor.checks.finding import Finding, Level, Plan
+from mpspmd.cli.doctor.checks.finding import Finding, Plan, fails, note, ok, slow
 from mpspmd.machine.cgroup import cpu_quota
 from mpspmd.machine.cores import count_cores
 
@@ -17,9 +17,7 @@ _SLOW_CLOCKS = ("hpet", "acpi_pm", "refined-jiffies", "jiffies", "xen")
 
 
 def kernel(plan: Plan) -> Iterator[Finding]:
-    yield Finding(
-        Level.OK, "kernel", f"{platform.system()} {platform.release()}, {platform.machine()}"
-    )
+    yield ok("kernel", f"{platform.system()} {platform.release()}, {platform.machine()}")
 
 
 def cores(plan: Plan) -> Iterator[Finding]:
@@ -31,50 +29,44 @@ def cores(plan: Plan) -> Iterator[Finding]:
         found += f", of which a CPU quota gives the time of {quota:g}"
         more = "; or raise the quota (docker --cpus, limits.cpu in Kubernetes)"
     if plan.ranks > MAX_READERS:
-        yield Finding(
-            Level.FAILS, "cores", f"{plan.ranks} ranks", f"at most {MAX_READERS} are possible"
-        )
+        yield fails("cores", f"{plan.ranks} ranks", f"at most {MAX_READERS} are possible")
     elif plan.ranks > usable:
         advice = "more ranks than cores: they take turns; start fewer ranks"
-        yield Finding(Level.SLOW, "cores", found, advice + more)
+        yield slow("cores", found, advice + more)
     elif plan.ranks + 1 > usable:
         advice = "one more than ranks lets the engine work beside them"
-        yield Finding(Level.NOTE, "cores", found, advice + more)
+        yield note("cores", found, advice + more)
     else:
-        yield Finding(Level.OK, "cores", found)
+        yield ok("cores", found)
 
 
 def numa(plan: Plan) -> Iterator[Finding]:
     nodes = len(list(Path("/sys/devices/system/node").glob("node[0-9]*"))) or 1
     found = f"{nodes} NUMA node(s)"
     if nodes > 1 and plan.ranks % nodes:
-        yield Finding(
-            Level.NOTE, "NUMA", found, f"{plan.ranks} rank(s) can't be spread over them evenly"
-        )
+        yield note("NUMA", found, f"{plan.ranks} rank(s) can't be spread over them evenly")
     else:
-        yield Finding(Level.OK, "NUMA", found)
+        yield ok("NUMA", found)
 
 
 def clock(plan: Plan) -> Iterator[Finding]:
     path = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
     source = path.read_text().strip() if path.exists() else "unknown"
     if source in _SLOW_CLOCKS:
-        yield Finding(
-            Level.SLOW,
-            "clock",
-            source,
-            "reading it is a system call: boot with clocksource=tsc if the processor's is stable",
+        advice = (
+            "reading it is a system call: boot with clocksource=tsc if the processor's is stable"
         )
+        yield slow("clock", source, advice)
     else:
-        yield Finding(Level.OK, "clock", source)
+        yield ok("clock", source)
     late_us = _late_us()
     found = f"a sleep of 100 µs takes {late_us:.0f} µs longer"
     if _is_virtual():
         found += ", on a virtual machine"
     if late_us > 500:
-        yield Finding(Level.SLOW, "timer", found, "waits that sleep wake late: MPSPMD_WAIT=yield")
+        yield slow("timer", found, "waits that sleep wake late: MPSPMD_WAIT=yield")
     else:
-        yield Finding(Level.OK, "timer", found)
+        yield ok("timer", found)
 
 
 def huge_pages(plan: Plan) -> Iterator[Finding]:
@@ -82,9 +74,11 @@ def huge_pages(plan: Plan) -> Iterator[Finding]:
     if path.exists():
         text = path.read_text()
         chosen = text[text.find("[") + 1 : text.find("]")]
-        advice = "large models on CPUs load and run faster with madvise or always"
-        level = Level.NOTE if chosen == "never" else Level.OK
-        yield Finding(level, "transparent huge pages", chosen, advice if chosen == "never" else "")
+        if chosen == "never":
+            advice = "large models on CPUs load and run faster with madvise or always"
+            yield note("transparent huge pages", chosen, advice)
+        else:
+            yield ok("transparent huge pages", chosen)
 
 
 def gpus(plan: Plan) -> Iterator[Finding]:
@@ -93,16 +87,11 @@ def gpus(plan: Plan) -> Iterator[Finding]:
     count = torch.cuda.device_count()
     found = f"{count} GPU(s)" if count else f"none that torch {torch.__version__} can use"
     if 0 < count < plan.ranks:
-        yield Finding(
-            Level.FAILS,
-            "GPUs",
-            found,
-            f"{plan.ranks} ranks need one each: start {count}, or hide them",
-        )
+        yield fails("GPUs", found, f"{plan.ranks} ranks need one each: start {count}, or hide them")
+    elif count:
+        yield ok("GPUs", found)
     else:
-        yield Finding(
-            Level.OK if count else Level.NOTE, "GPUs", found, "" if count else "ranks use the CPU"
-        )
+        yield note("GPUs", found, "ranks use the CPU")
 
 
 def _late_us() -> float:

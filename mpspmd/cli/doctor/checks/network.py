@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Iterator
 
-from mpspmd.cli.doctor.checks.finding import Finding, Level, Plan
+from mpspmd.cli.doctor.checks.finding import Finding, Plan, fails, note, ok, slow
 from mpspmd.machine.network import NO_LOOPBACK, loopback
 
 _SLOW_S = 1.0
@@ -20,32 +20,24 @@ def network(plan: Plan) -> Iterator[Finding]:
 def _finding(address: str | None, name: str) -> Finding:
     subject = "network"
     if address is None:
-        return Finding(
-            Level.FAILS,
-            subject,
-            NO_LOOPBACK,
-            "an engine whose workers form no process group runs all the same",
-        )
+        advice = "an engine whose workers form no process group runs all the same"
+        return fails(subject, NO_LOOPBACK, advice)
     began = time.monotonic()
     found = _addresses(name)
     took_s = time.monotonic() - began
     at = f"loopback at {address}; the host name {name}"
     resolved = f"{at} is {', '.join(found)}" if found else f"{at} can't be resolved"
     if took_s > _SLOW_S:
-        return Finding(
-            Level.SLOW,
-            subject,
-            f"{resolved}, after {took_s:.0f} s",
-            f"PyTorch asks for it several times: add `{address} {name}` to /etc/hosts",
-        )
+        advice = f"PyTorch asks for it several times: add `{address} {name}` to /etc/hosts"
+        return slow(subject, f"{resolved}, after {took_s:.0f} s", advice)
     if not any(_is_here(each) for each in found):
         advice = (
             f"add `{address} {name}` to /etc/hosts, or set GLOO_SOCKET_IFNAME; between nodes, give "
             "mpspmd-launch --local-addr"
         )
-        why = "" if not found else ", which isn't an address of this machine"
-        return Finding(Level.NOTE, subject, resolved + why, advice)
-    return Finding(Level.OK, subject, resolved)
+        why = ", which isn't an address of this machine" if found else ""
+        return note(subject, resolved + why, advice)
+    return ok(subject, resolved)
 
 
 def _addresses(name: str) -> list[str]:

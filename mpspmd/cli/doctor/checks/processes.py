@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from mpspmd.cli.doctor.checks.finding import Finding, Level, Plan
+from mpspmd.cli.doctor.checks.finding import Finding, Plan, fails, note, ok
 from mpspmd.config import RuntimeConfig
 from mpspmd.errors import SegmentError
 from mpspmd.transport.channel import ChannelSegments, EngineChannel
@@ -19,24 +19,18 @@ def pidfds(plan: Plan) -> Iterator[Finding]:
     try:
         pidfd = os.pidfd_open(os.getpid())
     except (OSError, AttributeError) as error:
-        yield Finding(
-            Level.NOTE,
-            "pidfd",
-            f"pidfd_open is refused ({error})",
+        advice = (
             "processes are told apart by the times of their start instead; a Docker from 20.10.6 on, with "
-            "libseccomp from 2.4.4 on, allows it",
+            "libseccomp from 2.4.4 on, allows it"
         )
+        yield note("pidfd", f"pidfd_open is refused ({error})", advice)
         return
     try:
         signal.pidfd_send_signal(pidfd, 0)
-        yield Finding(Level.OK, "pidfd", "can be opened and signalled")
+        yield ok("pidfd", "can be opened and signalled")
     except (OSError, AttributeError) as error:
-        yield Finding(
-            Level.NOTE,
-            "pidfd",
-            f"pidfd_send_signal is refused ({error})",
-            "the time of a process's start is compared before it is signalled by its number",
-        )
+        advice = "the time of a process's start is compared before it is signalled by its number"
+        yield note("pidfd", f"pidfd_send_signal is refused ({error})", advice)
     finally:
         os.close(pidfd)
 
@@ -50,10 +44,10 @@ def deaths(plan: Plan) -> Iterator[Finding]:
         return  # another check reports that
     try:
         EngineChannel(segments).release()
-        yield Finding(Level.OK, "robust futexes", "they report the death of a process")
+        yield ok("robust futexes", "they report the death of a process")
     except SegmentError as error:
         found, _, advice = str(error).partition("; ")
-        yield Finding(Level.FAILS, "robust futexes", found, advice)
+        yield fails("robust futexes", found, advice)
     finally:
         segments.close()
 
@@ -61,21 +55,16 @@ def deaths(plan: Plan) -> Iterator[Finding]:
 def signals(plan: Plan) -> Iterator[Finding]:
     first = _name_of_process_1()
     if first is not None and (os.getpid() == 1 or first.startswith("python")):
-        yield Finding(
-            Level.NOTE,
+        yield note(
             "process 1",
             f"it is {first}, and no init",
             "it gets no signal that it has no handler for (mpspmd.run and mpspmd-launch have one for "
             "SIGTERM, mpspmd.Engine has none), and doesn't reap orphans: docker run --init",
         )
     else:
-        yield Finding(Level.OK, "process 1", first or "can't be seen")
+        yield ok("process 1", first or "can't be seen")
     if whole := _what_signals_all():
-        yield Finding(
-            Level.OK,
-            "SIGTERM",
-            f"{whole} sends it to all processes; ranks leave it to their engine",
-        )
+        yield ok("SIGTERM", f"{whole} sends it to all processes; ranks leave it to their engine")
 
 
 def _name_of_process_1() -> str | None:

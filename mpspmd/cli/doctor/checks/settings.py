@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from mpspmd.cli.doctor.checks.finding import Finding, Level, Plan
+from mpspmd.cli.doctor.checks.finding import Finding, Plan, note, ok
 from mpspmd.config import is_service_link, known_variables, nearest_variable, unknown_variables
 
 
 def settings(plan: Plan) -> Iterator[Finding]:
     links = [name for name, text in os.environ.items() if is_service_link(name, text)]
     if links:
-        yield Finding(
-            Level.OK,
+        yield ok(
             "settings",
             f"a Kubernetes service sets {', '.join(sorted(links))}; they are ignored",
             "enableServiceLinks: false in the pod's spec keeps them away",
@@ -24,4 +23,4 @@ def settings(plan: Plan) -> Iterator[Finding]:
         if nearest:
             advice = f"unset it, or call it {nearest}, if that was meant"
         found = f"{name}={os.environ[name]!r} is no setting, and is ignored"
-        yield Finding(Level.NOTE, "settings", found, advice)
+        yield note("settings", found, advice)

@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator
 
 from mpspmd._ring import MAX_READERS
-from mpspmd.cli.doctor.checks.finding import Finding, Level, Plan
+from mpspmd.cli.doctor.checks.finding import Finding, Plan, fails, note, ok
 from mpspmd.errors import SegmentError
-from mpspmd.machine.advice import advice
+from mpspmd.machine.advice import advice as advice_for
 from mpspmd.processes.run_dir import RunDir, parents
 from mpspmd.transport.channel import ChannelSegments
 from mpspmd.transport.segment import SHM, both_failed, check_memfd, check_memory, check_shm
@@ -23,9 +23,9 @@ def shared_memory(plan: Plan) -> Iterator[Finding]:
     try:
         check_memory(needed)
     except SegmentError as error:
-        yield Finding(Level.FAILS, "memory", found, str(error))
+        yield fails("memory", found, str(error))
     else:
-        yield Finding(Level.OK, "memory", found)
+        yield ok("memory", found)
     try:
         check_shm(needed)
     except OSError as error:
@@ -33,7 +33,7 @@ def shared_memory(plan: Plan) -> Iterator[Finding]:
     else:
         system = os.statvfs(SHM)
         free = system.f_bavail * system.f_frsize
-        yield Finding(Level.OK, SHM, f"{free / _MIB:.0f} MiB free, {found}")
+        yield ok(SHM, f"{free / _MIB:.0f} MiB free, {found}")
 
 
 def _without_shm(in_shm: OSError) -> Finding:
@@ -41,13 +41,12 @@ def _without_shm(in_shm: OSError) -> Finding:
     try:
         check_memfd()
     except OSError as error:
-        return Finding(Level.FAILS, SHM, found, both_failed(in_shm, error))
-    return Finding(
-        Level.NOTE,
+        return fails(SHM, found, both_failed(in_shm, error))
+    return note(
         SHM,
         found,
         "a run makes its shared memory with memfd_create instead; multiprocessing's locks and vLLM need "
-        f"{SHM} all the same: {advice(in_shm.errno)} (docker run --shm-size=1g)",
+        f"{SHM} all the same: {advice_for(in_shm.errno)} (docker run --shm-size=1g)",
     )
 
 
@@ -56,16 +55,13 @@ def sockets(plan: Plan) -> Iterator[Finding]:
     try:
         run_dir = RunDir(plan.config.runtime_dir, lambda path: None)
     except SegmentError as error:
-        yield Finding(Level.FAILS, "folder for sockets", str(error), "set MPSPMD_RUNTIME_DIR")
+        yield fails("folder for sockets", str(error), "set MPSPMD_RUNTIME_DIR")
         return
     run_dir.remove()
     if run_dir.passed_over:
         first = parents(plan.config.runtime_dir)[0]
-        yield Finding(
-            Level.NOTE,
-            "folder for sockets",
-            f"{run_dir.path.parent} ({run_dir.passed_over})",
-            f"make {first} writable, or choose a folder with MPSPMD_RUNTIME_DIR",
-        )
+        advice = f"make {first} writable, or choose a folder with MPSPMD_RUNTIME_DIR"
+        found = f"{run_dir.path.parent} ({run_dir.passed_over})"
+        yield note("folder for sockets", found, advice)
     else:
-        yield Finding(Level.OK, "folder for sockets", str(run_dir.path.parent))
+        yield ok("folder for sockets", str(run_dir.path.parent))
