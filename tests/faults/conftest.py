@@ -115,7 +115,7 @@ def _no_shared_memory_is_left() -> Iterator[None]:
     before = SharedMemory()
     yield
     # The kernel frees a killed process's memory some time after its death has been noticed.
-    for _ in range(100):
+    for _ in range(400):
         if not (left := before.added()):
             break
         time.sleep(0.05)

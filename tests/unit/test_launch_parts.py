@@ -182,6 +182,12 @@ class TestBlame:
         (failure,) = self._failure(0, -6).values()
         assert (failure.reason, failure.status) == ("killed by SIGABRT", 134)
 
+    @pytest.mark.parametrize(("ended", "hints"), [(0, 1), (1, 1), (-9, 0)])
+    def test_an_engine_that_was_killed_is_not_said_to_be_none(self, ended: int, hints: int) -> None:
+        failure = Failure(ENGINE, 1000, ended, {}, called_run=False)
+        text = summary("x.py", {ENGINE: failure})
+        assert text.count("x.py has not called mpspmd.run()") == hints
+
     def test_the_traceback_is_the_last_one_of_stderr(self) -> None:
         stderr = [b"Traceback (most recent call last):\n", b"  first\n", b"handled\n",
                   b"Traceback (most recent call last):\n", b"  second\n", b"ValueError: x\n"]  # fmt: skip

@@ -119,7 +119,7 @@ def summary(program: str, failures: Mapping[int, Failure]) -> str:
     ]
     if others:
         lines.append(f"then {'; '.join(others)}")
-    if not first.called_run:
+    if not first.called_run and first.exit_code >= 0:  # no signal ended it
         lines.append(
             f"mpspmd-launch: {program} has not called mpspmd.run(); for a program without an engine give "
             "--ranks-only"
