@@ -99,6 +99,9 @@ class Ranks:
             if isinstance(error, SegmentError):
                 raise
             raise SegmentError(f"the ranks can't be started: {with_advice(error)}") from error
+        finally:
+            for rank in ranks:
+                rank.sent()
 
     def usage(self, rank: int) -> Usage | None:
         """What a rank's process does; None when it has ended."""

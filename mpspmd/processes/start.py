@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,13 @@ from mpspmd.processes.janitor import Janitor
 from mpspmd.processes.main_module import Main, dumps_with_main
 from mpspmd.processes.stacks import StackFile
 from mpspmd.transport.channel import ChannelSegments
+from mpspmd.transport.descriptor import Descriptor
+from mpspmd.transport.segment import open_memory
+
+_PIPE_BYTES = 32 * 1024
+"""More than this goes through a file in memory. The engine sends a RankStart through a pipe, which holds
+64 KiB. If it were larger, the engine would have to wait for this rank's interpreter to read it, before it
+could start the next rank."""
 
 
 @dataclass
@@ -46,6 +54,8 @@ class RankStart:
     """How to import the engine's main module; None if this process has it already."""
     hash_seed: str = ""
     """The value that we have set PYTHONHASHSEED to for this process, or ""."""
+    memory: Descriptor | None = None
+    """The file in memory with the worker and its arguments, if they are large."""
     report_start_failure: Callable[[BaseException], None] | None = None
     """The rank calls this if it can't make the worker. The engine gets a Fault in any case."""
     begins_lines: bool = True
@@ -58,7 +68,17 @@ class RankStart:
         # Only multiprocessing's pickler can pickle locks, and only while a process is being spawned.
         dumps = dumps_with_main if self.main == {} else ForkingPickler.dumps
         pickled = bytes(dumps((self.worker, self.args, self.kwargs)))
+        if len(pickled) > _PIPE_BYTES:
+            # If there is no such file, the pipe does it more slowly.
+            with contextlib.suppress(OSError):
+                self.memory = _in_memory(pickled)
+                pickled = b""
         return self.__dict__ | {"worker": pickled, "args": (), "kwargs": {}}
+
+    def sent(self) -> None:
+        """In the engine: the rank's process has all that it needs, or can't be started."""
+        if self.memory is not None:
+            self.memory.close()
 
     def not_picklable(self, error: Exception) -> WorkerNotPicklable:
         """The exception for the engine's caller if __getstate__ has raised `error`."""
@@ -71,10 +91,27 @@ class RankStart:
     def unpack(self) -> None:
         """Rebuilds the worker's class and its arguments. Raises DecodeError if that fails."""
         try:
-            self.worker, self.args, self.kwargs = pickle.loads(cast(bytes, self.worker))
+            pickled = cast(bytes, self.worker)
+            if self.memory is not None:
+                with open(self.memory.fd, "rb") as file:
+                    file.seek(0)
+                    pickled = file.read()
+            self.worker, self.args, self.kwargs = pickle.loads(pickled)
         except Exception as error:
             raise DecodeError(
                 "the worker or its arguments can't be rebuilt here: "
                 f"{type(error).__name__}: {text_of(error)}; define classes and functions at the top level "
                 'of a module or of the script, and not under `if __name__ == "__main__":`'
             ) from error
+
+
+def _in_memory(data: bytes) -> Descriptor:
+    """A file in memory with this content. OSError."""
+    memory = Descriptor(open_memory("mpspmd-start"))
+    try:
+        with open(memory.fd, "wb", closefd=False) as file:
+            file.write(data)
+    except BaseException:
+        memory.close()
+        raise
+    return memory

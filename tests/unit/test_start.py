@@ -6,10 +6,12 @@ import contextlib
 import gc
 import os
 import re
+import signal
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing import util
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +122,37 @@ class TestStart:
             folder = Path(engine.call("run_dir", reply_ranks=0))
             assert folder.stat().st_mode & 0o777 == 0o700
             assert engine.world_size == 2
+
+    def test_a_rank_starts_before_another_one_has_read_its_large_arguments(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        spawn = util.spawnv_passfds
+        pids: list[int] = []
+
+        def spawn_and_stop_the_first(path: Any, args: Any, fds: Any) -> int:
+            pid = spawn(path, args, fds)
+            if "spawn_main" in str(args):
+                pids.append(pid)
+                if len(pids) == 1:
+                    os.kill(pid, signal.SIGSTOP)
+                    late.start()
+                else:
+                    late.cancel()
+                    resume()
+            return pid
+
+        def resume() -> None:
+            started_by_then.append(len(pids))
+            os.kill(pids[0], signal.SIGCONT)
+
+        started_by_then: list[int] = []
+        late = threading.Timer(20, resume)
+        monkeypatch.setattr(util, "spawnv_passfds", spawn_and_stop_the_first)
+        with Engine(workers.Calculator, world_size=2, args=(bytes(1 << 20),)) as engine:
+            assert engine.collective_rpc(lambda worker: len(worker.total)) == [1 << 20] * 2
+            files = [os.readlink(fd) for fd in Path("/proc/self/fd").iterdir() if fd.exists()]
+            assert not [file for file in files if "mpspmd-start" in file]
+        assert started_by_then == [2]
 
     def test_a_workers_arguments_may_be_tensors_in_memory_that_all_share(self) -> None:
         start = torch.zeros(1)
