@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -34,8 +35,13 @@ def changes(alone: dict[str, str], together: dict[str, str]) -> Iterator[str]:
 
 def main() -> int:
     found = 0
-    for vllm in VLLMS:
-        alone, together = resolve(vllm), resolve(vllm, str(ROOT))
+    # All at once: pip spends most of its time waiting for the index.
+    with ThreadPoolExecutor() as pool:
+        both = [
+            (pool.submit(resolve, vllm), pool.submit(resolve, vllm, str(ROOT))) for vllm in VLLMS
+        ]
+    for vllm, (first, second) in zip(VLLMS, both, strict=True):
+        alone, together = first.result(), second.result()
         for change in changes(alone, together):
             found = 1
             print(f"{vllm}: {change}")
