@@ -65,6 +65,14 @@ def stream_in_background(server: Server) -> None:
     time.sleep(1.0)
 
 
+def rank_below(process: int) -> psutil.Process:
+    """TP rank 1 of an engine that this process or one of its children has."""
+    for child in psutil.Process(process).children(recursive=True):
+        if child.status() != psutil.STATUS_ZOMBIE and "Worker_TP1" in " ".join(child.cmdline()):
+            return child
+    raise AssertionError(f"process {process} has no rank")
+
+
 @row("http", "HTTP: chat with tools, LoRA, `collective_rpc`, metrics, health", engine=None)
 def http(place: Place) -> Any:
     tool = {
@@ -151,9 +159,7 @@ def drained(place: Place) -> Any:
 def dead_rank(place: Place) -> Any:
     with serving(place, "dead") as server:
         stream_in_background(server)
-        children = psutil.Process(server.process.pid).children(recursive=True)
-        (rank,) = [each for each in children if "Worker_TP1" in " ".join(each.cmdline())]
-        rank.kill()
+        rank_below(server.process.pid).kill()
         try:
             code = server.process.wait(60)
         except Exception:

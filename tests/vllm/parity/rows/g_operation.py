@@ -13,11 +13,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from parity.feature import ENVIRONMENT, Place, engine, need_gpu, row
 from parity.rows.a_generation import PROMPTS, generate, plain
 from parity.rows.c_engines import EXPERT_PARALLEL, pp
+from parity.rows.d_server import rank_below
 from parity.rows.e_setups import completion
 
 
@@ -230,9 +229,7 @@ def failure_callback(llm: Any, place: Place) -> Any:
     called, late = threading.Event(), threading.Event()
     executor.register_failure_callback(called.set)
     failed_before = bool(executor.is_failed)
-    children = psutil.Process().children(recursive=True)
-    (rank,) = [each for each in children if "Worker_TP1" in " ".join(each.cmdline())]
-    rank.kill()
+    rank_below(os.getpid()).kill()
     told = called.wait(30)
     executor.register_failure_callback(late.set)
     return [failed_before, told, bool(executor.is_failed), late.wait(5)]
