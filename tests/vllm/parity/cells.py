@@ -42,7 +42,9 @@ def run_cells(version: str, backend: str, names: list[str], again: bool = False)
 def _run_process(version: str, backend: str, column: str, names: list[str]) -> None:
     before, load = Leftovers(), os.getloadavg()[0] / (os.cpu_count() or 1)
     timeout_s = TIMEOUT_S + 60 * len(names)
-    environment = vllm_versions.environment(version) | {"TMPDIR": str(before.temp)}
+    # What torch compiles for vLLM's sampler is the same in all cells, and takes half a minute.
+    places = {"TMPDIR": str(before.temp), "TORCHINDUCTOR_CACHE_DIR": str(RESULTS / "inductor")}
+    environment = vllm_versions.environment(version) | places
     out = path_of(version, column, "x").parent
     out.mkdir(parents=True, exist_ok=True)
     with (out / f"{names[0]}.log").open("w") as log:
