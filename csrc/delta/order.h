@@ -1,6 +1,5 @@
-/* A reply's keys in their order, and the dict of each one's place in it: as edits of what an
- * earlier reply has said. Both ends speak of keys as places: where they stand in the request's own
- * list. */
+/* A reply's keys in their order, and the dict of each one's index in it: as edits of what an
+ * earlier reply has said. The keys go as places: where they stand in the request's own list. */
 #ifndef MPSPMD_DELTA_ORDER_H
 #define MPSPMD_DELTA_ORDER_H
 
@@ -24,8 +23,7 @@ struct reply_base {
     struct reply_order *order; /* an earlier reply's, or NULL */
     PyObject *keys;            /* its own; without an order the scheduled ones */
     struct places places;
-    struct slots old_places, new_places; /* of `keys` and `new_keys`, once they are asked for */
-    PyObject *new_keys, *new_index;      /* what this reply says, */
+    PyObject *new_keys, *new_index; /* what this reply says, */
     struct slots new_indices;
     bool has_order, has_index, changed; /* whether it does, and something else than the base */
     uint64_t digest;                    /* of all that both ends have made of it */

@@ -73,8 +73,6 @@ static bool read_base(const struct module_state *module, struct reply_base *base
 
 static void base_free(struct reply_base *base) {
     places_free(&base->places);
-    slots_free(&base->old_places);
-    slots_free(&base->new_places);
     slots_free(&base->new_indices);
     Py_CLEAR(base->new_keys);
     Py_CLEAR(base->new_index);
