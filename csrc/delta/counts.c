@@ -29,7 +29,6 @@ static void take_counts(struct message *message, struct order *order) {
         digest += rows_digest_cell(slot, count);
     }
     Py_CLEAR(order->counts);
-    Py_CLEAR(order->last_counts.object);
     order->total = (int64_t)total;
     order->digest = digest;
     order->epoch = rows->epoch;
@@ -162,7 +161,7 @@ static PyObject *get_counts(struct message *message) {
         return NULL;
     if (!order->counts)
         order->counts = counts_of(message);
-    return order->counts ? reuse_dict(&order->last_counts, order->counts) : NULL;
+    return order->counts ? PyDict_Copy(order->counts) : NULL;
 }
 
 static PyObject *get_sum(struct message *message) {

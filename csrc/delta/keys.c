@@ -98,7 +98,7 @@ static bool are_texts(PyObject *list) {
 
 /* -1: with an exception set. */
 static int same_keys(PyObject *list, PyObject *keys) {
-    if (reuse_has_same_items(list, keys))
+    if (rows_same_items(list, keys))
         return 1;
     /* What isn't a str may be equal to one, and do anything when it is asked. */
     if (PyList_GET_SIZE(list) != PyList_GET_SIZE(keys) || !are_texts(list))
@@ -182,7 +182,7 @@ static PyObject *get_keys(struct message *message) {
         return rows_keys(rows, &message->keys);
     if (!order->keys && !(order->keys = rows_keys(rows, &order->slots)))
         return NULL;
-    return reuse_list(&order->last_keys, order->keys);
+    return PyList_GetSlice(order->keys, 0, PyList_GET_SIZE(order->keys));
 }
 
 /* The row's own object: replies that name it are compared with the rows' sooner. */

@@ -45,7 +45,7 @@ static enum fit put_order(struct message *message, PyObject *value) {
     struct slots *old = &message->scratch.from, *new = &message->scratch.to;
     if (!PyList_CheckExact(value) || PyList_GET_SIZE(value) == 0)
         return UNFIT;
-    if (reuse_has_same_items(value, base->keys)) {
+    if (rows_same_items(value, base->keys)) {
         pack_byte(&message->out, ORDER_SAME);
         base->new_keys = Py_NewRef(base->keys);
         base->has_order = true;
@@ -90,8 +90,6 @@ static PyObject *get_order(struct message *message) {
     base->has_order = base->new_keys != NULL;
     if (!base->has_order)
         return NULL;
-    if (!base->changed && base->order)
-        return reuse_list(&base->order->last_keys, base->keys);
     return PyList_GetSlice(base->new_keys, 0, PyList_GET_SIZE(base->new_keys));
 }
 
@@ -200,7 +198,7 @@ static PyObject *get_index(struct message *message) {
     }
     base->has_index = true;
     if (!base->changed && order && order->index)
-        return reuse_dict(&order->last_index, order->index);
+        return PyDict_Copy(order->index);
     base->new_index = make_index(message);
     return base->new_index ? PyDict_Copy(base->new_index) : NULL;
 }

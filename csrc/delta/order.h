@@ -15,7 +15,6 @@ struct reply_order {
     PyObject *index;      /* dict, on the end that reads */
     struct slots indices; /* for each of its keys, where in `keys` it is */
     uint64_t digest;
-    struct last_copy last_keys, last_index;
 };
 
 /* What a reply is written and read against, and what it says about its own order. */

@@ -4,27 +4,8 @@
 #include "delta/plan.h"
 #include "delta/record.h"
 
-static int order_traverse(PyObject *object, visitproc visit, void *arg) {
-    struct reply_order *self = (struct reply_order *)object;
-    Py_VISIT(Py_TYPE(object));
-    Py_VISIT(self->keys);
-    Py_VISIT(self->index);
-    Py_VISIT(self->last_keys.object);
-    Py_VISIT(self->last_index.object);
-    return 0;
-}
-
-static int order_clear(PyObject *object) {
-    struct reply_order *self = (struct reply_order *)object;
-    Py_CLEAR(self->last_keys.object);
-    Py_CLEAR(self->last_index.object);
-    return 0;
-}
-
 static void order_dealloc(PyObject *object) {
     struct reply_order *self = (struct reply_order *)object;
-    PyObject_GC_UnTrack(object);
-    order_clear(object);
     Py_XDECREF(self->keys);
     Py_XDECREF(self->index);
     slots_free(&self->indices);
@@ -171,8 +152,6 @@ static PyGetSetDef order_properties[] = {
 static PyType_Slot order_slots[] = {
     {Py_tp_doc, "What a reply has said about its order; see _delta.pyi."},
     {Py_tp_dealloc, order_dealloc},
-    {Py_tp_traverse, order_traverse},
-    {Py_tp_clear, order_clear},
     {Py_tp_getset, order_properties},
     {0, NULL},
 };
@@ -180,6 +159,6 @@ static PyType_Slot order_slots[] = {
 PyType_Spec reply_order_spec = {
     .name = "mpspmd._delta.ReplyOrder",
     .basicsize = sizeof(struct reply_order),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = order_slots,
 };

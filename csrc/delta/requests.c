@@ -1,7 +1,5 @@
 #include "delta/requests.h"
 
-#include <string.h>
-
 #include "delta/message.h"
 #include "delta/plan.h"
 #include "delta/record.h"
@@ -37,34 +35,8 @@ static PyObject *delta_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     return (PyObject *)self;
 }
 
-/* Also while the object is being made, or has failed to be: anything may be NULL. */
-static int delta_traverse(PyObject *object, visitproc visit, void *arg) {
-    struct delta_object *self = (struct delta_object *)object;
-    Py_VISIT(Py_TYPE(object));
-    Py_VISIT(self->scheduled);
-    Py_VISIT(self->rows.slot_of);
-    for (int i = 0; i < N_ORDERS && self->rows.orders[i]; i++) {
-        Py_VISIT(self->rows.orders[i]->keys);
-        Py_VISIT(self->rows.orders[i]->counts);
-        Py_VISIT(self->rows.orders[i]->last_keys.object);
-        Py_VISIT(self->rows.orders[i]->last_counts.object);
-    }
-    return 0;
-}
-
-/* All cycles go through what users have been given, and may have put something into. */
-static int delta_clear(PyObject *object) {
-    struct delta_object *self = (struct delta_object *)object;
-    for (int i = 0; i < N_ORDERS && self->rows.orders[i]; i++) {
-        Py_CLEAR(self->rows.orders[i]->last_keys.object);
-        Py_CLEAR(self->rows.orders[i]->last_counts.object);
-    }
-    return 0;
-}
-
 static void delta_dealloc(PyObject *object) {
     struct delta_object *self = (struct delta_object *)object;
-    PyObject_GC_UnTrack(object);
     rows_close(&self->rows);
     message_free(&self->message);
     Py_XDECREF((PyObject *)self->plan);
@@ -281,8 +253,6 @@ static PyType_Slot encoder_slots[] = {
     {Py_tp_doc, "The writing end of a delta codec; see _delta.pyi."},
     {Py_tp_new, delta_new},
     {Py_tp_dealloc, delta_dealloc},
-    {Py_tp_traverse, delta_traverse},
-    {Py_tp_clear, delta_clear},
     {Py_tp_methods, encoder_methods},
     {Py_sq_length, delta_length},
     {0, NULL},
@@ -292,8 +262,6 @@ static PyType_Slot decoder_slots[] = {
     {Py_tp_doc, "The reading end of a delta codec; see _delta.pyi."},
     {Py_tp_new, delta_new},
     {Py_tp_dealloc, delta_dealloc},
-    {Py_tp_traverse, delta_traverse},
-    {Py_tp_clear, delta_clear},
     {Py_tp_methods, decoder_methods},
     {Py_sq_length, delta_length},
     {0, NULL},
@@ -302,13 +270,13 @@ static PyType_Slot decoder_slots[] = {
 PyType_Spec encoder_spec = {
     .name = "mpspmd._delta.DeltaEncoder",
     .basicsize = sizeof(struct delta_object),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .flags = Py_TPFLAGS_DEFAULT,
     .slots = encoder_slots,
 };
 
 PyType_Spec decoder_spec = {
     .name = "mpspmd._delta.DeltaDecoder",
     .basicsize = sizeof(struct delta_object),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .flags = Py_TPFLAGS_DEFAULT,
     .slots = decoder_slots,
 };

@@ -1,5 +1,6 @@
-/* Lists and dicts that are handed out again when whoever had them has let go of them: to the next
- * user they are new. What a user has put into one stays alive until the next message. */
+/* Lists of one int that are handed out again when nobody else has them any more: to the next user
+ * they are new. What a user has put into one stays alive until it is checked for a later message.
+ */
 #ifndef MPSPMD_DELTA_REUSE_H
 #define MPSPMD_DELTA_REUSE_H
 
@@ -19,23 +20,5 @@ void reuse_free(struct spare_lists *spare);
  * that nobody has any more, and then makes a new one: a thousand new ones a step take longer to
  * make than the rest of a reply, and wake the garbage collector. */
 PyObject *reuse_list_of_one(struct spare_lists *spare, PyObject *number, size_t *checks);
-
-/* The last copy of a list or dict that was handed out. */
-struct last_copy {
-    PyObject *object;
-    uint64_t version; /* a dict's: as it was then */
-};
-
-/* A copy, or if the last one has come back as it was, that. */
-PyObject *reuse_list(struct last_copy *last, PyObject *list);
-PyObject *reuse_dict(struct last_copy *last, PyObject *dict);
-
-/* Two lists of the very same objects: they are equal, whatever the objects are. */
-static inline bool reuse_has_same_items(PyObject *a, PyObject *b) {
-    Py_ssize_t n = PyList_GET_SIZE(a);
-    return n == PyList_GET_SIZE(b) &&
-           (n == 0 || memcmp(PySequence_Fast_ITEMS(a), PySequence_Fast_ITEMS(b),
-                             (size_t)n * sizeof(PyObject *)) == 0);
-}
 
 #endif

@@ -26,8 +26,6 @@ static void order_clear(struct order *order) {
     order->epoch = 0;
     Py_CLEAR(order->keys);
     Py_CLEAR(order->counts);
-    Py_CLEAR(order->last_keys.object);
-    Py_CLEAR(order->last_counts.object);
 }
 
 bool rows_reset(struct rows *rows) {

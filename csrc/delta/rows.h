@@ -3,7 +3,7 @@
 #ifndef MPSPMD_DELTA_ROWS_H
 #define MPSPMD_DELTA_ROWS_H
 
-#include "delta/reuse.h"
+#include "extension/extension.h"
 #include "packing/digest.h"
 #include "packing/edits.h"
 
@@ -16,7 +16,6 @@ struct order {
     struct slots slots;
     PyObject *keys;   /* list, never handed out; NULL: to be made when it is needed */
     PyObject *counts; /* the same for the decoder's dict */
-    struct last_copy last_keys, last_counts;
     uint64_t
         epoch;     /* counts, total and digest are right while no count has changed since; 0: not */
     int64_t total; /* of all counts, */
@@ -56,6 +55,14 @@ struct order *rows_remember(struct rows *rows, const struct slots *slots, int pl
 /* As slots_resize() and slots_copy(): false with a MemoryError set. */
 bool rows_resize_slots(struct slots *slots, size_t n);
 bool rows_copy_slots(struct slots *to, const struct slots *from);
+
+/* Two lists of the very same objects: they are equal, whatever the objects are. */
+static inline bool rows_same_items(PyObject *a, PyObject *b) {
+    Py_ssize_t n = PyList_GET_SIZE(a);
+    return n == PyList_GET_SIZE(b) &&
+           (n == 0 || memcmp(PySequence_Fast_ITEMS(a), PySequence_Fast_ITEMS(b),
+                             (size_t)n * sizeof(PyObject *)) == 0);
+}
 
 /* A row's part in the digest of the state, which is a sum of these: they may be computed in any
  * order, and none waits for another. The product's halves are mixed, so that a part isn't linear in
