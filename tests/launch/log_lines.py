@@ -18,13 +18,14 @@ class Talker(mpspmd.Worker):
         logging.getLogger("the.program").warning("first line\nsecond line")
         logging.getLogger("mpspmd.rank.loop").info("in detail")
         logging.getLogger("the.program").info("the program's detail")
-
-    def shutdown(self) -> None:
-        raise RuntimeError("no way to end")
+        try:
+            raise RuntimeError("the end of a traceback")
+        except RuntimeError:
+            logging.getLogger("mpspmd.rank.loop").exception("a method has raised")
 
 
 def main(engine: mpspmd.Engine) -> None:
-    engine.execute_model()
+    engine.collective_rpc("execute_model")
     logging.getLogger("mpspmd.engine").warning("from the engine")
     logging.getLogger("mpspmd.engine").info("the engine's detail")
 
