@@ -33,14 +33,25 @@ def run(
 ) -> Result:
     """Starts an engine with `world_size` ranks, calls `main(engine)`, shuts down, and returns its result.
 
-    `python app.py` spawns the ranks; under `mpspmd-launch -n N app.py` the launcher has started the same
+        def main(engine):
+            return engine.execute_model([1, 2])
+
+        if __name__ == "__main__":
+            print(mpspmd.run(Worker, main, world_size=2))
+
+    `python app.py` spawns the ranks. Under `mpspmd-launch -n N app.py` the launcher has started the same
     script as engine and as ranks, and in a rank this doesn't return. `worker_cls`, `args`, `kwargs` and
-    `config` are as for `Engine`. `world_size` defaults to what the launcher was told, and without one to
-    the number of GPUs, or 1.
+    `config` are as for `Engine`. `world_size` defaults to what the launcher was told, and without a
+    launcher to the number of GPUs, or 1.
 
     Ctrl-C and SIGTERM shut everything down and end the process with exit code 130 or 143, without a
     traceback; in `main` they are KeyboardInterrupt and SystemExit. Call it once, from the main thread,
-    under `if __name__ == "__main__":`. ConfigError, and whatever `Engine` and `main` raise.
+    under `if __name__ == "__main__":`.
+
+    Raises:
+        ConfigError: `world_size` differs from what the launcher has started, a worker has called this, or a
+            setting can't be used.
+        Exception: Whatever `Engine` and `main` raise, after everything has been shut down.
     """
     open_standard_descriptors()
     refuse_while_main_is_imported()
