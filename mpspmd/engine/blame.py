@@ -54,7 +54,7 @@ START_SETTLE_S = 0.25
 """How long other ranks may say why they fail to start, after the first one has. The cause may be there."""
 
 EXIT_STATUS_S = 0.04
-"""How long a death is held whose exit status the kernel doesn't show yet."""
+"""How long a death is held of which more may be known soon."""
 
 # What ranks raise when one of them has gone: gloo says it in words, NCCL has types of its own.
 _COLLECTIVE_TYPES = {"DistBackendError", "DistNetworkError", "DistStoreError", "DistError"}

@@ -140,9 +140,9 @@ class Consequences:
         if self._outcome.cause is not None:
             self._outcome.raise_cause()
 
-    def wait_until_over(self, timeout_s: float) -> None:
-        """Until the run has failed or been closed. Callbacks may still be running."""
-        self._over.wait(timeout_s)
+    def wait_until_over(self, timeout_s: float) -> bool:
+        """Until the run has failed or been closed; False if it hasn't. Callbacks may still be running."""
+        return self._over.wait(timeout_s)
 
     def wait_for_reaper(self) -> None:
         """Until the ranks of a failed run are gone."""

@@ -63,9 +63,8 @@ class Ending:
             self._files.plane.send(rank, Shutdown())
         try:
             if not self._supervisor.all_ready:
-                self._ranks.end(
-                    0.0
-                )  # there is nothing to shut down in a worker that isn't made yet
+                # A worker that isn't made yet has nothing to shut down.
+                self._ranks.end(0.0)
             elif self._supervisor.has_failed:
                 self._ranks.end_survivors()
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
@@ -174,12 +175,15 @@ class Engine(Calls):
     def shutdown(self, timeout: float | None = None) -> None:
         """Lets every worker shut down, and ends the ranks. Any thread; more than once does nothing.
 
-        `timeout`: how many seconds workers may take, instead of `config.shutdown_timeout_s`.
+        `timeout`: how many seconds workers may take, instead of `config.shutdown_timeout_s`; after a
+        failure they have at most one. ConfigError if it is no such number.
 
         A Ctrl-C or SIGTERM that comes meanwhile is taken afterwards: in the middle it would leave ranks
         that nobody waits for, or has told to leave. An engine that is dropped without a shutdown ends its
         ranks, too, with a ResourceWarning.
         """
+        if timeout is not None and not 0 <= timeout < math.inf:
+            raise ConfigError(f"timeout={timeout!r}: must be a number of seconds, 0 or more")
         try:
             self._ending.shutdown(timeout)
             self._dropped.detach()
@@ -197,8 +201,10 @@ class Engine(Calls):
         self.shutdown(limit if kind is None else min(limit, _AFTER_AN_EXCEPTION_S))
 
     def __repr__(self) -> str:
-        cause = self._run_outcome.cause
-        state = "running" if cause is None else f"ended by {type(cause).__name__}"
         if self._ending.has_begun:
             state = "shut down"
-        return f"<Engine: world_size {self._world_size}, {state}, pids {self.pids}>"
+        elif (cause := self._run_outcome.cause) is not None:
+            state = f"failed: {type(cause).__name__}"
+        else:
+            state = f"running, pids {self.pids}"
+        return f"<Engine: world_size {self._world_size}, {state}>"

@@ -47,7 +47,8 @@ class Leaves:
 
 @dataclass(frozen=True)
 class Died:
-    """A rank's process has ended. `pending`: the kernel doesn't show its exit status yet."""
+    """A rank's process has ended. `pending`: more may be known soon, when the kernel shows its exit status,
+    or when what the rank has said of its exit arrives."""
 
     error: RankDied
     pending: bool = False
@@ -57,7 +58,7 @@ class Died:
 
 @dataclass(frozen=True)
 class Reaped:
-    """The exit status of a rank that has died is known now; `reason` says it in words."""
+    """All is known of a death that was pending; `reason` says it in words."""
 
     rank: int
     reason: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Iterable, Iterator
 
 from mpspmd.control.messages import Exiting, Ready, Stacks, ToEngine
@@ -21,6 +22,9 @@ from mpspmd.processes.exit_status import PENDING
 from mpspmd.transport.channel import EngineChannel
 
 logger = logging.getLogger(__name__)
+
+_EXPLAINS_S = 0.03
+"""How long a rank's own words about its exit may take longer than its death. Less than EXIT_STATUS_S."""
 
 _REAP_S = 1.0
 """How long a rank that had to be blamed without its exit status is waited for at the end of the run."""
@@ -48,8 +52,8 @@ class Observer:
         self._leaving: dict[int, str] = {}
         """Ranks that are about to end although nobody asked them to, and why."""
         self._dead: set[int] = set()
-        self._unexplained: set[int] = set()
-        """Dead ranks whose exit status isn't known yet."""
+        self._unexplained: dict[int, float] = {}
+        """Dead ranks whose end isn't explained yet, and until when each may still explain it itself."""
         self.has_noticed_an_end = False
         """Whether `ended` has something to tell, as far as the last `wait` knows."""
 
@@ -105,13 +109,15 @@ class Observer:
         gone = [n for n, process in enumerate(self._ranks.processes) if not process.is_alive()]
         noticed = self._channel.dead_ranks()
         for rank in in_order(self._channel.first_to_die, noticed, gone, leaving):
-            if rank in leaving:
+            if rank in leaving and rank not in self._dead:
                 yield Leaves(self._death(rank, leaving[rank]))
             elif rank not in self._dead:
                 yield self._died(rank, starting)
-        for rank in sorted(self._unexplained):
-            if (reason := self._reason(rank, starting)) != PENDING:
-                self._unexplained.remove(rank)
+        for rank, until in sorted(self._unexplained.items()):
+            reason = leaving.get(rank) or self._reason(rank, starting)
+            may_explain = rank not in leaving and time.monotonic() < until
+            if reason != PENDING and not (may_explain and _is_exit(reason)):
+                del self._unexplained[rank]
                 yield Reaped(rank, reason, self._is_clean(rank))
 
     def last_reasons(self) -> Iterator[Event]:
@@ -123,8 +129,9 @@ class Observer:
     def _died(self, rank: int, starting: bool) -> Died:
         self._dead.add(rank)
         reason = self._reason(rank, starting)
-        if pending := reason == PENDING:
-            self._unexplained.add(rank)
+        # What an exiting rank has said of its exit comes another way, and may come later than its death.
+        if pending := reason == PENDING or _is_exit(reason):
+            self._unexplained[rank] = time.monotonic() + _EXPLAINS_S
         return Died(self._death(rank, reason), pending=pending, clean=self._is_clean(rank))
 
     def _is_clean(self, rank: int) -> bool:
@@ -137,6 +144,10 @@ class Observer:
 
     def _death(self, rank: int, reason: str) -> RankDied:
         return death(self._channel.status, rank, reason, self._ranks.processes[rank].pid)
+
+
+def _is_exit(reason: str) -> bool:
+    return reason.startswith("exit code")
 
 
 def in_order(

@@ -31,9 +31,11 @@ class Outcome:
         """Why the engine can't be used any more."""
 
     def settle(self, cause: BaseException, before_callers: OnFailure | None = None) -> None:
-        """The run is over. `before_callers` is told of it before any caller is."""
-        self.cause = cause
-        if before_callers is not None:
+        """The run is over; the first cause stays. `before_callers` is told of it before any caller is."""
+        first = self.cause is None
+        if first:
+            self.cause = cause
+        if first and before_callers is not None:
             with logged("on_cause"):
                 before_callers(cause)
         self._known.set()

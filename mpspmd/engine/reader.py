@@ -83,7 +83,8 @@ class Reader:
 
     def finish(self, call: Call, error: BaseException | None = None) -> bool:
         """Ends a call, once: False if somebody else has. Its late replies will be dropped."""
-        if not self._table.take(call):
+        # Whoever takes it out of the table has it: a dict's pop is atomic.
+        if self._pending.pop(call.step, None) is not call:
             return False
         try:
             call.finish(error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -15,8 +15,11 @@ from mpspmd.engine.events import Event, Phase, RunFails, ShutDown, State, TimePa
 from mpspmd.engine.inbox import Dropped, Inbox, Told
 from mpspmd.engine.observer import Observer
 from mpspmd.engine.stall import StallWatch
-from mpspmd.errors import MpSpmdError
+from mpspmd.errors import MpSpmdError, text_of
+from mpspmd.notice import notice
 from mpspmd.threads import start_thread
+
+logger = logging.getLogger(__name__)
 
 _LONGEST_WAIT_S = 1.0
 _OVER_S = 5.0
@@ -83,7 +86,8 @@ class Supervisor:
             self._shut_down()
         else:
             self._inbox.put(ShutDown())
-            self._consequences.wait_until_over(_OVER_S)
+            if not self._consequences.wait_until_over(_OVER_S):
+                self._consequences.close()
         self._consequences.wait_for_reaper()
 
     def drop(self, end: Callable[[], None]) -> None:
@@ -93,9 +97,7 @@ class Supervisor:
     def close(self) -> bool:
         """Ends the thread. False if a user's callback keeps it: the control plane still belongs to it."""
         self._closing = True
-        if self.is_this_thread:  # a failure callback may shut down
-            return True
-        if self._thread is not None:
+        if self._thread is not None and not self.is_this_thread:
             self._inbox.put(TimePassed())
             self._thread.join(_OVER_S)
             if self._thread.is_alive():
@@ -124,6 +126,8 @@ class Supervisor:
         self._feed_all(self._observer.said(starting=starting))
         for told in self._inbox.take_all():
             self._take(told)
+        if self._closing:
+            return
         # A death is judged before an error that it may have caused.
         is_due = next_due(self._state) <= time.monotonic()
         if self._observer.has_noticed_an_end or is_due:
@@ -159,11 +163,10 @@ class Supervisor:
 
     def _fail(self, error: BaseException) -> None:
         """A bug of ours, or no memory: without this thread nobody would learn of anything."""
-        if self._state.phase is Phase.OVER:
-            return
-        self._state, _ = judge(self._state, ShutDown(), math.inf)
-        failure = MpSpmdError(
-            f"the engine's supervisor has failed: {type(error).__name__}: {error}"
-        )
-        failure.__cause__ = error
-        self._consequences.carry_out(RunFails(failure, -1))
+        words = f"the engine's supervisor has failed: {type(error).__name__}: {text_of(error)}"
+        if not self._consequences.wait_until_over(0):
+            self._state, _ = judge(self._state, ShutDown(), time.monotonic())
+            failure = MpSpmdError(words)
+            failure.__cause__ = error
+            self._consequences.carry_out(RunFails(failure, -1))
+        notice(logger.error, "%s", words, exc_info=error)

@@ -13,15 +13,11 @@ class CallTable:
 
     def __init__(self) -> None:
         self.pending: dict[int, Call] = {}
-        """Calls that somebody still waits for."""
+        """Calls that aren't done. Whoever pops one may finish it, and nobody else."""
         self.kept: dict[int, Call] = {}
         """Failed calls that collect late replies."""
         self.late = 0
         """Replies that came after their call had timed out or failed, whether they were kept or dropped."""
-
-    def take(self, call: Call) -> bool:
-        """Whoever gets True may finish the call, and nobody else."""
-        return self.pending.pop(call.step, None) is call
 
     def all(self) -> list[Call]:
         """In the order in which they were sent."""

@@ -252,6 +252,27 @@ class TestEnd:
         assert time.monotonic() - began < 20
         assert "had to be killed" in caplog.text
 
+    def test_a_shutdown_may_give_workers_less_time(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        config = RuntimeConfig.from_env(shutdown_timeout_s=100)
+        engine = Engine(workers.Tidy, world_size=1, args=(str(tmp_path), 60.0), config=config)
+        with pytest.raises(ConfigError, match="timeout=-1: must be"):
+            engine.shutdown(-1)
+        assert repr(engine) == f"<Engine: world_size 1, running, pids {engine.pids}>"
+        engine.shutdown(timeout=0.3)
+        assert "longer than 0.3 s" in caplog.text
+        assert repr(engine) == "<Engine: world_size 1, shut down>"
+
+    def test_a_block_that_an_exception_leaves_gives_workers_a_second(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        config = RuntimeConfig.from_env(shutdown_timeout_s=100)
+        engine = Engine(workers.Tidy, world_size=1, args=(str(tmp_path), 60.0), config=config)
+        with pytest.raises(ValueError, match="no luck"), engine:
+            raise ValueError("no luck")
+        assert "longer than 1 s" in caplog.text
+
     def test_shutdown_from_a_failure_callback_is_complete(self, eventually: Any) -> None:
         engine = Engine(workers.Calculator, world_size=2)
         engine.on_failure(lambda cause: engine.shutdown())

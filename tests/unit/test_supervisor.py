@@ -12,8 +12,9 @@ import pytest
 import workers
 
 from mpspmd import Engine
+from mpspmd.control.messages import Exiting
 from mpspmd.engine.core_count import CoreCount
-from mpspmd.engine.events import Reaped
+from mpspmd.engine.events import Died, Reaped
 from mpspmd.engine.observer import Observer, in_order
 from mpspmd.errors import MpSpmdError
 from mpspmd.processes.exit_status import PENDING
@@ -25,6 +26,7 @@ class Ending:
     """A process that has ended, whose exit status may not be known yet."""
 
     exit_code = None
+    pid = 1234
 
     def __init__(self, reason: str) -> None:
         self._reason = reason
@@ -55,8 +57,26 @@ def test_only_what_a_rank_has_ended_of_is_the_last_word(reason: str, told: list[
     channel: Any = SimpleNamespace(first_to_die=0, dead_ranks=lambda: [0])
     nothing: Any = None
     observer = Observer(nothing, channel, nothing, ranks, nothing)
-    observer._dead = observer._unexplained = {0}
+    observer._dead, observer._unexplained = {0}, {0: 0.0}
     assert list(observer.last_reasons()) == told
+
+
+def test_what_a_rank_says_of_its_exit_may_come_after_its_death() -> None:
+    said: list[Exiting] = []
+    ranks: Any = SimpleNamespace(processes=[Ending("exit code 3")], last_words=lambda rank: "")
+    channel: Any = SimpleNamespace(first_to_die=0, dead_ranks=lambda: [0], deaths_fd=-1)
+    line = {"method": "leave", "phase": "running", "step": 7, "pid": 1234}
+    channel.status = SimpleNamespace(line=lambda rank: SimpleNamespace(snapshot=lambda: line))
+    plane: Any = SimpleNamespace(poll=lambda timeout_s: (set(), said))
+    nothing: Any = None
+    observer = Observer(plane, channel, nothing, ranks, nothing)
+    (died,) = observer.ended(starting=False)
+    assert isinstance(died, Died)
+    assert died.pending
+    said.append(Exiting(0, "exit code 3: no weights"))
+    observer.wait(0)
+    assert list(observer.said(starting=False)) == []
+    assert list(observer.ended(starting=False)) == [Reaped(0, "exit code 3: no weights")]
 
 
 @pytest.fixture
