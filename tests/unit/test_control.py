@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -215,3 +216,19 @@ def test_close_does_not_wait_for_a_peer_that_has_gone(address: str) -> None:
     began = time.monotonic()
     plane.close()
     assert time.monotonic() - began < 5
+
+
+def test_a_wake_after_the_end_writes_into_nobody_elses_file(tmp_path: Path) -> None:
+    plane = EnginePlane(control_address(tmp_path))
+    numbers = {plane._mailbox._wake_read, plane._mailbox._wake_write}
+    plane.close()
+    others: list[int] = []
+    while not numbers <= set(others):  # the numbers are given out again
+        others += os.pipe2(os.O_NONBLOCK)
+    plane.wake()
+    plane.send(0, messages.Shutdown())
+    for read, write in zip(others[::2], others[1::2], strict=True):
+        with pytest.raises(BlockingIOError):
+            os.read(read, 1)
+        os.close(read)
+        os.close(write)
