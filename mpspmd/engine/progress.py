@@ -24,6 +24,11 @@ def _of_rank(call: Call, rank: int, channel: EngineChannel, unread: int) -> Prog
     line = channel.status.line(rank).snapshot()
     beyond, here = line["step"] > call.step, line["step"] == call.step
     phase = line["phase"]
+    awaited = call.ranks in (ALL, rank)
+    finished = beyond or (here and phase in ("replying", "waiting"))
+    ring = channel.reply_rings[rank]
+    # Nobody may have read its reply yet: a future's replies are read when somebody asks for them.
+    has_reply = call.replies[rank] is not NO_REPLY or (finished and ring.tail > min(ring.heads))
     return Progress(
         rank=rank,
         pid=line["pid"],
@@ -33,8 +38,8 @@ def _of_rank(call: Call, rank: int, channel: EngineChannel, unread: int) -> Prog
         seconds=max(0.0, time.monotonic() - line["since"]),
         read=beyond or here,
         started=beyond or (here and phase != "decoding"),
-        finished=beyond or (here and phase in ("replying", "waiting")),
-        awaited=call.ranks in (ALL, rank),
-        replied=call.ranks in (ALL, rank) and call.replies[rank] is not NO_REPLY,
+        finished=finished,
+        awaited=awaited,
+        replied=awaited and has_reply,
         unread_bytes=max(0, unread),
     )

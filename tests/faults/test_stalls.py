@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -108,6 +108,15 @@ def test_a_slow_step_is_warned_of_at_doubling_intervals_and_goes_on(
     assert 2 <= len(warnings) <= 3
     assert all("waiting for rank 1" in warning for warning in warnings)
     assert "in stall_asleep" in warnings[0]
+
+
+def test_a_rank_whose_reply_nobody_has_read_yet_is_not_waited_for(
+    engine: Engine, caplog: pytest.LogCaptureFixture, eventually: Callable[..., None]
+) -> None:
+    future = engine.call("stall", (1, "asleep", 2.5), non_block=True)
+    eventually(lambda: caplog.records, "a warning")
+    assert "waiting for rank 1\n" in caplog.records[0].getMessage()
+    assert future.result(timeout=30) == [None, None]
 
 
 def test_a_step_in_time_is_not_warned_of(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
