@@ -46,11 +46,15 @@ def test_ctrl_c_ends_ranks_that_are_still_importing(
         "    pathlib.Path(os.environ['MARKS'], 'importing').touch()\n"
         "    time.sleep(60)\n"
         "sys.path.insert(0, sys.argv[1])\n"
-        "import app, mpspmd\n"
-        "mpspmd.run(app.Actor, print, args=('',))\n"
+        "import app\n"
+        "from mpspmd import run\n"
+        "pathlib.Path(os.environ['MARKS'], 'running').touch()\n"
+        "run(app.Actor, print, args=('',))\n"
     )
     launched = launch("-n", "1", str(script), str(Path(__file__).parent))
-    eventually((tmp_path / "importing").exists, "the rank imports")
+    eventually((tmp_path / "importing").exists, "the rank imports", 60)
+    # A Ctrl-C while the engine's script imports has Python's own traceback.
+    eventually((tmp_path / "running").exists, "the engine waits for its rank", 60)
     time.sleep(1.0)
     os.killpg(launched.process.pid, signal.SIGINT)
     assert launched.result(20) == (130, "", "")
