@@ -71,7 +71,8 @@ class Call:
         """Tells the future, if there is one, that the call is done; only whoever takes it away does."""
         reference = vars(self).pop("future", None)
         future = None if reference is None else reference()
-        vars(self).pop("kept_future", None)
+        if self.kept_future is not None:
+            self.kept_future = None
         if future is not None:
             if self.error is None:
                 future.set_result(self.outcome())

@@ -7,7 +7,6 @@ import gc
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,14 +24,15 @@ pytestmark = pytest.mark.timeout(120)
 def ended(eventually: Any) -> Iterator[list[int]]:
     """The pids of ranks that must be gone after the test, while this process still runs."""
     pids: list[int] = []
+    before = _supervisors()  # other tests share an engine
     yield pids
     assert pids
     eventually(lambda: not any(map(psutil.pid_exists, pids)), "the ranks are gone")
-    eventually(lambda: "mpspmd-supervisor" not in _threads(), "the supervisor's thread is gone")
+    eventually(lambda: _supervisors() <= before, "the supervisor's thread is gone")
 
 
-def _threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate()]
+def _supervisors() -> int:
+    return sum(thread.name == "mpspmd-supervisor" for thread in threading.enumerate())
 
 
 def test_its_ranks_are_ended_with_a_resource_warning(ended: list[int]) -> None:
@@ -108,9 +108,9 @@ def test_a_callback_is_called_though_nobody_has_the_future(ended: list[int]) -> 
     "count", [10, pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
 )
 def test_many_leave_no_process_thread_or_descriptor(count: int, eventually: Any) -> None:
+    supervisors = _supervisors()
     _make_and_drop(1)  # what the first one imports and opens may stay
-    time.sleep(0.1)
-    eventually(lambda: "mpspmd-supervisor" not in _threads(), "the first one's thread is gone")
+    eventually(lambda: _supervisors() <= supervisors, "the first one's thread is gone")
     gc.collect()
     before = _owned()
     _make_and_drop(count)
