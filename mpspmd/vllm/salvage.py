@@ -1,8 +1,8 @@
 """Salvage: what ranks have transferred in steps that failed.
 
-With fault tolerance vLLM goes on after a failed step. A connector tells only once that a request's blocks
-have been sent or received: if that is lost, the blocks are never freed. So whatever a rank has replied to
-the failed step, or still replies, goes to vLLM's aggregator with the next step's outputs.
+With fault tolerance vLLM goes on after a failed step. A connector reports only once that a request's blocks
+have been sent or received. If the report is lost, the blocks are never freed. So what ranks reply to a
+failed step, also if it comes late, goes to vLLM's aggregator with the outputs of the next step.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from mpspmd.exceptions.fault import restore_cause
 from mpspmd.vllm.compat import defers_outputs, transferred_by
 
 _ATTRIBUTE = "kv_connector_output"
-"""Of a ModelRunnerOutput; and of an exception that carries one from a rank to the engine."""
+"""The attribute of a ModelRunnerOutput, and of an exception that carries the report to the engine."""
 
 _MAX_FAILED = 64
-"""Failed steps that are looked at: a rank that hangs never replies."""
+"""How many failed steps are kept. Without a limit they would pile up if a rank hangs, and never replies."""
 
 
 class Salvage:
-    """EngineCore's thread."""
+    """In EngineCore's thread."""
 
     def __init__(self) -> None:
         self._failed: deque[tuple[StepFuture[Any], set[int]]] = deque(maxlen=_MAX_FAILED)
-        """With the ranks whose replies have been looked at."""
+        """Each with the ranks whose replies have been taken."""
 
     def add(self, step: StepFuture[Any]) -> None:
-        """A step that has failed; its call keeps late replies."""
+        """Adds a failed step. Its call must keep late replies."""
         self._failed.append((step, set()))
 
     def hand_over(self, aggregators: list[Any]) -> None:
-        """Gives all that has come by now to the aggregator that can be told."""
+        """Gives the reports that have come by now to the aggregator that takes them."""
         outputs = [output for step in list(self._failed) for output in self._take(*step)]
         for aggregator in aggregators:
             if outputs and defers_outputs(aggregator):
@@ -65,7 +65,7 @@ def _transferred(reply: Any) -> Any:
 
 
 def carrying(error: Exception, late: Any) -> Exception:
-    """In a rank whose late output has failed: an exception that tells the engine what was transferred."""
+    """In a rank whose late output has failed: an exception that carries the report to the engine."""
     transferred = transferred_by(late)
     if transferred is None:
         return error

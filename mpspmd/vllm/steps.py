@@ -1,4 +1,4 @@
-"""Steps: a step's calls, `execute_model` and `sample_tokens`, and their one reply."""
+"""Steps: the two calls of a step, `execute_model` and `sample_tokens`, and their one reply."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ Aggregators: TypeAlias = list[KVOutputAggregator | ECOutputAggregator]
 
 
 class Steps:
-    """EngineCore's thread.
+    """In EngineCore's thread.
 
-    Where `execute_model` can only answer "not sampled yet", its future is done at once, and the ranks reply
-    once. Where no grammar will come either, they sample without being asked, and `sample_tokens` has the
-    reply; else its request is in the ring when the forward pass ends. An exception of the forward pass is
-    the sampling's outcome.
+    If `execute_model` can only answer "not sampled yet", its future is done at once, and the ranks send one
+    reply for the whole step, which `sample_tokens` returns. If no grammar can come, the ranks sample
+    without a second request. Otherwise the second request is in the ring before the forward pass ends.
+    `sample_tokens` raises an exception of the forward pass.
     """
 
     def __init__(
@@ -45,11 +45,11 @@ class Steps:
         self._output_rank = output_rank
         self._timeout_s = timeout_s
         self._answers_early = answer_early and _samples(vllm_config)
-        # Others' schedulers may have grammars that vLLM's flag doesn't tell of.
+        # A user's own scheduler may have grammars and not set vLLM's flag.
         self._flag_tells = vllm_config.scheduler_config.scheduler_cls is None
         self._begun: Call | None = None
         self._whole: Call | AggregatedFuture | None = None
-        """Of a step that needs no second request."""
+        """The step that has no second request."""
         self._epoch = 0
         self._to_aggregate: deque[AggregatedFuture] = deque()
         # Without fault tolerance no step follows a failed one.
@@ -60,7 +60,7 @@ class Steps:
         self, scheduler_output: SchedulerOutput, non_block: bool, aggregators: Aggregators
     ) -> Any:
         if self._begun is not None:
-            # Its sampling was never asked for: the engine has failed in between.
+            # Nobody has called sample_tokens() for it, because the engine has failed in between.
             self._calls.forget(self._begun)
         self._begun = self._whole = None
         early = (
@@ -102,7 +102,7 @@ class Steps:
             raise
 
     def take_draft_token_ids(self) -> Any:
-        """Also between a step's two requests; then it fails with the first."""
+        """May be called between a step's two requests. Then it raises if the first one has failed."""
         return self._calls.call(
             "take_draft_token_ids",
             reply_ranks=self._output_rank,
@@ -113,7 +113,7 @@ class Steps:
     def aggregated(
         self, outputs: StepFuture[Any], aggregators: Aggregators, rank: int, non_block: bool
     ) -> Any:
-        """The output of `rank`, merged with all ranks', in the order of such calls; or a future of it."""
+        """The output of `rank`, merged with those of all ranks, or a future of it. Merged in call order."""
         future = AggregatedFuture(outputs, aggregators, rank, self._to_aggregate, self._salvage)
         return future if non_block else future.result()
 
@@ -153,7 +153,7 @@ class Steps:
         ends: Call | None = None,
     ) -> Any:
         """`is_step`: the reply stands for both calls of a step."""
-        # With aggregators every rank's output counts: each has its share of what a connector transfers.
+        # With aggregators all ranks reply: each tells what it has transferred itself.
         outcome = self._calls.call(
             method,
             args,
@@ -170,15 +170,15 @@ class Steps:
         return outcome
 
     def _forgive(self) -> None:
-        """The caller knows of a failure: what it sends from now on doesn't count on the failed step."""
+        """The caller knows of a failure: steps that it sends from now on don't rely on the failed one."""
         self._epoch += 1
         self._calls.send_anew()
 
 
 class AggregatedFuture(Future[Any]):
-    """All ranks' outputs, merged once into the output rank's.
+    """The outputs of all ranks, merged once into the output rank's.
 
-    Aggregators count across steps, so that steps are merged in their order, whoever asks first.
+    Aggregators count across steps. So steps are merged in their order, whichever result is asked for first.
     """
 
     def __init__(
@@ -230,7 +230,7 @@ class AggregatedFuture(Future[Any]):
 
 
 def _samples(vllm_config: VllmConfig) -> bool:
-    """Whether this engine's steps end in `sample_tokens`, and not in `execute_model`."""
+    """Whether this engine's steps end with `sample_tokens`, and not with `execute_model`."""
     connector = vllm_config.ec_transfer_config
     encodes_only = (
         connector is not None and connector.is_ec_producer and not connector.is_ec_consumer
@@ -240,7 +240,7 @@ def _samples(vllm_config: VllmConfig) -> bool:
 
 
 class _NotSampledYet(Future[None]):
-    """Done, whoever asks: without a lock."""
+    """Always done. It needs no lock, as other futures do."""
 
     def result(self, timeout: float | None = None) -> None:
         return None
