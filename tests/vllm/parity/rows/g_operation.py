@@ -56,9 +56,12 @@ def retry(place: Place) -> Any:
     from vllm.v1.fault_tolerance.utils import FaultToleranceRequest
 
     async def run() -> Any:
-        tolerant = {"enable_fault_tolerance": True, "all2all_backend": "deepep_low_latency"}
         arguments = plain(place.models) | {"distributed_executor_backend": place.backend}
-        llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments | tolerant))
+        config = AsyncEngineArgs(**arguments).create_engine_config()
+        # Not by arguments: of them vLLM wants several servers, which a retry doesn't need.
+        config.parallel_config.enable_fault_tolerance = True
+        config.parallel_config.all2all_backend = "deepep_low_latency"
+        llm = AsyncLLM.from_vllm_config(config)
         sampling = SamplingParams(max_tokens=20, ignore_eos=True, temperature=0)
 
         async def one(name: str) -> Any:
