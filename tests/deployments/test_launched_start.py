@@ -28,9 +28,11 @@ def test_an_engine_that_cannot_start_is_not_said_to_be_none(
 
 
 def test_a_program_without_an_engine_is_told_so(traces: Traces) -> None:
-    done = traces.run("mpspmd-launch", "-n", "1", "--no-python", "false")
+    # The rank ends later than the engine, which alone decides.
+    program = 'test -z "$RANK" || sleep 20; exit 1'
+    done = traces.run("mpspmd-launch", "-n", "1", "--no-python", "sh", "-c", program)
     assert done.returncode == 1
     assert done.stderr.endswith(
-        "mpspmd-launch: false has not called mpspmd.run(); for a program without an engine give "
+        "mpspmd-launch: sh has not called mpspmd.run(); for a program without an engine give "
         "--ranks-only\n"
     )
