@@ -91,7 +91,7 @@ def _start_and_stop(backend: str, model: Path, tp: int) -> Times:
         except Exception as error:
             raise BenchmarkError(f"{backend} can't be started: {error}") from error
         start_s, start_cpu_s = time.perf_counter() - began, engine.cpu_seconds() - cpu
-        processes = [psutil.Process(pid) for pid in engine.pids]
+        processes = [each for each in map(psutil.Process, engine.pids) if not _is_tracker(each)]
     finally:
         with uninterrupted():
             stopping = time.perf_counter()
@@ -100,6 +100,11 @@ def _start_and_stop(backend: str, model: Path, tp: int) -> Times:
     if alive:
         raise BenchmarkError(f"{backend} has left processes: {[each.pid for each in alive]}")
     return Times(start_s, start_cpu_s, time.perf_counter() - stopping)
+
+
+def _is_tracker(process: psutil.Process) -> bool:
+    """Whether it is multiprocessing's resource tracker, which stays as long as this process does."""
+    return "resource_tracker" in " ".join(process.cmdline())
 
 
 def _row(backend: str, tp: int, found: dict[str, list[Times]]) -> Row:
