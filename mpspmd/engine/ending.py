@@ -33,7 +33,8 @@ class Ending:
         self._files = files
         self._ranks = ranks
         self._supervisor = supervisor
-        self._lock = threading.Lock()
+        # A signal's handler may shut down in the middle of a shutdown.
+        self._lock = threading.RLock()
         self._begun = False
         self._pid = os.getpid()
         # At exit, before multiprocessing joins its children.
@@ -45,9 +46,17 @@ class Ending:
 
     def shutdown(self, timeout_s: float | None = None) -> None:
         """See Engine.shutdown. More than once does nothing."""
-        if self._begun and self._supervisor.is_this_thread:
-            return  # the thread that has begun waits for this one
-        with self._lock, signals_deferred():
+        if not self._supervisor.is_this_thread:
+            with self._lock:
+                self._shut_down(timeout_s)
+        elif self._lock.acquire(blocking=False):  # whoever has it waits for this thread
+            try:
+                self._shut_down(timeout_s)
+            finally:
+                self._lock.release()
+
+    def _shut_down(self, timeout_s: float | None) -> None:
+        with signals_deferred():
             if self._begun:
                 return
             self._begun = True
@@ -88,7 +97,7 @@ class Ending:
 
     def become_inherited(self) -> None:
         """In a process that has just been forked: the run is its parent's."""
-        self._lock = threading.Lock()  # a thread of the parent may hold the old one
+        self._lock = threading.RLock()  # a thread of the parent may hold the old one
         self._begun = True
         self._ranks.close_copies()
         self._files.close_copies()

@@ -282,6 +282,21 @@ class TestEnd:
         eventually(lambda: not any(map(psutil.pid_exists, pids)), "the ranks are gone")
         engine.shutdown()
 
+    def test_a_signals_handler_may_shut_down_during_a_shutdown(self, tmp_path: Path) -> None:
+        engine = Engine(workers.Tidy, world_size=1, args=(str(tmp_path), 1.0))
+        ended: list[str] = []
+
+        def shut_down(*_: object) -> None:
+            engine.shutdown()
+            ended.append("in the handler")
+
+        before = signal.signal(signal.SIGHUP, shut_down)
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGHUP)).start()
+        engine.shutdown()
+        signal.signal(signal.SIGHUP, before)
+        assert ended == ["in the handler"]
+        assert (tmp_path / "0").exists()
+
     def test_an_engine_that_was_shut_down_holds_no_descriptor(self) -> None:
         Engine(workers.Calculator, world_size=1).shutdown()  # what it imports may stay open
         gc.collect()
