@@ -63,10 +63,6 @@ class Call:
         if self.future is not None:  # else whoever makes one checks whether the call is done
             self.tell()
 
-    def note_error(self, rank: int, error: Exception) -> None:
-        """A rank has raised. The thread that reads, or the supervisor's; both may at once."""
-        vars(self).setdefault("errors", []).append((rank, error))
-
     def tell(self) -> None:
         """Tells the future, if there is one, that the call is done; only whoever takes it away does."""
         reference = vars(self).pop("future", None)

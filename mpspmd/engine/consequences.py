@@ -77,9 +77,12 @@ class Consequences:
 
     def _fail_call(self, failed: CallFails) -> None:
         self._name_those_that_succeeded(failed)
-        call = self._table.pending.get(failed.step)
-        if call is not None:
-            self._reader.finish_now(call, failed.error)
+        call = self._table.failing.pop(failed.step, None)
+        if call is None:
+            return
+        self._reader.finish_now(call, failed.error)
+        if call.error is None:  # all replies that it had asked for had come before
+            notice(logger.error, "%s", failed.error)
 
     def _fail_run(self, failure: RunFails) -> None:
         error = failure.error
@@ -100,7 +103,7 @@ class Consequences:
         self._outcome.call_back()
 
     def _name_those_that_succeeded(self, failed: CallFails) -> None:
-        call = self._table.pending.get(failed.step)
+        call = self._table.failing.get(failed.step)
         if call is not None and isinstance(failed.error, RankError):
             failed.error.name_those_that_succeeded(
                 each.rank

@@ -100,7 +100,7 @@ class Observer:
         call = self._table.pending.get(fault.step)
         if call is None:
             return Raised(fault.rank, fault.step, fault.method, error, awaited=False)
-        call.note_error(fault.rank, error)
+        self._table.note_error(call, fault.rank, error)
         return Raised(fault.rank, fault.step, call.method, error, awaited=True)
 
     def ended(self, *, starting: bool) -> Iterator[Event]:

@@ -293,7 +293,7 @@ class Reader:
                 self._release(payload)
         if error is not None:
             call.replies[rank] = error
-            call.note_error(rank, error)
+            self._table.note_error(call, rank, error)
             self._supervisor.put(Raised(rank, step, call.method, error, awaited=True))
             if interrupt is not None and is_perhaps_a_signals(interrupt):
                 raise interrupt

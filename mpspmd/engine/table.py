@@ -14,6 +14,8 @@ class CallTable:
     def __init__(self) -> None:
         self.pending: dict[int, Call] = {}
         """Calls that aren't done. Whoever pops one may finish it, and nobody else."""
+        self.failing: dict[int, Call] = {}
+        """Calls in which ranks have raised, until the supervisor has decided what they fail with."""
         self.kept: dict[int, Call] = {}
         """Failed calls that collect late replies."""
         self.late = 0
@@ -26,6 +28,11 @@ class CallTable:
     def oldest(self) -> Call | None:
         """The call that has been under way for longest."""
         return next(iter(self.all()), None)
+
+    def note_error(self, call: Call, rank: int, error: Exception) -> None:
+        """A rank has raised. The thread that reads, or the supervisor's; both may at once."""
+        vars(call).setdefault("errors", []).append((rank, error))
+        self.failing[call.step] = call
 
     def keep(self, call: Call) -> None:
         self.kept[call.step] = call

@@ -56,6 +56,23 @@ def test_a_rank_that_does_not_reply_may_not_fail_unheard(engine: Engine) -> None
     assert isinstance(caught.value.__cause__, ValueError)
 
 
+@pytest.mark.parametrize("others_take", [0.0, 0.005, 0.01])
+def test_nor_if_the_reply_comes_before_the_call_has_failed(
+    engine: Engine, caplog: pytest.LogCaptureFixture, eventually: Any, others_take: float
+) -> None:
+    told: list[str] = []
+    for number in range(10):
+        try:
+            engine.call(
+                "fail_on", (1, f"not asked {number}"), {"others_take": others_take}, reply_ranks=0
+            )
+        except RankError as error:
+            told.append(str(error))
+    for number in range(10):
+        message = f": not asked {number}\n"
+        eventually(lambda message=message: message in caplog.text + "".join(told), message)
+
+
 def test_a_failure_is_not_the_next_calls_answer(engine: Engine) -> None:
     with pytest.raises(RankError):
         engine.call("fail_on", (1, "a"), {"others_take": 0.2}, reply_ranks="all")
