@@ -31,6 +31,9 @@ from mpspmd.wire import KIND_ERROR, KIND_FLAGS, KIND_OUT_OF_BAND, KIND_PACKED, K
 
 _KIND_MASK = ~KIND_FLAGS
 
+_SLICE_S = 1.0
+"""How long a thread that waits for its turn sleeps before it sees for itself whose turn it is."""
+
 
 class Reader:
     """Any thread. It takes calls from the table, and finishes them. When a rank has replied an exception it
@@ -140,13 +143,18 @@ class Reader:
         until = call.deadline
         if limit is not None and (until is None or limit < until):
             until = limit
-        if self._leader == threading.get_ident():
+        this = threading.get_ident()
+        if self._leader == this:
             # A future's callback, called while this thread reads, waits for a reply itself.
             self._read_until(call, until)
-        elif self._lead_or_follow(call, until):
-            try:
+            return
+        try:
+            if self._lead_or_follow(call, until):
                 self._read_until(call, until)
-            finally:
+        finally:
+            # First, and not by a call: a signal's handler may raise when a call begins.
+            if self._leader == this:
+                self._leader = None
                 self._hand_over()
                 if self.sender_waits:
                     self._let_sender_read()
@@ -176,14 +184,15 @@ class Reader:
     @contextlib.contextmanager
     def leading(self) -> Iterator[bool]:
         """Reads within, if nobody else does: the value says so."""
-        with self._turn:
-            leads = self._leader is None
-            if leads:
-                self._leader = threading.get_ident()
+        this, leads = threading.get_ident(), False
         try:
+            with self._turn:
+                if leads := self._leader is None:
+                    self._leader = this
             yield leads
         finally:
-            if leads:
+            if leads and self._leader == this:
+                self._leader = None
                 self._hand_over()
 
     def drain(self) -> None:
@@ -228,7 +237,8 @@ class Reader:
                     left = None if limit is None else limit - time.monotonic()
                     if left is not None and left <= 0:
                         raise TimeoutError
-                    self._turn.wait(left)
+                    # In slices: a signal's handler may have kept the leader from its notification.
+                    self._turn.wait(_SLICE_S if left is None else min(left, _SLICE_S))
             finally:
                 self._followers -= 1
             if call.done:
@@ -241,8 +251,8 @@ class Reader:
         self._channel.requests.interrupt()
 
     def _hand_over(self) -> None:
+        """This thread has stopped leading."""
         with self._lock:
-            self._leader = None
             if self._followers:
                 self._turn.notify_all()
 

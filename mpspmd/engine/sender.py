@@ -56,15 +56,16 @@ class Sender:
         EncodeError and StepTimeout, and then no rank runs it; or why the engine has failed. RuntimeError
         for a signal's handler, or a destructor, that was called while this thread sends.
         """
-        if not self._sending.acquire(False):
+        # Only `with` surely releases the lock if a signal's handler raises.
+        while self._sending.locked():
             self._wait_to_send(deadline)
-        try:
+        with self._sending:
             if self._outcome.cause is not None:
                 self._outcome.raise_cause()
             step = self._steps + 1
             kind, message = self._encoder.encode(step, method, args, kwargs, reply_ranks)
             self._steps = step
-            name = _name_of(method)
+            name = method if isinstance(method, str) else _name_of(method)
             large = isinstance(message, list)
             size_class = 0 if large else len(message).bit_length()
             call = Call(step, name, reply_ranks, self._world_size, deadline, size_class)
@@ -91,8 +92,6 @@ class Sender:
                 raise
             self._encoder.sent(kind)
             return call
-        finally:
-            self._sending.release()
 
     def send_anew(self) -> None:
         """The next step builds on nothing that the ranks hold."""
@@ -100,15 +99,18 @@ class Sender:
             self._encoder.send_anew()
 
     def _wait_to_send(self, deadline: float | None) -> None:
+        """Until the request of another thread is out. StepTimeout, RuntimeError: as send()."""
         if self._is_sent_by_this_thread():
             raise RuntimeError(
                 "a signal's handler or a destructor may not use an engine while its own thread sends a "
                 "request to it: that request would never go on; let the handler note the signal instead"
             )
         if deadline is None:
-            self._sending.acquire()
-        elif not self._sending.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            with self._sending:
+                return
+        if not self._sending.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise StepTimeout("timed out while another thread's request waited for space")
+        self._sending.release()
 
     def _is_sent_by_this_thread(self) -> bool:
         """Whether it is below on this thread's stack that a request holds the lock. Only asked when it is
@@ -137,5 +139,5 @@ class Sender:
             self._reader.sender_waits = False
 
 
-def _name_of(method: str | Callable[..., Any]) -> str:
-    return method if isinstance(method, str) else ExecuteModelRequest(0, method).method_name
+def _name_of(method: Callable[..., Any]) -> str:
+    return ExecuteModelRequest(0, method).method_name
