@@ -116,8 +116,9 @@ def _judge_start(state: State, event: Event, now: float) -> Judgement:
             for each in state.dying:
                 if each.due <= now:
                     state = _end_early(state, each, now)
-            if state.start_due <= now and not state.start_failures:
-                late = sorted(set(range(state.world_size)) - state.ready)
+            late = sorted(set(range(state.world_size)) - state.ready)
+            # None is late when all are ready, and a death among them isn't explained yet.
+            if late and state.start_due <= now and not state.start_failures:
                 words = [f"{state.start_limit}: {place}" for place in places]
                 causes = tuple((n, words[n] if words else state.start_limit) for n in late)
                 state = replace(state, start_failures=causes, start_settled=now)
@@ -166,7 +167,8 @@ def _judge_run(state: State, event: Event, now: float) -> Judgement:
         case Raised():
             state = _hold(state, event, now)
             # With one rank there is nobody else to blame, and nobody who could still finish.
-            return _conclude(state, math.inf if state.world_size == 1 else now)
+            if state.world_size == 1:
+                return _conclude(state, math.inf)
         case Leaves(error=error) if not state.dying:
             return _over(state), (RunFails(error, error.rank),)
         case Died(error=error, pending=True):

@@ -348,6 +348,30 @@ def test_an_error_isnt_decided_before_the_death_that_may_explain_it() -> None:
     assert judge(state, DUE, 1.0 + SETTLE_S) == (state, ())
 
 
+def test_an_error_isnt_decided_by_the_next_one_but_when_deaths_have_been_polled() -> None:
+    held, _ = judge(RUNNING, raised(0, "Connection closed by peer"), now=0.0)
+    held, verdicts = judge(held, raised(0, "Connection closed by peer", step=8), now=1.0)
+    assert verdicts == ()
+    assert next_due(held) < 1.0
+    _, (failure,) = judge(held, DIED[1], now=1.0)
+    assert isinstance(failure, RunFails)
+    assert failure.rank == 1
+
+
+def test_no_rank_is_late_when_all_are_ready_and_one_has_died() -> None:
+    state = replace(STARTING, start_due=10.0)
+    state, _ = judge(state, READY[0], now=9.0)
+    state, _ = judge(state, PENDING[0], now=9.99)
+    state, _ = judge(state, READY[1], now=9.99)
+    state, verdicts = judge(state, TimePassed(("ready", "ready")), now=10.0)
+    assert verdicts == ()
+    state, _ = judge(state, TimePassed(), now=10.0 + EXIT_STATUS_S)
+    _, verdicts = judge(state, TimePassed(), now=11.0)
+    assert verdicts == (
+        StartFails(((0, "its process ended before all ranks were ready: pending"),)),
+    )
+
+
 def test_a_start_that_has_failed_isnt_late_as_well() -> None:
     state, _ = judge(STARTING, START_RAISED[0], 4.9)
     assert judge(state, DUE, 5.0) == (state, ())
