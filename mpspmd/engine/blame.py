@@ -2,7 +2,7 @@
 
 This module decides and does nothing else: it knows no thread, clock, socket or ring. The supervisor turns
 what it sees into events, gives each to `judge` in the order in which it was seen, and carries out the
-verdicts. It gives `TimePassed` when `next_due` has come, and it looks for deaths before that, so that a
+verdicts. It gives `TimePassed` when `next_due` has come, and it polls for deaths before that, so that a
 death that has been noticed is always judged before an error that may only be its consequence.
 
 A rank whose collective breaks because another rank has died or raised is not to blame. So an error is held
@@ -45,18 +45,18 @@ from mpspmd.exceptions.fault import is_desync
 Judgement: TypeAlias = tuple[State, tuple[Verdict, ...]]
 
 SETTLE_S = 0.02
-"""How long an error is held: other ranks may fail in the same call, or finish it."""
+"""How long an error is held. Meanwhile other ranks may fail in the same call too, or finish it."""
 
 SETTLE_COLLECTIVE_S = 0.08
 """How long an error is held that the end of another rank may have caused."""
 
 START_SETTLE_S = 0.25
-"""How long other ranks may say why they fail to start, after the first one has. The cause may be there."""
+"""How long other ranks may report why they fail to start, after the first. One of them may be the cause."""
 
 EXIT_STATUS_S = 0.04
-"""How long a death is held of which more may be known soon."""
+"""How long a death is held whose reason isn't complete yet."""
 
-# What ranks raise when one of them has gone: gloo says it in words, NCCL has types of its own.
+# What ranks raise when another rank has ended: gloo tells it by the message, NCCL by the type.
 _COLLECTIVE_TYPES = {"DistBackendError", "DistNetworkError", "DistStoreError", "DistError"}
 _COLLECTIVE_WORDS = re.compile(r"gloo|nccl|connection (closed|reset) by peer|broken pipe", re.I)
 
@@ -105,7 +105,7 @@ def _judge_start(state: State, event: Event, now: float) -> Judgement:
         case Leaves(error=error):
             state = _fail_start(state, error.rank, _ended_early(error), now)
         case Died(clean=True) if state.start_failures or state.dying:
-            pass  # it was ready, and has left because the start has failed
+            pass  # it was ready, and has ended because the start has failed
         case Died(error=error, pending=True):
             state = _add_dying(state, error, now)
         case Died(error=error):
@@ -141,8 +141,8 @@ def _fail_start(state: State, rank: int, cause: str, now: float) -> State:
 
 
 def _end_early(state: State, end: Dying, now: float) -> State:
-    """Blames a rank for the failed start, unless another rank has failed or died before it, and this one
-    has been ready and has left because of that."""
+    """Blames a rank for the failed start. But if another rank has failed or died before, and this one has
+    ended in order, it has ended because of that, and isn't blamed."""
     others = state.start_failures or state.dying[0] is not end
     clean = end.error.rank in state.ready if end.clean is None else end.clean
     if others and clean:
@@ -160,7 +160,7 @@ def _ended_early(error: RankDied) -> str:
 def _judge_run(state: State, event: Event, now: float) -> Judgement:
     match event:
         case Raised(awaited=False, rank=rank, method=method, error=error):
-            # A death that isn't explained yet is the cause of what comes after it.
+            # A death without a reason yet is the cause of errors that come after it.
             if _is_fatal(state, method, error) and not state.dying:
                 return _over(state), (RunFails(error, rank), Report(error))
             return state, (Report(error),)
@@ -203,7 +203,7 @@ def _conclude(state: State, now: float) -> Judgement:
     for _, step in due:
         call = held.pop(step)
         rank, error = first_cause(call.errors)
-        # A rank that can't decode requests is lost: the others have run them already.
+        # A rank that can't decode requests has missed them, and other ranks have run them already.
         failed = CallFails(step, error, frozenset(rank for rank, _ in call.errors))
         if _is_fatal(state, call.method, error):
             return _over(state), (*verdicts, RunFails(error, rank, failed))
@@ -219,7 +219,7 @@ def _add_dying(state: State, error: RankDied, now: float) -> State:
 
 
 def _blame_dying(state: State, now: float) -> Judgement:
-    """The first death is blamed, without an exit status, when that hasn't come in time."""
+    """Blames the first death, without an exit status, if the exit status hasn't come in time."""
     if not state.dying or state.dying[0].due > now:
         return state, ()
     error = state.dying[0].error
@@ -238,7 +238,7 @@ def _reaped(state: State, event: Reaped, now: float) -> Judgement:
         for each in state.dying
     )
     state = replace(state, dying=dying)
-    # Of several deaths the first is to blame, so that a later one waits for the first one's status.
+    # The first of several deaths is to blame. So a later one waits until the first one's reason is known.
     if not dying or dying[0].error.rank != event.rank:
         return state, ()
     if state.phase is Phase.STARTING:
@@ -254,7 +254,8 @@ def with_reason(error: RankDied, reason: str) -> RankDied:
 
 
 def first_cause(errors: Iterable[tuple[int, Exception]]) -> tuple[int, Exception]:
-    """A collective fails on all ranks when one of them has failed for another reason."""
+    """The first error that isn't a collective's, or else the first: when a rank fails, collectives fail on
+    all others."""
     errors = list(errors)
     return next((pair for pair in errors if not is_collective(pair[1])), errors[0])
 

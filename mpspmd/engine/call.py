@@ -16,13 +16,13 @@ NO_REPLY: Final = object()
 
 
 class Call:
-    """One request under way. Written by whichever thread reads replies, or by the supervisor."""
+    """One request under way. Written by the thread that leads, or by the supervisor's."""
 
-    # Of the class until they change: most calls need none of them.
+    # Attributes of the class until a call sets its own: most calls set none, which saves time.
     done = False
     error: BaseException | None = None
     future: weakref.ref[Future[Any]] | None = None
-    """Weak: a call that is never answered must not keep a future that nobody has, nor its engine."""
+    """Weak: a call without an answer must not keep alive a future that nobody has, nor the engine."""
     kept_future: Future[Any] | None = None
     """The same future, if it has callbacks: these are called although nobody has the future."""
     later: list[Call] | None = None
@@ -30,10 +30,11 @@ class Call:
     closes: Call | None = None
     """The call that began the step, if this is the step's last."""
     reply_context: ReplyContext | None = None
+    """What the step codec decodes the replies with."""
     errors: list[tuple[int, Exception]] | None = None
     """What ranks have raised in it so far, each with its rank."""
     keeps_late = False
-    """What comes after the call has failed is kept: see StepCalls.call."""
+    """Whether replies that come after the call has failed are kept: see StepCalls.call."""
 
     def __init__(
         self,
@@ -45,7 +46,7 @@ class Call:
         size_class: int,
     ) -> None:
         self.step = step
-        # Calls that are alike in this are expected to take as long.
+        # Calls with the same key are expected to take equally long.
         self.key = hash(method) + (size_class << 8)
         self.method = method
         self.ranks = reply_ranks
@@ -56,15 +57,15 @@ class Call:
         """In a call that fails, also the RankError of a rank that has raised."""
 
     def finish(self, error: BaseException | None = None) -> None:
-        """Once, by whoever has taken the call from the engine's table."""
+        """Called once, by the thread that has popped the call from the table."""
         if error is not None:
             self.error = error
         self.done = True
-        if self.future is not None:  # else whoever makes one checks whether the call is done
+        if self.future is not None:  # a future made later checks whether the call is done
             self.tell()
 
     def tell(self) -> None:
-        """Tells the future, if there is one, that the call is done; only whoever takes it away does."""
+        """Tells the future, if there is one, that the call is done. The pop lets only one thread do it."""
         reference = vars(self).pop("future", None)
         future = None if reference is None else reference()
         if self.kept_future is not None:
@@ -76,7 +77,7 @@ class Call:
                 future.set_exception(self.error)
 
     def outcome(self) -> Any:
-        """A list in rank order, or the one reply; raises what went wrong."""
+        """Returns the replies, as a list in rank order or as the one reply; or raises the call's error."""
         if self.error is not None:
             restore_cause(self.error)
             raise self.error

@@ -112,12 +112,12 @@ class Consequences:
             )
 
     def _end_calls(self, error: BaseException) -> None:
-        """After the channel has ended: a call that is registered later finds that out itself."""
+        """After the rings have been closed or poisoned: a call that comes later fails when it is sent."""
         self._reader.end(error)
         self._channel.requests.interrupt()
 
     def _reap(self) -> None:
-        """Ends the survivors of a failed run, which the poisoned rings have told to leave."""
+        """Ends the survivors of a failed run. The poisoned rings have told them to end."""
         try:
             self._reaper = start_thread(self._ranks.end_survivors, name="mpspmd-reaper")
         except RuntimeError:  # no more threads can be had
@@ -135,7 +135,7 @@ class Consequences:
 
     def raise_start_failures(self) -> None:
         """Returns when all ranks are ready. StartupError with the cause of each rank that has failed."""
-        # In slices: while this thread sleeps, Ctrl-C may have been delivered to another one.
+        # In slices: the kernel may give Ctrl-C to another thread, and then this one must wake to notice it.
         while not self._start_known.wait(0.2):
             pass
         if self._start_failures:
@@ -144,7 +144,7 @@ class Consequences:
             self._outcome.raise_cause()
 
     def wait_until_over(self, timeout_s: float) -> bool:
-        """Until the run has failed or been closed; False if it hasn't. Callbacks may still be running."""
+        """Waits until the run has failed or been closed; else False. Callbacks may still be running."""
         return self._over.wait(timeout_s)
 
     def wait_for_reaper(self) -> None:

@@ -22,7 +22,7 @@ class CoreCount:
         self._due = time.monotonic() + _EVERY_S
 
     def tick(self) -> float:
-        """Counts if it is time to. Returns the seconds until it is again."""
+        """Counts if it is time to. Returns the seconds until the next count."""
         now = time.monotonic()
         if now >= self._due:
             self._page.set_cores(usable_cores())

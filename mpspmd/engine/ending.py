@@ -1,4 +1,4 @@
-"""Ending: how a run ends, whoever wants it to: the user, a failure's callback, the end of the program."""
+"""Ending: ends a run, for the user, for a failure's callback, or at the end of the program."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mpspmd.transport.channel import ChannelSegments
 
 
 class Ending:
-    """Any thread. It holds what an engine owns, and not the engine: an engine can be dropped."""
+    """Any thread. It refers to what an engine owns, and not to the engine, which can so be dropped."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Ending:
 
     def _end(self, timeout_s: float | None) -> None:
         self._supervisor.shut_down()
-        # First: removing a folder takes a descriptor, and there may be none left.
+        # Close these first: to remove a folder takes a descriptor, and all may be in use.
         self._segments.close()
         for rank in range(self._ranks.world_size):
             self._files.plane.send(rank, Shutdown())
@@ -83,8 +83,8 @@ class Ending:
                 self._files.plane.close()
 
     def dropped(self) -> None:
-        """Nobody has the engine any more. Called by the garbage collector, in any thread and at any moment:
-        the supervisor's thread does the work."""
+        """Nobody refers to the engine any more. The garbage collector calls this, in any thread and at any
+        moment: the supervisor's thread does the work."""
         if self._begun or self._pid != os.getpid():
             return
         self._supervisor.drop(self.shutdown)

@@ -42,7 +42,7 @@ from mpspmd.transport.channel import ChannelSegments, EngineChannel
 from mpspmd.transport.descriptor import open_standard_descriptors
 
 _AFTER_AN_EXCEPTION_S = 1.0
-"""How long workers may take to shut down when a `with` block is left by an exception."""
+"""How long workers may take to shut down when an exception has ended a `with` block."""
 
 
 class Engine(Calls):
@@ -69,16 +69,27 @@ class Engine(Calls):
     ) -> None:
         """Returns when every rank's worker is made.
 
-        `worker(ctx, *args, **kwargs)` makes the worker on each rank; it and its arguments are pickled.
-        `around_start(rank)` is a context manager for the start of that rank's process, for example to set
-        its environment. `remove_at_end` are files (paths or shell patterns) that ranks may make: they are
-        removed when the last of the run's processes is gone, also if all of them are killed. When one of
-        `fatal_methods` fails on any rank, the engine has failed: what the ranks hold may differ from then
-        on. `on_cause` is told why, before any caller is. `step_codec` sends the requests and replies that
-        it knows as deltas, unless `config.step_deltas` is off. `start` starts the ranks' processes; they
-        are spawned, unless told otherwise.
+        Args:
+            worker: `worker(ctx, *args, **kwargs)` makes the worker on each rank. It and its arguments are
+                pickled.
+            around_start: `around_start(rank)` is a context manager, in which that rank's process is
+                started; for example to set its environment.
+            remove_at_end: Files that ranks may make, as paths or shell patterns. They are removed when the
+                run's last process has ended, even if all of them were killed.
+            fatal_methods: If one of these fails on any rank, the engine has failed, because the ranks may
+                be in different states from then on.
+            on_cause: Gets the cause when the engine has failed, before any caller gets it.
+            step_codec: Sends the requests and replies that it knows as deltas, unless `config.step_deltas`
+                is off.
+            start: Starts the ranks' processes. By default they are spawned.
 
-        ConfigError, SegmentError, WorkerNotPicklable, StartupError; then nothing is left behind.
+        When it raises, nothing of the run remains.
+
+        Raises:
+            ConfigError: An argument has a value that can't be used.
+            SegmentError: The machine doesn't have what the run needs.
+            WorkerNotPicklable: The worker or its arguments can't be sent to a new process.
+            StartupError: A worker can't be made, or a rank has ended or isn't ready in time.
         """
         open_standard_descriptors()
         refuse_an_engine_on_a_rank()
@@ -135,7 +146,7 @@ class Engine(Calls):
         self._dropped.detach()
         self._ending.become_inherited()
         names = ("_ranks", "_channel", "_run_outcome", "_table", "_reader", "_sending")
-        # Kept: the end of such a part would be the end of what belongs to the parent.
+        # Keep the parts alive: their destructors would end what belongs to the parent.
         self._of_parent = [getattr(self, name) for name in names]
         for name in names:
             setattr(self, name, stub)
@@ -162,13 +173,13 @@ class Engine(Calls):
         return replace(stats, late_replies=self._table.late)
 
     def on_failure(self, callback: Callable[[BaseException], None]) -> None:
-        """Calls back once with the cause, from another thread, when the engine has failed; now, if it has
-        already. A callback that refers to the engine keeps it alive: see `shutdown`."""
+        """Calls back once with the cause when the engine has failed, in the supervisor's thread; if it has
+        failed already, at once in this one. A callback that refers to the engine keeps it alive."""
         self._run_outcome.on_failure(callback)
 
     @property
     def failure(self) -> BaseException | None:
-        """Why the engine can't be used any more, if it can't."""
+        """Why the engine can't be used any more; None while it can."""
         restore_cause(self._run_outcome.cause)
         return self._run_outcome.cause
 
@@ -178,9 +189,9 @@ class Engine(Calls):
         `timeout`: how many seconds workers may take, instead of `config.shutdown_timeout_s`; after a
         failure they have at most one. ConfigError if it is no such number.
 
-        A Ctrl-C or SIGTERM that comes meanwhile is taken afterwards: in the middle it would leave ranks
-        that nobody waits for, or has told to leave. An engine that is dropped without a shutdown ends its
-        ranks, too, with a ResourceWarning.
+        A Ctrl-C or SIGTERM that comes meanwhile is handled afterwards. If it interrupted the shutdown, some
+        ranks might not be told to end, and nobody would wait for them. An engine that is dropped without a
+        shutdown ends its ranks too, with a ResourceWarning.
         """
         if timeout is not None and not 0 <= timeout < math.inf:
             raise ConfigError(f"timeout={timeout!r}: must be a number of seconds, 0 or more")
@@ -196,7 +207,7 @@ class Engine(Calls):
     def __exit__(
         self, kind: type[BaseException] | None, error: object, traceback: TracebackType | None
     ) -> None:
-        """After an exception workers have a second: they may be in the call that was given up."""
+        """After an exception workers have a second: they may still run a call that nobody waits for."""
         limit = self._config.shutdown_timeout_s
         self.shutdown(limit if kind is None else min(limit, _AFTER_AN_EXCEPTION_S))
 

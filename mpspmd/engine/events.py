@@ -1,4 +1,4 @@
-"""What the supervisor tells `blame`, what it is told to do, and what is known in between. Data only."""
+"""Data of `blame`: the events that it judges, its verdicts, and what is known in between."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class StartRaised:
 
 @dataclass(frozen=True)
 class Raised:
-    """A rank raised an exception in a call. `awaited`: somebody still waits for the call."""
+    """A rank raised an exception in a call. `awaited`: the call isn't done yet."""
 
     rank: int
     step: int
@@ -40,15 +40,15 @@ class Raised:
 
 @dataclass(frozen=True)
 class Leaves:
-    """A rank is about to end although nobody asked it to; `error` says why."""
+    """A rank is about to end although the engine hasn't asked it to; `error` says why."""
 
     error: RankDied
 
 
 @dataclass(frozen=True)
 class Died:
-    """A rank's process has ended. `pending`: more may be known soon, when the kernel shows its exit status,
-    or when what the rank has said of its exit arrives."""
+    """A rank's process has ended. `pending`: the reason isn't complete. The kernel may yet show the exit
+    status, or a message of the rank about its exit may yet arrive."""
 
     error: RankDied
     pending: bool = False
@@ -58,7 +58,7 @@ class Died:
 
 @dataclass(frozen=True)
 class Reaped:
-    """All is known of a death that was pending; `reason` says it in words."""
+    """The reason of a death that was pending is complete now; `reason` says it in words."""
 
     rank: int
     reason: str
@@ -71,7 +71,7 @@ class TimePassed:
     """`next_due` has come, or may have."""
 
     places: tuple[str, ...] = ()
-    """What each rank is in, in words, while the ranks start."""
+    """What each rank is doing, in words, while the ranks start."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Started:
 
 @dataclass(frozen=True)
 class StartFails:
-    """The run never begins. `causes` has the reason of each rank that failed."""
+    """The ranks can't be started. `causes` has the reason of each rank that failed."""
 
     causes: tuple[tuple[int, str], ...]
 
@@ -108,7 +108,7 @@ class CallFails:
 
 @dataclass(frozen=True)
 class RunFails:
-    """No call succeeds from now on. `rank` is to blame, or -1. `call` is the one that it failed in."""
+    """No call succeeds from now on. `rank` is to blame, or -1 for none. `call` is what it failed in."""
 
     error: Exception
     rank: int
@@ -117,7 +117,7 @@ class RunFails:
 
 @dataclass(frozen=True)
 class Report:
-    """Nobody waits for this error: it is logged."""
+    """No call is there to raise this error, so it is logged."""
 
     error: Exception
 
@@ -146,7 +146,7 @@ class Phase(enum.Enum):
 
 @dataclass(frozen=True)
 class Held:
-    """A call that has failed, until it is decided with what."""
+    """A call in which ranks have raised, and whose error isn't decided yet."""
 
     method: str
     due: float
@@ -170,7 +170,7 @@ class State:
 
     world_size: int
     fatal_methods: frozenset[str] = frozenset()
-    """The run is over when one of these fails on any rank: what the ranks hold may differ from then on."""
+    """The run has failed when one of these fails on any rank, because the ranks' states may differ then."""
     start_due: float = math.inf
     """When the ranks must be ready."""
     start_limit: str = ""

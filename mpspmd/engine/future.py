@@ -34,7 +34,7 @@ class StepFuture(concurrent.futures.Future[T]):
 
     _call: Call
     on_raise: Callable[[], None] | None = None
-    """Called each time that somebody is told that the call has failed."""
+    """Called each time that `result` raises an error of the call, or `exception` returns it."""
 
     def __init__(self, engine: Waiting) -> None:
         super().__init__()
@@ -43,11 +43,11 @@ class StepFuture(concurrent.futures.Future[T]):
         self._engine = engine
 
     def follow(self, call: Call) -> None:
-        """Makes this the future of `call`, done or not. Once, by who makes the future."""
+        """Makes this the future of `call`, done or not. Once, by the maker of the future."""
         self._call = call
         self._waiters = _Waiters(call, self._engine)
         call.future = weakref.ref(self)
-        # Check last: whoever finishes the call after this line tells the future.
+        # Check last: a thread that finishes the call after this line tells the future itself.
         if call.done:
             call.tell()
 
@@ -115,8 +115,8 @@ class StepFuture(concurrent.futures.Future[T]):
 
 
 class _Waiters(list[Any]):
-    """Those whom `concurrent.futures.wait` and `as_completed` append to a future: they don't read replies
-    themselves, so a thread must."""
+    """What `concurrent.futures.wait` and `as_completed` append to, to be told when a future is done. They
+    read no replies themselves, so this starts the reader thread."""
 
     __slots__ = ("_call", "_engine")
 

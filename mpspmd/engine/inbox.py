@@ -13,7 +13,7 @@ from mpspmd.engine.events import Event
 
 @dataclass(frozen=True)
 class Dropped:
-    """Nobody has the engine any more: `end` ends its run."""
+    """Nobody refers to the engine any more: `end` ends its run."""
 
     end: Callable[[], None]
 
@@ -33,10 +33,10 @@ class Inbox:
         self._plane.wake()
 
     def take_all(self) -> Iterator[Told]:
-        """What is there now."""
+        """What has been put so far. Doesn't wait."""
         while not self._told.empty():
             yield self._told.get()
 
     def wait(self) -> Told:
-        """The next one. Needs no wake-up by the control plane."""
+        """Waits for the next one. Works also when the control plane doesn't."""
         return self._told.get()

@@ -14,7 +14,7 @@ class _Forkable(Protocol):
 
 
 class Inherited:
-    """Takes the place of an engine's parts: whatever is asked of them raises."""
+    """Takes the place of an engine's parts: each use of it raises EngineClosed."""
 
     def __init__(self, engine_pid: int) -> None:
         self._engine_pid = engine_pid
@@ -27,11 +27,11 @@ class Inherited:
 
 
 _engines: weakref.WeakKeyDictionary[_Forkable, int] = weakref.WeakKeyDictionary()
-"""And the process of each."""
+"""The engines of this process, each with the id of the process that made it."""
 
 
 def end_with_fork(engine: _Forkable) -> None:
-    """From now on a fork of this process gets a copy of the engine that says so, and does nothing.
+    """From now on the copy of the engine in a forked process refuses to work, and says why.
 
     A real copy would wait for locks that threads of the parent hold, and would share its rings and ranks.
     """

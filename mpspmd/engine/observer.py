@@ -1,4 +1,4 @@
-"""Observer: what ranks say and what becomes of them, as events."""
+"""Observer: makes events of the ranks' control messages and of the ends of their processes."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from mpspmd.transport.channel import EngineChannel
 logger = logging.getLogger(__name__)
 
 _EXPLAINS_S = 0.03
-"""How long a rank's own words about its exit may take longer than its death. Less than EXIT_STATUS_S."""
+"""How long after a rank's death its own message about its exit may arrive. Less than EXIT_STATUS_S."""
 
 _REAP_S = 1.0
-"""How long a rank that had to be blamed without its exit status is waited for at the end of the run."""
+"""At the end of the run: how long to wait for the exit status of a rank that was blamed without one."""
 
 
 class Observer:
-    """The supervisor's. A death is first noticed by the channel's native threads, which have ended all
-    waits by then. The processes' sentinels tell when their exit statuses can be had."""
+    """Used by the supervisor's thread. The channel's native threads notice a death first, and end all
+    waits. Later the process's sentinel tells that its exit status can be had."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Observer:
         self._sentinels: set[int] = set()
         self._said: list[ToEngine] = []
         self._leaving: dict[int, str] = {}
-        """Ranks that are about to end although nobody asked them to, and why."""
+        """Ranks that are about to end although the engine hasn't asked them to, and why."""
         self._dead: set[int] = set()
         self._unexplained: dict[int, float] = {}
         """Dead ranks whose end isn't explained yet, and until when each may still explain it itself."""
@@ -76,7 +76,7 @@ class Observer:
         self.has_noticed_an_end = bool(ready)
 
     def said(self, *, starting: bool) -> Iterator[Event]:
-        """What ranks have said; what has become of them is told by `ended` afterwards."""
+        """What the ranks' messages say. Call `ended` afterwards: it tells which ranks have ended."""
         for message in self._said:
             match message:
                 case Ready(rank=rank):

@@ -41,7 +41,7 @@ class Outcome:
         self._known.set()
 
     def on_failure(self, callback: OnFailure) -> None:
-        """Calls back once, when the run has failed; now, if it has."""
+        """Calls back once, when the run has failed; at once, if it has failed already."""
         with self._lock:
             if not self._failed:
                 self._callbacks.append(callback)
@@ -49,7 +49,7 @@ class Outcome:
         self._call(callback)
 
     def call_back(self) -> None:
-        """The run has failed: calls all that wait for this, the last one first."""
+        """The run has failed: calls the callbacks, the last one first."""
         with self._lock:
             self._failed = True
             callbacks, self._callbacks = self._callbacks, []
@@ -64,8 +64,8 @@ class Outcome:
     def raise_cause(self, error: BaseException | None = None) -> NoReturn:
         """The cause, as a new exception."""
         if self.cause is not None or isinstance(error, ChannelPoisoned):
-            # A thread of C ends all waits as soon as a rank has died. The supervisor finds out why
-            # later, and tells on_cause before anybody else.
+            # A native thread ends all waits as soon as a rank has died. The supervisor finds out
+            # later why, and tells on_cause before anybody else.
             self._known.wait(_KNOWN_S)
         cause = self.cause
         if cause is None and isinstance(error, ChannelPoisoned):
@@ -87,7 +87,8 @@ def anew(cause: BaseException) -> BaseException:
 
 
 def death(status: StatusPage, rank: int, reason: str, pid: int = 0) -> RankDied:
-    """What a rank died in. `pid` where the rank may not have written its own to the status page yet."""
+    """The error for a rank that has died, with the method that it was in. Give `pid` if the rank may have
+    died before it wrote its own to the status page."""
     line = status.line(rank).snapshot()
     method = line["method"] if line["phase"] != "waiting" else ""
     return RankDied(rank, pid or line["pid"], method, line["step"], reason)

@@ -1,4 +1,4 @@
-"""Parts: what the calls of an engine are made with."""
+"""Parts: what an engine's calls use, so that they need not know Engine."""
 
 from __future__ import annotations
 

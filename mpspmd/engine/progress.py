@@ -1,6 +1,6 @@
 """Progress: how far each rank is with a call, from shared memory alone.
 
-The status page and the rings tell it without anybody's help: a rank may hold its interpreter's lock.
+No rank is asked: a rank that hangs couldn't answer while it holds its interpreter's lock.
 """
 
 from __future__ import annotations

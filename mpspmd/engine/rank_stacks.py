@@ -1,4 +1,4 @@
-"""RankStacks: what the threads of ranks execute."""
+"""RankStacks: asks ranks for the stacks of their threads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ANSWER_S = 0.2
 
 
 class RankStacks:
-    """Any thread may ask, but not the supervisor's, which hands the answers over."""
+    """Any thread may ask but the supervisor's, which receives the answers and hands them over."""
 
     def __init__(self, plane: EnginePlane, ranks: Ranks) -> None:
         self._plane = plane
@@ -25,7 +25,7 @@ class RankStacks:
         self._answers: dict[int, str] = {}
 
     def ask(self, ranks: Sequence[int]) -> dict[int, str]:
-        """Of each of these ranks, or why it isn't known. Within half a second."""
+        """The stacks of each of these ranks, or why they aren't known. Takes at most half a second."""
         with self._asking:
             answers = self._ask_control_threads(ranks)
             for rank in set(ranks) - answers.keys():
@@ -42,7 +42,7 @@ class RankStacks:
             return dict(self._answers)
 
     def take(self, answer: Stacks) -> None:
-        """The supervisor has got it from a rank."""
+        """Called by the supervisor when a rank has answered."""
         if answer.nonce == self._question:
             with self._change:
                 self._answers[answer.rank] = answer.text

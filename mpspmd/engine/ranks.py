@@ -31,12 +31,12 @@ from mpspmd.transport.channel import ChannelSegments
 logger = logging.getLogger(__name__)
 
 _SURVIVORS_S = 1.0
-"""How long the survivors of a failed run may take to end by themselves."""
+"""How many seconds the other ranks of a failed run may take to end by themselves."""
 
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """What each rank makes its worker with, and how its process is started. See `Engine`."""
+    """What each rank needs to make its worker, and how its process is started. See `Engine`."""
 
     worker: Callable[..., Any]
     args: tuple[Any, ...]
@@ -54,7 +54,7 @@ class Ranks:
         self._config = config
         self._status = status
         self.processes: list[Process] = []
-        """In rank order, as far as they have been started."""
+        """In rank order; only those that have been started."""
         self._death_pipes: list[DeathPipe] = []
         self._stack_files: list[StackFile] = []
 
@@ -68,8 +68,8 @@ class Ranks:
         return [process.pid for process in self.processes]
 
     def start(self, spec: WorkerSpec, segments: ChannelSegments, files: RunFiles) -> None:
-        """Returns when all processes have been started. Those that have been by the time it raises are in
-        `processes`. SegmentError, WorkerNotPicklable."""
+        """Returns when all processes have been started. If it raises SegmentError or WorkerNotPicklable,
+        those that have been started are in `processes`."""
         of_engine = signals_of_engine()
         ranks = [
             RankStart(
@@ -108,7 +108,7 @@ class Ranks:
         return self.processes[rank].usage()
 
     def stacks_by_signal(self, rank: int) -> str:
-        """Of a rank whose control thread doesn't get the interpreter's lock."""
+        """The stacks of a rank whose control thread doesn't get the interpreter's lock."""
         usage = self.usage(rank)
         if usage is None:
             return "(no stack: its process is gone)"
@@ -118,11 +118,11 @@ class Ranks:
         return text or f"(no stack: it doesn't answer; {usage.state})"
 
     def last_words(self, rank: int) -> str:
-        """Why a rank says that it can't be started, if it couldn't even reach the control plane; or ""."""
+        """Why a rank can't start, as it wrote itself when it couldn't reach the control plane; or ""."""
         return self._stack_files[rank].read()
 
     def end(self, patience_s: float) -> None:
-        """Returns when all have ended. They have been told to; who takes longer is ended by signals."""
+        """Returns when all have ended. They have been told to. After `patience_s` they get signals."""
         killed = stop_ranks(self.processes, patience_s, self._listens)
         if killed and patience_s > 0:
             notice(
@@ -134,15 +134,15 @@ class Ranks:
             )
 
     def end_survivors(self) -> None:
-        """Of a failed run. They may wait in a collective for the rank that has died."""
+        """Ends the ranks of a failed run. They may wait in a collective for the rank that has died."""
         self.end(min(_SURVIVORS_S, self.patience_s))
 
     def _listens(self, rank: int) -> bool:
-        """Whether the rank has come so far that it answers SIGTERM."""
+        """Whether the rank has started so far that SIGTERM makes it shut down."""
         return self._status.line(rank).snapshot()["pid"] != 0
 
     def close(self) -> None:
-        """When they have ended."""
+        """Call this when they have ended."""
         for process in self.processes:
             process.close()
         for death_pipe, stack_file in zip(self._death_pipes, self._stack_files, strict=True):

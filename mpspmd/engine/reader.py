@@ -36,8 +36,8 @@ _SLICE_S = 1.0
 
 
 class Reader:
-    """Any thread. It takes calls from the table, and finishes them. When a rank has replied an exception it
-    tells the supervisor, which sees to it that the call ends."""
+    """Any thread. It matches replies with the calls in the table, and finishes the calls. If a rank has
+    replied an exception, it tells the supervisor, which decides how the call ends."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Reader:
         step_codec: EngineEnd | None = None,
     ) -> None:
         self._channel = channel
-        self._inbox = channel.replies
+        self._inbox = channel.replies  # the rings' inbox, not the supervisor's
         self._table = table
         self._pending = table.pending
         self._supervisor = supervisor
@@ -62,17 +62,17 @@ class Reader:
         self._reader_has_work = threading.Event()
         self._ended = False
         self.sender_waits = False
-        """A thread that sends waits for space, and counts on whoever reads."""
+        """A thread that sends waits for space. It relies on the leader to take the ranks' replies."""
 
     def expect(self, call: Call) -> None:
-        """Before the request is sent: its reply may be there before that returns."""
+        """Call this before the request is sent: its reply may come before the sending returns."""
         self._pending[call.step] = call
         if self._reader is not None:
             self._reader_has_work.set()
 
     def forget(self, call: Call, error: BaseException) -> None:
-        """Its request wasn't sent. A thread that reads for all may be waiting for just this one."""
-        call.closes = None  # The step goes on: its last call may be sent again.
+        """Ends a call whose request wasn't sent. Wakes the leader, which may wait for this very call."""
+        call.closes = None  # The step doesn't end: its last call may be sent again.
         self.finish_now(call, error)
 
     def link(self, call: Call, first: Call) -> None:
@@ -80,13 +80,13 @@ class Reader:
         if first.later is None:
             first.later = []
         first.later.append(call)
-        # Check after linking: whoever fails `first` from now on fails `call` too.
+        # Check after linking: a thread that fails `first` from now on fails `call` too.
         if first.done and first.error is not None:
             self.finish_now(call, first.error)
 
     def finish(self, call: Call, error: BaseException | None = None) -> bool:
-        """Ends a call, once: False if somebody else has. Its late replies will be dropped."""
-        # Whoever takes it out of the table has it: a dict's pop is atomic.
+        """Ends a call. False if it has been ended already. Replies that come later are dropped."""
+        # Only one thread can pop it from the table, because a dict's pop is atomic.
         if self._pending.pop(call.step, None) is not call:
             return False
         try:
@@ -96,8 +96,8 @@ class Reader:
         return True
 
     def _finish_others(self, call: Call, error: BaseException | None) -> None:
-        """What ends with a call that is done."""
-        # The links between a step's calls go with them: a cycle would keep their replies.
+        """Ends the calls of the same step that end with this one."""
+        # A step's calls must not refer to each other in a cycle, which would keep their replies alive.
         if (first := call.closes) is not None:
             self.finish(first)
         if error is not None and call.keeps_late:
@@ -112,12 +112,12 @@ class Reader:
                 self._turn.notify_all()
 
     def finish_now(self, call: Call, error: BaseException) -> None:
-        """As finish(), from a thread that doesn't read: wakes the one that does."""
+        """As finish(), in a thread that isn't the leader. Wakes the leader, which may wait for it."""
         if self.finish(call, error):
             self._inbox.interrupt()
 
     def end(self, error: BaseException) -> None:
-        """Fails each call with such an error. No reply will be awaited any more."""
+        """Fails each call with a copy of the error. Nobody waits for replies any more."""
         self._ended = True
         for call in self._table.all():
             self.finish(call, anew(error))
@@ -125,27 +125,30 @@ class Reader:
         self._reader_has_work.set()
 
     def wait_for(self, call: Call, limit: float | None) -> None:
-        """Reads, or waits for who does, until the call is done; by its deadline it is.
+        """Returns when the call is done, at the latest at its own deadline. Until then this thread leads or
+        follows.
 
-        TimeoutError at `limit` of time.monotonic(); ChannelError when the run has ended.
+        Raises:
+            TimeoutError: It is `limit`, of time.monotonic(), and the call isn't done.
+            ChannelError: The run has ended.
         """
         while not call.done:
             try:
                 self._read_for(call, limit)
             except TimeoutError:
                 self.expire()
-                # By its own deadline somebody ends the call, if not this thread: it may be about to.
+                # At the call's own deadline another thread may be about to end it: go on waiting for that.
                 if not call.done and limit is not None and limit <= time.monotonic():
                     raise
 
     def _read_for(self, call: Call, limit: float | None) -> None:
-        """Until the call is done. TimeoutError at its deadline, or at `limit`."""
+        """Returns when the call is done. TimeoutError at its deadline, or at `limit`."""
         until = call.deadline
         if limit is not None and (until is None or limit < until):
             until = limit
         this = threading.get_ident()
         if self._leader == this:
-            # A future's callback, called while this thread reads, waits for a reply itself.
+            # This is a future's callback. This thread leads already: it called it while it was reading.
             self._read_until(call, until)
             return
         try:
@@ -167,13 +170,13 @@ class Reader:
                 self.finish(call, self._timed_out(call))
 
     def _timed_out(self, call: Call) -> BaseException:
-        """The error of a call whose deadline has passed: what a rank has raised by then explains more."""
+        """The error of a call whose deadline has passed: what a rank has raised, or else a StepTimeout."""
         if call.errors:
             return first_cause(call.errors)[1]
         return self._stalls.timeout(call, "not every awaited rank has replied")
 
     def read_now(self) -> None:
-        """Takes what has come, without waiting. Does nothing while another thread reads."""
+        """Takes the replies that have come, without waiting. If another thread leads, it takes them."""
         with self.leading() as leads:
             if leads:
                 self.drain()
@@ -183,7 +186,7 @@ class Reader:
 
     @contextlib.contextmanager
     def leading(self) -> Iterator[bool]:
-        """Reads within, if nobody else does: the value says so."""
+        """In the body this thread leads, unless another one does. Yields whether it leads."""
         this, leads = threading.get_ident(), False
         try:
             with self._turn:
@@ -196,7 +199,7 @@ class Reader:
                 self._hand_over()
 
     def drain(self) -> None:
-        """Only while leading: moves all replies that have come, awaited or not, out of the rings."""
+        """Only for the leader. Takes all replies that have come out of the rings, awaited or not."""
         while (message := self._inbox.try_recv()) is not None:
             self._take(*message)
 
@@ -215,18 +218,21 @@ class Reader:
                 pass
 
     def _read_most_urgent(self) -> bool:
-        """Until the call is done that must end first. Its own frame: nothing of it is held afterwards."""
+        """Reads until the call with the earliest deadline is done. False if there are no calls.
+
+        A method of its own, so that no local variable keeps a call alive while the thread waits.
+        """
         calls = self._table.all()
         if not calls or self._ended:
             return False
-        # Its deadline ends the wait.
+        # The wait ends at the deadline of this call, so no call ends late.
         first = min(calls, key=lambda call: call.deadline or math.inf)
         with contextlib.suppress(ChannelError):
             self.wait_for(first, None)
         return True
 
     def _lead_or_follow(self, call: Call, limit: float | None) -> bool:
-        """True: this thread reads now. False: the call is done, by whoever did."""
+        """True: this thread leads now. False: the call is done. TimeoutError."""
         with self._lock:
             if self._leader is None and not call.done:
                 self._leader = threading.get_ident()
@@ -247,7 +253,7 @@ class Reader:
             return True
 
     def _let_sender_read(self) -> None:
-        """It waits for space, and counted on the thread that has just stopped reading."""
+        """Wakes the thread that waits for space: there is no leader now, so it must take replies itself."""
         self._channel.requests.interrupt()
 
     def _hand_over(self) -> None:
@@ -264,7 +270,7 @@ class Reader:
             # call.
             if call.done:
                 return
-            # The last of several replies comes soon after the others.
+            # By the key recv() predicts the wait: the last of several replies comes soon after the others.
             message = recv(left, call.key + call.missing)
             if message is not None:
                 take(*message)
@@ -295,7 +301,7 @@ class Reader:
         except Exception as undecodable:
             error = undecodable
         except BaseException as end:
-            # The reply is lost, whoever it was for.
+            # Such as KeyboardInterrupt: the reply is lost, and this call may be another thread's.
             error = DecodeError(f"a reply can't be rebuilt here: {type(end).__name__} was raised")
             interrupt = end
         finally:
@@ -311,7 +317,7 @@ class Reader:
             self.finish(call)
 
     def _take_late(self, rank: int, kind: int, step: int, payload: Any) -> None:
-        """Nobody waits for it; a call that has failed may keep it."""
+        """A reply that no call waits for. A failed call may keep it; otherwise it is dropped."""
         self._table.late += 1
         call = self._table.kept.get(step)
         if call is None:
@@ -328,7 +334,7 @@ class Reader:
         self._table.drop_if_complete(call)
 
     def _read(self, call: Call, rank: int, kind: int, payload: Any) -> Any:
-        """As _take() does it in place, because a call takes a while."""
+        """What the reply holds. _take() has its own copy of these lines, which saves each step a call."""
         if kind & KIND_PACKED:
             value = payload
         elif kind & KIND_STEP and self._step_codec is not None and call.reply_context is not None:
@@ -340,7 +346,7 @@ class Reader:
         return error_of(value) if kind & _KIND_MASK == KIND_ERROR else value
 
     def _release(self, payload: Any) -> None:
-        """A memoryview shows a record in the ring; anything else is ours."""
+        """Frees the record's space in the ring. Only a memoryview refers to the ring; others are copies."""
         if isinstance(payload, memoryview):
             payload.release()
             self._inbox.release()

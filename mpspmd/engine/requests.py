@@ -16,9 +16,9 @@ _STEP_REQUEST = KIND_REQUEST | KIND_STEP
 
 
 class RequestEncoder:
-    """The sending thread's: each message is sent before the next is encoded, or never.
+    """For the thread that sends. Each message is sent, or given up, before the next one is encoded.
 
-    `by_value`: the ranks can't import the main module, whose classes and functions go by value then.
+    `by_value`: the ranks can't import the main module, so its classes and functions are pickled by value.
     """
 
     def __init__(self, step_end: EngineEnd | None, by_value: bool = False) -> None:
@@ -34,7 +34,7 @@ class RequestEncoder:
         kwargs: dict[str, Any],
         reply_ranks: ReplyRanks,
     ) -> tuple[int, Message]:
-        """The record's kind and what is in it. EncodeError."""
+        """The message's kind and its payload. EncodeError."""
         if self._step_end is not None:
             message = self._step_end.encode(step, method, args, kwargs, reply_ranks)
             if message is not None:
@@ -48,15 +48,15 @@ class RequestEncoder:
         return _LARGE_REQUEST if isinstance(message, list) else KIND_REQUEST, message
 
     def reply_context(self) -> ReplyContext | None:
-        """What replies to the last message are decoded with."""
+        """What the replies to the last message will be decoded with."""
         return self._step_end.reply_context() if self._step_end is not None else None
 
     def send_anew(self) -> None:
-        """The next step builds on nothing that the ranks hold."""
+        """Makes the next step a key frame."""
         if self._step_end is not None:
             self._step_end.send_anew()
 
     def sent(self, kind: int) -> None:
-        """All of the last message is out. Without this the ranks are taken not to have seen it."""
+        """Call this when the last message is in the ring. Otherwise the next step is a key frame."""
         if kind == _STEP_REQUEST and self._step_end is not None:
             self._step_end.sent()

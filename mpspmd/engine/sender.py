@@ -20,7 +20,7 @@ from mpspmd.wire import ExecuteModelRequest, ReplyRanks
 
 
 class Sender:
-    """Any thread may send; one at a time has all of its message out before the next begins."""
+    """Any thread may send. One thread's whole message is in the ring before another thread's begins."""
 
     def __init__(
         self,
@@ -52,9 +52,13 @@ class Sender:
     ) -> Call:
         """Returns when all of the request is in the ring. `deadline`: of time.monotonic().
 
-        `future` follows the call, and may keep what is late; `ends` is the step whose last call this is.
-        EncodeError and StepTimeout, and then no rank runs it; or why the engine has failed. RuntimeError
-        for a signal's handler, or a destructor, that was called while this thread sends.
+        `future` gets the call's outcome, and with `keeps_late` also late replies. `ends` is the first call
+        of the step whose last call this is.
+
+        Raises:
+            EncodeError, StepTimeout: No rank runs the request.
+            RuntimeError: A signal's handler, or a destructor, sends while this thread already does.
+            MpSpmdError: The cause, if the engine has failed or was shut down.
         """
         # Only `with` surely releases the lock if a signal's handler raises.
         while self._sending.locked():
@@ -94,7 +98,7 @@ class Sender:
             return call
 
     def send_anew(self) -> None:
-        """The next step builds on nothing that the ranks hold."""
+        """Makes the next step a key frame."""
         with self._sending:
             self._encoder.send_anew()
 
@@ -113,9 +117,9 @@ class Sender:
         self._sending.release()
 
     def _is_sent_by_this_thread(self) -> bool:
-        """Whether it is below on this thread's stack that a request holds the lock. Only asked when it is
-        taken: to note who holds it would cost each request something."""
-        above, frame = None, sys._getframe(2).f_back  # without send() itself, which wants the lock
+        """Whether a send() further down this thread's stack holds the lock. It is searched for only when
+        the lock is taken, because noting the holder would cost each request time."""
+        above, frame = None, sys._getframe(2).f_back  # above the send() that waits for the lock
         while frame is not None:
             sends = frame.f_code is Sender.send.__code__ and frame.f_locals.get("self") is self
             if sends and above is not Sender._wait_to_send.__code__:
@@ -124,7 +128,7 @@ class Sender:
         return False
 
     def _send_slowly(self, call: Call) -> None:
-        """There is no space. Ranks may themselves be waiting for space: take their replies."""
+        """Waits for space. Ranks may wait for space in their reply rings, so it takes replies meanwhile."""
         requests = self._channel.requests
         self._reader.sender_waits = True
         try:

@@ -70,7 +70,7 @@ class StallWatch:
         return max(0.05, next_s - age_s)
 
     def report(self, call: Call) -> StallReport:
-        """Where all ranks are with this call."""
+        """How far each rank is with this call, with stacks of those that aren't done."""
         progress = progress_of(call, self._channel)
         self._sample(call, missing_only=True)
         stacks = self._stacks.ask([rank.rank for rank in progress if not rank.done])

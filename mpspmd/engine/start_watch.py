@@ -1,4 +1,4 @@
-"""StartWatch: says what the ranks are in when they take long to start."""
+"""StartWatch: logs what the ranks are doing if they take long to start."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from mpspmd.transport.channel import EngineChannel
 logger = logging.getLogger(__name__)
 
 START_NOTE_S = 5.0
-"""After so long, and each time it has doubled, a start that goes on is logged."""
+"""After so long, and each time that has doubled, a start that isn't done is logged."""
 
 
 class StartWatch:
-    """`tick` and `places`: the supervisor's thread. The status page tells all, whatever the ranks do."""
+    """`tick` and `places`: the supervisor's thread. They read the status page, and ask no rank."""
 
     def __init__(
         self, warn_s: float, channel: EngineChannel, ranks: Ranks, stacks: RankStacks
     ) -> None:
-        """From `warn_s` on the log lines have stacks."""
+        """After `warn_s` seconds the log lines have stacks."""
         self._warn_s = warn_s
         self._status = channel.status
         self._ranks = ranks
@@ -34,7 +34,7 @@ class StartWatch:
         self._logging: threading.Thread | None = None
 
     def tick(self) -> float:
-        """Logs, in a thread of its own, if it is time to. Returns the seconds until it is again."""
+        """Logs, in a thread of its own, if it is time to. Returns the seconds until the next time."""
         if math.isnan(self._began):
             self._began = time.monotonic()
         age_s = time.monotonic() - self._began
@@ -44,7 +44,7 @@ class StartWatch:
         return max(0.05, self._next_s - age_s)
 
     def places(self) -> list[str]:
-        """What each rank is in and since when, in rank order."""
+        """What each rank is doing and since when, in rank order."""
         return [self._place(rank) for rank in range(self._ranks.world_size)]
 
     def _place(self, rank: int) -> str:

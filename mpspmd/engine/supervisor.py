@@ -1,4 +1,4 @@
-"""Supervisor: the thread that decides what a run comes to."""
+"""Supervisor: the thread that decides what follows from failures."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Supervisor:
 
     @property
     def state(self) -> State:
-        """What is known; never changes, but is replaced."""
+        """What is known now. A State never changes: a new one replaces it."""
         return self._state
 
     @property
@@ -80,8 +80,8 @@ class Supervisor:
         self._consequences.raise_start_failures()
 
     def shut_down(self) -> None:
-        """From now on calls fail, and a rank's end is no failure. A death that has come before is one; then
-        the survivors have ended when this returns."""
+        """From now on calls fail, and a rank's end is no failure. A death before that is one: then the
+        other ranks have ended, too, when this returns."""
         if self.is_this_thread or self._thread is None or not self._thread.is_alive():
             self._shut_down()
         else:
@@ -91,7 +91,7 @@ class Supervisor:
         self._consequences.wait_for_reaper()
 
     def drop(self, end: Callable[[], None]) -> None:
-        """Nobody has the engine any more: this thread calls `end`. Also from a destructor."""
+        """Nobody refers to the engine any more: has `end` called by this thread. Also from a destructor."""
         self._inbox.put(Dropped(end))
 
     def close(self) -> bool:
@@ -162,7 +162,7 @@ class Supervisor:
             self._consequences.carry_out(verdict)
 
     def _fail(self, error: BaseException) -> None:
-        """A bug of ours, or no memory: without this thread nobody would learn of anything."""
+        """A bug of ours, or no memory. The run fails: without this thread nobody would notice failures."""
         words = f"the engine's supervisor has failed: {type(error).__name__}: {text_of(error)}"
         if not self._consequences.wait_until_over(0):
             self._state, _ = judge(self._state, ShutDown(), time.monotonic())

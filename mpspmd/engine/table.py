@@ -13,7 +13,7 @@ class CallTable:
 
     def __init__(self) -> None:
         self.pending: dict[int, Call] = {}
-        """Calls that aren't done. Whoever pops one may finish it, and nobody else."""
+        """Calls that aren't done. Only the thread that pops a call may finish it."""
         self.failing: dict[int, Call] = {}
         """Calls in which ranks have raised, until the supervisor has decided what they fail with."""
         self.kept: dict[int, Call] = {}

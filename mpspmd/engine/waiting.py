@@ -15,8 +15,8 @@ from mpspmd.errors import ChannelError
 class Waiting:
     """`Engine` derives from it. Any thread.
 
-    Futures keep the engine, and not its parts: in a fork of the process the engine has others, which refuse
-    to work.
+    Futures refer to the engine, not to its parts: in a forked process the engine's parts are replaced by
+    stubs that raise EngineClosed.
     """
 
     _reader: Reader
@@ -45,7 +45,7 @@ class Waiting:
 
     def _read_replies(self) -> None:
         """Takes the replies that have come, without waiting."""
-        # Whoever waits is told by the failure itself.
+        # The run has ended: its failure ends every call, so nothing is to be done here.
         with contextlib.suppress(ChannelError):
             self._reader.read_now()
 
