@@ -28,6 +28,7 @@ _MAX_DESCRIPTORS = 253  # SCM_MAX_FD: the most that the kernel passes in one mes
 _CREDENTIALS = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 
 _received: list[int] = []
+"""On a rank: the descriptors that came beside the pickle, in the order of their indexes."""
 
 
 class PassedDescriptor:
@@ -97,21 +98,21 @@ def receive(launch: Launch) -> RankStart:
         for fd in fds:
             os.set_inheritable(fd, False)
         _received[:] = fds
-        process = cast(RankStart, pickle.loads(payload))
+        start = cast(RankStart, pickle.loads(payload))
     except (OSError, struct.error, EOFError, pickle.UnpicklingError):
         print("the engine has ended without starting its ranks", file=sys.stderr)
         raise SystemExit(1) from None
-    return process
+    return start
 
 
-def _send(connection: socket.socket, process: RankStart) -> None:
+def _send(connection: socket.socket, start: RankStart) -> None:
     collector = _Collector()
     set_spawning: Any = multiprocessing_context.set_spawning_popen
     set_spawning(collector)
     try:
-        payload = bytes(ForkingPickler.dumps(process))
+        payload = bytes(ForkingPickler.dumps(start))
     except Exception as error:
-        raise process.not_picklable(error) from error
+        raise start.not_picklable(error) from error
     finally:
         set_spawning(None)
     header = _SIZES.pack(len(payload), len(collector.fds))

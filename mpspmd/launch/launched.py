@@ -25,10 +25,10 @@ _LAUNCHER_GRACE_S = 5.0
 
 def be_a_rank(launch: Launch) -> NoReturn:
     """Serves the engine until it shuts down, and then ends this process."""
-    process = handover.receive(launch)
-    process.report_start_failure = FailureReport().write
-    process.begins_lines = False
-    process()
+    start = handover.receive(launch)
+    start.report_start_failure = FailureReport().write
+    start.begins_lines = False
+    start()
     raise AssertionError("a rank's process has returned")
 
 

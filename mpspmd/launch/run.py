@@ -59,7 +59,7 @@ def run(
     launch = Launch.take()
     if launch is not None and launch.is_rank:
         launched.be_a_rank(launch)
-    with _leaving_at_signals():
+    with _exiting_at_signals():
         if launch is None:
             size = _default_world_size() if world_size is None else world_size
             with Engine(
@@ -100,16 +100,16 @@ def _default_world_size() -> int:
 
 
 @contextlib.contextmanager
-def _leaving_at_signals() -> Iterator[None]:
-    """SIGTERM unwinds, as Ctrl-C does; afterwards each is an exit code."""
+def _exiting_at_signals() -> Iterator[None]:
+    """In the body SIGTERM raises SystemExit(143), and Ctrl-C becomes SystemExit(130)."""
 
-    def leave(signum: int, frame: object) -> None:
+    def exit_by_signal(signum: int, frame: object) -> None:
         raise SystemExit(128 + signum)
 
     in_main_thread = threading.current_thread() is threading.main_thread()
     ours = in_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     if ours:
-        signal.signal(signal.SIGTERM, leave)
+        signal.signal(signal.SIGTERM, exit_by_signal)
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as end:

@@ -35,12 +35,12 @@ class Process:
     """
 
     def __init__(
-        self, pid: int, line: int, close_line: Callable[[], None], *, is_child: bool
+        self, pid: int, pipe: int, close_pipe: Callable[[], None], *, is_child: bool
     ) -> None:
-        """`line` is the descriptor of a pipe or socket, of which only the process holds the other end."""
+        """`pipe` is the descriptor of a pipe or socket, of which only the process holds the other end."""
         self.pid = pid
-        self._line = line
-        self._close_line = close_line
+        self._pipe = pipe
+        self._close_pipe = close_pipe
         self._is_child = is_child
         self._lock = threading.RLock()
         self._exit_code: int | None = None
@@ -49,7 +49,7 @@ class Process:
         stat = read_stat(pid)
         self._began = stat.began if stat else None
         # Check this last: as long as the process holds its end, no other process can have got the pid.
-        self._gone = wait_readable(line, 0.0)
+        self._gone = wait_readable(pipe, 0.0)
         if self._gone:
             self._close_pidfd()
             if is_child:
@@ -61,7 +61,7 @@ class Process:
 
         Where there are no pidfds, it isn't readable before all processes have ended that it has forked.
         """
-        return self._pidfd if self._pidfd >= 0 else self._line
+        return self._pidfd if self._pidfd >= 0 else self._pipe
 
     def is_alive(self) -> bool:
         with self._lock:
@@ -112,7 +112,7 @@ class Process:
         with self._lock:
             self._gone = True
             self._close_pidfd()
-            self._close_line()
+            self._close_pipe()
 
     def close_copies(self) -> None:
         """For a fork of this process, whose child this isn't."""
