@@ -40,8 +40,8 @@ def start_ranks(
     inherits. WorkerNotPicklable, SegmentError; what has been started by then stays in `started`.
     """
     # Ranks are spawned, never forked: a fork would copy threads' locks and CUDA's state.
-    spawn_context()  # whose Process is Child's base
-    # Before the first start of a child: the tracker would inherit blocked signals from that, for good.
+    spawn_context()  # imports torch.multiprocessing, if torch is there, and so its way of pickling
+    # Before the first child is started. That would start the tracker with signals blocked, for good.
     resource_tracker.ensure_running()
     main = main_to_import(ranks[0].worker)
     with one_seed() as hash_seed:
@@ -58,7 +58,7 @@ def _start(rank: RankStart, child: Child, started: list[Process]) -> None:
             child.start()
         popen = child.popen
         process = Process(popen.pid, popen.sentinel, popen.close, is_child=True)
-        # Within: a signal that comes now is taken only when the process is known.
+        # A signal that comes now is handled later, when the process is in the list.
         started.append(process)
         rank.death_pipe.arm(process)
     except Exception as error:
@@ -73,12 +73,11 @@ def _start(rank: RankStart, child: Child, started: list[Process]) -> None:
 def stop_ranks(
     processes: Sequence[Process], patience_s: float, has_begun: Callable[[int], bool]
 ) -> list[int]:
-    """Waits until the processes are gone, then insists. Returns the pids that had to be killed.
+    """Waits until the processes have ended. After `patience_s` sends SIGTERM, a second later SIGKILL.
 
-    Processes that somebody has stopped go on, because only then can they leave.
-
-    A rank for which `has_begun` is false still imports: it listens to no SIGTERM, and has nothing to
-    shut down.
+    Returns the pids that got SIGKILL then. Stopped processes (SIGSTOP) are continued, because otherwise
+    they couldn't end. A rank for which `has_begun` is false still imports: it has no worker to shut down
+    and handles no SIGTERM, so it gets SIGKILL at once after `patience_s`.
     """
     for process in processes:
         process.send_signal(signal.SIGCONT)

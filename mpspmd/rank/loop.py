@@ -1,4 +1,4 @@
-"""RankLoop: what a rank's main thread does between start and end."""
+"""RankLoop: what a rank's main thread does from its worker's start to its end."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class RankLoop:
     def run(self) -> None:
         """Returns when the engine has closed or poisoned the channel, or stop() was called."""
         try:
-            while True:  # CPython 3.11 specializes no loop that ends in a condition
+            while True:  # CPython 3.11 doesn't optimize a loop that ends in a condition
                 if self._stopping:
                     break
                 self._line.enter(PHASE_WAITING)
@@ -75,7 +75,8 @@ class RankLoop:
             raise self._replier.end
 
     def _step(self) -> None:
-        """One request, in a frame of its own: its locals must not live on until the next one comes."""
+        """Serves one request. A method of its own, so that no local variable keeps the request alive
+        while the rank waits for the next one."""
         request = self._next_request()
         if request is None:
             return
@@ -107,12 +108,13 @@ class RankLoop:
         return shown
 
     def _next_request(self) -> ExecuteModelRequest | None:
+        """Waits for a request. None after an interrupt, or if it can't be decoded, which is reported."""
         message = self._receive(None, self._came_before)
         if message is None:
             return None
         _, kind, step, payload = message
         packed = kind & KIND_PACKED
-        if not packed and type(payload) is not bytes:  # a small one is decoded too fast to be seen
+        if not packed and type(payload) is not bytes:  # a small one is decoded in no time
             self._line.enter(PHASE_DECODING, step, b"")
         try:
             if self._keeps_digest:

@@ -92,7 +92,7 @@ class Replier:
 class ThreadReplier(Replier):
     """Finishes, encodes and sends all replies in a thread of its own, in order.
 
-    For workers whose results aren't ready when the method returns (asynchronous scheduling).
+    For workers whose results aren't ready when the method returns, as with vLLM's asynchronous scheduling.
     """
 
     def __init__(self, *args: Any) -> None:
@@ -126,7 +126,7 @@ class ThreadReplier(Replier):
                 # The result must not live on while this thread waits for the next one.
                 del send
         except ChannelError:
-            pass  # the run has ended, which the loop will see itself
+            pass  # the run has ended; the main thread's loop will notice it
         except BaseException as end:
             # Without this thread there are no more replies.
             self.end = end

@@ -1,4 +1,4 @@
-"""Worker and RankContext: what a user's code on a rank is given."""
+"""Worker and RankContext: what a user's code on a rank builds on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mpspmd.codec.objects import Payload
 
 LATER: Final = object()
-"""What a method returns that has no reply: a later call of the same step has it. See StepCalls.send."""
+"""A method returns it if it has no reply: a later call of its step has one. See StepCalls.send."""
 
 
 @dataclass
@@ -108,15 +108,15 @@ class Worker:
             print(engine.execute_model([1, 2]))  # [11, 12]
 
     Its methods are called by name, with the same arguments on every rank, in the rank's main thread and in
-    the order in which the engine was called. A subclass's constructor takes the context and whatever the
-    engine was given as `args` and `kwargs`. What a method raises reaches the engine's caller as RankError.
+    the order in which the engine was called. A subclass's constructor takes the context, and the engine's
+    `args` and `kwargs`. What a method raises reaches the engine's caller as RankError.
     """
 
     reply_thread: bool = False
-    """True: replies are finished and sent by a thread of their own, in the order of the requests."""
+    """True: a thread of its own finishes and sends the replies, in the order of the requests."""
 
     while_waiting: Callable[[], AbstractContextManager[None]] | None = None
-    """Entered whenever the rank waits for a request, and left when one has come."""
+    """Makes a context manager, in which the rank waits for a request; called for each wait."""
 
     def __init__(self, ctx: RankContext) -> None:
         self.ctx = ctx
@@ -129,12 +129,12 @@ class Worker:
         """Called in the reply thread, if there is one, before it finishes any reply."""
 
     def finish_reply(self, result: Any) -> Any:
-        """What is sent for a method's result. Called only on a rank that replies, in the reply thread if
-        there is one."""
+        """Returns what is sent for a method's result. Called only on a rank that replies, in the reply
+        thread if there is one."""
         return result
 
     def told_to_leave(self) -> None:
-        """Called when the engine shuts down, in another thread: the main thread may be in a method."""
+        """Called when the rank is told to end, also in another thread while the main one runs a method."""
 
     def shutdown(self) -> None:
-        """Called once, when the engine shuts down or the rank is told to leave."""
+        """Called once, in the main thread, when the engine shuts down or the rank is told to end."""

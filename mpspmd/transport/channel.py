@@ -85,8 +85,8 @@ class ChannelSegments:
 class EngineChannel:
     """The engine's ends: it writes requests and reads all ranks' replies.
 
-    A reply from any rank and space for requests ring one bell, in the status page, so the engine never
-    waits for anything else. `requests` and `replies` may each be used by one thread at a time.
+    Replies and space for requests ring one bell, in the status page, so that a wait for either ends when
+    there is the other. `requests` and `replies` may each be used by one thread at a time.
     """
 
     def __init__(self, segments: ChannelSegments) -> None:
@@ -135,7 +135,7 @@ class EngineChannel:
             self.deaths_fd = -1
 
     def close(self) -> None:
-        """Ends the ranks' loops after the requests that they have read. Later replies are dropped."""
+        """Closes all rings. A rank's loop ends when it has read what was sent, or when it replies."""
         self.request_ring.close()
         for ring in self.reply_rings:
             ring.close()
