@@ -9,7 +9,7 @@ All derive from `MpSpmdError`. Where Python has an exception that says the same,
     except concurrent.futures.BrokenExecutor:  # RankDied or EngineClosed
         print("make a new engine")
 
-All of them are names of `mpspmd` too.
+All of them are names of `mpspmd` too. `Engine.failure` tells whether the engine can still be used.
 """
 
 from __future__ import annotations
