@@ -28,16 +28,20 @@ static void wake_all(_Atomic uint32_t *word) {
     syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
-/* A small thread that takes no signal: they are Python's main thread's. */
+/* Python's main thread handles the process's signals, so this thread blocks them. It leaves the
+ * signals of its own crashes unblocked: a handler such as faulthandler's reports them. */
 static int start_thread(pthread_t *thread, void *(*run)(void *), void *argument) {
+    static const int crashes[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
     pthread_attr_t attributes;
-    sigset_t all, before;
+    sigset_t blocked, before;
     int error = pthread_attr_init(&attributes);
     if (error)
         return error;
     pthread_attr_setstacksize(&attributes, STACK_BYTES);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
+    sigfillset(&blocked);
+    for (size_t i = 0; i < sizeof crashes / sizeof crashes[0]; i++)
+        sigdelset(&blocked, crashes[i]);
+    pthread_sigmask(SIG_SETMASK, &blocked, &before);
     error = pthread_create(thread, &attributes, run, argument);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);

@@ -1,12 +1,15 @@
-"""A signal's handler that uses a channel on which its own thread waits: it is refused, or it works."""
+"""Signals' handlers: one that uses the channel on which its own thread waits, and faulthandler's."""
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -187,3 +190,34 @@ def test_what_a_handler_raises_ends_the_wait_and_leaves_the_channel_usable(
     assert scene.inbox.try_recv() is None
     scene.writer.send(1, 0, b"usable", 5)
     assert payload_of(scene.inbox) == b"usable"
+
+
+_CRASH_OF_A_LIVENESS_THREAD = """
+import ctypes, faulthandler, os, resource, signal, sys, time
+from rings import make_page, make_scene
+from mpspmd._ring import Liveness
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+faulthandler.enable()
+segment, page = make_page(2)
+before = set(os.listdir("/proc/self/task"))
+liveness = Liveness.of_engine(page, (make_scene().ring,), 1, os.eventfd(0))
+threads = sorted(set(os.listdir("/proc/self/task")) - before)
+assert len(threads) == 3  # one holds, two watch
+ctypes.CDLL(None).tgkill(os.getpid(), int(threads[int(sys.argv[1])]), int(sys.argv[2]))
+time.sleep(10)
+"""
+
+
+@pytest.mark.parametrize("thread", [0, 1])
+@pytest.mark.parametrize("crash", ["SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT"])
+def test_faulthandler_reports_a_crash_in_a_thread_of_liveness(crash: str, thread: int) -> None:
+    number = signal.Signals[crash]
+    done = subprocess.run(
+        [sys.executable, "-c", _CRASH_OF_A_LIVENESS_THREAD, str(thread), str(number.value)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
+    )
+    assert done.returncode == -number, done.stderr
+    assert "Fatal Python error" in done.stderr
