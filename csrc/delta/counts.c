@@ -1,44 +1,40 @@
-#include "delta/counts.h"
+/* How much of each request is scheduled: a dict from key to int, predicted to stay. And their sum.
+ */
+#include "delta/fields.h"
 
-#include "delta/keys.h"
-
-/* COUNTS' keys are edits of KEYS, or if there are none, of the newest order. Its place among the
- * remembered ones, or -1. */
-static int counts_place(const struct message *message) {
-    return message->keys.n > 0 ? message->keys_place : 0;
-}
-
+/* COUNTS' keys are edits of KEYS, or of the newest order if there are no KEYS. */
 static const struct slots *counts_base(const struct message *message) {
     return message->keys.n > 0 ? &message->keys : &message->rows->orders[0]->slots;
 }
 
-/* What the counted rows' counts were. */
+/* The base's place among the remembered orders, or -1. */
+static int base_place(const struct message *message) {
+    return message->keys.n > 0 ? message->keys_place : 0;
+}
+
 static void read_last_counts(const struct message *message, int64_t *values) {
     for (size_t i = 0; i < message->counted.n; i++)
         values[i] = message->rows->columns[COLUMN_COUNT][message->counted.at[i]];
 }
 
 static void take_counts(struct message *message, struct order *order) {
-    struct rows *rows = message->rows;
     uint64_t total = 0, digest = 0;
     for (size_t i = 0; i < message->counted.n; i++) {
-        uint32_t slot = message->counted.at[i];
         int64_t count = message->scratch.actual.at[i];
-        rows->columns[COLUMN_COUNT][slot] = count;
         total += (uint64_t)count;
-        digest += rows_digest_cell(slot, count);
+        digest += rows_set(message->rows, COLUMN_COUNT, message->counted.at[i], count);
     }
     Py_CLEAR(order->counts);
     order->total = (int64_t)total;
     order->digest = digest;
-    order->epoch = rows->epoch;
+    order->epoch = message->rows->epoch;
 }
 
-/* COUNTS are in message->counted and message->scratch.actual. `same`: their keys are the base's.
- * `changed`: not all of them are what they were. */
+/* Takes COUNTS from message->counted and message->scratch.actual. `same`: the keys are the base's.
+ * `changed`: some counts are new. */
 static struct order *finish_counts(struct message *message, bool same, bool changed) {
     struct order *order =
-        rows_remember(message->rows, &message->counted, same ? counts_place(message) : -1);
+        rows_remember(message->rows, &message->counted, same ? base_place(message) : -1);
     if (!order)
         return NULL;
     message->rows->epoch += changed;
@@ -50,8 +46,8 @@ static struct order *finish_counts(struct message *message, bool same, bool chan
     return order;
 }
 
-/* The counts into message->scratch.actual. How many of them, from the first on, have the keys of
- * `base`; `changed` says whether their counts differ from what they were. -1: not all are ints. */
+/* Reads the counts into message->scratch.actual. Returns how many of them, from the first on, have
+ * the keys of `base`; `changed` says whether these counts are new. -1: not all are ints. */
 static Py_ssize_t read_counts(struct message *message, PyObject *dict, const struct slots *base,
                               uint64_t *changed) {
     PyObject *key, *count, *last = NULL, *const *keys = message->rows->keys;
@@ -79,7 +75,7 @@ static Py_ssize_t read_counts(struct message *message, PyObject *dict, const str
 static enum fit put_counted_keys(struct message *message, PyObject *dict, Py_ssize_t n,
                                  const struct slots *base, bool same) {
     if (same) {
-        pack_byte(&message->out, 0);
+        pack_byte(&message->out, 0); /* no unknown keys */
         return rows_copy_slots(&message->counted, base) ? FITS : FAILED;
     }
     PyObject *keys = PyDict_Keys(dict);
@@ -94,12 +90,12 @@ static enum fit put_counted_keys(struct message *message, PyObject *dict, Py_ssi
     return fit;
 }
 
-static enum fit put_counts(struct message *message, PyObject *value) {
+enum fit counts_put(struct message *message, PyObject *value, enum field_kind Py_UNUSED(kind)) {
+    struct ints *actual = &message->scratch.actual, *predicted = &message->scratch.predicted;
     if (!PyDict_CheckExact(value) || PyDict_GET_SIZE(value) == 0)
         return UNFIT;
     Py_ssize_t n = PyDict_GET_SIZE(value);
-    if (!numbers_reserve(&message->scratch.actual, (size_t)n) ||
-        !numbers_reserve(&message->scratch.predicted, (size_t)n))
+    if (!numbers_reserve(actual, (size_t)n) || !numbers_reserve(predicted, (size_t)n))
         return FAILED;
     const struct slots *base = counts_base(message);
     uint64_t changed;
@@ -110,24 +106,15 @@ static enum fit put_counts(struct message *message, PyObject *value) {
         message->counted.n = 0;
         return fit;
     }
-    /* Other objects may be equal keys. */
+    /* Asked again: other objects may be equal keys. */
     same = pack_edits(&message->out, base, &message->counted);
     if (n_same == n && !changed) {
         pack_byte(&message->out, 0);
     } else {
-        read_last_counts(message, message->scratch.predicted.at);
-        changed = pack_changes(&message->out, message->scratch.predicted.at,
-                               message->scratch.actual.at, message->counted.n) > 0;
+        read_last_counts(message, predicted->at);
+        changed = pack_changes(&message->out, predicted->at, actual->at, message->counted.n) > 0;
     }
     return finish_counts(message, same, changed) ? FITS : FAILED;
-}
-
-static enum fit put_sum(struct message *message, PyObject *value) {
-    int64_t sum;
-    if (!number_of(value, &sum))
-        return UNFIT;
-    pack_signed(&message->out, (int64_t)((uint64_t)sum - (uint64_t)message->total));
-    return FITS;
 }
 
 static PyObject *counts_of(struct message *message) {
@@ -141,21 +128,22 @@ static PyObject *counts_of(struct message *message) {
     return dict;
 }
 
-static PyObject *get_counts(struct message *message) {
+PyObject *counts_get(struct message *message, enum field_kind Py_UNUSED(kind)) {
     struct rows *rows = message->rows;
+    int64_t *actual;
     if (!keys_get_unknown(message))
         return NULL;
     bool same = unpack_edits(&message->in, counts_base(message), &message->counted);
-    /* An order whose rows have ended since, by a plan that says so in between, has no keys. */
-    int place = same ? counts_place(message) : -1;
+    /* An order has no keys if a plan ends its rows in between. */
+    int place = same ? base_place(message) : -1;
     bool known = place >= 0 && rows->orders[place]->keys;
     if (message->in.bad || (!known && !rows_alive(rows, &message->counted)))
         return message_bad(message);
-    size_t n = message->counted.n;
-    if (!numbers_reserve(&message->scratch.actual, n))
+    if (!numbers_reserve(&message->scratch.actual, message->counted.n))
         return NULL;
-    read_last_counts(message, message->scratch.actual.at);
-    bool changed = unpack_changes(&message->in, message->scratch.actual.at, n) > 0;
+    actual = message->scratch.actual.at;
+    read_last_counts(message, actual);
+    bool changed = unpack_changes(&message->in, actual, message->counted.n) > 0;
     struct order *order = message->in.bad ? NULL : finish_counts(message, same, changed);
     if (!order)
         return NULL;
@@ -164,9 +152,15 @@ static PyObject *get_counts(struct message *message) {
     return order->counts ? PyDict_Copy(order->counts) : NULL;
 }
 
-static PyObject *get_sum(struct message *message) {
-    int64_t off = unpack_signed(&message->in);
-    return PyLong_FromLongLong((int64_t)((uint64_t)message->total + (uint64_t)off));
+enum fit counts_put_sum(struct message *message, PyObject *value, enum field_kind Py_UNUSED(kind)) {
+    int64_t sum;
+    if (!number_of(value, &sum))
+        return UNFIT;
+    pack_signed(&message->out, (int64_t)((uint64_t)sum - (uint64_t)message->total));
+    return FITS;
 }
 
-const struct codec counts_codec = {put_counts, get_counts}, counts_codec_sum = {put_sum, get_sum};
+PyObject *counts_get_sum(struct message *message, enum field_kind Py_UNUSED(kind)) {
+    int64_t difference = unpack_signed(&message->in);
+    return PyLong_FromLongLong((int64_t)((uint64_t)message->total + (uint64_t)difference));
+}

@@ -1,41 +1,25 @@
 #include "delta/fields.h"
 
-#include "delta/columns.h"
-#include "delta/counts.h"
-#include "delta/groups.h"
-#include "delta/keys.h"
-#include "delta/keysets.h"
-#include "delta/lists.h"
-#include "delta/order.h"
-#include "delta/tokens.h"
+#define CODEC(kind, put, get) [kind] = {#kind, put, get}
 
-const char *const fields_names[N_FIELD_KINDS] = {
-    [FIELD_PLAIN] = "FIELD_PLAIN",       [FIELD_RECORD] = "FIELD_RECORD",
-    [FIELD_RECORDS] = "FIELD_RECORDS",   [FIELD_GROUP] = "FIELD_GROUP",
-    [FIELD_KEYS] = "FIELD_KEYS",         [FIELD_COUNTS] = "FIELD_COUNTS",
-    [FIELD_PROGRESS] = "FIELD_PROGRESS", [FIELD_TREND] = "FIELD_TREND",
-    [FIELD_SUM] = "FIELD_SUM",           [FIELD_GROUPS] = "FIELD_GROUPS",
-    [FIELD_LISTS] = "FIELD_LISTS",       [FIELD_TAILS] = "FIELD_TAILS",
-    [FIELD_TOKENS] = "FIELD_TOKENS",     [FIELD_KEYSET] = "FIELD_KEYSET",
-    [FIELD_KEY] = "FIELD_KEY",           [FIELD_MEMBER] = "FIELD_MEMBER",
-    [FIELD_FINISHED] = "FIELD_FINISHED", [FIELD_ORDER] = "FIELD_ORDER",
-    [FIELD_INDEX] = "FIELD_INDEX",
-};
-
-const struct codec *const fields_codecs[N_FIELD_KINDS] = {
-    [FIELD_KEYS] = &keys_codec,
-    [FIELD_KEY] = &keys_codec_one,
-    [FIELD_KEYSET] = &keysets_codec,
-    [FIELD_FINISHED] = &keysets_codec_finished,
-    [FIELD_COUNTS] = &counts_codec,
-    [FIELD_SUM] = &counts_codec_sum,
-    [FIELD_PROGRESS] = &columns_codec_progress,
-    [FIELD_TREND] = &columns_codec_trend,
-    [FIELD_GROUPS] = &groups_codec,
-    [FIELD_GROUP] = &groups_codec_one,
-    [FIELD_LISTS] = &lists_codec,
-    [FIELD_TAILS] = &tokens_codec_tails,
-    [FIELD_TOKENS] = &tokens_codec,
-    [FIELD_ORDER] = &order_codec,
-    [FIELD_INDEX] = &order_codec_index,
+const struct codec fields_codecs[N_FIELD_KINDS] = {
+    CODEC(FIELD_PLAIN, NULL, NULL),
+    CODEC(FIELD_RECORD, NULL, NULL),
+    CODEC(FIELD_MEMBER, NULL, NULL),
+    CODEC(FIELD_RECORDS, NULL, NULL),
+    CODEC(FIELD_KEYS, keys_put, keys_get),
+    CODEC(FIELD_COUNTS, counts_put, counts_get),
+    CODEC(FIELD_PROGRESS, columns_put, columns_get),
+    CODEC(FIELD_TREND, columns_put, columns_get),
+    CODEC(FIELD_SUM, counts_put_sum, counts_get_sum),
+    CODEC(FIELD_GROUPS, groups_put, groups_get),
+    CODEC(FIELD_GROUP, groups_put_one, groups_get_one),
+    CODEC(FIELD_LISTS, lists_put, lists_get),
+    CODEC(FIELD_TAILS, tokens_put, tokens_get),
+    CODEC(FIELD_TOKENS, tokens_put, tokens_get),
+    CODEC(FIELD_KEY, keys_put_one, keys_get_one),
+    CODEC(FIELD_KEYSET, keysets_put, keysets_get),
+    CODEC(FIELD_FINISHED, keysets_put, keysets_get),
+    CODEC(FIELD_ORDER, order_put, order_get),
+    CODEC(FIELD_INDEX, order_put_index, order_get_index),
 };

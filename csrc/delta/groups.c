@@ -1,34 +1,36 @@
-#include "delta/groups.h"
+/* Tuples of lists of ids: of the memory blocks that rows get. */
+#include "delta/fields.h"
 
-/* Blocks that are handed out together tend to be neighbours. */
-static enum fit put_id(struct packer *out, PyObject *number, int64_t *last) {
+/* As the difference from the last id: blocks that are handed out together tend to be neighbours.
+ * False if it is no int. */
+static bool put_id(struct packer *out, PyObject *number, int64_t *last) {
     int64_t id;
     if (!number_of(number, &id))
-        return UNFIT;
+        return false;
     pack_signed(out, (int64_t)((uint64_t)id - (uint64_t)*last));
     *last = id;
-    return FITS;
+    return true;
 }
 
-static enum fit put_lists_of(struct packer *out, PyObject *lists, int64_t *last) {
+static bool put_lists_of(struct packer *out, PyObject *lists, int64_t *last) {
     if (!PyTuple_CheckExact(lists))
-        return UNFIT;
+        return false;
     Py_ssize_t n_lists = PyTuple_GET_SIZE(lists);
     pack_varint(out, (uint64_t)n_lists);
     for (Py_ssize_t i = 0; i < n_lists; i++) {
         PyObject *list = PyTuple_GET_ITEM(lists, i);
         if (!PyList_CheckExact(list))
-            return UNFIT;
+            return false;
         Py_ssize_t n = PyList_GET_SIZE(list);
         pack_varint(out, (uint64_t)n);
         for (Py_ssize_t j = 0; j < n; j++)
-            if (put_id(out, PyList_GET_ITEM(list, j), last) != FITS)
-                return UNFIT;
+            if (!put_id(out, PyList_GET_ITEM(list, j), last))
+                return false;
     }
-    return FITS;
+    return true;
 }
 
-/* A tuple of one list of one int: what most requests get, if they get anything. */
+/* The int in a tuple of one list of one int, which is what most requests get; or NULL. */
 static PyObject *only_int(PyObject *lists) {
     if (!PyTuple_CheckExact(lists) || PyTuple_GET_SIZE(lists) != 1)
         return NULL;
@@ -36,7 +38,7 @@ static PyObject *only_int(PyObject *lists) {
     return PyList_CheckExact(list) && PyList_GET_SIZE(list) == 1 ? PyList_GET_ITEM(list, 0) : NULL;
 }
 
-static enum fit put_groups(struct message *message, PyObject *value) {
+enum fit groups_put(struct message *message, PyObject *value, enum field_kind Py_UNUSED(kind)) {
     Py_ssize_t n = (Py_ssize_t)message->keys.n, next = 0;
     if (!PyList_CheckExact(value) || PyList_GET_SIZE(value) != n || n == 0)
         return UNFIT;
@@ -47,10 +49,9 @@ static enum fit put_groups(struct message *message, PyObject *value) {
         if (lists == none)
             continue;
         PyObject *only = only_int(lists);
-        /* A gap + 1, so that 0 ends them; the lowest bit says whether it is more than one int. */
+        /* The gap + 1, because 0 ends the groups. The lowest bit: this is no single int. */
         pack_varint(&message->out, ((uint64_t)(i - next) + 1) << 1 | !only);
-        if ((only ? put_id(&message->out, only, &last)
-                  : put_lists_of(&message->out, lists, &last)) != FITS)
+        if (only ? !put_id(&message->out, only, &last) : !put_lists_of(&message->out, lists, &last))
             return UNFIT;
         next = i + 1;
     }
@@ -58,14 +59,13 @@ static enum fit put_groups(struct message *message, PyObject *value) {
     return FITS;
 }
 
-static enum fit put_group(struct message *message, PyObject *value) {
-    int64_t last = 0;
-    return put_lists_of(&message->out, value, &last);
+enum fit groups_put_one(struct message *message, PyObject *value, enum field_kind Py_UNUSED(kind)) {
+    return put_lists_of(&message->out, value, &(int64_t){0}) ? FITS : UNFIT;
 }
 
 static PyObject *get_id(struct message *message, int64_t *last) {
     *last = (int64_t)((uint64_t)*last + (uint64_t)unpack_signed(&message->in));
-    return PyLong_FromLong(*last); /* seldom the same: a new int lies in warmer memory */
+    return PyLong_FromLong(*last); /* ids seldom repeat, and a new int is in the cache */
 }
 
 static PyObject *get_only_int(struct message *message, int64_t *last, size_t *checks) {
@@ -76,30 +76,32 @@ static PyObject *get_only_int(struct message *message, int64_t *last, size_t *ch
     return lists;
 }
 
+static PyObject *get_ids(struct message *message, int64_t *last) {
+    size_t n = unpack_length(&message->in);
+    if (n > (size_t)(message->in.end - message->in.at))
+        return message_bad(message);
+    PyObject *list = PyList_New((Py_ssize_t)n);
+    for (size_t i = 0; list && i < n; i++) {
+        PyObject *id = get_id(message, last);
+        if (id)
+            PyList_SET_ITEM(list, (Py_ssize_t)i, id);
+        else
+            Py_CLEAR(list);
+    }
+    return list;
+}
+
 static PyObject *get_lists_of(struct message *message, int64_t *last) {
     size_t n_lists = unpack_length(&message->in);
     if (n_lists > (size_t)(message->in.end - message->in.at))
         return message_bad(message);
     PyObject *lists = PyTuple_New((Py_ssize_t)n_lists);
     for (size_t i = 0; lists && i < n_lists; i++) {
-        size_t n = unpack_length(&message->in);
-        PyObject *list = NULL;
-        if (n <= (size_t)(message->in.end - message->in.at))
-            list = PyList_New((Py_ssize_t)n);
-        for (size_t j = 0; list && j < n; j++) {
-            PyObject *id = get_id(message, last);
-            if (!id) {
-                Py_CLEAR(list);
-                break;
-            }
-            PyList_SET_ITEM(list, (Py_ssize_t)j, id);
-        }
-        if (!list) {
-            message->in.bad = true;
+        PyObject *list = get_ids(message, last);
+        if (list)
+            PyTuple_SET_ITEM(lists, (Py_ssize_t)i, list);
+        else
             Py_CLEAR(lists);
-            break;
-        }
-        PyTuple_SET_ITEM(lists, (Py_ssize_t)i, list);
     }
     return lists;
 }
@@ -115,7 +117,7 @@ static PyObject *nones(size_t n) {
     return list;
 }
 
-static PyObject *get_groups(struct message *message) {
+PyObject *groups_get(struct message *message, enum field_kind Py_UNUSED(kind)) {
     size_t n = message->keys.n, next = 0, checks = 2 * n;
     uint64_t code;
     int64_t last = 0;
@@ -136,10 +138,6 @@ static PyObject *get_groups(struct message *message) {
     return list;
 }
 
-static PyObject *get_group(struct message *message) {
-    int64_t last = 0;
-    return get_lists_of(message, &last);
+PyObject *groups_get_one(struct message *message, enum field_kind Py_UNUSED(kind)) {
+    return get_lists_of(message, &(int64_t){0});
 }
-
-const struct codec groups_codec = {put_groups, get_groups},
-                   groups_codec_one = {put_group, get_group};

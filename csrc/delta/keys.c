@@ -1,15 +1,20 @@
-#include "delta/keys.h"
-
+/* A request's keys, as edits of an earlier order; and single keys that have a row. */
+#include "delta/fields.h"
 #include "delta/plain.h"
 
-/* A key's slot as rows_find() has it. Most keys follow each other as in an order of before: those
- * are found without asking the dict. `next` is where this one may be in there. */
+/* Where in `order`, from `i` on, the first row is that hasn't ended. */
+static size_t first_alive(const struct rows *rows, const struct slots *order, size_t i) {
+    while (i < order->n && !rows->keys[order->at[i]])
+        i++;
+    return i;
+}
+
+/* As rows_find(), but first compares the key with the one at `*next` in `order`: most keys follow
+ * each other as in an earlier order, so the dict is seldom asked. */
 static int64_t find_next(const struct rows *rows, const struct slots *order, size_t *next,
                          PyObject *key) {
-    enum { SKIPPED = 8 }; /* so many rows may be left out at a time */
-    size_t i = *next;
-    while (i < order->n && !rows->keys[order->at[i]])
-        i++; /* it has ended */
+    enum { SKIPPED = 8 }; /* how many rows may be left out at a time */
+    size_t i = first_alive(rows, order, *next);
     *next = i;
     if (i < order->n && rows->keys[order->at[i]] == key) {
         *next = i + 1;
@@ -24,8 +29,6 @@ static int64_t find_next(const struct rows *rows, const struct slots *order, siz
     return slot;
 }
 
-/* The slots of keys, most of which follow each other as in `order`. Unknown ones get rows, and are
- * written first: their lengths + 1, then a 0. */
 enum fit keys_put_unknown(struct message *message, PyObject *list, const struct slots *order,
                           struct slots *slots) {
     Py_ssize_t n = PyList_GET_SIZE(list), length;
@@ -63,13 +66,11 @@ enum fit keys_put_unknown(struct message *message, PyObject *list, const struct 
     return FITS;
 }
 
-/* The order of before whose first row that hasn't ended is the first key's, or the newest. */
+/* The earlier order that begins with the same key, ended rows aside; or else the newest. */
 static const struct slots *likely_order(const struct rows *rows, PyObject *list) {
     for (int place = 0; place < N_ORDERS; place++) {
         const struct slots *slots = &rows->orders[place]->slots;
-        size_t i = 0;
-        while (i < slots->n && !rows->keys[slots->at[i]])
-            i++;
+        size_t i = first_alive(rows, slots, 0);
         if (i < slots->n && rows->keys[slots->at[i]] == PyList_GET_ITEM(list, 0))
             return slots;
     }
@@ -100,13 +101,13 @@ static bool are_texts(PyObject *list) {
 static int same_keys(PyObject *list, PyObject *keys) {
     if (rows_same_items(list, keys))
         return 1;
-    /* What isn't a str may be equal to one, and do anything when it is asked. */
+    /* An object that isn't a str may be equal to one, and its comparison may run any code. */
     if (PyList_GET_SIZE(list) != PyList_GET_SIZE(keys) || !are_texts(list))
         return 0;
     return PyObject_RichCompareBool(list, keys, Py_EQ);
 }
 
-/* The same keys as in one of the last steps: message->keys_place says which one. */
+/* Finds the remembered order that has the same keys; its place goes into message->keys_place. */
 static enum fit find_order(struct message *message, PyObject *list) {
     for (int place = 0; place < N_ORDERS; place++) {
         const struct order *order = message->rows->orders[place];
@@ -122,13 +123,13 @@ static enum fit find_order(struct message *message, PyObject *list) {
     return UNFIT;
 }
 
-static enum fit put_keys(struct message *message, PyObject *value) {
+enum fit keys_put(struct message *message, PyObject *value, enum field_kind Py_UNUSED(kind)) {
     if (!PyList_CheckExact(value) || PyList_GET_SIZE(value) == 0)
         return UNFIT;
     struct rows *rows = message->rows;
     enum fit found = find_order(message, value);
     if (found == FITS) {
-        pack_byte(&message->out, 0); /* no new keys */
+        pack_byte(&message->out, 0); /* no unknown keys */
     } else if (found == UNFIT) {
         found = keys_put_unknown(message, value, likely_order(rows, value), &message->keys);
         if (found == FITS)
@@ -144,7 +145,7 @@ static enum fit put_keys(struct message *message, PyObject *value) {
     return FITS;
 }
 
-static enum fit put_key(struct message *message, PyObject *value) {
+enum fit keys_put_one(struct message *message, PyObject *value, enum field_kind Py_UNUSED(kind)) {
     int64_t slot = PyUnicode_CheckExact(value) ? rows_find(message->rows, value) : -1;
     if (slot < 0)
         return slot == -1 ? UNFIT : FAILED;
@@ -152,7 +153,6 @@ static enum fit put_key(struct message *message, PyObject *value) {
     return FITS;
 }
 
-/* Rows for the keys that come now, as keys_put_unknown() has made them. */
 bool keys_get_unknown(struct message *message) {
     size_t length;
     while ((length = unpack_length(&message->in)) > 0) {
@@ -165,7 +165,7 @@ bool keys_get_unknown(struct message *message) {
     return !message->in.bad;
 }
 
-static PyObject *get_keys(struct message *message) {
+PyObject *keys_get(struct message *message, enum field_kind Py_UNUSED(kind)) {
     struct rows *rows = message->rows;
     if (!keys_get_unknown(message))
         return NULL;
@@ -185,12 +185,8 @@ static PyObject *get_keys(struct message *message) {
     return PyList_GetSlice(order->keys, 0, PyList_GET_SIZE(order->keys));
 }
 
-/* The row's own object: replies that name it are compared with the rows' sooner. */
-static PyObject *get_key(struct message *message) {
-    uint64_t slot = unpack_varint(&message->in);
-    if (slot >= message->rows->n_slots || !message->rows->keys[slot])
-        return message_bad(message);
-    return Py_NewRef(message->rows->keys[slot]);
+/* The row's own object, which a reply's comparison with the rows' keys finds sooner. */
+PyObject *keys_get_one(struct message *message, enum field_kind Py_UNUSED(kind)) {
+    PyObject *key = rows_key(message->rows, unpack_varint(&message->in));
+    return key ? Py_NewRef(key) : message_bad(message);
 }
-
-const struct codec keys_codec = {put_keys, get_keys}, keys_codec_one = {put_key, get_key};

@@ -11,14 +11,6 @@ void message_raise_changed(void) {
 }
 
 bool message_raise_desync(const struct message *message, const char *format, ...) {
-    va_list values;
-    va_start(values, format);
-    PyErr_FormatV(message->module->codec_desync, format, values);
-    va_end(values);
-    return false;
-}
-
-bool message_raise_unreadable(const struct message *message, const char *format, ...) {
     if (PyErr_Occurred() &&
         (PyErr_ExceptionMatches(PyExc_MemoryError) || !PyErr_ExceptionMatches(PyExc_Exception)))
         return false;
@@ -55,29 +47,24 @@ void message_free(struct message *message) {
 }
 
 void message_put_head(struct message *message) {
-    static const uint8_t room[HEAD_BYTES];
-    pack_bytes(&message->out, room, HEAD_BYTES);
+    pack_bytes(&message->out, (const uint8_t[HEAD_BYTES]){0}, HEAD_BYTES);
 }
 
-static bool add_part(struct digest *digest, PyObject *part) {
-    Py_buffer view;
-    if (PyObject_GetBuffer(part, &view, PyBUF_SIMPLE) != 0)
-        return false;
-    digest_add(digest, view.buf, (size_t)view.len);
-    PyBuffer_Release(&view);
-    return true;
-}
-
+/* `cold`: a part, or a list of parts. */
 static bool add_parts(struct digest *digest, PyObject *cold) {
-    if (!PyList_Check(cold))
-        return add_part(digest, cold);
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(cold); i++)
-        if (!add_part(digest, PyList_GET_ITEM(cold, i)))
+    bool is_list = PyList_Check(cold);
+    Py_buffer view;
+    for (Py_ssize_t i = 0; i < (is_list ? PyList_GET_SIZE(cold) : 1); i++) {
+        PyObject *part = is_list ? PyList_GET_ITEM(cold, i) : cold;
+        if (PyObject_GetBuffer(part, &view, PyBUF_SIMPLE) != 0)
             return false;
+        digest_add(digest, view.buf, (size_t)view.len);
+        PyBuffer_Release(&view);
+    }
     return true;
 }
 
-/* The first part and the cold ones as a message: bytes, or a list if there are buffers. */
+/* Joins the hot part and the cold ones: into bytes, or a list if there are buffers. */
 static PyObject *join(struct packer *out, PyObject *cold) {
     if (cold && PyBytes_Check(cold)) {
         pack_bytes(out, PyBytes_AS_STRING(cold), (size_t)PyBytes_GET_SIZE(cold));
@@ -112,9 +99,8 @@ PyObject *message_put_end(struct message *message, uint32_t sequence, uint8_t fl
         Py_XDECREF(cold);
         return PyErr_NoMemory();
     }
-    uint32_t end = (uint32_t)hot_end;
-    memcpy(out->bytes + 8, &end, sizeof end);
-    memcpy(out->bytes + 12, &sequence, sizeof sequence);
+    memcpy(out->bytes + 8, &(uint32_t){(uint32_t)hot_end}, 4);
+    memcpy(out->bytes + 12, &sequence, 4);
     out->bytes[16] = flags;
     struct digest digest = digest_begin(seed);
     digest_add(&digest, out->bytes + HEAD_CHECKED, out->length - HEAD_CHECKED);
@@ -154,12 +140,9 @@ bool message_get_cold(struct message *message, PyObject *payload, const struct h
                       PyObject *loads) {
     if (!(head->flags & MESSAGE_COLD))
         return true;
-    long start = (long)((head->hot_end + COLD_ALIGN - 1) / COLD_ALIGN * COLD_ALIGN);
+    size_t start = ((size_t)head->hot_end + COLD_ALIGN - 1) / COLD_ALIGN * COLD_ALIGN;
     PyObject *buffers = head->flags & MESSAGE_BUFFERS ? Py_True : Py_False;
-    PyObject *at = PyLong_FromLong(start);
-    if (at)
-        message->cold = PyObject_CallFunctionObjArgs(loads, payload, buffers, at, NULL);
-    Py_XDECREF(at);
+    message->cold = PyObject_CallFunction(loads, "OOn", payload, buffers, (Py_ssize_t)start);
     if (message->cold && !PyList_Check(message->cold)) {
         Py_CLEAR(message->cold);
         message_raise_desync(message, "the cold part isn't a list");

@@ -1,10 +1,7 @@
 /* mpspmd._delta: records of Python as deltas against what both ends hold. */
 #include "delta/module.h"
 
-#include "delta/fields.h"
 #include "delta/plan.h"
-#include "delta/replies.h"
-#include "delta/requests.h"
 
 _Static_assert(sizeof(long) == sizeof(int64_t), "PyLong_FromLong() makes ints of 64 bits");
 
@@ -16,7 +13,7 @@ static int module_exec(PyObject *module) {
                 extension_add_type(module, &decoder_spec, &state->decoder_type) &&
                 extension_add_type(module, &reply_order_spec, &state->reply_order_type);
     for (int kind = 0; kind < N_FIELD_KINDS && made; kind++)
-        made = PyModule_AddIntConstant(module, fields_names[kind], kind) == 0;
+        made = PyModule_AddIntConstant(module, fields_codecs[kind].name, kind) == 0;
     return made ? 0 : -1;
 }
 

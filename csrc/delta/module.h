@@ -1,4 +1,4 @@
-/* The state of mpspmd._delta: its types, and objects that are used again. */
+/* The state of mpspmd._delta: its types, and objects that many messages share. */
 #ifndef MPSPMD_DELTA_MODULE_H
 #define MPSPMD_DELTA_MODULE_H
 
@@ -13,7 +13,9 @@ struct module_state {
     struct shared_ints ints;
 };
 
-/* Of an object of one of the module's types. */
+extern PyType_Spec encoder_spec, decoder_spec, reply_order_spec;
+
+/* `self` is an object of one of the module's types. */
 static inline struct module_state *module_state_of(PyObject *self) {
     return PyType_GetModuleState(Py_TYPE(self));
 }

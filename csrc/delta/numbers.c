@@ -21,13 +21,18 @@ PyObject *numbers_list(struct shared_ints *shared, const int64_t *values, size_t
     PyObject *list = PyList_New((Py_ssize_t)n);
     for (size_t i = 0; list && i < n; i++) {
         PyObject *value = number_object(shared, values[i]);
-        if (!value) {
+        if (value)
+            PyList_SET_ITEM(list, (Py_ssize_t)i, value);
+        else
             Py_CLEAR(list);
-            return NULL;
-        }
-        PyList_SET_ITEM(list, (Py_ssize_t)i, value);
     }
     return list;
+}
+
+bool number_of_large(PyObject *object, int64_t *value) {
+    int overflow;
+    *value = PyLong_AsLongLongAndOverflow(object, &overflow);
+    return !overflow;
 }
 
 bool numbers_reserve(struct ints *ints, size_t n) {
@@ -35,10 +40,8 @@ bool numbers_reserve(struct ints *ints, size_t n) {
         return true;
     size_t capacity = n < 256 ? 256 : n + n / 2;
     int64_t *at = realloc(ints->at, capacity * sizeof *at);
-    if (!at) {
-        PyErr_NoMemory();
-        return false;
-    }
+    if (!at)
+        return PyErr_NoMemory();
     ints->at = at;
     ints->capacity = capacity;
     return true;

@@ -1,4 +1,4 @@
-/* Ints of Python as numbers of C, and back. */
+/* Python's ints as C's numbers, and back. */
 #ifndef MPSPMD_DELTA_NUMBERS_H
 #define MPSPMD_DELTA_NUMBERS_H
 
@@ -6,15 +6,13 @@
 
 enum { N_SHARED_INTS = 1 << 15 };
 
-/* Int objects from 0 on, made when they are first used: the same ones are needed in each step. */
+/* Int objects from 0 on, because each step needs the same ones. Made at their first use. */
 struct shared_ints {
     PyObject **at; /* NULL before the first */
 };
 
+PyObject *numbers_share(struct shared_ints *shared, int64_t value); /* makes one */
 void numbers_free(struct shared_ints *shared);
-
-/* Makes a shared one. */
-PyObject *numbers_share(struct shared_ints *shared, int64_t value);
 
 static inline PyObject *number_object(struct shared_ints *shared, int64_t value) {
     if ((uint64_t)value >= N_SHARED_INTS)
@@ -25,7 +23,6 @@ static inline PyObject *number_object(struct shared_ints *shared, int64_t value)
 
 PyObject *numbers_list(struct shared_ints *shared, const int64_t *values, size_t n);
 
-/* Memory for numbers that is used again. */
 struct ints {
     int64_t *at;
     size_t capacity;
@@ -33,15 +30,10 @@ struct ints {
 
 bool numbers_reserve(struct ints *ints, size_t n); /* false with an exception set */
 
-/* After PyLong_AsSsize_t() has returned -1: false for a number of more than 64 bits. */
-static inline bool number_is_minus_one(void) {
-    if (!PyErr_Occurred())
-        return true;
-    PyErr_Clear();
-    return false;
-}
+/* An int of any size: false if it has more than 64 bits. */
+bool number_of_large(PyObject *object, int64_t *value);
 
-/* A small int's value lies in one digit, and is read without a call. */
+/* Reads an int of one digit, without a call. */
 static inline bool number_of_small(PyObject *object, int64_t *value) {
     const PyLongObject *number = (const PyLongObject *)object;
 #if PY_VERSION_HEX >= 0x030C0000
@@ -61,10 +53,7 @@ static inline bool number_of_small(PyObject *object, int64_t *value) {
 static inline bool number_of(PyObject *object, int64_t *value) {
     if (!PyLong_CheckExact(object))
         return false;
-    if (number_of_small(object, value))
-        return true;
-    *value = PyLong_AsSsize_t(object);
-    return *value != -1 || number_is_minus_one();
+    return number_of_small(object, value) || number_of_large(object, value);
 }
 
 /* False: not all of them are ints of up to 64 bits. */

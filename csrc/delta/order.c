@@ -1,8 +1,10 @@
 #include "delta/order.h"
 
+#include "delta/fields.h"
+
 enum { ORDER_SAME, ORDER_EDITED };
 
-/* The places of the base's keys. */
+/* The places of the base's keys. False with an exception set. */
 static bool find_old_places(struct reply_base *base, struct slots *old) {
     Py_ssize_t n = PyList_GET_SIZE(base->keys);
     if (!places_make(&base->places) || !rows_resize_slots(old, (size_t)n))
@@ -12,35 +14,29 @@ static bool find_old_places(struct reply_base *base, struct slots *old) {
     return true;
 }
 
-/* The places of this reply's keys. */
-static bool find_new_places(const struct reply_base *base, PyObject *keys, const struct slots *old,
-                            struct slots *new) {
+/* The places of this reply's keys. UNFIT if one of them wasn't scheduled. */
+static enum fit find_new_places(const struct reply_base *base, PyObject *keys,
+                                const struct slots *old, struct slots *new) {
     Py_ssize_t n = PyList_GET_SIZE(keys);
     if (!rows_resize_slots(new, (size_t)n))
-        return false;
+        return FAILED;
     for (Py_ssize_t i = 0; i < n; i++) {
         PyObject *key = PyList_GET_ITEM(keys, i);
         bool stays = (size_t)i < old->n && PyList_GET_ITEM(base->keys, i) == key;
         new->at[i] = stays ? old->at[i] : places_of(&base->places, key);
+        if (new->at[i] == NO_PLACE)
+            return UNFIT;
     }
-    return true;
+    return FITS;
 }
 
-static bool are_all_known(const struct slots *places) {
-    for (size_t i = 0; i < places->n; i++)
-        if (places->at[i] == NO_PLACE)
-            return false;
-    return true;
-}
-
-/* Both ends have found the same. */
 static void add_to_digest(struct reply_base *base, const struct slots *slots) {
     struct digest digest = digest_begin(base->digest);
     digest_add(&digest, slots->at, slots->n * sizeof *slots->at);
     base->digest = digest_end(&digest);
 }
 
-static enum fit put_order(struct message *message, PyObject *value) {
+enum fit order_put(struct message *message, PyObject *value, enum field_kind Py_UNUSED(kind)) {
     struct reply_base *base = message->reply;
     struct slots *old = &message->scratch.from, *new = &message->scratch.to;
     if (!PyList_CheckExact(value) || PyList_GET_SIZE(value) == 0)
@@ -51,10 +47,9 @@ static enum fit put_order(struct message *message, PyObject *value) {
         base->has_order = true;
         return FITS;
     }
-    if (!find_old_places(base, old) || !find_new_places(base, value, old, new))
-        return FAILED;
-    if (!are_all_known(new))
-        return UNFIT;
+    enum fit fit = find_old_places(base, old) ? find_new_places(base, value, old, new) : FAILED;
+    if (fit != FITS)
+        return fit;
     pack_byte(&message->out, ORDER_EDITED);
     pack_edits(&message->out, old, new);
     add_to_digest(base, new);
@@ -67,9 +62,9 @@ static enum fit put_order(struct message *message, PyObject *value) {
 static PyObject *get_edited_keys(struct message *message) {
     struct reply_base *base = message->reply;
     struct slots *old = &message->scratch.from, *new = &message->scratch.to;
-    PyObject *scheduled = base->places.scheduled;
     if (!find_old_places(base, old))
         return NULL;
+    PyObject *scheduled = base->places.scheduled;
     unpack_edits(&message->in, old, new);
     for (size_t i = 0; !message->in.bad && i < new->n; i++)
         message->in.bad = (Py_ssize_t)new->at[i] >= PyList_GET_SIZE(scheduled);
@@ -79,11 +74,11 @@ static PyObject *get_edited_keys(struct message *message) {
     PyObject *keys = PyList_New((Py_ssize_t)new->n);
     for (size_t i = 0; keys && i < new->n; i++)
         PyList_SET_ITEM(keys, (Py_ssize_t)i,
-                        Py_NewRef(PyList_GET_ITEM(base->places.scheduled, (Py_ssize_t)new->at[i])));
+                        Py_NewRef(PyList_GET_ITEM(scheduled, (Py_ssize_t)new->at[i])));
     return keys;
 }
 
-static PyObject *get_order(struct message *message) {
+PyObject *order_get(struct message *message, enum field_kind Py_UNUSED(kind)) {
     struct reply_base *base = message->reply;
     base->changed = unpack_byte(&message->in) != ORDER_SAME;
     base->new_keys = base->changed ? get_edited_keys(message) : Py_NewRef(base->keys);
@@ -103,8 +98,8 @@ static const struct slots *base_indices(const struct reply_base *base) {
     return base->order ? &base->order->indices : &none;
 }
 
-/* The values of a dict, in its order: they say what it is, if each is where its key stands in this
- * reply's own list. */
+/* Reads the dict's values in its order. These describe the dict if each is the place of its key in
+ * this reply's keys; UNFIT if not. */
 static enum fit read_indices(struct reply_base *base, PyObject *dict) {
     Py_ssize_t position = 0, n = PyList_GET_SIZE(base->new_keys);
     struct slots *indices = &base->new_indices;
@@ -123,7 +118,8 @@ static enum fit read_indices(struct reply_base *base, PyObject *dict) {
     return FITS;
 }
 
-static enum fit put_index(struct message *message, PyObject *value) {
+enum fit order_put_index(struct message *message, PyObject *value,
+                         enum field_kind Py_UNUSED(kind)) {
     struct reply_base *base = message->reply;
     if (!PyDict_CheckExact(value) || PyDict_GET_SIZE(value) == 0 || !base->has_order)
         return UNFIT;
@@ -148,8 +144,8 @@ static bool set_index(struct message *message, PyObject *index, size_t at) {
     return set;
 }
 
-/* Makes of a copy of the earlier reply's dict what begins as the new one does: mostly it is the
- * same but for a few keys. `n` gets how many of the new indices it has then. */
+/* Turns a copy of the earlier reply's dict into the beginning of the new one: most keys stay. `n`
+ * counts the new indices that it has then. */
 static bool keep_begin(struct message *message, PyObject *index, size_t *n) {
     const struct reply_base *base = message->reply;
     const struct slots *indices = &base->new_indices;
@@ -176,7 +172,7 @@ static PyObject *make_index(struct message *message) {
     bool made = index && (!before || keep_begin(message, index, &n));
     for (; made && n < base->new_indices.n; n++)
         made = set_index(message, index, base->new_indices.at[n]);
-    /* Else an index comes twice, or is missing. */
+    /* If not, an index comes twice or is missing. */
     if (made && PyDict_GET_SIZE(index) == PyList_GET_SIZE(base->new_keys))
         return index;
     message->in.bad = true;
@@ -184,7 +180,7 @@ static PyObject *make_index(struct message *message) {
     return NULL;
 }
 
-static PyObject *get_index(struct message *message) {
+PyObject *order_get_index(struct message *message, enum field_kind Py_UNUSED(kind)) {
     struct reply_base *base = message->reply;
     struct reply_order *order = base->order;
     if (!base->has_order)
@@ -202,5 +198,3 @@ static PyObject *get_index(struct message *message) {
     base->new_index = make_index(message);
     return base->new_index ? PyDict_Copy(base->new_index) : NULL;
 }
-
-const struct codec order_codec = {put_order, get_order}, order_codec_index = {put_index, get_index};

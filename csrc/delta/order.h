@@ -3,29 +3,50 @@
 #ifndef MPSPMD_DELTA_ORDER_H
 #define MPSPMD_DELTA_ORDER_H
 
-#include "delta/message.h"
-#include "delta/places.h"
+#include "extension/extension.h"
+#include "packing/edits.h"
 
-extern const struct codec order_codec, order_codec_index;
+#define NO_PLACE UINT32_MAX
 
-/* What a reply has said about its order, as Python keeps it. */
+/* Where keys stand in the list of those that were scheduled. */
+struct places {
+    PyObject *scheduled; /* list: keys of the request that is answered */
+    PyObject *own;       /* NULL, or the copy of the caller's list that `scheduled` is */
+    uint32_t *table;     /* places by their keys' hashes; NULL before places_make() */
+    size_t mask;         /* the table's size - 1 */
+};
+
+/* Copies the caller's list, once: Python code that runs between two fields, or later, may change
+ * the caller's. False with an exception set. */
+bool places_own(struct places *places);
+
+/* Makes the table, once. False with an exception set. */
+bool places_make(struct places *places);
+
+/* NO_PLACE for a key that wasn't scheduled. */
+uint32_t places_of(const struct places *places, PyObject *key);
+
+void places_free(struct places *places);
+
+/* What a reply says about its order. Python keeps it for later replies. */
 struct reply_order {
     PyObject_HEAD
     PyObject *keys;       /* list */
-    PyObject *index;      /* dict, on the end that reads */
+    PyObject *index;      /* dict; only the reading end has it */
     struct slots indices; /* for each of its keys, where in `keys` it is */
     uint64_t digest;
 };
 
-/* What a reply is written and read against, and what it says about its own order. */
+/* What a reply is encoded against, and what it says about its own order. */
 struct reply_base {
     struct reply_order *order; /* an earlier reply's, or NULL */
-    PyObject *keys;            /* its own; without an order the scheduled ones */
+    PyObject *keys;            /* that order's keys, or else the scheduled ones */
     struct places places;
-    PyObject *new_keys, *new_index; /* what this reply says, */
+    PyObject *new_keys, *new_index; /* this reply's */
     struct slots new_indices;
-    bool has_order, has_index, changed; /* whether it does, and something else than the base */
-    uint64_t digest;                    /* of all that both ends have made of it */
+    bool has_order, has_index; /* whether this reply has these fields, */
+    bool changed;              /* and whether they differ from the base */
+    uint64_t digest;           /* of what both ends have made of this reply's order */
 };
 
 #endif

@@ -1,14 +1,14 @@
-#include "delta/places.h"
-
 #include <stdlib.h>
 
-/* Of a str, which mostly knows it. */
+#include "delta/order.h"
+
+/* A str caches its hash. */
 static Py_hash_t hash_of(PyObject *text) {
     Py_hash_t hash = ((PyASCIIObject *)text)->hash;
     return hash != -1 ? hash : PyObject_Hash(text);
 }
 
-/* Where in the table a key's place is, or would be. */
+/* The entry with a key's place, or the free one where it belongs. */
 static uint32_t *entry_of(const struct places *places, PyObject *key) {
     Py_hash_t hash = hash_of(key);
     for (size_t at = (size_t)hash & places->mask;; at = (at + 1) & places->mask) {
@@ -30,8 +30,8 @@ bool places_own(struct places *places) {
     return places->own != NULL;
 }
 
-/* Half of the table is free at least. A dict takes several times as long to make, and this is made
- * for every reply whose order is new. */
+/* Every reply with a new order makes this table, and a dict would take several times as long. At
+ * least half of the table is free. */
 bool places_make(struct places *places) {
     size_t size = 16;
     if (places->table)

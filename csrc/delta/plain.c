@@ -2,29 +2,6 @@
 
 #include <string.h>
 
-/* The code of a value, or of what it may be. */
-static enum code code_of(PyObject *value) {
-    if (value == Py_None)
-        return CODE_NONE;
-    if (PyBool_Check(value))
-        return value == Py_True ? CODE_TRUE : CODE_FALSE;
-    if (PyLong_CheckExact(value))
-        return CODE_INT;
-    if (PyList_CheckExact(value))
-        return PyList_GET_SIZE(value) == 0 ? CODE_LIST : CODE_INTS;
-    if (PyDict_CheckExact(value) && PyDict_GET_SIZE(value) == 0)
-        return CODE_DICT;
-    if (PyUnicode_CheckExact(value))
-        return CODE_TEXT;
-    if (PyFloat_CheckExact(value))
-        return CODE_FLOAT;
-    if (PySet_CheckExact(value))
-        return PySet_GET_SIZE(value) == 0 ? CODE_SET : CODE_INT_SET;
-    if (PyTuple_CheckExact(value) && PyTuple_GET_SIZE(value) == 0)
-        return CODE_TUPLE;
-    return CODE_COLD;
-}
-
 bool plain_put_cold(struct message *message, PyObject *value) {
     if (!message->cold && !(message->cold = PyList_New(0)))
         return false;
@@ -32,7 +9,7 @@ bool plain_put_cold(struct message *message, PyObject *value) {
     return PyList_Append(message->cold, value) == 0;
 }
 
-/* Any list, or a set's list. One of other things than ints goes cold. */
+/* `value`: the list itself, or the set that it was made from. Goes cold if not all are ints. */
 static bool put_int_list(struct message *message, PyObject *list, enum code code, PyObject *value) {
     Py_ssize_t n = PyList_GET_SIZE(list);
     if (!numbers_reserve(&message->scratch.actual, (size_t)n))
@@ -80,7 +57,7 @@ static PyObject *get_float(struct message *message) {
 const char *plain_text_of(PyObject *text, Py_ssize_t *length) {
     const char *bytes = PyUnicode_AsUTF8AndSize(text, length);
     if (!bytes)
-        PyErr_Clear(); /* lone surrogates: let pickle have it */
+        PyErr_Clear(); /* it has lone surrogates, which pickle can carry */
     return bytes;
 }
 
@@ -95,31 +72,46 @@ static bool put_text(struct message *message, PyObject *value) {
     if (!text)
         return plain_put_cold(message, value);
     pack_byte(&message->out, CODE_TEXT);
-    pack_varint(&message->out, (uint64_t)length);
-    pack_bytes(&message->out, text, (size_t)length);
+    pack_sized(&message->out, text, (size_t)length);
+    return true;
+}
+
+static bool put_code(struct message *message, enum code code) {
+    pack_byte(&message->out, (uint8_t)code);
     return true;
 }
 
 bool plain_put(struct message *message, PyObject *value) {
-    enum code code = code_of(value);
-    int64_t number = 0;
-    if (code == CODE_INTS)
-        return put_int_list(message, value, CODE_INTS, value);
-    if (code == CODE_INT_SET)
-        return put_int_set(message, value);
-    if (code == CODE_TEXT)
-        return put_text(message, value);
-    if (code == CODE_COLD || (code == CODE_INT && !number_of(value, &number)))
-        return plain_put_cold(message, value);
-    pack_byte(&message->out, (uint8_t)code);
-    if (code == CODE_INT)
+    int64_t number;
+    if (value == Py_None)
+        return put_code(message, CODE_NONE);
+    if (PyBool_Check(value))
+        return put_code(message, value == Py_True ? CODE_TRUE : CODE_FALSE);
+    if (number_of(value, &number)) {
+        put_code(message, CODE_INT);
         pack_signed(&message->out, number);
-    if (code == CODE_FLOAT)
+        return true;
+    }
+    if (PyList_CheckExact(value))
+        return PyList_GET_SIZE(value) ? put_int_list(message, value, CODE_INTS, value)
+                                      : put_code(message, CODE_LIST);
+    if (PyDict_CheckExact(value) && PyDict_GET_SIZE(value) == 0)
+        return put_code(message, CODE_DICT);
+    if (PyUnicode_CheckExact(value))
+        return put_text(message, value);
+    if (PyFloat_CheckExact(value)) {
+        put_code(message, CODE_FLOAT);
         pack_bytes(&message->out, &(double){PyFloat_AS_DOUBLE(value)}, sizeof(double));
-    return true;
+        return true;
+    }
+    if (PySet_CheckExact(value))
+        return PySet_GET_SIZE(value) ? put_int_set(message, value) : put_code(message, CODE_SET);
+    if (PyTuple_CheckExact(value) && PyTuple_GET_SIZE(value) == 0)
+        return put_code(message, CODE_TUPLE);
+    return plain_put_cold(message, value);
 }
 
-/* When the cold part couldn't be rebuilt, None stands for all of it, and the message is dropped. */
+/* None if the cold part couldn't be unpickled: the caller drops the message then. */
 static PyObject *get_next_cold(struct message *message) {
     if (!message->cold)
         return Py_NewRef(Py_None);
@@ -156,6 +148,5 @@ PyObject *plain_get(struct message *message, uint8_t code) {
     case CODE_INT_SET:
         return get_int_set(message);
     }
-    message->in.bad = true;
-    return NULL;
+    return message_bad(message);
 }

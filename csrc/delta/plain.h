@@ -1,4 +1,4 @@
-/* Values by themselves: a code, and what it says. What has none is put aside, for a pickle. */
+/* Values of any kind: a code, and then the value. Values without a code go into the cold part. */
 #ifndef MPSPMD_DELTA_PLAIN_H
 #define MPSPMD_DELTA_PLAIN_H
 
@@ -10,10 +10,10 @@ enum code {
     CODE_FALSE,
     CODE_TRUE,
     CODE_INT,
-    CODE_LIST, /* these four are empty */
-    CODE_DICT,
-    CODE_SET,
-    CODE_TUPLE,
+    CODE_LIST,  /* empty, */
+    CODE_DICT,  /* empty, */
+    CODE_SET,   /* empty, */
+    CODE_TUPLE, /* and empty */
     CODE_TEXT,
     CODE_INTS, /* a list of ints */
     CODE_COLD,
@@ -25,7 +25,7 @@ enum code {
 /* False with an exception set. */
 bool plain_put(struct message *message, PyObject *value);
 bool plain_put_cold(struct message *message, PyObject *value);
-/* NULL as struct codec has it. */
+/* NULL as from a get_function. */
 PyObject *plain_get(struct message *message, uint8_t code);
 
 /* NULL, without an exception, if it isn't UTF-8. */

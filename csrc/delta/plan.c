@@ -1,15 +1,13 @@
 #include "delta/plan.h"
 
-#include "delta/module.h"
-#include "delta/replies.h"
-
 enum {
-    /* What needs the rows that requests have, what an order that replies have, */
+    /* These need the rows of requests, */
     ROW_KINDS = 1 << FIELD_KEYS | 1 << FIELD_COUNTS | 1 << FIELD_PROGRESS | 1 << FIELD_TREND |
                 1 << FIELD_GROUPS | 1 << FIELD_TAILS | 1 << FIELD_TOKENS | 1 << FIELD_KEY |
                 1 << FIELD_KEYSET | 1 << FIELD_FINISHED,
+    /* and these the order of a reply. */
     REPLY_KINDS = 1 << FIELD_ORDER | 1 << FIELD_INDEX,
-    /* and of these what there is but one of in a message. */
+    /* A message has at most one field of each of these. */
     LONE_KINDS = (ROW_KINDS | REPLY_KINDS | 1 << FIELD_SUM) &
                  ~(1 << FIELD_KEY | 1 << FIELD_KEYSET | 1 << FIELD_TOKENS),
     NEVER_IN_RECORDS = (ROW_KINDS | REPLY_KINDS) & ~(1 << FIELD_KEY),

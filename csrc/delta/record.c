@@ -1,6 +1,5 @@
-#include "delta/record.h"
-
 #include "delta/plain.h"
+#include "delta/plan.h"
 
 static bool put_records(struct message *message, const struct plan_object *plan, PyObject *list) {
     Py_ssize_t n = PyList_GET_SIZE(list);
@@ -8,7 +7,7 @@ static bool put_records(struct message *message, const struct plan_object *plan,
     pack_varint(&message->out, (uint64_t)n);
     bool put = true;
     for (Py_ssize_t i = 0; put && i < n; i++) {
-        /* Looked at anew each time: an attribute's code may have changed the list. */
+        /* Checked again each time: code of an attribute may have changed the list. */
         PyObject *record = i < PyList_GET_SIZE(list) ? Py_NewRef(PyList_GET_ITEM(list, i)) : NULL;
         put = record && Py_IS_TYPE(record, plan->type);
         if (!put)
@@ -54,9 +53,9 @@ static bool put_field(struct message *message, const struct field *field, PyObje
         return put_member(message, field->members, value);
     if (field->kind == FIELD_RECORDS && are_records(value, field->record))
         return put_records(message, field->record, value);
-    if (fields_codecs[field->kind]) {
+    if (fields_codecs[field->kind].put) {
         pack_byte(&message->out, CODE_KIND);
-        enum fit fit = fields_codecs[field->kind]->put(message, value);
+        enum fit fit = fields_codecs[field->kind].put(message, value, field->kind);
         if (fit != UNFIT)
             return fit == FITS;
         message->out.length = mark;
@@ -64,13 +63,13 @@ static bool put_field(struct message *message, const struct field *field, PyObje
     return plain_put(message, value);
 }
 
-/* Attributes that somebody has added: a dict, or NULL without an exception when there are none. */
+/* A dict of the attributes that no field is. NULL if there are none, or with an exception set. */
 static PyObject *find_extras(const struct plan_object *plan, PyObject *attributes) {
     PyObject *extras = NULL, *name, *value;
     Py_ssize_t position = 0;
     bool found = true;
     while (found && PyDict_Next(attributes, &position, &name, &value)) {
-        /* A name's own code may be asked whether it is equal to another's. */
+        /* Comparing a name may run its own code, which may drop both. */
         Py_INCREF(name);
         Py_INCREF(value);
         int known = PySet_Contains(plan->known, name);
@@ -98,7 +97,8 @@ static bool put_extras(struct message *message, const struct plan_object *plan,
     return put;
 }
 
-/* A new reference. Mostly it lies in the record's dict, where it is found sooner; and counted. */
+/* A new reference. Counts it if it is in the record's dict: nearly all are, and that is the fastest
+ * place to look. */
 static PyObject *get_attribute(PyObject *record, PyObject *attributes, PyObject *name,
                                Py_ssize_t *n_found) {
     PyObject *value = attributes ? PyDict_GetItemWithError(attributes, name) : NULL;
@@ -141,18 +141,19 @@ static PyObject *get_kind(struct message *message, const struct field *field) {
         return get_member(message, field->members);
     if (field && field->kind == FIELD_RECORDS)
         return get_records(message, field->record);
-    if (field && fields_codecs[field->kind])
-        return fields_codecs[field->kind]->get(message);
+    if (field && fields_codecs[field->kind].get)
+        return fields_codecs[field->kind].get(message, field->kind);
     return message_bad(message);
 }
 
-/* `field`: NULL for the attributes that are no fields. */
+/* `field`: NULL for the dict of attributes that no field is. */
 static PyObject *get_field(struct message *message, const struct field *field) {
     uint8_t code = unpack_byte(&message->in);
     return code == CODE_KIND ? get_kind(message, field) : plain_get(message, code);
 }
 
-/* Sets the attribute `name`, or merges extras. Steals the value. */
+/* Sets the attribute `name`, or all in the dict `value` if `name` is NULL. Takes over the value's
+ * reference. */
 static bool set_value(PyObject *attributes, PyObject *name, PyObject *value) {
     int failed = value ? 0 : -1;
     if (value && name)
@@ -163,13 +164,13 @@ static bool set_value(PyObject *attributes, PyObject *name, PyObject *value) {
     return failed == 0;
 }
 
-/* As pickle does it: no constructor is called, and a frozen dataclass isn't asked. */
+/* As pickle does it: without the constructor, and past a frozen dataclass's __setattr__(). */
 static PyObject *make_record(const struct plan_object *plan, PyObject *attributes) {
     PyObject *record = plan->make(plan->type, plan->nothing, NULL);
     int failed = record ? 0 : -1;
     PyObject *name, *value;
     Py_ssize_t position = 0;
-    /* Not PyObject_GenericSetDict(): CPython 3.13's leaves the instance's own values in force. */
+    /* PyObject_GenericSetDict() of CPython 3.13 would leave the instance's own values in force. */
     if (record && plan->in_dict)
         failed = PyObject_GenericSetAttr(record, plan->dict_name, attributes);
     while (!failed && !plan->in_dict && PyDict_Next(attributes, &position, &name, &value))

@@ -1,8 +1,5 @@
-#include "delta/replies.h"
-
 #include "delta/order.h"
 #include "delta/plan.h"
-#include "delta/record.h"
 
 static void order_dealloc(PyObject *object) {
     struct reply_order *self = (struct reply_order *)object;
@@ -12,23 +9,23 @@ static void order_dealloc(PyObject *object) {
     extension_free(object);
 }
 
-/* What a later reply may be against, or what this one was against. */
+/* What a later reply can be encoded against: this one's order, or the same as this one was. */
 static PyObject *next_order(struct module_state *module, struct reply_base *base) {
     if (!base->has_order || !base->has_index || !base->changed)
         return Py_NewRef(base->order ? (PyObject *)base->order : Py_None);
-    PyTypeObject *type = module->reply_order_type;
-    struct reply_order *order = (struct reply_order *)PyType_GenericAlloc(type, 0);
-    if (order) {
-        order->keys = Py_NewRef(base->new_keys);
-        order->index = Py_XNewRef(base->new_index);
-        order->indices = base->new_indices;
-        base->new_indices = (struct slots){0};
-        order->digest = base->digest;
-    }
+    struct reply_order *order =
+        (struct reply_order *)PyType_GenericAlloc(module->reply_order_type, 0);
+    if (!order)
+        return NULL;
+    order->keys = Py_NewRef(base->new_keys);
+    order->index = Py_XNewRef(base->new_index);
+    order->indices = base->new_indices;
+    base->new_indices = (struct slots){0};
+    order->digest = base->digest;
     return (PyObject *)order;
 }
 
-/* From (seed, scheduled, order): what both ends know of a request. */
+/* Reads (seed, scheduled, order), which both ends know of a request. */
 static bool read_base(const struct module_state *module, struct reply_base *base, PyObject *tuple,
                       uint64_t *seed) {
     PyObject *number, *order;
@@ -52,39 +49,38 @@ static bool read_base(const struct module_state *module, struct reply_base *base
     return true;
 }
 
-static void base_free(struct reply_base *base) {
-    places_free(&base->places);
-    slots_free(&base->new_indices);
-    Py_CLEAR(base->new_keys);
-    Py_CLEAR(base->new_index);
+/* Ends a reply: (result, order), or NULL if `result` is. Takes over the result's reference. */
+static PyObject *finish(struct message *message, PyObject *result) {
+    PyObject *order = result ? next_order(message->module, message->reply) : NULL;
+    PyObject *both = order ? PyTuple_Pack(2, result, order) : NULL;
+    Py_XDECREF(result);
+    Py_XDECREF(order);
+    places_free(&message->reply->places);
+    slots_free(&message->reply->new_indices);
+    Py_CLEAR(message->reply->new_keys);
+    Py_CLEAR(message->reply->new_index);
+    message_free(message);
+    return both;
 }
 
 /* (record, base, dumps) -> (message, order) */
 PyObject *replies_encode(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
     const struct plan_object *plan = (const struct plan_object *)self;
     struct reply_base base = {0};
+    struct message message = {0};
     uint64_t seed, check;
+    PyObject *bytes = NULL;
     if (n_args != 3 || !Py_IS_TYPE(args[0], plan->type)) {
         PyErr_SetString(PyExc_TypeError, "encode_reply(record, base, dumps)");
         return NULL;
     }
-    struct message message = {0};
     message_begin(&message, module_state_of(self), NULL, &base);
-    if (!plan_check(plan, true) || !read_base(message.module, &base, args[1], &seed))
-        return NULL;
-    PyObject *bytes = NULL, *order = NULL, *result = NULL;
-    message_put_head(&message);
-    if (record_put(&message, plan, args[0]))
-        bytes = message_put_end(&message, 0, 0, args[2], seed, &check);
-    if (bytes)
-        order = next_order(message.module, &base);
-    if (order)
-        result = Py_BuildValue("OO", bytes, order);
-    Py_XDECREF(bytes);
-    Py_XDECREF(order);
-    base_free(&base);
-    message_free(&message);
-    return result;
+    if (plan_check(plan, true) && read_base(message.module, &base, args[1], &seed)) {
+        message_put_head(&message);
+        if (record_put(&message, plan, args[0]))
+            bytes = message_put_end(&message, 0, 0, args[2], seed, &check);
+    }
+    return finish(&message, bytes);
 }
 
 static PyObject *read_reply(const struct plan_object *plan, struct message *message,
@@ -93,51 +89,38 @@ static PyObject *read_reply(const struct plan_object *plan, struct message *mess
     struct head head;
     if (!message_get_head(message, bytes, &head))
         return NULL;
-    if (head.check != message_check_of(bytes, seed)) {
+    if (head.check != message_check_of(bytes, seed))
         message_raise_desync(message,
                              "a reply of %zd bytes doesn't match the request: it was changed "
                              "on its way, or the two ends have drifted apart",
                              bytes->len);
-        return NULL;
-    }
-    if (!message_get_cold(message, payload, &head, loads))
+    if (PyErr_Occurred() || !message_get_cold(message, payload, &head, loads))
         return NULL;
     PyObject *record = record_get(message, plan);
     if (!record)
-        message_raise_unreadable(message, "a reply of %zd bytes can't be read", bytes->len);
+        message_raise_desync(message, "a reply of %zd bytes can't be read", bytes->len);
     return record;
 }
 
 /* (payload, base, loads) -> (record, order) */
 PyObject *replies_decode(PyObject *self, PyObject *const *args, Py_ssize_t n_args) {
+    const struct plan_object *plan = (const struct plan_object *)self;
     struct reply_base base = {0};
+    struct message message = {0};
     uint64_t seed;
     Py_buffer view;
+    PyObject *record = NULL;
     if (n_args != 3) {
         PyErr_SetString(PyExc_TypeError, "decode_reply(payload, base, loads)");
         return NULL;
     }
-    struct message message = {0};
     message_begin(&message, module_state_of(self), NULL, &base);
-    if (!plan_check((const struct plan_object *)self, true) ||
-        !read_base(message.module, &base, args[1], &seed) ||
-        PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE)) {
-        base_free(&base);
-        return NULL;
+    if (plan_check(plan, true) && read_base(message.module, &base, args[1], &seed) &&
+        PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) == 0) {
+        record = read_reply(plan, &message, args[0], &view, seed, args[2]);
+        PyBuffer_Release(&view);
     }
-    PyObject *order = NULL, *result = NULL;
-    PyObject *record =
-        read_reply((const struct plan_object *)self, &message, args[0], &view, seed, args[2]);
-    if (record)
-        order = next_order(message.module, &base);
-    if (order)
-        result = Py_BuildValue("OO", record, order);
-    Py_XDECREF(record);
-    Py_XDECREF(order);
-    base_free(&base);
-    message_free(&message);
-    PyBuffer_Release(&view);
-    return result;
+    return finish(&message, record);
 }
 
 static PyObject *get_digest(PyObject *object, void *Py_UNUSED(closure)) {

@@ -1,20 +1,17 @@
-#include "delta/requests.h"
-
-#include "delta/message.h"
+/* DeltaEncoder and DeltaDecoder: two ends that hold the same rows, and a check that they do. */
 #include "delta/plan.h"
-#include "delta/record.h"
 
 struct delta_object {
     PyObject_HEAD
     struct plan_object *plan;
     struct rows rows;
-    uint64_t check; /* of all messages since the key frame, and of the state after them */
-    uint32_t sequence;
-    bool resync; /* the encoder's next is a key frame; the decoder takes nothing else */
-    bool unsent; /* the encoder's last message hasn't been said to be on its way */
+    uint64_t check;    /* of all messages since the key frame, and of the rows after them */
+    uint32_t sequence; /* the next message's number */
+    bool resync;       /* the next message must be a key frame */
+    bool unsent;       /* the encoder's last message may never be sent */
     bool busy;
-    struct message message; /* the one at work; its memory is kept for the next */
-    PyObject *scheduled;    /* list: the keys of COUNTS in the last message. Never changed. */
+    struct message message; /* keeps its memory for the next one */
+    PyObject *scheduled;    /* list: the keys of COUNTS in the last message; never changed */
 };
 
 static PyObject *delta_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
@@ -44,8 +41,8 @@ static void delta_dealloc(PyObject *object) {
     extension_free(object);
 }
 
-/* A pickle that calls back, or a second thread, would find the rows half changed. */
-static bool enter(struct delta_object *self) {
+/* Refuses a second thread, and pickles that call back: they would find the rows half changed. */
+static bool begin(struct delta_object *self) {
     if (self->busy) {
         PyErr_SetString(PyExc_RuntimeError, "this codec is at work on another message");
         return false;
@@ -55,15 +52,17 @@ static bool enter(struct delta_object *self) {
     return true;
 }
 
-static void leave(struct delta_object *self) {
+static PyObject *end(struct delta_object *self, PyObject *result) {
     Py_CLEAR(self->message.cold);
     self->busy = false;
+    return result;
 }
 
-/* After a message, on either end: what the next one's check begins with. */
-static bool finish(struct delta_object *self, struct message *message, uint64_t check) {
+/* After a message, on either end. The next one's check begins with this one's. */
+static bool advance(struct delta_object *self, uint64_t check) {
+    const struct message *message = &self->message;
     uint64_t n_rows = (uint64_t)PyDict_GET_SIZE(self->rows.slot_of);
-    /* NULL: rows have ended after the counts, with a plan that says so in that order. */
+    /* NULL if the plan ends rows after the counts. */
     PyObject *keys = message->has_counts ? self->rows.orders[0]->keys : NULL;
     PyObject *scheduled = keys ? Py_NewRef(keys) : PyList_New(0);
     if (!scheduled)
@@ -79,14 +78,13 @@ static bool begin_key_frame(struct delta_object *self) {
     return rows_reset(&self->rows);
 }
 
-/* The extra comes first in the cold part. */
+/* The extra is the first value in the cold part. */
 static bool put_label(struct message *message, PyObject *note, PyObject *label, PyObject *extra) {
     unsigned long long number = PyLong_AsUnsignedLongLong(note);
     if (PyErr_Occurred())
         return false;
     pack_varint(&message->out, number);
-    pack_varint(&message->out, (uint64_t)PyBytes_GET_SIZE(label));
-    pack_bytes(&message->out, PyBytes_AS_STRING(label), (size_t)PyBytes_GET_SIZE(label));
+    pack_sized(&message->out, PyBytes_AS_STRING(label), (size_t)PyBytes_GET_SIZE(label));
     if (extra == Py_None)
         return true;
     message->cold = PyList_New(0);
@@ -100,10 +98,10 @@ static PyObject *encoder_encode(struct delta_object *self, PyObject *const *args
         PyErr_SetString(PyExc_TypeError, "encode(record, note, label: bytes, extra, dumps)");
         return NULL;
     }
-    if (!enter(self))
+    if (!begin(self))
         return NULL;
     if (self->unsent) {
-        /* The other end has never seen it: this one takes its number. */
+        /* The other end hasn't seen the last message: this one takes its number. */
         self->sequence--;
         self->resync = true;
         self->unsent = false;
@@ -112,7 +110,7 @@ static PyObject *encoder_encode(struct delta_object *self, PyObject *const *args
     uint8_t flags = args[3] == Py_None ? 0 : MESSAGE_EXTRA;
     uint64_t check;
     PyObject *bytes = NULL;
-    /* With no rows a key frame takes no more than a delta, and heals whatever there is. */
+    /* Without rows a key frame is no longer than a delta, and ends any disagreement. */
     bool is_key = self->resync || PyDict_GET_SIZE(self->rows.slot_of) == 0;
     if (is_key)
         flags |= MESSAGE_KEY;
@@ -120,12 +118,11 @@ static PyObject *encoder_encode(struct delta_object *self, PyObject *const *args
     if ((!is_key || begin_key_frame(self)) && put_label(message, args[1], args[2], args[3]) &&
         record_put(message, self->plan, args[0]))
         bytes = message_put_end(message, self->sequence, flags, args[4], self->check, &check);
-    if (bytes && !finish(self, message, check))
+    if (bytes && !advance(self, check))
         Py_CLEAR(bytes);
     self->resync = !bytes;
     self->unsent = bytes != NULL;
-    leave(self);
-    return bytes;
+    return end(self, bytes);
 }
 
 static PyObject *encoder_sent(struct delta_object *self, PyObject *Py_UNUSED(none)) {
@@ -138,13 +135,13 @@ static PyObject *encoder_reset(struct delta_object *self, PyObject *Py_UNUSED(no
     Py_RETURN_NONE;
 }
 
-/* Whether the message is the next one, whole. Changes nothing. */
-static bool accept(struct delta_object *self, struct message *message, const Py_buffer *bytes,
-                   struct head *head) {
+/* Whether the message is the next one and undamaged. Changes nothing. */
+static bool accept(struct delta_object *self, const Py_buffer *bytes, struct head *head) {
+    struct message *message = &self->message;
     if (!message_get_head(message, bytes, head))
         return false;
     bool is_key = head->flags & MESSAGE_KEY;
-    /* What was lost before a key frame no longer matters to an end that knows of its loss. */
+    /* An end that waits for a key frame doesn't need the messages that were lost before it. */
     if (head->sequence != self->sequence && !(self->resync && is_key))
         return message_raise_desync(message, "message %u came where %u was due",
                                     (unsigned)head->sequence, (unsigned)self->sequence);
@@ -160,8 +157,9 @@ static bool accept(struct delta_object *self, struct message *message, const Py_
     return true;
 }
 
-/* (record, note, label, extra), after the state has taken in what the message says. */
-static PyObject *read_fields(struct delta_object *self, struct message *message, uint8_t flags) {
+/* (record, note, label, extra). Reading the record updates the rows. */
+static PyObject *read_fields(struct delta_object *self, uint8_t flags) {
+    struct message *message = &self->message;
     uint64_t note = unpack_varint(&message->in);
     size_t length = unpack_length(&message->in);
     const uint8_t *label = unpack_bytes(&message->in, length);
@@ -180,21 +178,21 @@ static PyObject *read_fields(struct delta_object *self, struct message *message,
                          (Py_ssize_t)length, extra);
 }
 
-static PyObject *decode_accepted(struct delta_object *self, struct message *message,
-                                 PyObject *payload, const struct head *head, PyObject *loads) {
+static PyObject *decode_accepted(struct delta_object *self, PyObject *payload,
+                                 const struct head *head, PyObject *loads) {
     PyObject *type = NULL, *value = NULL, *traceback = NULL;
-    /* What can't be unpickled is reported, but the rows go on with the other end's. */
-    if (!message_get_cold(message, payload, head, loads))
+    /* An unpickling error is raised in the end; until then the rows follow the other end's. */
+    if (!message_get_cold(&self->message, payload, head, loads))
         PyErr_Fetch(&type, &value, &traceback);
     PyObject *result = NULL;
     if (!(head->flags & MESSAGE_KEY) || begin_key_frame(self))
-        result = read_fields(self, message, head->flags);
+        result = read_fields(self, head->flags);
     self->resync = !result;
     self->sequence = head->sequence;
-    if (result && !finish(self, message, head->check))
+    if (result && !advance(self, head->check))
         Py_CLEAR(result);
     if (!result)
-        message_raise_unreadable(message, "message %u can't be read", (unsigned)head->sequence);
+        message_raise_desync(&self->message, "message %u can't be read", (unsigned)head->sequence);
     if (type) {
         PyErr_Restore(type, value, traceback);
         Py_CLEAR(result);
@@ -206,6 +204,7 @@ static PyObject *decode_accepted(struct delta_object *self, struct message *mess
 static PyObject *decoder_decode(struct delta_object *self, PyObject *const *args,
                                 Py_ssize_t n_args) {
     Py_buffer view;
+    struct head head;
     if (n_args != 2) {
         PyErr_SetString(PyExc_TypeError, "decode(payload, loads)");
         return NULL;
@@ -213,14 +212,12 @@ static PyObject *decoder_decode(struct delta_object *self, PyObject *const *args
     if (PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) != 0)
         return NULL;
     PyObject *result = NULL;
-    if (enter(self)) {
-        struct message *message = &self->message;
-        struct head head;
-        if (accept(self, message, &view, &head))
-            result = decode_accepted(self, message, args[0], &head, args[1]);
+    if (begin(self)) {
+        if (accept(self, &view, &head))
+            result = decode_accepted(self, args[0], &head, args[1]);
         else
             self->resync = true;
-        leave(self);
+        end(self, result);
     }
     PyBuffer_Release(&view);
     return result;
@@ -249,23 +246,18 @@ static PyMethodDef decoder_methods[] = {
     {0},
 };
 
-static PyType_Slot encoder_slots[] = {
-    {Py_tp_doc, "The writing end of a delta codec; see _delta.pyi."},
-    {Py_tp_new, delta_new},
-    {Py_tp_dealloc, delta_dealloc},
-    {Py_tp_methods, encoder_methods},
-    {Py_sq_length, delta_length},
-    {0, NULL},
-};
+#define END_SLOTS(doc, methods)                                                                    \
+    {                                                                                              \
+        {Py_tp_doc, doc}, {Py_tp_new, delta_new}, {Py_tp_dealloc, delta_dealloc},                  \
+            {Py_tp_methods, methods}, {Py_sq_length, delta_length}, {                              \
+            0, NULL                                                                                \
+        }                                                                                          \
+    }
 
-static PyType_Slot decoder_slots[] = {
-    {Py_tp_doc, "The reading end of a delta codec; see _delta.pyi."},
-    {Py_tp_new, delta_new},
-    {Py_tp_dealloc, delta_dealloc},
-    {Py_tp_methods, decoder_methods},
-    {Py_sq_length, delta_length},
-    {0, NULL},
-};
+static PyType_Slot encoder_slots[] =
+    END_SLOTS("The writing end of a delta codec; see _delta.pyi.", encoder_methods);
+static PyType_Slot decoder_slots[] =
+    END_SLOTS("The reading end of a delta codec; see _delta.pyi.", decoder_methods);
 
 PyType_Spec encoder_spec = {
     .name = "mpspmd._delta.DeltaEncoder",

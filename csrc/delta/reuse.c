@@ -1,6 +1,7 @@
 #include "delta/reuse.h"
 
-/* Lists lie anywhere: with thousands of them, each of their three parts would be waited for. */
+/* Thousands of lists aren't in the cache: without this, each of their three parts would be a miss.
+ */
 static inline void fetch_ahead(const struct spare_lists *spare, size_t at) {
     if (at + 16 >= spare->n)
         return;
@@ -10,7 +11,8 @@ static inline void fetch_ahead(const struct spare_lists *spare, size_t at) {
         __builtin_prefetch(PyList_GET_ITEM(spare->lists[at + 4], 0));
 }
 
-/* A list that is free, after at most `*checks` checks. The last search ended before the oldest. */
+/* A free list, or NULL after `*checks` checks. Begins after the list that it checked last: that one
+ * was handed out latest, so the next one is the likeliest to be free. */
 static PyObject *spare_list(struct spare_lists *spare, size_t *checks) {
     while (*checks > 0 && spare->n > 0) {
         --*checks;
@@ -22,7 +24,7 @@ static PyObject *spare_list(struct spare_lists *spare, size_t *checks) {
             continue;
         if (PyList_GET_SIZE(list) == 1 && PyLong_CheckExact(PyList_GET_ITEM(list, 0)))
             return Py_NewRef(list);
-        /* Its last user has left something else in it, whose end may do anything. */
+        /* Its last user has left something else in it, whose destructor may run any code. */
         spare->lists[at] = spare->lists[--spare->n];
         Py_DECREF(list);
     }

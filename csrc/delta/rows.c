@@ -21,8 +21,7 @@ bool rows_open(struct rows *rows) {
     return rows->slot_of && !PyErr_Occurred();
 }
 
-static void order_clear(struct order *order) {
-    order->slots.n = 0;
+static void order_forget(struct order *order) {
     order->epoch = 0;
     Py_CLEAR(order->keys);
     Py_CLEAR(order->counts);
@@ -40,20 +39,22 @@ bool rows_reset(struct rows *rows) {
     rows->n_slots = 0;
     rows->free.n = 0;
     rows->epoch = 1;
-    for (int i = 0; i < N_ORDERS; i++)
-        order_clear(rows->orders[i]);
+    for (int i = 0; i < N_ORDERS; i++) {
+        rows->orders[i]->slots.n = 0;
+        order_forget(rows->orders[i]);
+    }
     return true;
 }
 
 void rows_close(struct rows *rows) {
     for (size_t slot = 0; slot < rows->capacity; slot++) {
         Py_XDECREF(rows->keys[slot]);
-        free(rows->tokens[slot].at);
+        slots_free(&rows->tokens[slot]);
     }
     for (int i = 0; i < N_ORDERS; i++) {
         if (!rows->orders[i])
             continue;
-        order_clear(rows->orders[i]);
+        order_forget(rows->orders[i]);
         slots_free(&rows->orders[i]->slots);
         PyMem_Free(rows->orders[i]);
     }
@@ -91,9 +92,7 @@ static bool grow(struct rows *rows) {
 
 int64_t rows_find(const struct rows *rows, PyObject *key) {
     PyObject *slot = PyDict_GetItemWithError(rows->slot_of, key);
-    if (!slot)
-        return PyErr_Occurred() ? -2 : -1;
-    return PyLong_AsLongLong(slot);
+    return slot ? PyLong_AsLongLong(slot) : PyErr_Occurred() ? -2 : -1;
 }
 
 int64_t rows_add(struct rows *rows, PyObject *key) {
@@ -114,14 +113,14 @@ int64_t rows_add(struct rows *rows, PyObject *key) {
     rows->keys[slot] = Py_NewRef(key);
     for (int column = 0; column < N_COLUMNS; column++)
         rows->columns[column][slot] = 0;
-    /* A request that has had its whole prompt in one step has one output token after it. */
+    /* A request has one output token more after the step with its whole prompt. */
     rows->columns[COLUMN_TREND_STEP][slot] = 1;
     return (int64_t)slot;
 }
 
 bool rows_end(struct rows *rows, uint32_t slot) {
     if (!rows->keys[slot])
-        return true; /* named twice */
+        return true; /* it was named twice */
     size_t n = rows->free.n;
     if (!rows_resize_slots(&rows->free, n + 1))
         return false;
@@ -131,20 +130,16 @@ bool rows_end(struct rows *rows, uint32_t slot) {
     }
     rows->free.at[n] = slot;
     Py_CLEAR(rows->keys[slot]);
-    free(rows->tokens[slot].at);
-    rows->tokens[slot] = (struct tokens){0};
-    /* The slot will be another row's: what was made of the old key isn't right for it. */
-    for (int i = 0; i < N_ORDERS; i++) {
-        rows->orders[i]->epoch = 0;
-        Py_CLEAR(rows->orders[i]->keys);
-        Py_CLEAR(rows->orders[i]->counts);
-    }
+    slots_free(&rows->tokens[slot]);
+    /* Another row will have the slot, and the orders' objects have the old row's key. */
+    for (int i = 0; i < N_ORDERS; i++)
+        order_forget(rows->orders[i]);
     return true;
 }
 
 bool rows_alive(const struct rows *rows, const struct slots *slots) {
     for (size_t i = 0; i < slots->n; i++)
-        if (slots->at[i] >= rows->n_slots || !rows->keys[slots->at[i]])
+        if (!rows_key(rows, slots->at[i]))
             return false;
     return true;
 }
@@ -162,7 +157,7 @@ struct order *rows_remember(struct rows *rows, const struct slots *slots, int pl
         place = N_ORDERS - 1;
     struct order *order = rows->orders[place];
     if (is_new) {
-        order_clear(order);
+        order_forget(order);
         if (!rows_copy_slots(&order->slots, slots))
             return NULL;
     }

@@ -1,5 +1,5 @@
 /* The rows (requests) that both ends of a codec know, and the orders in which they came. Both ends
- * do the same to them in the same order, so that a slot means the same row on either side. */
+ * change them in the same way and sequence, so a slot means the same row on either side. */
 #ifndef MPSPMD_DELTA_ROWS_H
 #define MPSPMD_DELTA_ROWS_H
 
@@ -7,32 +7,26 @@
 #include "packing/digest.h"
 #include "packing/edits.h"
 
-enum { N_ORDERS = 4 }; /* as many batches may take turns before orders are sent anew */
+enum { N_ORDERS = 4 }; /* how many batches may take turns without sending their orders anew */
 
 enum column { COLUMN_COUNT, COLUMN_PROGRESS, COLUMN_TREND, COLUMN_TREND_STEP, N_COLUMNS };
 
-/* An order of rows that was scheduled; with what was decoded for it, to be copied. */
+/* An order in which rows were scheduled. The objects are copied when they are handed out. */
 struct order {
     struct slots slots;
-    PyObject *keys;   /* list, never handed out; NULL: to be made when it is needed */
-    PyObject *counts; /* the same for the decoder's dict */
-    uint64_t
-        epoch;     /* counts, total and digest are right while no count has changed since; 0: not */
-    int64_t total; /* of all counts, */
-    uint64_t digest; /* and of them and their slots */
+    PyObject *keys;   /* list; NULL: not made yet */
+    PyObject *counts; /* the decoder's dict; NULL: not made yet */
+    uint64_t epoch;   /* of the rows when the counts, total and digest were right; 0: never */
+    int64_t total;    /* of the counts */
+    uint64_t digest;  /* of the counts and their slots */
 };
 
-struct tokens {
-    int32_t *at;
-    size_t n, capacity;
-};
-
-/* A row's slot stays its own until the row ends. */
+/* A row keeps its slot until it ends. */
 struct rows {
     PyObject *slot_of; /* dict: key -> slot */
     PyObject **keys;   /* by slot; NULL: free */
     int64_t *columns[N_COLUMNS];
-    struct tokens *tokens;
+    struct slots *tokens; /* by slot: int32_t, as FIELD_TAILS has sent them */
     size_t n_slots, capacity;
     struct slots free;
     struct order *orders[N_ORDERS]; /* the newest first */
@@ -47,16 +41,21 @@ int64_t rows_find(const struct rows *rows, PyObject *key);
 /* -1 with an exception set. */
 int64_t rows_add(struct rows *rows, PyObject *key);
 bool rows_end(struct rows *rows, uint32_t slot);
-bool rows_alive(const struct rows *rows, const struct slots *slots);
+bool rows_alive(const struct rows *rows, const struct slots *slots);     /* all of them */
 PyObject *rows_keys(const struct rows *rows, const struct slots *slots); /* a new list */
-/* The order becomes the newest; `place` is its place among the others, or -1 for a new one. */
+/* Makes an order the newest: the one at `place`, or a new one if that is -1. */
 struct order *rows_remember(struct rows *rows, const struct slots *slots, int place);
 
 /* As slots_resize() and slots_copy(): false with a MemoryError set. */
 bool rows_resize_slots(struct slots *slots, size_t n);
 bool rows_copy_slots(struct slots *to, const struct slots *from);
 
-/* Two lists of the very same objects: they are equal, whatever the objects are. */
+/* NULL if no row has this slot. */
+static inline PyObject *rows_key(const struct rows *rows, uint64_t slot) {
+    return slot < rows->n_slots ? rows->keys[slot] : NULL;
+}
+
+/* Whether two lists have the very same objects, which makes them equal. */
 static inline bool rows_same_items(PyObject *a, PyObject *b) {
     Py_ssize_t n = PyList_GET_SIZE(a);
     return n == PyList_GET_SIZE(b) &&
@@ -64,9 +63,9 @@ static inline bool rows_same_items(PyObject *a, PyObject *b) {
                              (size_t)n * sizeof(PyObject *)) == 0);
 }
 
-/* A row's part in the digest of the state, which is a sum of these: they may be computed in any
- * order, and none waits for another. The product's halves are mixed, so that a part isn't linear in
- * the value nor in the slot: drifts of several rows would cancel in a sum of such parts. */
+/* A row's part in the digest of the state. The digest is a sum of parts, so the processor computes
+ * them in parallel. Mixing the product's halves makes a part linear in neither the value nor the
+ * slot: the drifts of several rows would cancel in a sum of linear parts. */
 static inline uint64_t rows_digest_cell(uint32_t slot, int64_t value) {
     __extension__ unsigned __int128 product =
         (unsigned __int128)((uint64_t)value ^ UINT64_C(0xA0761D6478BD642F)) *
@@ -74,7 +73,14 @@ static inline uint64_t rows_digest_cell(uint32_t slot, int64_t value) {
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
-/* and a column's, from its cells'. */
+/* Stores a row's number. Returns its part in the digest. */
+static inline uint64_t rows_set(struct rows *rows, enum column column, uint32_t slot,
+                                int64_t value) {
+    rows->columns[column][slot] = value;
+    return rows_digest_cell(slot, value);
+}
+
+/* A column's part in the digest, from the sum of its rows'. */
 static inline uint64_t rows_digest_column(enum column column, uint64_t cells) {
     return digest_word(cells, column);
 }

@@ -1,12 +1,14 @@
-#include "delta/tokens.h"
+/* Lists of tokens by request: drafts, which are new each time (TOKENS), and all tokens, which grow
+ * (TAILS). */
+#include "delta/fields.h"
 
-#include <stdlib.h>
+/* The dict's keys are edits of these. */
+static const struct slots *tokens_base(const struct message *message) {
+    return message->has_counts ? &message->counted : &message->keys;
+}
 
-#include "delta/lists.h"
-
-/* The keys as edits of the counted order. UNFIT if one of them has no row. */
-static enum fit put_known_keys(struct message *message, PyObject *dict, const struct slots *base,
-                               struct slots *slots) {
+/* UNFIT if a key has no row. */
+static enum fit put_known_keys(struct message *message, PyObject *dict, struct slots *slots) {
     Py_ssize_t position = 0, i = 0;
     PyObject *key, *value;
     if (!rows_resize_slots(slots, (size_t)PyDict_GET_SIZE(dict)))
@@ -19,43 +21,12 @@ static enum fit put_known_keys(struct message *message, PyObject *dict, const st
             return slot == -2 ? FAILED : UNFIT;
         slots->at[i++] = (uint32_t)slot;
     }
-    pack_edits(&message->out, base, slots);
+    pack_edits(&message->out, tokens_base(message), slots);
     return FITS;
 }
 
-static const struct slots *tokens_base(const struct message *message) {
-    return message->has_counts ? &message->counted : &message->keys;
-}
-
-static enum fit put_each(struct message *message, PyObject *dict, struct slots *slots,
-                         enum fit put(struct message *, PyObject *, struct slots *)) {
-    enum fit fit = put_known_keys(message, dict, tokens_base(message), slots);
-    if (fit == FITS) {
-        PyObject *lists = PyDict_Values(dict);
-        bool same = lists && (size_t)PyList_GET_SIZE(lists) == slots->n;
-        if (lists && !same)
-            message_raise_changed();
-        fit = same ? put(message, lists, slots) : FAILED;
-        Py_XDECREF(lists);
-    }
-    slots_free(slots);
-    return fit;
-}
-
-static enum fit put_token_lists(struct message *message, PyObject *lists, struct slots *slots) {
-    (void)slots;
-    return lists_put(message, lists);
-}
-
-static enum fit put_tokens(struct message *message, PyObject *value) {
-    struct slots slots = {0};
-    if (!PyDict_CheckExact(value) || PyDict_GET_SIZE(value) == 0)
-        return UNFIT;
-    return put_each(message, value, &slots, put_token_lists);
-}
-
-/* How much of a list the row has, and the rest of it behind the ints read so far. */
-static enum fit read_tail(struct message *message, PyObject *list, const struct tokens *held,
+/* Counts the tokens that the row has already, and adds the rest to message->scratch.actual. */
+static enum fit read_tail(struct message *message, PyObject *list, const struct slots *held,
                           size_t *shared, size_t *end) {
     if (!PyList_CheckExact(list))
         return UNFIT;
@@ -64,7 +35,7 @@ static enum fit read_tail(struct message *message, PyObject *list, const struct 
     for (; i < n && (size_t)i < held->n; i++) {
         if (!number_of(PyList_GET_ITEM(list, i), &token))
             return UNFIT;
-        if (token != held->at[i])
+        if (token != (int32_t)held->at[i])
             break;
     }
     *shared = (size_t)i;
@@ -78,32 +49,35 @@ static enum fit read_tail(struct message *message, PyObject *list, const struct 
     return FITS;
 }
 
-static bool replace_tail(struct tokens *tokens, size_t shared, const int64_t *tail, size_t n) {
-    if (shared + n > tokens->capacity) {
-        size_t capacity = shared + n < 64 ? 64 : (shared + n) + (shared + n) / 2;
-        int32_t *at = realloc(tokens->at, capacity * sizeof *at);
-        if (!at) {
-            PyErr_NoMemory();
+/* Replaces the rows' tails. message->scratch.predicted has two ints a row: how many of its tokens
+ * end, and how many new ones follow; these are the first `left` of message->scratch.actual. */
+static bool replace_tails(struct message *message, const struct slots *slots, size_t left) {
+    const int64_t *counts = message->scratch.predicted.at, *tail = message->scratch.actual.at;
+    for (size_t i = 0; i < slots->n; i++) {
+        struct slots *held = &message->rows->tokens[slots->at[i]];
+        uint64_t dropped = (uint64_t)counts[i], added = (uint64_t)counts[slots->n + i];
+        if (dropped > held->n || added > left) {
+            message->in.bad = true;
             return false;
         }
-        tokens->at = at;
-        tokens->capacity = capacity;
+        size_t shared = held->n - dropped;
+        if (!rows_resize_slots(held, shared + added))
+            return false;
+        for (size_t j = 0; j < added; j++)
+            held->at[shared + j] = (uint32_t)tail[j];
+        tail += added;
+        left -= added;
     }
-    for (size_t i = 0; i < n; i++)
-        tokens->at[shared + i] = (int32_t)tail[i];
-    tokens->n = shared + n;
     return true;
 }
 
-/* message->scratch.predicted has two ints a row: how many of its tokens stay, and how many follow
- * them. */
-static enum fit put_tail_lists(struct message *message, PyObject *lists, struct slots *slots) {
-    size_t n = slots->n, end = 0, taken = 0;
+static enum fit put_tails(struct message *message, PyObject *lists, const struct slots *slots) {
+    size_t n = slots->n, end = 0;
     if (!numbers_reserve(&message->scratch.predicted, 2 * n))
         return FAILED;
     int64_t *dropped = message->scratch.predicted.at, *added = dropped + n;
     for (size_t i = 0; i < n; i++) {
-        const struct tokens *held = &message->rows->tokens[slots->at[i]];
+        const struct slots *held = &message->rows->tokens[slots->at[i]];
         size_t shared, before = end;
         enum fit fit =
             read_tail(message, PyList_GET_ITEM(lists, (Py_ssize_t)i), held, &shared, &end);
@@ -116,21 +90,29 @@ static enum fit put_tail_lists(struct message *message, PyObject *lists, struct 
     pack_ints(&message->out, added, n);
     pack_varint(&message->out, end);
     pack_ints(&message->out, message->scratch.actual.at, end);
-    for (size_t i = 0; i < n; i++) {
-        struct tokens *held = &message->rows->tokens[slots->at[i]];
-        if (!replace_tail(held, held->n - (size_t)dropped[i], message->scratch.actual.at + taken,
-                          (size_t)added[i]))
-            return FAILED;
-        taken += (size_t)added[i];
-    }
-    return FITS;
+    return replace_tails(message, slots, end) ? FITS : FAILED;
 }
 
-static enum fit put_tails(struct message *message, PyObject *value) {
-    struct slots slots = {0};
+enum fit tokens_put(struct message *message, PyObject *value, enum field_kind kind) {
+    struct slots *slots = &message->scratch.to;
     if (!PyDict_CheckExact(value) || PyDict_GET_SIZE(value) == 0)
         return UNFIT;
-    return put_each(message, value, &slots, put_tail_lists);
+    enum fit fit = put_known_keys(message, value, slots);
+    if (fit != FITS)
+        return fit;
+    PyObject *lists = PyDict_Values(value);
+    if (!lists)
+        return FAILED;
+    if ((size_t)PyList_GET_SIZE(lists) != slots->n) {
+        message_raise_changed();
+        fit = FAILED;
+    } else if (kind == FIELD_TAILS) {
+        fit = put_tails(message, lists, slots);
+    } else {
+        fit = lists_put(message, lists, kind);
+    }
+    Py_DECREF(lists);
+    return fit;
 }
 
 static bool get_known_keys(struct message *message, struct slots *slots) {
@@ -140,73 +122,51 @@ static bool get_known_keys(struct message *message, struct slots *slots) {
     return !message->in.bad;
 }
 
-static PyObject *get_tokens(struct message *message) {
-    struct slots slots = {0};
-    PyObject *dict = NULL, *lists = NULL;
-    if (get_known_keys(message, &slots) && (lists = lists_get(message)))
-        dict = PyDict_New();
-    if (lists && (size_t)PyList_GET_SIZE(lists) != slots.n)
-        message->in.bad = true;
-    for (size_t i = 0; dict && !message->in.bad && i < slots.n; i++)
-        if (PyDict_SetItem(dict, message->rows->keys[slots.at[i]],
-                           PyList_GET_ITEM(lists, (Py_ssize_t)i)) != 0)
-            Py_CLEAR(dict);
-    Py_XDECREF(lists);
-    slots_free(&slots);
-    return dict;
+static bool get_tails(struct message *message, const struct slots *slots) {
+    struct ints *counts = &message->scratch.predicted, *tails = &message->scratch.actual;
+    if (!numbers_reserve(counts, 2 * slots->n))
+        return false;
+    unpack_ints(&message->in, counts->at, slots->n);
+    unpack_ints(&message->in, counts->at + slots->n, slots->n);
+    size_t end = unpack_length(&message->in);
+    if (!numbers_reserve(tails, end))
+        return false;
+    unpack_ints(&message->in, tails->at, end);
+    return !message->in.bad && replace_tails(message, slots, end);
 }
 
-static PyObject *token_list(struct shared_ints *ints, const struct tokens *tokens) {
+static PyObject *list_of(struct shared_ints *ints, const struct slots *tokens) {
     PyObject *list = PyList_New((Py_ssize_t)tokens->n);
     for (size_t i = 0; list && i < tokens->n; i++) {
-        PyObject *token = number_object(ints, tokens->at[i]);
-        if (!token)
-            Py_CLEAR(list);
-        else
+        PyObject *token = number_object(ints, (int32_t)tokens->at[i]);
+        if (token)
             PyList_SET_ITEM(list, (Py_ssize_t)i, token);
+        else
+            Py_CLEAR(list);
     }
     return list;
 }
 
-static bool read_tails(struct message *message, const struct slots *slots) {
-    size_t n = slots->n;
-    if (!numbers_reserve(&message->scratch.predicted, 2 * n))
-        return false;
-    unpack_ints(&message->in, message->scratch.predicted.at, n);
-    unpack_ints(&message->in, message->scratch.predicted.at + n, n);
-    size_t end = unpack_length(&message->in), taken = 0;
-    if (!numbers_reserve(&message->scratch.actual, end))
-        return false;
-    unpack_ints(&message->in, message->scratch.actual.at, end);
-    for (size_t i = 0; i < n && !message->in.bad; i++) {
-        struct tokens *held = &message->rows->tokens[slots->at[i]];
-        uint64_t dropped = (uint64_t)message->scratch.predicted.at[i],
-                 added = (uint64_t)message->scratch.predicted.at[n + i];
-        if (dropped > held->n || added > end - taken) {
-            message->in.bad = true;
-            return false;
-        }
-        if (!replace_tail(held, held->n - dropped, message->scratch.actual.at + taken, added))
-            return false;
-        taken += added;
-    }
-    return !message->in.bad;
-}
-
-static PyObject *get_tails(struct message *message) {
-    struct slots slots = {0};
-    PyObject *dict = NULL;
-    if (get_known_keys(message, &slots) && read_tails(message, &slots))
+PyObject *tokens_get(struct message *message, enum field_kind kind) {
+    struct slots *slots = &message->scratch.to;
+    PyObject *dict = NULL, *lists = NULL;
+    if (!get_known_keys(message, slots))
+        return NULL;
+    if (kind == FIELD_TAILS ? get_tails(message, slots)
+                            : (lists = lists_get(message, kind)) != NULL)
         dict = PyDict_New();
-    for (size_t i = 0; dict && i < slots.n; i++) {
-        PyObject *list = token_list(&message->module->ints, &message->rows->tokens[slots.at[i]]);
-        if (!list || PyDict_SetItem(dict, message->rows->keys[slots.at[i]], list) != 0)
+    if (lists && (size_t)PyList_GET_SIZE(lists) != slots->n) {
+        message->in.bad = true;
+        Py_CLEAR(dict);
+    }
+    for (size_t i = 0; dict && i < slots->n; i++) {
+        uint32_t slot = slots->at[i];
+        PyObject *list = lists ? Py_NewRef(PyList_GET_ITEM(lists, (Py_ssize_t)i))
+                               : list_of(&message->module->ints, &message->rows->tokens[slot]);
+        if (!list || PyDict_SetItem(dict, message->rows->keys[slot], list) != 0)
             Py_CLEAR(dict);
         Py_XDECREF(list);
     }
-    slots_free(&slots);
+    Py_XDECREF(lists);
     return dict;
 }
-
-const struct codec tokens_codec = {put_tokens, get_tokens},
-                   tokens_codec_tails = {put_tails, get_tails};

@@ -32,7 +32,6 @@ void pack_bytes(struct packer *packer, const void *bytes, size_t length) {
     }
 }
 
-/* Seven bits a byte, the low ones first; the high bit says that another byte follows. */
 void pack_varint(struct packer *packer, uint64_t value) {
     if (!pack_reserve(packer, 10))
         return;
@@ -43,9 +42,13 @@ void pack_varint(struct packer *packer, uint64_t value) {
     packer->bytes[packer->length++] = (uint8_t)value;
 }
 
-/* The sign goes into the lowest bit, so that small negative numbers stay small. */
 void pack_signed(struct packer *packer, int64_t value) {
     pack_varint(packer, ((uint64_t)value << 1) ^ (value < 0 ? UINT64_MAX : 0));
+}
+
+void pack_sized(struct packer *packer, const void *bytes, size_t length) {
+    pack_varint(packer, length);
+    pack_bytes(packer, bytes, length);
 }
 
 uint8_t unpack_byte(struct unpacker *unpacker) {

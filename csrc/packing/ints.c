@@ -4,7 +4,7 @@
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "low bytes are taken as prefixes");
 
-enum changes { CHANGES_ALL = 1, CHANGES_SOME = 2 }; /* 0: none; else 2 + how many */
+enum changes { CHANGES_NONE, CHANGES_ALL, CHANGES_SOME /* plus how many */ };
 
 static unsigned width_of(uint64_t largest) {
     unsigned width = 0;
@@ -26,7 +26,7 @@ void pack_ints(struct packer *packer, const int64_t *values, size_t n) {
     pack_signed(packer, low);
     if (width == 0 || !pack_reserve(packer, n * width + 8))
         return;
-    /* Eight bytes are stored each time; the next ones overwrite those that don't belong. */
+    /* Stores eight bytes each time: the next store overwrites those beyond the width. */
     uint8_t *at = packer->bytes + packer->length;
     for (size_t i = 0; i < n; i++, at += width) {
         uint64_t above = (uint64_t)values[i] - (uint64_t)low;
@@ -58,28 +58,13 @@ void unpack_ints(struct unpacker *unpacker, int64_t *values, size_t n) {
     }
 }
 
-enum { ONES_WIDTH = 0, ONES_LOW = 2 }; /* no bytes each, above 1 */
-
-void pack_ones(struct packer *packer) {
-    pack_byte(packer, ONES_WIDTH);
-    pack_byte(packer, ONES_LOW);
-}
-
-bool unpack_ones(struct unpacker *unpacker) {
-    const uint8_t *at = unpacker->at;
-    if (unpacker->bad || unpacker->end - at < 2 || at[0] != ONES_WIDTH || at[1] != ONES_LOW)
-        return false;
-    unpacker->at += 2;
-    return true;
-}
-
 size_t pack_changes(struct packer *packer, const int64_t *predicted, const int64_t *actual,
                     size_t n) {
     size_t changed = 0;
     for (size_t i = 0; i < n; i++)
         changed += predicted[i] != actual[i];
     if (changed == 0) {
-        pack_byte(packer, 0);
+        pack_byte(packer, CHANGES_NONE);
     } else if (changed > n / 2) {
         pack_byte(packer, CHANGES_ALL);
         pack_ints(packer, actual, n);
@@ -99,7 +84,7 @@ size_t pack_changes(struct packer *packer, const int64_t *predicted, const int64
 
 size_t unpack_changes(struct unpacker *unpacker, int64_t *values, size_t n) {
     uint64_t how = unpack_varint(unpacker);
-    if (how == 0)
+    if (how == CHANGES_NONE)
         return 0;
     if (how == CHANGES_ALL) {
         unpack_ints(unpacker, values, n);
@@ -113,9 +98,8 @@ size_t unpack_changes(struct unpacker *unpacker, int64_t *values, size_t n) {
             unpacker->bad = true;
             return 0;
         }
-        next += (size_t)gap;
-        values[next] = (int64_t)((uint64_t)values[next] + (uint64_t)change);
-        next++;
+        next += (size_t)gap + 1;
+        values[next - 1] = (int64_t)((uint64_t)values[next - 1] + (uint64_t)change);
     }
     return (size_t)(how - CHANGES_SOME);
 }
