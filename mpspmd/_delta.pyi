@@ -55,7 +55,7 @@ class Plan:
 
 @final
 class ReplyOrder:
-    """What a reply has said about the order of its keys: what a later one may be against.
+    """The order of a reply's keys. A later reply may be encoded against it.
 
     Made by encode_reply() and decode_reply() only, and the same on both ends. Never changed.
     """
@@ -73,7 +73,7 @@ class DeltaEncoder:
     ) -> bytes | list[Any]:
         """`dumps` gets the list of all values that have no compact form."""
     def sent(self) -> None:
-        """The last message is on its way. Without this the next one is a key frame in its place."""
+        """Call this when the last message has been sent. Otherwise the next one is a key frame."""
     def reset(self) -> None: ...
     def reply_base(self, order: _Order, /) -> tuple[int, list[str], _Order]:
         """The check and the keys of the last message's counts, which are not to be changed."""

@@ -25,7 +25,7 @@ def pack(value: object, /) -> bytes | None:
     """
 
 def unpack(message: Buffer, /) -> Any:
-    """What pack() was given; NotImplemented when it hasn't made this. ValueError when it is damaged."""
+    """The value that pack() made this of; NotImplemented if pack() hasn't. ValueError if it is damaged."""
 
 class StatusPage:
     """A mapped status page. Any thread of any process."""
@@ -52,7 +52,7 @@ class StatusPage:
     def ring_inode(self) -> int: ...
     @property
     def spinners(self) -> tuple[int, int]:
-        """Threads of the run that look for messages for longer than a moment: now, and at most."""
+        """Threads of the run that poll for longer than 50 µs: how many do now, and how many may."""
     @property
     def n_ranks(self) -> int: ...
     @property
@@ -63,9 +63,9 @@ class WaitCounts(TypedDict):
     spins: int  # waits that ended while spinning,
     yields: int  # or while yielding
     parks: int  # sleeps
-    early: int  # predicted waits that the bell ended before the time to look,
+    early: int  # predicted waits that the bell ended before the predicted time,
     late: int  # or that found the message there when that time began
-    mispredicted: int  # messages that came outside of the time to look
+    mispredicted: int  # messages that came outside the predicted time
 
 class LineSnapshot(WaitCounts):
     phase: str
@@ -110,14 +110,14 @@ class Liveness:
         EBUSY when the rank is taken."""
     @property
     def dead(self) -> list[int]:
-        """The watched that have died: ranks, or -1 for the engine."""
+        """Those watched processes that have died: their ranks, or -1 for the engine."""
     def stop_watching(self) -> None:
         """From now on the others may end: nothing is poisoned any more."""
     def close(self) -> None:
-        """Stops watching, and holding: from now on this process's end is not noticed."""
+        """Stops watching, and gives up this process's liveness words: nobody notices its end then."""
 
 class Ring:
-    """A mapping of a ring's segment. Any thread; not in a process forked after."""
+    """A mapping of a ring's segment. Any thread, but of no process that is forked later."""
 
     def __init__(
         self, fd: int, data_bell: StatusPage | None = None, space_bell: StatusPage | None = None
@@ -133,7 +133,7 @@ class Ring:
     def close(self) -> None:
         """No more records; readers drain, then get ChannelClosed."""
     def poison(self, code: int, rank: int) -> None:
-        """The same with a reason and ChannelPoisoned; beats close, and the first one stays."""
+        """As close(), but readers get ChannelPoisoned. Beats close(), and the first poison stays."""
     def mark_dead(self, slot: int) -> None:
         """The writer stops waiting for this reader, whose process must be known to be gone."""
     @property
@@ -177,7 +177,7 @@ class Writer:
         """
     def resume(self) -> bool: ...
     def abandon(self) -> None:
-        """Gives up the message under way; readers of its fragments are told by the next message."""
+        """Gives up an unfinished message. The next message tells readers to drop its fragments."""
     def wait(self, inbox: Inbox | None = None, timeout: float | None = None) -> bool:
         """Until there is space, an interrupt, or something in `inbox`. False at the deadline."""
     def interrupt(self) -> None:
@@ -216,12 +216,12 @@ class Inbox:
     ) -> tuple[int, int, int, Any] | None:
         """The next message as (ring, kind, tag, payload), or None after an interrupt.
 
-        `key` stands for what came before: waits with the same key are expected to take as long.
+        `key` stands for what came before: waits with the same key are expected to take equally long.
 
         With KIND_PACKED in its kind the payload is the value that was packed; else it is bytes, a
-        Block or a memoryview, also of a message that was sent as packed, and is damaged or came in
-        fragments. A memoryview shows the record in the ring: release() it before the next recv().
-        Anything else is the caller's own.
+        Block or a memoryview. So it is for a packed message that is damaged or came in fragments. A
+        memoryview shows the record in the ring: release() it before the next recv(). Anything else is
+        the caller's own.
 
         TimeoutError; ChannelClosed when all rings have been drained and closed; ChannelPoisoned;
         ChannelCorrupt.
