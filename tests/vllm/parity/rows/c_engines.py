@@ -238,8 +238,8 @@ def profile(llm: Any, place: Place) -> Any:
     llm.start_profile()
     generate(llm, PROMPTS[:2], max_tokens=4)
     llm.stop_profile()
-    ranks = {re.search(r"rank-?_?(\d+)", file.name) for file in folder.rglob("*") if file.is_file()}
-    return sorted(found.group(1) for found in ranks if found)
+    found = [re.search(r"rank-?_?(\d+)", file.name) for file in folder.rglob("*") if file.is_file()]
+    return sorted({each.group(1) for each in found if each})
 
 
 @engine("compiled")
