@@ -35,25 +35,35 @@ static void take_changes(struct message *message, enum column column) {
     message->digest += rows_digest_column(column, digest);
 }
 
-/* Writes a column that is all as predicted, in one pass: the encoder's innermost loop. If it isn't,
- * changes nothing. */
-static bool put_predicted(struct message *message, PyObject *list, enum column column) {
+/* Lets each row grow by its step for as long as the list agrees. Returns for how many rows. */
+static size_t follow(const struct message *message, PyObject *list, int64_t *last,
+                     const int64_t *steps, uint64_t *digest) {
     const uint32_t *slots = message->keys.at;
-    int64_t *last = message->rows->columns[column], number;
-    const int64_t *steps = steps_of(message, column);
-    uint64_t digest = 0;
     size_t i = 0, n = message->keys.n;
+    int64_t number;
     for (; i < n; i++) {
         uint32_t slot = slots[i];
         int64_t value = next_value(last, steps, slot);
         if (!number_of(PyList_GET_ITEM(list, (Py_ssize_t)i), &number) || number != value)
             break;
         last[slot] = value;
-        digest += rows_digest_cell(slot, value);
+        *digest += rows_digest_cell(slot, value);
     }
-    if (i < n) {
-        while (i-- > 0)
-            last[slots[i]] = (int64_t)((uint64_t)last[slots[i]] - (uint64_t)steps[slots[i]]);
+    return i;
+}
+
+/* Writes a column that is all as predicted, in one pass: the encoder's innermost loop. If it isn't,
+ * changes nothing. */
+static bool put_predicted(struct message *message, PyObject *list, enum column column) {
+    int64_t *last = message->rows->columns[column];
+    const int64_t *steps = steps_of(message, column);
+    uint64_t digest = 0;
+    size_t followed = follow(message, list, last, steps, &digest);
+    if (followed < message->keys.n) {
+        while (followed-- > 0) {
+            uint32_t slot = message->keys.at[followed];
+            last[slot] = (int64_t)((uint64_t)last[slot] - (uint64_t)steps[slot]);
+        }
         return false;
     }
     pack_byte(&message->out, 0);

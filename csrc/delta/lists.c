@@ -1,6 +1,18 @@
 /* Lists of tokens: in every reply one for each request, mostly of one token. */
 #include "delta/fields.h"
 
+/* As nearly always: one token in each list. */
+static bool read_ones(struct message *message, PyObject *lists, size_t n) {
+    int64_t *values = message->scratch.actual.at;
+    for (size_t i = 0; i < n; i++) {
+        PyObject *list = PyList_GET_ITEM(lists, (Py_ssize_t)i);
+        if (!PyList_CheckExact(list) || PyList_GET_SIZE(list) != 1 ||
+            !number_of(PyList_GET_ITEM(list, 0), &values[i]))
+            return false;
+    }
+    return true;
+}
+
 /* Reads all ints one after the other into message->scratch.actual, and the lists' lengths into
  * message->scratch.predicted. */
 static enum fit read_lists(struct message *message, PyObject *lists, size_t *total) {
@@ -26,17 +38,52 @@ static enum fit read_lists(struct message *message, PyObject *lists, size_t *tot
 }
 
 enum fit lists_put(struct message *message, PyObject *value, enum field_kind Py_UNUSED(kind)) {
-    size_t total;
     if (!PyList_CheckExact(value) || PyList_GET_SIZE(value) == 0)
         return UNFIT;
-    enum fit fit = read_lists(message, value, &total);
-    if (fit != FITS)
-        return fit;
-    size_t n = (size_t)PyList_GET_SIZE(value);
+    size_t n = (size_t)PyList_GET_SIZE(value), total = n;
+    if (!numbers_reserve(&message->scratch.actual, n))
+        return FAILED;
     pack_varint(&message->out, n);
-    pack_ints(&message->out, message->scratch.predicted.at, n);
+    if (read_ones(message, value, n)) {
+        pack_ints(&message->out, &(int64_t){1}, 1); /* equal lengths take the space of one */
+    } else {
+        enum fit fit = read_lists(message, value, &total);
+        if (fit != FITS)
+            return fit;
+        pack_ints(&message->out, message->scratch.predicted.at, n);
+    }
     pack_ints(&message->out, message->scratch.actual.at, total);
     return FITS;
+}
+
+/* Whether all lengths are 1: then nothing else of them follows. Skips them if so. */
+static bool unpack_ones(struct unpacker *in) {
+    static const uint8_t ones[] = {0, 2}; /* as pack_ints() writes equal numbers: width 0, +1 */
+    if (in->bad || in->end - in->at < 2 || memcmp(in->at, ones, sizeof ones) != 0)
+        return false;
+    in->at += sizeof ones;
+    return true;
+}
+
+/* Tokens are too many to share their ints. */
+static PyObject *list_of_one(struct message *message, int64_t value, size_t *checks) {
+    return reuse_list_of_one(&message->module->spare_lists, PyLong_FromLong(value), checks);
+}
+
+static PyObject *get_ones(struct message *message, size_t n) {
+    size_t checks = 2 * n;
+    if (!numbers_reserve(&message->scratch.actual, n))
+        return NULL;
+    unpack_ints(&message->in, message->scratch.actual.at, n);
+    PyObject *lists = message->in.bad ? NULL : PyList_New((Py_ssize_t)n);
+    for (size_t i = 0; lists && i < n; i++) {
+        PyObject *list = list_of_one(message, message->scratch.actual.at[i], &checks);
+        if (list)
+            PyList_SET_ITEM(lists, (Py_ssize_t)i, list);
+        else
+            Py_CLEAR(lists);
+    }
+    return lists;
 }
 
 /* As read_lists() has them. False with an exception set, or with message->in.bad. */
@@ -57,9 +104,10 @@ static bool unpack_lists(struct message *message, size_t n, uint64_t *total) {
 }
 
 PyObject *lists_get(struct message *message, enum field_kind Py_UNUSED(kind)) {
-    struct module_state *module = message->module;
     size_t n = unpack_length(&message->in), checks = 2 * n;
     uint64_t left;
+    if (n > 0 && unpack_ones(&message->in))
+        return get_ones(message, n);
     PyObject *lists = unpack_lists(message, n, &left) ? PyList_New((Py_ssize_t)n) : NULL;
     const int64_t *values = message->scratch.actual.at, *lengths = message->scratch.predicted.at;
     for (size_t i = 0; lists && i < n; i++) {
@@ -67,10 +115,10 @@ PyObject *lists_get(struct message *message, enum field_kind Py_UNUSED(kind)) {
         PyObject *list = NULL;
         if (length > left) /* negative lengths can hide in the sum */
             message->in.bad = true;
-        else if (length == 1) /* tokens are too many to share their ints */
-            list = reuse_list_of_one(&module->spare_lists, PyLong_FromLong(*values), &checks);
+        else if (length == 1)
+            list = list_of_one(message, *values, &checks);
         else
-            list = numbers_list(&module->ints, values, (size_t)length);
+            list = numbers_list(&message->module->ints, values, (size_t)length);
         if (list)
             PyList_SET_ITEM(lists, (Py_ssize_t)i, list);
         else

@@ -29,12 +29,6 @@ PyObject *numbers_list(struct shared_ints *shared, const int64_t *values, size_t
     return list;
 }
 
-bool number_of_large(PyObject *object, int64_t *value) {
-    int overflow;
-    *value = PyLong_AsLongLongAndOverflow(object, &overflow);
-    return !overflow;
-}
-
 bool numbers_reserve(struct ints *ints, size_t n) {
     if (n <= ints->capacity)
         return true;

@@ -30,9 +30,6 @@ struct ints {
 
 bool numbers_reserve(struct ints *ints, size_t n); /* false with an exception set */
 
-/* An int of any size: false if it has more than 64 bits. */
-bool number_of_large(PyObject *object, int64_t *value);
-
 /* Reads an int of one digit, without a call. */
 static inline bool number_of_small(PyObject *object, int64_t *value) {
     const PyLongObject *number = (const PyLongObject *)object;
@@ -53,7 +50,11 @@ static inline bool number_of_small(PyObject *object, int64_t *value) {
 static inline bool number_of(PyObject *object, int64_t *value) {
     if (!PyLong_CheckExact(object))
         return false;
-    return number_of_small(object, value) || number_of_large(object, value);
+    if (number_of_small(object, value))
+        return true;
+    int overflow;
+    *value = PyLong_AsLongLongAndOverflow(object, &overflow);
+    return !overflow;
 }
 
 /* False: not all of them are ints of up to 64 bits. */
