@@ -35,7 +35,8 @@ void slots_free(struct slots *slots) {
     *slots = (struct slots){0};
 }
 
-/* How many of `base` have to be cut out until the rest begins `target`; `kept` is how many stay. */
+/* How many of `base` must be cut out so that the rest is the beginning of `target`. `kept` is how
+ * many stay. */
 static size_t count_cuts(const struct slots *base, const struct slots *target, size_t *kept) {
     size_t j = 0;
     for (size_t i = 0; i < base->n; i++)
@@ -101,7 +102,7 @@ bool pack_edits(struct packer *packer, const struct slots *base, const struct sl
         return true;
     }
     size_t kept, cuts = count_cuts(base, target, &kept), patches = count_patches(base, target);
-    /* Estimates in bytes: a gap takes one, a slot out of order two. */
+    /* Estimated bytes: one for a gap, two for a slot out of order. */
     size_t cut_cost = cuts + 2 * (target->n - kept), patch_cost = 3 * patches;
     if (target->n <= cut_cost && target->n <= patch_cost) {
         pack_byte(packer, EDIT_ALL);

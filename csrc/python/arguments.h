@@ -1,4 +1,4 @@
-/* What methods are called with, as numbers of C. */
+/* Methods' arguments as C's numbers. */
 #ifndef MPSPMD_PYTHON_ARGUMENTS_H
 #define MPSPMD_PYTHON_ARGUMENTS_H
 

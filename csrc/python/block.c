@@ -1,9 +1,8 @@
 /* Block: memory of a message that its receiver may keep.
  *
- * New memory is new pages, which the kernel has to clear, and for which a virtual machine's host
- * may have to look: for a large message that takes longer than copying it. So a large block that
- * nobody uses any more waits for the next message of about its size. Meanwhile the kernel may take
- * its pages without asking (MADV_FREE). */
+ * The kernel has to clear new pages, and a virtual machine's host may have to provide them. For a
+ * large message that takes longer than the copy. So a large block that nobody uses is kept for the
+ * next message of about its size. Meanwhile the kernel may reclaim its pages (MADV_FREE). */
 #include "python/block.h"
 
 #include <string.h>
@@ -14,17 +13,17 @@
 enum {
     HUGE_PAGE_BYTES = 2 << 20,
     LARGE_BLOCK_BYTES = 2 * HUGE_PAGE_BYTES, /* less comes from malloc, which keeps it too */
-    IDLE_BYTES = 256 << 20,                  /* so much waits at most: the newest */
+    IDLE_BYTES = 256 << 20,                  /* how much is kept at most: the newest blocks */
 };
 
 struct block_object {
     PyObject_HEAD
     char *memory;
     size_t length; /* of the message */
-    size_t mapped; /* bytes, or 0 if malloc has made it */
+    size_t mapped; /* bytes, or 0 if the memory is from malloc */
 };
 
-/* Whole huge pages: to let go of a part of one splits it. */
+/* Whole huge pages, because freeing a part of one would split it. */
 static size_t mapped_bytes(size_t length) {
     if (length < LARGE_BLOCK_BYTES)
         return 0;

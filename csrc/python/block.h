@@ -17,8 +17,7 @@ struct idle_blocks {
 
 extern PyType_Spec block_spec;
 
-/* A block of `length` bytes of type Block, and where they are. What is in them is left over from an
- * earlier message. */
+/* A Block of `length` bytes, and its memory, which may contain an earlier message. */
 PyObject *block_new(PyTypeObject *type, size_t length, char **memory);
 
 void block_free_idle(struct idle_blocks *idle);

@@ -1,5 +1,5 @@
-/* What was mapped before a fork isn't there in the forked child: objects remember their generation.
- */
+/* A forked child doesn't have its parent's mappings. So each object remembers in which process it
+ * was made, by a number that each fork increments: its generation. */
 #ifndef MPSPMD_PYTHON_FORK_H
 #define MPSPMD_PYTHON_FORK_H
 

@@ -128,7 +128,7 @@ static void inbox_dealloc(PyObject *object) {
     extension_free(object);
 }
 
-/* message_receive() with a block for what comes in fragments; `*failed` when that raised. */
+/* message_receive(), with a block for a message in fragments. `*failed`: the block has raised. */
 static enum ring_result receive(struct inbox_object *self, Py_ssize_t i, bool *failed) {
     struct incoming *message = &self->messages[i];
     for (;;) {
@@ -169,7 +169,7 @@ static PyObject *raise_corrupt(struct inbox_object *self, Py_ssize_t i) {
         (unsigned long long)reader->tail, (unsigned long long)reader->ring->capacity);
 }
 
-/* One look at every ring. A message, or NULL: with an exception set, or because there is none. */
+/* Polls every ring once. A message; or NULL, with an exception set or if there is no message. */
 static PyObject *look(struct inbox_object *self) {
     Py_ssize_t poisoned = -1, dead = -1, open = 0;
     for (Py_ssize_t k = 0; k < self->n_rings; k++) {
@@ -195,7 +195,7 @@ static PyObject *look(struct inbox_object *self) {
             open--;
         }
     }
-    /* Only now: whatever could be read has been. */
+    /* Only now, when all that could be read has been read. */
     if (poisoned >= 0)
         return raise_result((PyObject *)self, self->readers[poisoned].ring, RING_POISONED);
     if (dead >= 0)
@@ -224,13 +224,13 @@ static bool take_interrupt(struct inbox_object *self) {
     return interrupted;
 }
 
-/* What strategy_learn() learns from: when the message that look() has just found was sent. */
+/* Tells the strategy when the message that look() has just found was sent. */
 static void learn(struct inbox_object *self, const struct waiting *waiting) {
-    /* The ring that look() has taken it from is the one before the next to look at. */
+    /* look() has taken it from the ring before `next`. */
     Py_ssize_t i = self->next > 0 ? self->next - 1 : self->n_rings - 1;
     const _Atomic uint64_t *published_ns = &self->readers[i].ring->shared->published_ns;
-    /* At once, the writer may be about to write it: to ask for the line would take as long again.
-     */
+    /* If the message came at once, the writer may be writing this line now, and reading it would
+     * take as long as the wait did. */
     uint64_t sent_ns =
         waiting->at_once ? 0 : atomic_load_explicit(published_ns, memory_order_relaxed);
     strategy_learn(&self->strategy, waiting, &self->waiter, sent_ns);

@@ -28,7 +28,7 @@ struct liveness_object {
     size_t n_watched;
     struct watched {
         struct liveness_object *owner;
-        int rank; /* to blame for this life's end, or -1 for the engine */
+        int rank; /* the rank that holds the word, or -1 for the engine */
         struct liveness_watcher watcher;
     } watched[LIVENESS_MAX_HELD];
 };
@@ -54,8 +54,8 @@ static void sleep_for(double seconds) {
         ;
 }
 
-/* The handler interrupts a method that takes long. Without one the signal would end the process
- * now. */
+/* A handler of SIGTERM interrupts a method that takes long. Without a handler the signal would end
+ * the process at once, so it isn't sent. */
 static void ask_to_end(void) {
     struct sigaction set;
     if (sigaction(SIGTERM, NULL, &set) == 0 && set.sa_handler != SIG_DFL &&
@@ -63,8 +63,8 @@ static void ask_to_end(void) {
         kill(getpid(), SIGTERM);
 }
 
-/* Whatever this process is doing, in C or with the interpreter's lock held, it ends. One that only
- * waited is leaving by itself when it is asked to. */
+/* Ends this process whatever it is doing, in C or with the interpreter's lock held. A rank that
+ * only waits for requests ends by itself before SIGTERM comes. */
 static void engine_has_died(void *context) {
     const struct watched *watched = context;
     double grace_s = watched->owner->grace_s, ask_after_s = grace_s / 8;
@@ -262,7 +262,7 @@ static PyGetSetDef liveness_properties[] = {
 };
 
 static PyType_Slot liveness_slots[] = {
-    {Py_tp_doc, "That this process words, and whether others do; see _ring.pyi."},
+    {Py_tp_doc, "That this process lives, and whether others do; see _ring.pyi."},
     {Py_tp_dealloc, liveness_dealloc},
     {Py_tp_methods, liveness_methods},
     {Py_tp_getset, liveness_properties},

@@ -89,7 +89,7 @@ void outgoing_give_up(struct writer_object *self) {
     outgoing_let_go(self);
 }
 
-/* Where a message of so many bytes goes that needs no fragments and has space, or NULL. */
+/* Where a message of `size` bytes goes. NULL if it needs fragments or has no space. */
 static unsigned char *claim_whole(struct writer_object *self, size_t size) {
     enum ring_result result;
     if (self->writer.torn || size > ring_max_record(&self->owner->ring))

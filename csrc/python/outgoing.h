@@ -1,20 +1,20 @@
-/* A message on its way out: held until all of it is in the ring, or straight into it. */
+/* Sending a message: with its buffers held until all of it is in the ring, or straight into it. */
 #ifndef MPSPMD_PYTHON_OUTGOING_H
 #define MPSPMD_PYTHON_OUTGOING_H
 
 #include "python/writer_object.h"
 
-/* What a sending method is called with: (kind, tag, what, timeout=None). */
+/* The arguments of a sending method: (kind, tag, what, timeout=None). */
 struct sending {
     uint16_t kind;
     uint64_t tag;
     PyObject *what, *timeout;
 };
 
-/* Begins a message of what is bytes, or a list of buffers, and holds them. */
+/* Begins a message of bytes, or of a list of buffers, and holds them. */
 bool outgoing_begin(struct writer_object *writer, const struct sending *sending);
 
-/* 1: it is out. 0: no space yet. -1: the ring has ended; an exception is set. */
+/* 1: all of it was sent. 0: no space yet. -1: the ring has ended; an exception is set. */
 int outgoing_go_on(struct writer_object *writer);
 
 /* Gives up the message under way, if there is one. */
@@ -23,8 +23,8 @@ void outgoing_give_up(struct writer_object *writer);
 /* Releases the buffers that are held for it. */
 void outgoing_let_go(struct writer_object *writer);
 
-/* The short way for what needs no fragments and has space: straight into the ring, with nothing
- * held. False when this is no such message, and then nothing has happened. */
+/* Write a message that needs no fragments and has space straight into the ring. False, and nothing
+ * is written, for any other message. */
 bool outgoing_put_bytes(struct writer_object *writer, const struct sending *sending);
 bool outgoing_put_packed(struct writer_object *writer, const struct sending *sending, size_t size);
 

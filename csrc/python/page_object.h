@@ -1,4 +1,4 @@
-/* StatusPage and StatusLine: what each rank is doing, for reports and for who watches. */
+/* StatusPage and StatusLine: what each rank is doing, for reports and monitoring. */
 #ifndef MPSPMD_PYTHON_PAGE_OBJECT_H
 #define MPSPMD_PYTHON_PAGE_OBJECT_H
 
@@ -19,8 +19,7 @@ struct line_object {
 
 extern PyType_Spec page_object_spec, line_object_spec;
 
-/* False, with an exception set, in a forked child and where writing would be a segmentation fault.
- */
+/* False, with an exception set, in a forked child and for a read-only mapping. */
 bool page_check_writable(struct page_object *page);
 
 #endif

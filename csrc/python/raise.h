@@ -1,4 +1,4 @@
-/* The exceptions that go with what C has found. */
+/* Exceptions for errors that C code has found. */
 #ifndef MPSPMD_PYTHON_RAISE_H
 #define MPSPMD_PYTHON_RAISE_H
 
@@ -11,11 +11,11 @@ PyObject *raise_result(PyObject *self, const struct ring *ring, enum ring_result
 /* OSError; always NULL. */
 PyObject *raise_errno(int error);
 
-/* The same after a segment was opened, which may be none: `what` it should have been. */
+/* For a segment that can't be mapped. `what`: the kind of segment that was expected. */
 PyObject *raise_segment(int error, int fd, const char *what);
 
-/* What is refused while a method of the same object waits: it let go of the interpreter's lock for
- * other threads, and for signals' handlers. */
+/* For a call during another method of the same object. That method waits without the interpreter's
+ * lock, so other threads and signals' handlers run. */
 void raise_busy(const char *what, const char *does);
 
 #endif

@@ -4,8 +4,8 @@
 #include "python/values.h"
 #include "run/status.h"
 
-/* `kind` keeps KIND_PACKED only when the payload is the value. `copied`: it is a
- * copy of the record, which may be freed then. */
+/* `kind` keeps KIND_PACKED only if the payload is the unpacked value. `copied`: the record may be
+ * released. */
 static PyObject *take_payload(struct inbox_object *self, Py_ssize_t i, uint16_t *kind,
                               uint64_t *tag, uint64_t *bytes, bool *copied) {
     struct incoming *message = &self->messages[i];
@@ -28,7 +28,7 @@ static PyObject *take_payload(struct inbox_object *self, Py_ssize_t i, uint16_t 
             *copied = true;
             return value;
         }
-        /* As it is: the receiver finds the same, where it knows whose message it is. */
+        /* It is damaged: the receiver gets the bytes, and reports the error with its sender. */
         Py_CLEAR(value);
         PyErr_Clear();
         *kind &= ~KIND_PACKED;
@@ -59,7 +59,7 @@ static PyObject *take(struct inbox_object *self, Py_ssize_t i) {
         Py_XDECREF(step);
         Py_XDECREF(result);
         Py_DECREF(payload);
-        self->current = -1; /* what is in one record can be taken again */
+        self->current = -1; /* a message in one record can be taken again */
         return NULL;
     }
     PyTuple_SET_ITEM(result, 0, ring);
@@ -77,8 +77,8 @@ static PyObject *take(struct inbox_object *self, Py_ssize_t i) {
 }
 
 PyObject *received_take(struct inbox_object *self, Py_ssize_t i) {
-    /* Up to CPython 3.11 whatever makes a tuple may collect garbage, whose end may do what it
-     * likes: also read this inbox, which is busy. */
+    /* Up to CPython 3.11 making a tuple may start the garbage collector. A finalizer that it runs
+     * may read this inbox, which is busy. */
     int collects = PyGC_Disable();
     PyObject *result = take(self, i);
     if (collects)

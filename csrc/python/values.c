@@ -1,12 +1,11 @@
-/* Plain values as bytes: what a small message consists of, at a tenth of a pickle's cost.
+/* Plain values as bytes, for small messages, at a tenth of a pickle's cost.
  *
  * None, bool, int (64 bits), float, str, bytes, and tuples, lists and dicts of these; exact types
- * only. A list or dict that is in there twice is left to pickle, which keeps it one. The first byte
- * is none that a pickle begins with.
+ * only. A value with the same list or dict twice is left to pickle, which keeps its identity. No
+ * pickle begins with the same first byte.
  *
- * Writer.send_packed() writes them into the ring, and recv() makes them anew from there: with no
- * bytes object and no call of Python's in between, a process that has just got its core needs half
- * the time for a message. */
+ * Writer.send_packed() writes them into the ring, and recv() reads them there. There is no bytes
+ * object and no Python call in between, so a process with cold caches needs half the time. */
 #include "python/values.h"
 
 #include <string.h>
@@ -15,17 +14,16 @@ enum {
     PACKED = 0x01,
     MAX_DEPTH = 16,
     MAX_ITEMS = UINT8_MAX,
-    MAX_SEEN = 32, /* lists and dicts in one value */
-    MAX_TEXT = 1 << 20 /* larger ones are worth the memory of a second copy less */,
+    MAX_SEEN = 32,      /* lists and dicts in one value */
+    MAX_TEXT = 1 << 20, /* for a larger one pickle saves a copy */
     MAX_PACKED = 1 + 5 + MAX_TEXT,
 };
 
-/* A walk through a value that may be plain. It runs no code of Python's, and so nothing that it has
- * seen changes before put(). */
+/* Measures a value that may be plain. No Python code runs meanwhile, so the value doesn't change
+ * before put(). */
 struct walk {
     int depth, n_seen;
-    Py_ssize_t size;          /* bytes of all that is plain so far; what is in there many times is
-                                 counted, and would be sent, each time */
+    Py_ssize_t size;          /* bytes so far; an object that occurs twice counts twice */
     PyObject *seen[MAX_SEEN]; /* the lists and dicts so far */
 };
 
@@ -44,7 +42,7 @@ static bool is_new(struct walk *walk, PyObject *value) {
     return true;
 }
 
-/* Of surrogates CPython asks an error handler, which may be anybody's. */
+/* For surrogates CPython calls an error handler, which may be Python code. */
 static bool has_utf8(PyObject *text) {
     Py_ssize_t n = PyUnicode_GET_LENGTH(text);
     int kind = PyUnicode_KIND(text);
@@ -153,7 +151,7 @@ static char *put_container(char *at, PyObject *value) {
     return at;
 }
 
-/* Only what measure() has measured: then it can't fail. */
+/* Can't fail for a value that measure() has accepted. */
 static char *put(char *at, PyObject *value) {
     if (value == Py_None || value == Py_True || value == Py_False) {
         *at = value == Py_None ? 'n' : value == Py_True ? 't' : 'f';
@@ -179,7 +177,7 @@ static char *put(char *at, PyObject *value) {
 
 Py_ssize_t values_size(PyObject *value) {
     struct walk walk;
-    walk.depth = walk.n_seen = 0; /* and `seen` as it is: small messages shouldn't pay for it */
+    walk.depth = walk.n_seen = 0; /* `seen` isn't cleared: that would slow down small messages */
     walk.size = 1;
     return measure(&walk, value) ? walk.size : -1;
 }

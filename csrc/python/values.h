@@ -1,4 +1,4 @@
-/* Plain values as bytes: what a small message consists of, at a tenth of a pickle's cost. */
+/* Plain values as bytes, for small messages, at a tenth of a pickle's cost. */
 #ifndef MPSPMD_PYTHON_VALUES_H
 #define MPSPMD_PYTHON_VALUES_H
 
@@ -7,7 +7,7 @@
 /* The bytes that a plain value takes packed, or -1 for any other. */
 Py_ssize_t values_size(PyObject *value);
 
-/* Packs a value that has been measured, while no code of Python's has run since. */
+/* Packs a value that values_size() has measured. No Python code may run in between. */
 void values_pack(void *memory, PyObject *value);
 
 /* A new value; NotImplemented for bytes that aren't packed; NULL and ValueError for damaged ones.

@@ -8,8 +8,8 @@
 
 enum { N_WAIT_COUNTS = 6 };
 
-/* Waits as `strategy` says: at its beginning with the lock, then without. 1 when ready, 0 at the
- * deadline, -1 with an exception set when a signal handler raised. */
+/* Waits as `strategy` says: first with the lock, then without it. 1 when ready, 0 at the deadline,
+ * -1 with an exception set when a signal's handler raised. */
 int waits_run(struct strategy *strategy, struct waiting *waiting, const struct waiter *waiter,
               uint64_t deadline_ns);
 

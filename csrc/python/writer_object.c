@@ -26,8 +26,8 @@ static bool take_ring(struct writer_object *self, struct module_state *state) {
     return result == RING_OK;
 }
 
-/* What has been left unfinished is told to the readers by the ring's next writer. In a forked child
- * the ring is still the parent's. */
+/* The ring's next writer tells the readers about an unfinished message. In a forked child the ring
+ * is still the parent's. */
 static void give_ring_back(struct writer_object *self) {
     if (!self->writer.ring || !self->owner || self->owner->generation != fork_generation)
         return;
@@ -76,7 +76,7 @@ static void writer_dealloc(PyObject *object) {
     extension_free(object);
 }
 
-/* A thread that waits for space lets others run, and a signal's handler may come within it. */
+/* Other threads and signals' handlers run while a thread waits for space. */
 static bool enter(struct writer_object *self) {
     if (!fork_check(self->owner->generation))
         return false;
@@ -120,8 +120,9 @@ static bool wait_is_over(void *condition) {
            (self->watched && inbox_is_readable(self->watched));
 }
 
-/* As waits_run(): until there is space, an interrupt, or something in the watched inbox. First
- * for a good part of the ring; but a reader may stop before it has freed so much. */
+/* As waits_run(): until there is space, an interrupt, or something in the watched inbox. First asks
+ * for a quarter of the ring, and then for less, because a reader may stop before it frees so much.
+ */
 static int wait_for_space(struct writer_object *self, uint64_t deadline_ns) {
     struct waiter waiter = {
         .bell = self->owner->ring.space_bell,
@@ -216,8 +217,7 @@ static PyObject *writer_wait(struct writer_object *self, PyObject *args, PyObjec
     self->watched = NULL;
     if (watched) {
         watched->busy = false;
-        /* An interrupt of the inbox has ended this wait; left unseen, it would end every next one.
-         */
+        /* An interrupt of the inbox ends this wait only, and not every wait after it. */
         watched->interrupts_seen = watched->interrupts;
     }
     self->interrupts_seen = self->interrupts;
@@ -260,7 +260,7 @@ static PyObject *writer_send(struct writer_object *self, PyObject *const *args, 
     Py_RETURN_NONE;
 }
 
-/* 1: it is out. 0: no plain value. -1 with an exception set. */
+/* 1: it was sent. 0: it isn't a plain value. -1 with an exception set. */
 static int send_packed(struct writer_object *self, struct sending *sending) {
     Py_ssize_t size = values_size(sending->what);
     if (size < 0)
@@ -268,7 +268,7 @@ static int send_packed(struct writer_object *self, struct sending *sending) {
     sending->kind |= KIND_PACKED;
     if (outgoing_put_packed(self, sending, (size_t)size))
         return 1;
-    /* It has to wait, or goes in fragments, or the ring has ended: as any bytes. */
+    /* It has to wait, needs fragments, or the ring has ended: send it as bytes. */
     PyObject *packed = PyBytes_FromStringAndSize(NULL, size);
     if (!packed)
         return -1;

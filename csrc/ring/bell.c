@@ -15,8 +15,8 @@ static long futex(_Atomic uint32_t *word, int operation, uint32_t value,
 }
 
 uint32_t bell_prepare(struct bell *bell, uint64_t bit) {
-    /* Before the load and before the caller's second look: whoever changes something after that
-     * look sees the bit and rings. */
+    /* Before the load and before the caller's second check: whoever changes something after that
+     * check sees the bit and rings. */
     atomic_fetch_or_explicit(&bell->parked, bit, memory_order_seq_cst);
     HOOK(HOOK_PARKED_SET);
     return atomic_load_explicit(&bell->rung, memory_order_seq_cst);
@@ -36,8 +36,8 @@ void bell_leave(struct bell *bell, uint64_t bit) {
 }
 
 void bell_ring(struct bell *bell) {
-    /* The increment comes first: a sleeper that has not reached the kernel yet finds another
-     * value there than it saw, and stays awake. */
+    /* The increment comes first: a sleeper that hasn't reached the kernel yet finds a changed value
+     * there, and stays awake. */
     atomic_fetch_add_explicit(&bell->rung, 1, memory_order_seq_cst);
     HOOK(HOOK_BEFORE_WAKE);
     futex(&bell->rung, FUTEX_WAKE_BITSET, INT_MAX, NULL);

@@ -1,5 +1,5 @@
-/* Points at which the native tests delay a thread, to widen the windows in which a wake-up could
- * be lost. Nothing in a normal build. */
+/* Points at which the native tests delay a thread, so that a lost wake-up would be likelier. Empty
+ * in a normal build. */
 #ifndef MPSPMD_RING_HOOKS_H
 #define MPSPMD_RING_HOOKS_H
 

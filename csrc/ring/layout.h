@@ -1,8 +1,8 @@
-/* What lies where in shared memory: the ring segment and the status page.
+/* The layout of shared memory: the ring segment and the status page. README.md draws it and
+ * explains the memory ordering.
  *
- * Offsets, lengths and who writes what; nothing else. README.md draws it and argues the ordering.
- * Everything that two processes write is on a line of its own: 128 bytes, because the prefetcher
- * of x86 fetches lines in pairs and some arm64 cores have lines of 128. */
+ * What different processes write lies on different lines of 128 bytes: x86 prefetches cache lines
+ * in pairs, and some arm64 cores have lines of 128 bytes. */
 #ifndef MPSPMD_RING_LAYOUT_H
 #define MPSPMD_RING_LAYOUT_H
 
@@ -33,7 +33,7 @@ struct bell {
     _Atomic uint64_t parked;        /* one bit a sleeper: each sets and clears its own */
 };
 
-/* Lock-free is what makes them work between processes. */
+/* Only lock-free atomics work between processes. */
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2, "no lock-free atomics");
 
 enum reader_status { READER_FREE, READER_ATTACHED, READER_DEAD /* final */ };
@@ -46,8 +46,8 @@ enum ring_state { STATE_OPEN, STATE_CLOSED, STATE_POISONED /* final */ };
 #define STATE_CODE(word) ((uint16_t)((word) >> 16))
 #define STATE_RANK(word) ((int32_t)(uint32_t)((word) >> 32))
 
-/* ring_header.claim says who may write. Free or torn: nobody does. Torn: the last writer has left a
- * message unfinished, and the next one has to tell the readers. */
+/* ring_header.claim says who may write. Free and torn: nobody has the ring. Torn: the last writer's
+ * message is unfinished, and the next writer has to tell the readers. */
 enum ring_claim { CLAIM_FREE, CLAIM_TORN, CLAIM_HELD };
 #define CLAIM_BY(pid) ((uint64_t)CLAIM_HELD | (uint64_t)(pid) << 32)
 #define CLAIM_OF(word) ((enum ring_claim)((word) & 0xffff))
@@ -92,8 +92,7 @@ struct record_header {
     uint64_t tag;
 };
 
-/* That a process lives: a robust futex, held by a thread of that process for as long as it lives.
- */
+/* A robust futex that a thread of a process holds for as long as the process lives. */
 struct liveness {
     OWN_LINE _Atomic uint32_t word; /* the holder's thread id and FUTEX_WAITERS, or 0; the kernel
                                        puts FUTEX_OWNER_DIED there when the holder ends */
@@ -126,7 +125,7 @@ struct status_line {
 
 enum status_phase { PHASE_LOADING, PHASE_WAITING, PHASE_DECODING, PHASE_RUNNING, PHASE_REPLYING };
 
-/* Threads of the run that look for messages for longer than a moment. */
+/* Threads of the run that poll for longer than a moment. */
 struct spinners {
     OWN_LINE _Atomic uint32_t now;
     _Atomic uint32_t allowed; /* one less than the usable cores, which the engine counts */

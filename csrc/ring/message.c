@@ -101,7 +101,7 @@ void message_abandon(struct ring_writer *writer, const struct outgoing *message)
         writer->torn = true;
 }
 
-/* A record that follows from no writer's rules says that the ring is corrupt. */
+/* Whether a writer may send this record now. If not, the ring is corrupt. */
 static bool in_sequence(const struct incoming *message, const struct record *record) {
     const struct record_header *header = &record->header;
     switch (header->flags) {

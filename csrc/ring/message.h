@@ -1,5 +1,5 @@
-/* Messages of any size over records: a message that is larger than a record may be goes as
- * fragments, and the receiver puts them together in memory of its own. */
+/* Messages of any size. One that is too large for a record goes as fragments, and the receiver
+ * joins them in its own memory. */
 #ifndef MPSPMD_RING_MESSAGE_H
 #define MPSPMD_RING_MESSAGE_H
 
@@ -45,12 +45,11 @@ struct incoming {
     bool assembling; /* some fragments are in `buffer` */
 };
 
-/* RING_OK: a message is there, whole in `record` (the caller releases it), or put together in
- * memory, which message_take() hands over.
- * RING_NEED_BUFFER: set `buffer` to `total` bytes and call again. If that can't be done, nothing is
- * lost: the next call says the same.
- * RING_ABORTED: message_take() hands over a buffer that is of no more use.
- * RING_AGAIN: not yet. */
+/* RING_OK: a message has come. It is whole in `record`, which the caller releases, or joined in a
+ * buffer, which message_take() returns.
+ * RING_NEED_BUFFER: set `buffer` to `total` bytes and call again. Without memory nothing is lost:
+ * the next call returns the same. RING_ABORTED: message_take() returns a buffer that is no longer
+ * needed. RING_AGAIN: not yet. */
 enum ring_result message_receive(struct ring_reader *reader, struct incoming *message);
 
 /* The buffer, now the caller's; NULL when the message came in one record. */

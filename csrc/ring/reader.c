@@ -28,8 +28,8 @@ void ring_detach(struct ring_reader *reader) {
 static bool has_record(struct ring_reader *reader) {
     if (reader->head != reader->tail)
         return true;
-    /* Acquire: the records before this tail are complete. Sequentially consistent, because the
-     * sleeping reader's second look ends up here. */
+    /* Acquire: the records before this tail are complete. Sequentially consistent: a sleeping
+     * reader's second check runs this. */
     reader->tail = atomic_load_explicit(&reader->ring->shared->tail, memory_order_seq_cst);
     return reader->head != reader->tail;
 }
@@ -52,14 +52,14 @@ enum ring_result ring_peek(struct ring_reader *reader, struct record *record) {
         enum ring_state state = STATE_OF(ring_state_word(reader->ring));
         if (state == STATE_OPEN)
             return RING_AGAIN;
-        /* The last record may have come between the look at the tail and the look at the state. */
+        /* The last record may have come between reading the tail and reading the state. */
         if (!has_record(reader))
             return state == STATE_CLOSED ? RING_CLOSED : RING_POISONED;
     }
     const unsigned char *at = reader->ring->data + (reader->head & (reader->ring->capacity - 1));
     uint64_t visible = reader->tail - reader->head;
-    __builtin_prefetch(at + 64); /* of a small record the rest, at the same time */
-    /* Copied once, then checked: what is checked is what is used. */
+    __builtin_prefetch(at + 64); /* the rest of a small record, at the same time */
+    /* Copied once: others may change the original after the check. */
     memcpy(&record->header, at, sizeof record->header);
     if (visible > reader->ring->capacity || visible < sizeof record->header ||
         ring_record_bytes(record->header.length) > visible)
@@ -80,7 +80,7 @@ void ring_release(struct ring_reader *reader, const struct record *record) {
     uint64_t parked = atomic_load_explicit(&ring->space_bell->parked, memory_order_seq_cst);
     if (!(parked & SPACE_BIT))
         return;
-    /* Only who crosses the wanted position rings, and once: the writer may wait for others. */
+    /* Only the reader that crosses the wanted position rings: the writer may wait for others. */
     uint64_t want = atomic_load_explicit(&ring->shared->want, memory_order_seq_cst);
     if (old_head < want && want <= reader->head)
         bell_ring(ring->space_bell);

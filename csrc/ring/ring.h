@@ -1,9 +1,8 @@
 /* The ring: one writer, n readers, variable-length records, no lock.
  *
  * Every reader sees every record, in order. A record is contiguous, because the data is mapped
- * twice, back to back. Nothing here waits, and nothing here allocates: a call that can't go on
- * says RING_AGAIN, and wait.h knows how to wait. No Python. README.md argues the memory ordering.
- */
+ * twice, back to back. Nothing here waits or allocates: a call that can't go on returns RING_AGAIN,
+ * and wait.h waits. README.md explains the memory ordering. */
 #ifndef MPSPMD_RING_RING_H
 #define MPSPMD_RING_RING_H
 
@@ -24,9 +23,9 @@ enum ring_result {
     RING_TAKEN,   /* ring_writer_init(): another writer has the ring */
 };
 
-/* One process's mapping of a ring. Any thread may use it, but see the writer and the reader. What
- * is in here was checked when the segment was mapped; the header's copy of it is never read again,
- * because others may write there. */
+/* One process's mapping of a ring. Any thread may use it, but see the writer and the reader. The
+ * numbers here were checked when the segment was mapped. Those in the header are never read again,
+ * because others may overwrite them. */
 struct ring {
     struct ring_header *shared;
     unsigned char *data; /* `capacity` bytes, twice */

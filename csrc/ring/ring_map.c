@@ -46,7 +46,7 @@ int ring_format(int fd, uint64_t capacity, uint32_t n_readers) {
     return 0;
 }
 
-/* Reads and checks the header of a segment; nothing in it is trusted before. */
+/* Reads and checks the header of a segment. */
 static int read_about(int fd, uint64_t *capacity, uint32_t *n_readers) {
     struct ring_header header;
     int error = segment_read_about(fd, &header.about, sizeof header.about, RING_MAGIC);
@@ -74,8 +74,8 @@ int ring_map(struct ring *ring, int fd, struct bell *data_bell, struct bell *spa
     if (base == MAP_FAILED)
         return errno;
     int access = PROT_READ | PROT_WRITE, shared = MAP_SHARED | MAP_FIXED;
-    /* The segment's pages are there. Mapped now, they cost the first lap no fault of 5 µs each; of
-     * the second mapping only what crosses the end is ever used. */
+    /* The segment's pages exist. Populating the mapping now saves the first lap a fault of 5 µs for
+     * each. Of the second mapping only the part behind the end is ever used. */
     if (mmap(base, control + capacity, access, shared | MAP_POPULATE, fd, 0) == MAP_FAILED ||
         mmap(base + control + capacity, capacity, access, shared, fd, (off_t)control) ==
             MAP_FAILED ||

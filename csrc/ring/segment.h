@@ -9,8 +9,8 @@
  * value: EPROTO when the segment is shorter. */
 int segment_map_new(int fd, size_t bytes, uint64_t needed, void **memory);
 
-/* Reads a segment's first `bytes` into `about`, which begin with a magic number and a version. 0,
- * or an errno value: EPROTO when these are others. Check all that follows them before use. */
+/* Reads a segment's first `bytes`, which begin with a magic number and a version, into `about`. 0,
+ * or an errno value: EPROTO when these two are wrong. The caller checks the rest. */
 int segment_read_about(int fd, void *about, size_t bytes, uint64_t magic);
 
 /* 0, or an errno value: EPROTO when the segment is shorter than `bytes`. */

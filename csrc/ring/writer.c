@@ -12,7 +12,7 @@ static uint64_t scan_heads(const struct ring_writer *writer) {
             READER_DEAD)
             continue;
         /* Pairs with the store in ring_release(): the reader has read what lies before. Also
-         * sequentially consistent, because the sleeping writer's second look ends up here. */
+         * sequentially consistent: a sleeping writer's second check runs this. */
         uint64_t head =
             atomic_load_explicit(&ring->shared->readers[slot].head, memory_order_seq_cst);
         uint64_t behind = head <= writer->tail ? writer->tail - head : UINT64_MAX;
@@ -22,7 +22,7 @@ static uint64_t scan_heads(const struct ring_writer *writer) {
     return farthest;
 }
 
-/* Once a lap: not a part of what each message takes. */
+/* Not inlined: it runs once a lap, and would slow down each message. */
 __attribute__((noinline)) static void update_limit(struct ring_writer *writer) {
     uint64_t behind = scan_heads(writer), capacity = writer->ring->capacity;
     writer->corrupt = behind > capacity;
@@ -37,7 +37,7 @@ static bool has_space(struct ring_writer *writer, uint64_t need) {
     return writer->tail + need <= writer->limit;
 }
 
-/* One writer wins: the others' compare-and-swap finds the winner's word. */
+/* Only one writer succeeds: the others' compare-and-swap finds that one's word. */
 static bool take_claim(struct ring_writer *writer, _Atomic uint64_t *claim, uint64_t *found) {
     *found = atomic_load_explicit(claim, memory_order_relaxed);
     do {
@@ -70,8 +70,8 @@ enum ring_result ring_writer_init(struct ring_writer *writer, struct ring *ring,
 
 void ring_writer_release(struct ring_writer *writer) {
     uint64_t own = writer->claim, left = writer->torn ? CLAIM_TORN : CLAIM_FREE;
-    /* Release: all that this writer has stored in the ring comes before what the next one stores. A
-     * word that isn't this writer's own stays as it is. */
+    /* Release: this writer's stores in the ring come before the next writer's. A claim that isn't
+     * this writer's stays as it is. */
     atomic_compare_exchange_strong_explicit(&writer->ring->shared->claim, &own, left,
                                             memory_order_seq_cst, memory_order_relaxed);
     writer->ring = NULL;
@@ -89,8 +89,8 @@ unsigned char *ring_claim(struct ring_writer *writer, uint32_t length, enum ring
     return NULL;
 }
 
-/* To have a cache line for writing takes as long as to hand one over, and it is in a reader's cache
- * since the last lap. */
+/* The line is in a reader's cache since the last lap. Fetching it for writing takes as long as
+ * passing a line to a reader. */
 static inline void prefetch_to_write(const void *line) {
 #if defined(__x86_64__)
     __asm__ __volatile__("prefetchw %0" ::"m"(*(const char *)line));
@@ -107,10 +107,10 @@ void ring_publish(struct ring_writer *writer, struct record_header header) {
      * load of `parked` in bell_notify() can't be moved before it, or a reader that parks in
      * between would be missed. */
     atomic_store_explicit(&ring->shared->tail, writer->tail, memory_order_seq_cst);
-    /* Only now: to ask for the time takes a good part of what a message takes. */
+    /* Only now, because reading the clock would delay the message. */
     atomic_store_explicit(&ring->shared->published_ns, monotonic_ns(), memory_order_relaxed);
     bell_notify(ring->data_bell, UINT64_MAX);
-    /* What the next small record takes. */
+    /* The two lines of the next small record. */
     const unsigned char *next = ring->data + (writer->tail & (ring->capacity - 1));
     prefetch_to_write(next);
     prefetch_to_write(next + 64);

@@ -19,7 +19,7 @@ struct ring_writer {
 enum ring_result ring_writer_init(struct ring_writer *writer, struct ring *ring, uint32_t pid,
                                   uint32_t *holder);
 
-/* Gives the ring back for another writer, which goes on where this one has stopped. */
+/* Releases the ring for another writer, which continues where this one has stopped. */
 void ring_writer_release(struct ring_writer *writer);
 
 /* Where a record of `length` bytes may be written, or NULL with RING_AGAIN, _CLOSED, _POISONED or
@@ -30,9 +30,9 @@ void ring_publish(struct ring_writer *writer, struct record_header header);
 /* What the writer sleeps for: is there space for this record, or a reason not to wait for it? */
 bool ring_writable(struct ring_writer *writer, uint32_t length);
 
-/* Readers wake the writer when a quarter of the ring is free, or the record fits if that needs
- * more. That may take any time: wait for it for RING_PATIENCE_NS at most, and then ask for
- * what the record needs, with ring_want_least(). */
+/* Asks readers to wake the writer when a quarter of the ring is free, or as much as the record
+ * needs if that is more. Readers may never free a quarter: wait for at most RING_PATIENCE_NS, and
+ * then ask for just what the record needs, with ring_want_least(). */
 void ring_want(struct ring_writer *writer, uint32_t length);
 void ring_want_least(struct ring_writer *writer, uint32_t length);
 enum { RING_PATIENCE_NS = 2 * 1000 * 1000 };

@@ -11,7 +11,7 @@
 enum { STAGE_STARTING, STAGE_HELD, STAGE_RELEASED, STAGE_ENDED };
 enum { STACK_BYTES = 256 * 1024 /* room for the thread-local variables of large libraries */ };
 
-/* Should a wake-up ever fail, the watcher looks so often; in the native tests none may. */
+/* How often the watcher checks in case a wake-up is lost. The native tests must not lose one. */
 #ifdef MPSPMD_TEST_HOOKS
 static const struct timespec CHECK = {.tv_sec = 60};
 #else
@@ -61,7 +61,7 @@ static bool take(struct liveness *liveness, uint32_t thread_id) {
 
 static void *hold(void *argument) {
     struct liveness_holder *holder = argument;
-    /* This thread's list instead of the C library's: it takes no robust mutex of the library's. */
+    /* Replaces the C library's list: this thread uses no robust mutex of the library. */
     struct robust_list_head head = {.list = {&head.list},
                                     .futex_offset = (long)offsetof(struct liveness, word) -
                                                     (long)offsetof(struct liveness, node)};
@@ -71,8 +71,8 @@ static void *hold(void *argument) {
         holder->error = errno;
     for (; held < holder->n_words && !holder->error; held++) {
         struct liveness *liveness = holder->words[held];
-        /* In the list before it is held: the kernel passes over a word with another thread's id,
-         * and whoever is killed between the two has not been seen to live. */
+        /* Into the list before it is held: the kernel skips a word with another thread's id. A
+         * process that is killed in between hasn't been alive to its watcher. */
         struct robust_list *first = head.list.next; /* any process may write into the node itself */
         liveness->node.next = first;
         head.list.next = &liveness->node;
@@ -132,8 +132,7 @@ static void *watch(void *argument) {
             watcher->died(watcher->context);
             break;
         }
-        /* Without this bit the kernel wakes nobody. With it, it wakes one: each word has one
-         * watcher. */
+        /* Without this bit the kernel wakes nobody, and with it one thread. */
         if (!(seen & FUTEX_WAITERS) &&
             !atomic_compare_exchange_strong(word, &seen, seen | FUTEX_WAITERS))
             continue;
@@ -151,7 +150,8 @@ int liveness_watch(struct liveness_watcher *watcher, struct liveness *liveness,
 
 void liveness_unwatch(struct liveness_watcher *watcher) {
     atomic_store(&watcher->stop, true);
-    /* Again, if it was just about to sleep: the word doesn't change, so that a wake may be lost. */
+    /* Repeated, because a wake is lost if it comes just before the sleep: the word doesn't change.
+     */
     while (wake_all(&watcher->liveness->word), !atomic_load(&watcher->ended))
         nanosleep(&NUDGE, NULL);
     pthread_join(watcher->thread, NULL);

@@ -1,8 +1,8 @@
-/* Liveness: how the death of another process is noticed within a millisecond.
+/* Liveness: notices the death of another process within a millisecond.
  *
- * A process holds a liveness, a robust futex in shared memory; when it ends, however it ends, the
- * kernel marks the word and wakes the one who watches. Threads of C do both, so that neither side
- * needs its interpreter. README.md compares with other ways. */
+ * A process holds a robust futex in shared memory. When it ends, for whatever reason, the kernel
+ * marks the word and wakes its watcher. Threads of C hold and watch, so neither side needs its
+ * interpreter. README.md compares with other ways. */
 #ifndef MPSPMD_RUN_LIVENESS_H
 #define MPSPMD_RUN_LIVENESS_H
 
@@ -27,11 +27,11 @@ struct liveness_holder {
  * died holding it. The holder stays where it is until released. */
 int liveness_hold(struct liveness_holder *holder, struct liveness *const *words, size_t n_words);
 
-/* Gives them back, as if they had never been held: no death is noticed. */
+/* Releases them as if they had never been held: nobody notices a death. */
 void liveness_release(struct liveness_holder *holder);
 
-/* A thread that waits for the death of a word's holder, who may come later, and then calls `died`
- * once. */
+/* A thread that waits for the death of a word's holder and then calls `died` once. The holder may
+ * begin later. */
 struct liveness_watcher {
     pthread_t thread;
     struct liveness *liveness;
@@ -47,7 +47,7 @@ int liveness_watch(struct liveness_watcher *watcher, struct liveness *liveness,
 /* Returns when the thread has ended: `died` isn't called from then on, or has returned. */
 void liveness_unwatch(struct liveness_watcher *watcher);
 
-/* Whether who held it has died. */
+/* Whether its holder has died. */
 bool liveness_is_over(const struct liveness *liveness);
 
 #endif

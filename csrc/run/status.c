@@ -102,8 +102,8 @@ void status_read(const struct status_line *line, struct status_snapshot *snapsho
     uint64_t words[METHOD_BYTES / 8];
     uint32_t before, after;
     int tries = 0;
-    /* A rank that was killed in the middle leaves an odd number for ever: give up after a while,
-     * and show what is there. */
+    /* A rank that was killed in the middle leaves an odd number: after many tries, take what is
+     * there. */
     do {
         before = atomic_load_explicit(&line->sequence, memory_order_acquire);
         snapshot->phase = atomic_load_explicit(&line->phase, memory_order_acquire);

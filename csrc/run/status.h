@@ -1,6 +1,6 @@
-/* The status page: what each rank is doing, readable without anybody's help, and the engine's bell.
+/* The status page: what each rank is doing, and the engine's bell.
  *
- * A rank's line is written by one thread of that rank and read by anybody, at any time. */
+ * One thread of a rank writes that rank's line. Any process may read it at any time. */
 #ifndef MPSPMD_RUN_STATUS_H
 #define MPSPMD_RUN_STATUS_H
 
@@ -24,7 +24,7 @@ size_t status_segment_bytes(uint32_t n_ranks);
 int status_format(int fd, uint32_t n_ranks, uint32_t engine_pid, uint64_t ring_inode,
                   uint32_t cores);
 
-/* How many cores the processes of the run may use, 1 or more: all waits go by it from now on. */
+/* Sets how many cores the processes of the run may use: 1 or more. All waits use it from now on. */
 static inline void status_set_cores(struct status_page *page, uint32_t cores) {
     atomic_store_explicit(&page->spinners.allowed, cores > 0 ? cores - 1 : 0, memory_order_relaxed);
 }

@@ -32,7 +32,7 @@ struct sample {
     uint32_t weight;
 };
 
-/* What may still happen after `elapsed_ns`, in order of time. Returns how many. */
+/* The past times that are longer than `elapsed_ns`, shortest first. Returns how many. */
 static uint32_t remaining(const struct predictor *predictor, uint64_t elapsed_ns,
                           struct sample *sorted) {
     uint32_t n = 0;

@@ -3,32 +3,32 @@
 #include <sys/prctl.h>
 
 enum {
-    SPIN_NS = 5000,       /* a round trip between two processes that are awake takes 1 to 4 µs */
-    SHORT_NS = 50 * 1000, /* polling for so long is cheaper than a sleep and a wake-up */
-    WINDOW_NS = 400 * 1000 /* and this is the most that one wait polls at predicted times */,
-    GUARD_NS = 10 * 1000,  /* a window is so much wider at either end than what it is made from */
-    SLEEP_NS = 200 * 1000, /* sleeps shorter than this don't pay */
-    LATE_NS = 50 * 1000,   /* how late a sleep ends, before anything is known of it */
-    STEP_NS = 1000 * 1000, /* what takes longer is work on a step, in which ranks wait for others */
-    AWAKE_NS = 250 * 1000 * 1000, /* and in what takes longer than this they compute for longer */
-    /* After so long the caller asks for signals. They end a sleep, but not a poll; and one that has
-     * come just before a sleep doesn't end that. */
+    SPIN_NS = 5000,         /* a round trip between two processes that are awake takes 1 to 4 µs */
+    SHORT_NS = 50 * 1000,   /* polling for so long is cheaper than a sleep and a wake-up */
+    WINDOW_NS = 400 * 1000, /* the longest that one wait polls at predicted times */
+    GUARD_NS = 10 * 1000,   /* added to either end of a predicted window */
+    SLEEP_NS = 200 * 1000,  /* shorter sleeps don't pay */
+    LATE_NS = 50 * 1000,    /* how late a sleep is assumed to end before one was measured */
+    STEP_NS = 1000 * 1000,  /* a longer wait is for a step, in which ranks wait for each other */
+    AWAKE_NS = 250 * 1000 * 1000, /* in still longer steps the ranks mostly compute */
+    /* After so long the caller checks for signals. A signal doesn't end a poll, nor a sleep that
+     * begins just after it. */
     POLL_NS = 100 * 1000 * 1000,
     DOZE_NS = 500 * 1000 * 1000,
-    MISSES = 4, /* after so many in a row nothing is predicted until one comes true */
+    MISSES = 4, /* after so many wrong predictions in a row none is used until one is right */
 };
 
 static uint32_t allowed_to_poll(const struct spinners *spinners) {
     return atomic_load_explicit(&spinners->allowed, memory_order_relaxed);
 }
 
-/* There are no more usable cores than ranks, so that processes share one. */
+/* With no more usable cores than ranks, processes share cores. */
 static bool is_crowded(const struct strategy *strategy) {
     return strategy->spinners && allowed_to_poll(strategy->spinners) < strategy->n_ranks;
 }
 
-/* Where processes share cores, what is waited for is mostly to be done on this very core: on
- * two cores, round trips to four ranks take a tenth less when it is given up at once. */
+/* On shared cores, the process that this one waits for mostly needs this core: on two cores, round
+ * trips to four ranks take a tenth less if the core is given up at once. */
 static uint32_t spin_ns_of(const struct strategy *strategy) {
     return is_crowded(strategy) || strategy->kind == WAIT_PARK ? 0 : SPIN_NS;
 }
@@ -56,8 +56,8 @@ bool strategy_begin(struct strategy *strategy, struct waiting *waiting,
     return waiting->at_once;
 }
 
-/* May this thread poll for a while? There must be a core left for those that work. A process that
- * is killed while it polls stays counted, and its run is over. */
+/* Whether this thread may poll for a while: one core must stay free for threads that work. A
+ * process that is killed while it polls stays counted, but then its run is over. */
 static bool may_poll(struct spinners *spinners) {
     if (!spinners)
         return true;
@@ -98,7 +98,7 @@ static enum wait_result sleep_until(struct strategy *strategy, const struct wait
     return result;
 }
 
-/* The next window to poll in; false when there is none, or none that is worth it. */
+/* The next window to poll in. False if there is none, or none worth it. */
 static bool next_window(struct strategy *strategy, struct waiting *waiting, uint64_t now_ns,
                         struct window *window) {
     uint64_t elapsed_ns = now_ns - waiting->start_ns;
@@ -118,8 +118,8 @@ static uint64_t earlier(uint64_t a_ns, uint64_t b_ns) {
     return a_ns < b_ns ? a_ns : b_ns;
 }
 
-/* Polls until `end_ns`. When too many others poll already, only for a moment, in which one of them
- * may leave: who has just sent something begins to wait before its receiver has seen it. */
+/* Polls until `end_ns`; if too many others poll already, only for a moment. In that moment one of
+ * them may stop: a sender begins to wait before its receiver has stopped polling. */
 static bool poll_until(struct strategy *strategy, struct waiting *waiting,
                        const struct waiter *waiter, uint64_t end_ns) {
     uint64_t began = monotonic_ns();
@@ -165,9 +165,9 @@ static enum wait_result wait_auto(struct strategy *strategy, struct waiting *wai
     return wait_until(waiter, 0, deadline_ns);
 }
 
-/* What WAIT_AWAKE is at this moment, and until when. Its core is its ranks' core: it takes what
- * they leave, and while they work on a step the core doesn't fall asleep under them. Only for as
- * long as such steps take; then it is silence. */
+/* The strategy that WAIT_AWAKE stands for now, and until when. The engine uses the time that its
+ * ranks leave on a shared core, so the core doesn't go idle during a step. When the ranks are
+ * silent for longer than steps take, it sleeps. */
 static enum wait_strategy awake_now(struct strategy *strategy, const struct waiting *waiting,
                                     uint64_t now_ns, uint64_t *end_ns) {
     uint64_t usual_ns = predict_longest(predictor_of(strategy, waiting));
@@ -184,8 +184,8 @@ enum wait_result strategy_wait(struct strategy *strategy, struct waiting *waitin
                                const struct waiter *waiter, uint64_t deadline_ns) {
     uint64_t now = monotonic_ns(), end_ns = deadline_ns;
     enum wait_strategy kind = strategy->kind;
-    waiting->at_once = false; /* what the first poll has found was only a part */
-    /* The number of cores may have changed. A wait that has come so far has the time to do so. */
+    waiting->at_once = false; /* the first poll may have found a part of a message */
+    /* The number of cores may have changed. A wait that has come this far has time to check. */
     strategy->spin_ns = spin_ns_of(strategy);
     if (kind == WAIT_AWAKE)
         kind = is_crowded(strategy) ? awake_now(strategy, waiting, now, &end_ns) : WAIT_AUTO;

@@ -11,7 +11,8 @@ static inline void pause_core(void) {
 }
 
 void wait_count(_Atomic uint64_t *counter) {
-    /* One thread writes, so load and store do; readers only must not see half a number. */
+    /* Only one thread writes, so a load and a store are enough. Atomic: others may read meanwhile.
+     */
     uint64_t old = atomic_load_explicit(counter, memory_order_relaxed);
     atomic_store_explicit(counter, old + 1, memory_order_relaxed);
 }

@@ -8,8 +8,8 @@
 
 enum wait_result { WAIT_READY, WAIT_TIMEOUT, WAIT_SIGNAL };
 
-/* How many waits ended in which way; `parks` are sleeps. Written by one thread; others may read at
- * any time. */
+/* Where waits are counted by how they ended; `parks` are sleeps. One thread writes, any may read.
+ */
 struct wait_counts {
     _Atomic uint64_t *spins, *yields, *parks;
     _Atomic uint64_t *early, *late, *mispredicted; /* see strategy.h */
@@ -28,12 +28,12 @@ struct waiter {
 /* Polls until `end_ns` of CLOCK_MONOTONIC, without giving up the core. True when ready. */
 bool wait_spin(const struct waiter *waiter, uint64_t end_ns);
 
-/* Polls until `end_ns`, and gives up the core between polls: the peer may need
- * this very core, and pausing without yielding would keep it from its work. True when ready. */
+/* Polls until `end_ns`, and gives up the core between polls: the peer may need this core. True when
+ * ready. */
 bool wait_poll(const struct waiter *waiter, uint64_t end_ns);
 
-/* Gives up the core between polls for `yield_ns`, then sleeps until the bell rings. Returns at the
- * deadline (CLOCK_MONOTONIC), on a signal, or as soon as `ready` says so. */
+/* Polls for `yield_ns` as wait_poll(), then sleeps until the bell rings. Returns at the deadline
+ * (CLOCK_MONOTONIC), on a signal, or when ready. */
 enum wait_result wait_until(const struct waiter *waiter, uint64_t yield_ns, uint64_t deadline_ns);
 
 #endif
