@@ -57,12 +57,10 @@ class Call:
         """In a call that fails, also the RankError of a rank that has raised."""
 
     def finish(self, error: BaseException | None = None) -> None:
-        """Called once, by the thread that has popped the call from the table."""
+        """Called once, by the thread that has popped the call from the table. It tells the future then."""
         if error is not None:
             self.error = error
         self.done = True
-        if self.future is not None:  # a future made later checks whether the call is done
-            self.tell()
 
     def tell(self) -> None:
         """Tells the future, if there is one, that the call is done. The pop lets only one thread do it."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterable
 
+from mpspmd.engine.call import Call
 from mpspmd.engine.events import (
     CallFails,
     Explain,
@@ -14,7 +16,7 @@ from mpspmd.engine.events import (
     StartFails,
     Verdict,
 )
-from mpspmd.engine.outcome import OnFailure, Outcome
+from mpspmd.engine.outcome import OnFailure, Outcome, anew
 from mpspmd.engine.progress import progress_of
 from mpspmd.engine.ranks import Ranks
 from mpspmd.engine.reader import Reader
@@ -80,7 +82,7 @@ class Consequences:
         call = self._table.failing.pop(failed.step, None)
         if call is None:
             return
-        self._reader.finish_now(call, failed.error)
+        self._finish([(call, failed.error)])
         if call.error is None:  # all replies that it had asked for had come before
             notice(logger.error, "%s", failed.error)
 
@@ -113,8 +115,21 @@ class Consequences:
 
     def _end_calls(self, error: BaseException) -> None:
         """After the rings have been closed or poisoned: a call that comes later fails when it is sent."""
-        self._reader.end(error)
+        self._reader.end()
+        self._finish((call, anew(error)) for call in self._table.all())
         self._channel.requests.interrupt()
+
+    def _finish(self, failed: Iterable[tuple[Call, BaseException]]) -> None:
+        """Another thread calls the futures' callbacks: they may wait for what this one decides."""
+        to_tell: list[Call] = []
+        for call, error in failed:
+            self._reader.finish(call, error, to_tell.append)
+        self._channel.replies.interrupt()
+        if to_tell:
+            try:
+                start_thread(_tell_all, to_tell, name="mpspmd-callbacks")
+            except RuntimeError:  # no more threads can be had
+                _tell_all(to_tell)
 
     def _reap(self) -> None:
         """Ends the survivors of a failed run. The poisoned rings have told them to end."""
@@ -151,3 +166,8 @@ class Consequences:
         """Until the ranks of a failed run are gone."""
         if self._reaper is not None and self._reaper is not threading.current_thread():
             self._reaper.join()
+
+
+def _tell_all(calls: list[Call]) -> None:
+    for call in calls:
+        call.tell()

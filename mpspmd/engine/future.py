@@ -27,7 +27,8 @@ class StepFuture(concurrent.futures.Future[T]):
 
     As long as nobody uses those or adds a callback, no thread reads replies in the background: whoever asks
     for a result reads the replies, also those of others, and `done()` reads what has come. The first use of
-    those starts the engine's reader thread, which also calls the callbacks.
+    those starts the engine's reader thread. Callbacks are called in the thread that has read the reply, or
+    in one of the engine's when the call fails.
 
     A future can't be cancelled: the ranks have the request already.
     """
@@ -96,7 +97,7 @@ class StepFuture(concurrent.futures.Future[T]):
         return super().done()
 
     def add_done_callback(self, fn: Callable[[concurrent.futures.Future[T]], object]) -> None:
-        """Calls `fn(self)` at once if this is done; else later, in the engine's reader thread."""
+        """Calls `fn(self)` at once if this is done; else later, in another thread."""
 
         def call_back(future: concurrent.futures.Future[T]) -> None:
             with logged("a future's callback"):

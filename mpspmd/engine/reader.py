@@ -10,8 +10,8 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
 
 from mpspmd.codec.objects import decode
 from mpspmd.codec.steps import EngineEnd
@@ -19,7 +19,6 @@ from mpspmd.engine.blame import first_cause
 from mpspmd.engine.call import Call
 from mpspmd.engine.events import Raised
 from mpspmd.engine.inbox import Inbox
-from mpspmd.engine.outcome import anew
 from mpspmd.engine.stall import StallWatch
 from mpspmd.engine.table import CallTable
 from mpspmd.errors import ChannelError, DecodeError
@@ -30,9 +29,10 @@ from mpspmd.transport.channel import EngineChannel
 from mpspmd.wire import KIND_ERROR, KIND_FLAGS, KIND_OUT_OF_BAND, KIND_PACKED, KIND_STEP
 
 _KIND_MASK = ~KIND_FLAGS
+_Tell: TypeAlias = Callable[[Call], object]
 
-_SLICE_S = 1.0
-"""How long a thread that waits for its turn sleeps before it sees for itself whose turn it is."""
+_SLICE_S = 0.2
+"""How long a thread waits before it sees for itself whose turn it is to read, and what is urgent."""
 
 
 class Reader:
@@ -84,29 +84,36 @@ class Reader:
         if first.done and first.error is not None:
             self.finish_now(call, first.error)
 
-    def finish(self, call: Call, error: BaseException | None = None) -> bool:
-        """Ends a call. False if it has been ended already. Replies that come later are dropped."""
+    def finish(
+        self, call: Call, error: BaseException | None = None, tell: _Tell = Call.tell
+    ) -> bool:
+        """Ends a call. False if it has been ended already. Replies that come later are dropped.
+
+        `tell` tells the call's future.
+        """
         # Only one thread can pop it from the table, because a dict's pop is atomic.
         if self._pending.pop(call.step, None) is not call:
             return False
         try:
             call.finish(error)
+            if call.future is not None:  # a future made later checks whether the call is done
+                tell(call)
         finally:
-            self._finish_others(call, error)
+            self._finish_others(call, error, tell)
         return True
 
-    def _finish_others(self, call: Call, error: BaseException | None) -> None:
+    def _finish_others(self, call: Call, error: BaseException | None, tell: _Tell) -> None:
         """Ends the calls of the same step that end with this one."""
         # A step's calls must not refer to each other in a cycle, which would keep their replies alive.
         if (first := call.closes) is not None:
-            self.finish(first)
+            self.finish(first, tell=tell)
         if error is not None and call.keeps_late:
             self._table.keep(call)
         if later := call.later:
             call.later = None
             if error is not None:
                 for each in later:
-                    self.finish(each, error)
+                    self.finish(each, error, tell)
         if self._followers:
             with self._turn:
                 self._turn.notify_all()
@@ -116,11 +123,9 @@ class Reader:
         if self.finish(call, error):
             self._inbox.interrupt()
 
-    def end(self, error: BaseException) -> None:
-        """Fails each call with a copy of the error. Nobody waits for replies any more."""
+    def end(self) -> None:
+        """Nobody waits for replies any more."""
         self._ended = True
-        for call in self._table.all():
-            self.finish(call, anew(error))
         self._inbox.interrupt()
         self._reader_has_work.set()
 
@@ -225,10 +230,10 @@ class Reader:
         calls = self._table.all()
         if not calls or self._ended:
             return False
-        # The wait ends at the deadline of this call, so no call ends late.
         first = min(calls, key=lambda call: call.deadline or math.inf)
-        with contextlib.suppress(ChannelError):
-            self.wait_for(first, None)
+        # In slices: a call that is sent meanwhile may have an earlier deadline.
+        with contextlib.suppress(ChannelError, TimeoutError):
+            self.wait_for(first, time.monotonic() + _SLICE_S)
         return True
 
     def _lead_or_follow(self, call: Call, limit: float | None) -> bool:

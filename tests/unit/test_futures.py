@@ -108,6 +108,18 @@ def test_callbacks_are_called_at_the_deadline(engine: Engine) -> None:
     assert ended[0] - began < 1.2
 
 
+def test_nor_does_a_call_without_a_deadline_keep_them(engine: Engine) -> None:
+    called, all_called = threading.Event(), threading.Event()
+    slow = engine.collective_rpc("sleep", args=(4.0,), non_block=True)
+    slow.add_done_callback(lambda done: all_called.set())
+    time.sleep(0.2)  # the reader waits for this call
+    future = engine.collective_rpc("rank", non_block=True, timeout=0.1)
+    future.add_done_callback(lambda done: called.set())
+    assert called.wait(10)
+    assert not all_called.is_set()
+    assert isinstance(future.exception(), StepTimeout)
+
+
 def test_done_is_true_once_the_deadline_has_passed(engine: Engine, eventually: Any) -> None:
     future = engine.collective_rpc("sleep", args=(1.0, "x"), non_block=True, timeout=0.1)
     eventually(future.done, "the future is done")
@@ -125,6 +137,38 @@ def test_a_callback_may_call_the_engine(engine: Engine) -> None:
     engine.collective_rpc("sleep", args=(0.1,), non_block=True).add_done_callback(call_again)
     assert called.wait(15)
     assert results == [["again", "again"]]
+
+
+def test_a_callback_of_a_failed_call_may_make_one_that_fails_too(engine: Engine) -> None:
+    errors: list[BaseException] = []
+    called = threading.Event()
+
+    def call_again(done: Any) -> None:
+        try:
+            engine.collective_rpc("fail", args=("again",), timeout=25)
+        except Exception as error:
+            errors.append(error)
+        called.set()
+
+    engine.collective_rpc("fail", args=("once",), non_block=True).add_done_callback(call_again)
+    assert called.wait(10)
+    assert [error.message for error in errors if isinstance(error, RankError)] == ["again"]
+
+
+def test_a_slow_callback_of_a_failed_call_keeps_no_other_call_from_failing(engine: Engine) -> None:
+    begun, told = threading.Event(), threading.Event()
+    ended: list[bool] = []
+
+    def wait(done: Any) -> None:
+        begun.set()
+        ended.append(told.wait(15))
+
+    engine.collective_rpc("fail", args=("once",), non_block=True).add_done_callback(wait)
+    assert begun.wait(10)
+    with pytest.raises(RankError, match="again"):
+        engine.collective_rpc("fail", args=("again",))
+    assert not ended
+    told.set()
 
 
 def test_a_callback_that_raises_harms_no_other_call(engine: Engine) -> None:

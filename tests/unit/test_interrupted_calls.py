@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import workers
 
 from mpspmd import Engine
 
@@ -42,15 +43,12 @@ def _interrupted(call: Callable[[], Any], number: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize("timeout", [None, 20.0])
-def test_they_harm_no_other_thread_wherever_that_happens(
-    engine: Engine, timeout: float | None
-) -> None:
+def test_they_harm_no_other_thread_wherever_that_happens() -> None:
     number = 0
-    with ThreadPoolExecutor(1) as pool:
-        while _interrupted(lambda: engine.execute_model("x", timeout=timeout), number):
+    with Engine(workers.Calculator, world_size=1) as engine, ThreadPoolExecutor(1) as pool:
+        while _interrupted(lambda: engine.execute_model("x"), number):
             other = pool.submit(engine.collective_rpc, "rank", timeout=10)
-            assert other.result() == [0, 1], number
+            assert other.result() == [0], number
             number += 1
-    assert number > 20
-    assert engine.execute_model("y") == (0, ("y",))
+        assert number > 20
+        assert engine.execute_model("y") == (0, ("y",))
