@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import threading
@@ -66,7 +67,9 @@ class StallWatch:
             self._sample(call)
         if age_s >= next_s and (self._reporting is None or not self._reporting.is_alive()):
             self._warned = (call.step, 2 * next_s)
-            self._reporting = start_thread(self._warn, call, name="mpspmd-stall")
+            # A run doesn't end because no more threads can be had for a warning.
+            with contextlib.suppress(RuntimeError):
+                self._reporting = start_thread(self._warn, call, name="mpspmd-stall")
         return max(0.05, next_s - age_s)
 
     def report(self, call: Call) -> StallReport:

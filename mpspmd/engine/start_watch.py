@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import threading
@@ -40,7 +41,9 @@ class StartWatch:
         age_s = time.monotonic() - self._began
         if age_s >= self._next_s and (self._logging is None or not self._logging.is_alive()):
             self._next_s *= 2
-            self._logging = start_thread(self._log, age_s, name="mpspmd-stall")
+            # A start doesn't fail because no more threads can be had for a line of the log.
+            with contextlib.suppress(RuntimeError):
+                self._logging = start_thread(self._log, age_s, name="mpspmd-stall")
         return max(0.05, self._next_s - age_s)
 
     def places(self) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -117,6 +118,20 @@ def test_a_rank_whose_reply_nobody_has_read_yet_is_not_waited_for(
     eventually(lambda: caplog.records, "a warning")
     assert "waiting for rank 1\n" in caplog.records[0].getMessage()
     assert future.result(timeout=30) == [None, None]
+
+
+def test_a_slow_step_goes_on_when_no_thread_can_be_had_to_warn_of_it(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = threading.Event()
+
+    def refuse(thread: threading.Thread) -> None:
+        refused.set()
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert engine.collective_rpc("stall", args=(1, "asleep", 3 * _WARN_S))
+    assert refused.is_set()
 
 
 def test_a_step_in_time_is_not_warned_of(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
