@@ -70,29 +70,29 @@ class Ranks:
     def start(self, spec: WorkerSpec, segments: ChannelSegments, files: RunFiles) -> None:
         """Returns when all processes have been started. If it raises SegmentError or WorkerNotPicklable,
         those that have been started are in `processes`."""
-        of_engine = signals_of_engine()
-        ranks = [
-            RankStart(
-                serve=serve,
-                rank=rank,
-                world_size=self.world_size,
-                worker=spec.worker,
-                args=spec.args,
-                kwargs=spec.kwargs,
-                segments=segments,
-                run_dir=files.folder,
-                digest_requests=self._config.digest_requests,
-                janitor=files.janitor,
-                death_pipe=DeathPipe(),
-                stack_file=StackFile(),
-                signals_of_engine=of_engine,
-                step_codec=spec.step_codec,
-            )
-            for rank in range(self.world_size)
-        ]
-        self._death_pipes = [rank.death_pipe for rank in ranks]
-        self._stack_files = [rank.stack_file for rank in ranks]
+        of_engine, ranks = signals_of_engine(), list[RankStart]()
         try:
+            for rank in range(self.world_size):
+                self._death_pipes.append(DeathPipe())
+                self._stack_files.append(StackFile())
+                ranks.append(
+                    RankStart(
+                        serve=serve,
+                        rank=rank,
+                        world_size=self.world_size,
+                        worker=spec.worker,
+                        args=spec.args,
+                        kwargs=spec.kwargs,
+                        segments=segments,
+                        run_dir=files.folder,
+                        digest_requests=self._config.digest_requests,
+                        janitor=files.janitor,
+                        death_pipe=self._death_pipes[rank],
+                        stack_file=self._stack_files[rank],
+                        signals_of_engine=of_engine,
+                        step_codec=spec.step_codec,
+                    )
+                )
             with existing_working_directory():
                 spec.start(ranks, spec.around_start or _nothing_around, self.processes)
         except OSError as error:
@@ -100,8 +100,8 @@ class Ranks:
                 raise
             raise SegmentError(f"the ranks can't be started: {with_advice(error)}") from error
         finally:
-            for rank in ranks:
-                rank.sent()
+            for each in ranks:
+                each.sent()
 
     def usage(self, rank: int) -> Usage | None:
         """What a rank's process does; None when it has ended."""
@@ -145,8 +145,9 @@ class Ranks:
         """Call this when they have ended."""
         for process in self.processes:
             process.close()
-        for death_pipe, stack_file in zip(self._death_pipes, self._stack_files, strict=True):
+        for death_pipe in self._death_pipes:
             death_pipe.close()
+        for stack_file in self._stack_files:
             stack_file.close()
 
     def close_copies(self) -> None:

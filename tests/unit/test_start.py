@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import re
+import resource
 import signal
 import tempfile
 import threading
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator
 from multiprocessing import util
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -21,6 +23,7 @@ import torch
 import workers
 
 from mpspmd import Engine, RuntimeConfig, Worker
+from mpspmd.engine.ranks import Ranks, WorkerSpec
 from mpspmd.errors import (
     ConfigError,
     EngineClosed,
@@ -28,8 +31,11 @@ from mpspmd.errors import (
     StartupError,
     WorkerNotPicklable,
 )
+from mpspmd.processes.spawn import start_ranks
 
 pytestmark = pytest.mark.timeout(60)
+
+NOTHING: Any = None
 
 
 @pytest.fixture
@@ -296,6 +302,20 @@ class TestEnd:
         signal.signal(signal.SIGHUP, before)
         assert ended == ["in the handler"]
         assert (tmp_path / "0").exists()
+
+    def test_ranks_that_find_no_descriptors_hold_none(self) -> None:
+        ranks = Ranks(100, RuntimeConfig.from_env(), NOTHING)
+        spec = WorkerSpec(workers.Calculator, (), {}, None, None, start_ranks)
+        files: Any = SimpleNamespace(folder=Path("/"), janitor=None)
+        before, limits = len(_open_files()), resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before + 100, limits[1]))
+        try:
+            with pytest.raises(SegmentError, match="Too many open files"):
+                ranks.start(spec, NOTHING, files)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        ranks.close()
+        assert len(_open_files()) == before
 
     def test_an_engine_that_was_shut_down_holds_no_descriptor(self) -> None:
         Engine(workers.Calculator, world_size=1).shutdown()  # what it imports may stay open
