@@ -30,7 +30,8 @@ logger = logging.getLogger(__name__)
 
 
 class Consequences:
-    """`carry_out` and `close`: the supervisor's thread. The rest: any thread.
+    """`carry_out`: the supervisor's thread; `close`: also one that has waited for that thread for too long.
+    The rest: any thread.
 
     `on_cause` is told why the run has failed, before any caller is.
     """
@@ -141,11 +142,11 @@ class Consequences:
     def close(self) -> None:
         """The engine has been shut down: no call succeeds from now on, and ranks may end."""
         self._channel.expect_deaths()
-        if self._outcome.cause is None:
-            closed = EngineClosed("the engine has been shut down")
-            self._outcome.settle(closed)
-            self._channel.close()
-            self._end_calls(closed)
+        closed = EngineClosed("the engine has been shut down")
+        self._outcome.settle(closed)
+        # Also after a failure: `on_cause` may keep the supervisor's thread from ending the calls.
+        self._channel.close()
+        self._end_calls(self._outcome.cause or closed)
         self._over.set()
 
     def raise_start_failures(self) -> None:

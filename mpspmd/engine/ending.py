@@ -79,8 +79,7 @@ class Ending:
             else:
                 self._ranks.end(self._ranks.patience_s if timeout_s is None else timeout_s)
         finally:
-            if self._supervisor.close():
-                self._files.plane.close()
+            self._supervisor.close()
 
     def dropped(self) -> None:
         """Nobody refers to the engine any more. The garbage collector calls this, in any thread and at any

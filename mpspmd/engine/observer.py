@@ -64,6 +64,10 @@ class Observer:
             self._plane.watch(process.sentinel)
             self._sentinels.add(process.sentinel)
 
+    def close(self) -> None:
+        """Closes the control plane."""
+        self._plane.close()
+
     def wait(self, timeout_s: float) -> None:
         """Until something has come, or another thread has woken the plane."""
         ready, self._said = self._plane.poll(timeout_s)

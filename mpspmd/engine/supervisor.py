@@ -94,17 +94,18 @@ class Supervisor:
         """Nobody refers to the engine any more: has `end` called by this thread. Also from a destructor."""
         self._inbox.put(Dropped(end))
 
-    def close(self) -> bool:
-        """Ends the thread. False if a user's callback keeps it: the control plane still belongs to it."""
+    def close(self) -> None:
+        """Ends the thread, which closes the control plane; a user's callback may keep it for longer."""
         self._closing = True
-        if self._thread is not None and not self.is_this_thread:
+        if self._thread is None:
+            self._observer.close()
+        elif not self.is_this_thread:
             self._inbox.put(TimePassed())
             self._thread.join(_OVER_S)
             if self._thread.is_alive():
-                return False
+                return
         for event in self._observer.last_reasons() if self._state.unexplained else ():
             self._feed(event)
-        return True
 
     def _run(self) -> None:
         self._ident = threading.get_ident()
@@ -115,6 +116,8 @@ class Supervisor:
             self._fail(error)
             while not self._closing:
                 self._take(self._inbox.wait())
+        finally:
+            self._observer.close()
 
     def _take_turn(self) -> None:
         starting = self._state.phase is Phase.STARTING

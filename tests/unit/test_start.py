@@ -27,6 +27,7 @@ from mpspmd.engine.ranks import Ranks, WorkerSpec
 from mpspmd.errors import (
     ConfigError,
     EngineClosed,
+    RankError,
     SegmentError,
     StartupError,
     WorkerNotPicklable,
@@ -302,6 +303,29 @@ class TestEnd:
         signal.signal(signal.SIGHUP, before)
         assert ended == ["in the handler"]
         assert (tmp_path / "0").exists()
+
+    def test_no_call_outlives_a_shutdown_though_on_cause_never_returns(self) -> None:
+        asked, ended = threading.Event(), threading.Event()
+        errors: list[BaseException] = []
+
+        def wait(cause: BaseException) -> None:
+            asked.set()
+            ended.wait(50)
+
+        def call() -> None:
+            try:
+                engine.collective_rpc("fail_on", args=(1, "no luck", 0.2))
+            except RankError as error:
+                errors.append(error)
+
+        engine = Engine(workers.Calculator, world_size=2, on_cause=wait, fatal_methods=["fail_on"])
+        caller = threading.Thread(target=call, daemon=True)
+        caller.start()
+        assert asked.wait(20)
+        engine.shutdown()
+        caller.join(10)
+        assert [type(error) for error in errors] == [RankError]
+        ended.set()
 
     def test_ranks_that_find_no_descriptors_hold_none(self) -> None:
         ranks = Ranks(100, RuntimeConfig.from_env(), NOTHING)
