@@ -19,6 +19,7 @@ from mpspmd.engine.blame import first_cause
 from mpspmd.engine.call import Call
 from mpspmd.engine.events import Raised
 from mpspmd.engine.inbox import Inbox
+from mpspmd.engine.late import LateReplies, release
 from mpspmd.engine.stall import StallWatch
 from mpspmd.engine.table import CallTable
 from mpspmd.errors import ChannelError, DecodeError
@@ -54,6 +55,7 @@ class Reader:
         self._supervisor = supervisor
         self._stalls = stalls
         self._step_codec = step_codec
+        self._late = LateReplies(self._inbox, table, step_codec)
         self._lock = threading.Lock()
         self._turn = threading.Condition(self._lock)
         self._leader: int | None = None  # the reading thread's identity
@@ -283,7 +285,7 @@ class Reader:
     def _take(self, rank: int, kind: int, step: int, payload: Any) -> None:
         call = self._pending.get(step)
         if call is None:
-            self._take_late(rank, kind, step, payload)
+            self._late.take(rank, kind, step, payload)
             return
         error: Exception | None = None
         interrupt: BaseException | None = None
@@ -311,7 +313,7 @@ class Reader:
             interrupt = end
         finally:
             if type(payload) is memoryview:
-                self._release(payload)
+                release(self._inbox, payload)
         if error is not None:
             call.replies[rank] = error
             self._table.note_error(call, rank, error)
@@ -320,38 +322,3 @@ class Reader:
                 raise interrupt
         elif call.missing == 0:
             self.finish(call)
-
-    def _take_late(self, rank: int, kind: int, step: int, payload: Any) -> None:
-        """A reply that no call waits for. A failed call may keep it; otherwise it is dropped."""
-        self._table.late += 1
-        call = self._table.kept.get(step)
-        if call is None:
-            self._release(payload)
-            return
-        try:
-            call.replies[rank] = self._read(call, rank, kind, payload)
-        except BaseException as undecodable:
-            if is_perhaps_a_signals(undecodable):
-                raise
-            call.replies[rank] = undecodable
-        finally:
-            self._release(payload)
-        self._table.drop_if_complete(call)
-
-    def _read(self, call: Call, rank: int, kind: int, payload: Any) -> Any:
-        """What the reply holds. _take() has its own copy of these lines, which saves each step a call."""
-        if kind & KIND_PACKED:
-            value = payload
-        elif kind & KIND_STEP and self._step_codec is not None and call.reply_context is not None:
-            value = self._step_codec.decode_reply(
-                call.reply_context, call.step, rank, payload, call.asked
-            )
-        else:
-            value = decode(payload, kind & KIND_OUT_OF_BAND != 0)
-        return error_of(value) if kind & _KIND_MASK == KIND_ERROR else value
-
-    def _release(self, payload: Any) -> None:
-        """Frees the record's space in the ring. Only a memoryview refers to the ring; others are copies."""
-        if isinstance(payload, memoryview):
-            payload.release()
-            self._inbox.release()
