@@ -108,6 +108,7 @@ class Traces:
     def processes(self) -> list[psutil.Process]:
         """Those of the programs, whoever their parent is by now."""
         found = []
+        psutil.process_iter.cache_clear()  # of processes whose numbers others have by now
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
                 if process.status() != psutil.STATUS_ZOMBIE and (

@@ -72,6 +72,7 @@ class Scene:
     def processes(self) -> list[psutil.Process]:
         """All of the scene's processes, whoever their parent is by now."""
         found = []
+        psutil.process_iter.cache_clear()  # of processes whose numbers others have by now
         for process in psutil.process_iter():
             # The session as well: while a process executes another program it has no environment.
             with contextlib.suppress(psutil.Error, ProcessLookupError):

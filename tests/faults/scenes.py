@@ -146,8 +146,8 @@ def call_for_ever(engine: mpspmd.Engine) -> None:
 
 
 def scene_idle() -> None:
-    make_engine()
-    time.sleep(600)
+    with make_engine():
+        time.sleep(600)
 
 
 def scene_calls() -> None:
@@ -200,12 +200,14 @@ def scene_forgetful() -> None:
 def scene_threads_that_never_end() -> None:
     """Ends without shutdown(), and its ranks don't end by themselves."""
     os.environ["MPSPMD_SHUTDOWN_TIMEOUT_S"] = "0.5"
-    make_engine().collective_rpc("threads_that_never_end")
+    engine = make_engine()
+    engine.collective_rpc("threads_that_never_end")
 
 
 def scene_fails_in_the_middle() -> None:
     """Ends with an exception of its own, and without shutdown()."""
-    make_engine().call("sleep", (0.3,), reply_ranks=None)
+    engine = make_engine()
+    engine.call("sleep", (0.3,), reply_ranks=None)
     raise SystemExit(5)
 
 

@@ -47,6 +47,7 @@ class Launched:
 
     def processes(self) -> list[psutil.Process]:
         found = []
+        psutil.process_iter.cache_clear()  # of processes whose numbers others have by now
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, ProcessLookupError):
                 if process.status() != psutil.STATUS_ZOMBIE and process.environ().get(
