@@ -31,13 +31,15 @@ def test_workers_that_fail_in_the_constructor_and_while_they_load_are_both_named
         failing = {"constructor": 0, "load": 1}
         config.additional_config = {"fail": failing, "folder": str(tmp_path)}
 
+    before = psutil.Process().children()  # of other tests' engines
     with pytest.raises(StartupError) as caught:
         start(model, asynchronous=False, change=change)
     assert "ValueError: the constructor of rank 0" in caught.value.causes[0]
     assert "ValueError: the load of rank 1" in caught.value.causes[1]
     assert "scripted_worker.py" in caught.value.causes[1]
     assert str(told()) == str(caught.value)
-    children = [" ".join(child.cmdline()) for child in psutil.Process().children()]
+    made = set(psutil.Process().children()) - set(before)
+    children = [" ".join(child.cmdline()) for child in made]
     assert not [child for child in children if "spawn_main" in child], "no rank is left"
     assert "Exception ignored" not in capfd.readouterr().err, (
         "they exit without a further complaint"
