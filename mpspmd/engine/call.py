@@ -57,7 +57,7 @@ class Call:
         """In a call that fails, also the RankError of a rank that has raised."""
 
     def finish(self, error: BaseException | None = None) -> None:
-        """Called once, by the thread that has popped the call from the table. It tells the future then."""
+        """Called once, by the thread that has popped the call from the table. After it, `tell` is due."""
         if error is not None:
             self.error = error
         self.done = True

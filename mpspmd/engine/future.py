@@ -92,9 +92,10 @@ class StepFuture(concurrent.futures.Future[T]):
 
     def done(self) -> bool:
         """Whether the outcome is known. Reads what has come, and doesn't wait."""
-        if not super().done():
+        # Ask the call: a thread that has finished it may still be about to tell this future.
+        if not self._call.done:
             self._engine._read_replies()
-        return super().done()
+        return self._call.done
 
     def add_done_callback(self, fn: Callable[[concurrent.futures.Future[T]], object]) -> None:
         """Calls `fn(self)` at once if this is done; else later, in another thread."""

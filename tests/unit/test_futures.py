@@ -76,6 +76,14 @@ def test_an_exception_is_raised_and_can_be_asked_for(engine: Engine) -> None:
             future.result()
 
 
+def test_a_future_is_done_as_soon_as_its_error_is_raised(engine: Engine) -> None:
+    for _ in range(50):
+        future = engine.collective_rpc("fail", args=("no luck",), non_block=True)
+        with pytest.raises(RankError):
+            future.result()
+        assert future.done()
+
+
 def test_a_request_on_its_way_cannot_be_cancelled(engine: Engine) -> None:
     future = engine.collective_rpc("sleep", args=(0.1, "x"), non_block=True)
     assert not future.cancel()
