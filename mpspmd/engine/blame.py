@@ -39,7 +39,7 @@ from mpspmd.engine.events import (
     TimePassed,
     Verdict,
 )
-from mpspmd.errors import RankDied, RankError, StepRefused
+from mpspmd.errors import RankDied, RankError
 from mpspmd.exceptions.fault import is_desync
 
 Judgement: TypeAlias = tuple[State, tuple[Verdict, ...]]
@@ -268,8 +268,6 @@ def is_collective(error: Exception) -> bool:
     """Whether the error looks like one that the end of another rank has caused."""
     if not isinstance(error, RankError):
         return False
-    if error.exception == StepRefused.__qualname__:
-        return True  # the rank refuses a step because an earlier one has failed
     return error.exception in _COLLECTIVE_TYPES or bool(_COLLECTIVE_WORDS.search(error.message))
 
 
