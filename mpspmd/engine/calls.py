@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar, overload
 
 from mpspmd.engine.aio import AwaitedCalls
 from mpspmd.engine.future import StepFuture
-from mpspmd.engine.parts import Parts
-from mpspmd.engine.steps import Method, StepCalls
+from mpspmd.engine.parts import Method, Parts
+from mpspmd.engine.steps import StepCalls
 from mpspmd.log import set_level
 from mpspmd.wire import ALL, ReplyRanks
 
@@ -73,14 +72,7 @@ class Calls(Parts, AwaitedCalls):
         If it fails on any rank, the engine has failed. The rest is as for `call`, which also takes
         arguments with the names of the parameters here.
         """
-        return self.call(
-            "execute_model",
-            args,
-            kwargs,
-            reply_ranks=reply_rank,
-            timeout=timeout,
-            non_block=non_block,
-        )
+        return self._call("execute_model", args, kwargs, reply_rank, timeout, non_block)
 
     @overload
     def collective_rpc(
@@ -153,7 +145,7 @@ class Calls(Parts, AwaitedCalls):
 
         The rest is as for `call`.
         """
-        return self.call(method, args, kwargs, timeout=timeout, non_block=non_block)
+        return self._call(method, args, kwargs or {}, ALL, timeout, non_block)
 
     @overload
     def call(
@@ -238,13 +230,4 @@ class Calls(Parts, AwaitedCalls):
             RankDied: A rank's process is gone; the engine has failed.
             EngineClosed: The engine has been shut down, or belongs to another process.
         """
-        if reply_ranks != ALL:
-            self._check_reply_ranks(reply_ranks)
-        deadline = None if timeout is None else time.monotonic() + timeout
-        future: StepFuture[Any] | None = None
-        if non_block and reply_ranks is not None:
-            future = StepFuture(self)
-        call = self._sending.send(method, args, kwargs or {}, reply_ranks, deadline, future)
-        if reply_ranks is None:
-            return None
-        return self._outcome(call) if future is None else future
+        return self._call(method, args, kwargs or {}, reply_ranks, timeout, non_block)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 from mpspmd.engine.call import Call
 from mpspmd.engine.future import StepFuture
-from mpspmd.engine.parts import Parts
+from mpspmd.engine.parts import Method, Parts
 from mpspmd.wire import ALL
-
-Method: TypeAlias = str | Callable[..., Any]
 
 
 class StepCalls:
@@ -87,17 +84,9 @@ class StepCalls:
         and `ends` is the same for the step's last call. With `keeps_late` the future of a call that has
         failed goes on collecting what the other ranks reply; see `StepFuture.replies_so_far`.
         """
-        engine = self._engine
-        if reply_ranks != ALL:
-            engine._check_reply_ranks(reply_ranks)
-        deadline = None if timeout is None else time.monotonic() + timeout
-        future: StepFuture[Any] | None = StepFuture(engine) if non_block else None
-        call = engine._sending.send(
-            method, args, {}, reply_ranks, deadline, future, ends, keeps_late
+        return self._engine._call(
+            method, args, {}, reply_ranks, timeout, non_block, within, ends, keeps_late
         )
-        if (first := ends or within) is not None:
-            engine._reader.link(call, first)
-        return engine._outcome(call) if future is None else future
 
     def forget(self, step: Call) -> None:
         """Gives up a step that will have no last call. Its replies, if any come, are dropped."""
