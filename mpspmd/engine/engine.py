@@ -16,8 +16,8 @@ from mpspmd.engine.calls import Calls
 from mpspmd.engine.consequences import Consequences
 from mpspmd.engine.core_count import CoreCount
 from mpspmd.engine.ending import Ending
+from mpspmd.engine.event_queue import EventQueue
 from mpspmd.engine.events import State
-from mpspmd.engine.inbox import Inbox
 from mpspmd.engine.inherited import Inherited, end_with_fork
 from mpspmd.engine.observer import Observer
 from mpspmd.engine.outcome import Outcome
@@ -116,12 +116,12 @@ class Engine(Calls):
             self._ranks = ranks = Ranks(world_size, config, channel.status)
             made.callback(ranks.close)
             # What is needed to call.
-            inbox = Inbox(files.plane)
+            events = EventQueue(files.plane)
             self._run_outcome = outcome = Outcome(channel.status)
             self._table = table = CallTable()
             stacks = RankStacks(files.plane, ranks)
             stalls = StallWatch(config.stall_warn_s, channel, table, ranks, stacks)
-            self._reader = reader = Reader(channel, table, inbox, stalls, step_end)
+            self._reader = reader = Reader(channel, table, events, stalls, step_end)
             encoder = RequestEncoder(step_end, by_value)
             self._sending = Sender(channel, reader, outcome, stalls, encoder)
             # Who notices failures and what follows from them.
@@ -129,7 +129,7 @@ class Engine(Calls):
             consequences = Consequences(channel, table, reader, outcome, ranks, on_cause)
             state = State(world_size, frozenset(fatal_methods))
             cores = CoreCount(channel.status)
-            supervisor = Supervisor(inbox, observer, consequences, stalls, cores, state)
+            supervisor = Supervisor(events, observer, consequences, stalls, cores, state)
             self._ending = Ending(made.pop_all(), segments, files, ranks, supervisor)
         self._dropped = weakref.finalize(self, self._ending.dropped)
         self._dropped.atexit = False  # type: ignore[misc]  # its stub hides the property

@@ -17,8 +17,8 @@ from mpspmd.codec.objects import decode
 from mpspmd.codec.steps import EngineEnd
 from mpspmd.engine.blame import first_cause
 from mpspmd.engine.call import Call
+from mpspmd.engine.event_queue import EventQueue
 from mpspmd.engine.events import Raised
-from mpspmd.engine.inbox import Inbox
 from mpspmd.engine.late import LateReplies, release
 from mpspmd.engine.stall import StallWatch
 from mpspmd.engine.table import CallTable
@@ -44,15 +44,15 @@ class Reader:
         self,
         channel: EngineChannel,
         table: CallTable,
-        supervisor: Inbox,
+        events: EventQueue,
         stalls: StallWatch,
         step_codec: EngineEnd | None = None,
     ) -> None:
         self._channel = channel
-        self._inbox = channel.replies  # the rings' inbox, not the supervisor's
+        self._inbox = channel.replies
         self._table = table
         self._pending = table.pending
-        self._supervisor = supervisor
+        self._events = events
         self._stalls = stalls
         self._step_codec = step_codec
         self._late = LateReplies(self._inbox, table, step_codec)
@@ -317,7 +317,7 @@ class Reader:
         if error is not None:
             call.replies[rank] = error
             self._table.note_error(call, rank, error)
-            self._supervisor.put(Raised(rank, step, call.method, error, awaited=True))
+            self._events.put(Raised(rank, step, call.method, error, awaited=True))
             if interrupt is not None and is_perhaps_a_signals(interrupt):
                 raise interrupt
         elif call.missing == 0:

@@ -11,8 +11,8 @@ from dataclasses import replace
 from mpspmd.engine.blame import judge, next_due
 from mpspmd.engine.consequences import Consequences
 from mpspmd.engine.core_count import CoreCount
+from mpspmd.engine.event_queue import Dropped, EventQueue, Told
 from mpspmd.engine.events import Event, Phase, RunFails, ShutDown, State, TimePassed
-from mpspmd.engine.inbox import Dropped, Inbox, Told
 from mpspmd.engine.observer import Observer
 from mpspmd.engine.stall import StallWatch
 from mpspmd.errors import MpSpmdError, text_of
@@ -32,14 +32,14 @@ class Supervisor:
 
     def __init__(
         self,
-        inbox: Inbox,
+        events: EventQueue,
         observer: Observer,
         consequences: Consequences,
         stalls: StallWatch,
         cores: CoreCount,
         state: State,
     ) -> None:
-        self._inbox = inbox
+        self._events = events
         self._observer = observer
         self._consequences = consequences
         self._stalls = stalls
@@ -85,14 +85,14 @@ class Supervisor:
         if self.is_this_thread or self._thread is None or not self._thread.is_alive():
             self._shut_down()
         else:
-            self._inbox.put(ShutDown())
+            self._events.put(ShutDown())
             if not self._consequences.wait_until_over(_OVER_S):
                 self._consequences.close()
         self._consequences.wait_for_reaper()
 
     def drop(self, end: Callable[[], None]) -> None:
         """Nobody refers to the engine any more: has `end` called by this thread. Also from a destructor."""
-        self._inbox.put(Dropped(end))
+        self._events.put(Dropped(end))
 
     def close(self) -> None:
         """Ends the thread, which closes the control plane; a user's callback may keep it for longer."""
@@ -100,7 +100,7 @@ class Supervisor:
         if self._thread is None:
             self._observer.close()
         elif not self.is_this_thread:
-            self._inbox.put(TimePassed())
+            self._events.put(TimePassed())
             self._thread.join(_OVER_S)
             if self._thread.is_alive():
                 return
@@ -115,7 +115,7 @@ class Supervisor:
         except BaseException as error:
             self._fail(error)
             while not self._closing:
-                self._take(self._inbox.wait())
+                self._take(self._events.wait())
         finally:
             self._observer.close()
 
@@ -127,7 +127,7 @@ class Supervisor:
         )
         self._observer.wait(max(0.0, due_s))
         self._feed_all(self._observer.said(starting=starting))
-        for told in self._inbox.take_all():
+        for told in self._events.take_all():
             self._take(told)
         if self._closing:
             return

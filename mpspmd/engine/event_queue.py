@@ -1,4 +1,4 @@
-"""Inbox: what other threads tell the supervisor."""
+"""EventQueue: what other threads tell the supervisor."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Dropped:
 Told: TypeAlias = Event | Dropped
 
 
-class Inbox:
+class EventQueue:
     """`put`: any thread, also from a destructor or a signal's handler. The rest: the supervisor."""
 
     def __init__(self, plane: EnginePlane) -> None:
