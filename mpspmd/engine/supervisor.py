@@ -50,11 +50,6 @@ class Supervisor:
         self._ident = 0
 
     @property
-    def state(self) -> State:
-        """What is known now. A State never changes: a new one replaces it."""
-        return self._state
-
-    @property
     def all_ready(self) -> bool:
         return len(self._state.ready) == self._state.world_size
 
