@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
-import multiprocessing
-import sys
 from multiprocessing import popen_spawn_posix
-from multiprocessing.context import BaseContext, SpawnProcess
+from multiprocessing.context import SpawnProcess
 from typing import Any
-
-
-def spawn_context() -> BaseContext:
-    """torch.multiprocessing's if this process has torch: then arguments may be tensors in shared memory.
-
-    Else the standard library's, because an import of torch takes seconds. Both have the same Process, which
-    is the base of Child: torch adds how its objects are pickled.
-    """
-    module: Any = multiprocessing
-    if "torch" in sys.modules:
-        module = importlib.import_module("torch.multiprocessing")
-    context: BaseContext = module.get_context("spawn")
-    return context
 
 
 class Child(SpawnProcess):
     """Only `start()` may be used. The engine watches and ends it through a `Process`.
+
+    It is a process of torch.multiprocessing too: both have the same base, and `import torch` adds how
+    tensors in shared memory are pickled. Torch isn't imported here, because that takes seconds.
 
     It must not be in multiprocessing's list of children. At exit multiprocessing signals them by pid, and
     waits for ever for one that other code has reaped. And multiprocessing forbids children to daemonic

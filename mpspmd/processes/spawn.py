@@ -10,7 +10,7 @@ from multiprocessing import resource_tracker
 
 from mpspmd.errors import SegmentError
 from mpspmd.machine.advice import with_advice
-from mpspmd.processes.child import Child, spawn_context
+from mpspmd.processes.child import Child
 from mpspmd.processes.hash_seed import one_seed
 from mpspmd.processes.main_module import RANK_NAME, main_to_import, without_main_module
 from mpspmd.processes.process import Process
@@ -33,14 +33,12 @@ def start_ranks(
     around_start: AroundStart,
     started: list[Process],
 ) -> None:
-    """Spawns a process for each rank, and appends each to `started`. Where torch is imported, its way of
-    pickling is used: see `spawn_context`.
+    """Spawns a process for each rank, and appends each to `started`.
 
     `around_start(rank)` surrounds the start of that rank: what it sets in the environment, the rank
     inherits. WorkerNotPicklable, SegmentError; what has been started by then stays in `started`.
     """
     # Ranks are spawned, never forked: a fork would copy threads' locks and CUDA's state.
-    spawn_context()  # imports torch.multiprocessing, if torch is there, and so its way of pickling
     # Before the first child is started. That would start the tracker with signals blocked, for good.
     resource_tracker.ensure_running()
     main = main_to_import(ranks[0].worker)
