@@ -147,7 +147,7 @@ $(VENV)/bin/python:
 
 # The packages: again only when the list of them changes.
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
-	$(PY) -m pip install "setuptools>=77"
+	$(PY) -m pip install "setuptools>=77,<100"
 	@# Compiled when it is imported: most of these packages never is, and to compile them all takes minutes.
 	$(PY) -m pip install --no-compile -e ".[$(VLLM),demo,bench,dev]"
 	@# A torchvision built for another torch can't be imported, and takes transformers down with it;

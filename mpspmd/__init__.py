@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from mpspmd.report import Progress, RankReport, StallReport
     from mpspmd.wire import ExecuteModelRequest
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "ChannelClosed",

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import dataclasses
 import re
+import tomllib
 
 import pytest
 from pages import DOCS, ROOT, prose_of, rows_under
 
+import mpspmd
 from mpspmd import errors
 from mpspmd.cli.doctor.checks import Level
 from mpspmd.config import RuntimeConfig, known_variables
@@ -16,6 +18,8 @@ from mpspmd.transport.segment import SHM
 from mpspmd.vllm.compat import TESTED
 
 REFERENCE = DOCS / "reference"
+COMPATIBILITY = REFERENCE / "compatibility.md"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 _BOOLEANS = {True: "1", False: "0"}
 
 
@@ -69,10 +73,44 @@ def test_the_glossary_is_short() -> None:
     assert len(rows_under(REFERENCE / "glossary.md", "# Glossary")) <= 25
 
 
-def test_the_versions_of_vllm_are_those_that_are_tested() -> None:
-    tested = f"{TESTED[0]} to {TESTED[-1]}"
-    assert f"| vLLM | {tested} |" in prose_of(REFERENCE / "compatibility.md")
-    assert f"vLLM {tested}" in prose_of(ROOT / "README.md")
+def _requirement(name: str, *extra: str) -> str:
+    """The versions that pyproject.toml requires of a package."""
+    requirements = PROJECT["optional-dependencies"][extra[0]] if extra else PROJECT["dependencies"]
+    (found,) = (each for each in requirements if re.match(rf"{name}\W", each))
+    return found.removeprefix(name)
+
+
+def _next_minor(version: str) -> str:
+    major, minor = version.split(".")
+    return f"{major}.{int(minor) + 1}"
+
+
+def test_what_is_supported_is_what_pyproject_says() -> None:
+    rows = {row[0]: row[1] for row in rows_under(COMPATIBILITY, "## What mpspmd runs on")}
+    assert _requirement("vllm", "vllm") == f">={TESTED[0]},<{_next_minor(TESTED[-1])}"
+    assert rows["vLLM"] == f"{TESTED[0]} to {TESTED[-1]}"
+    assert [row[0] for row in rows_under(REFERENCE / "versions.md", "# Versions of vLLM")] == [
+        *TESTED
+    ]
+    pythons = re.findall(r":: Python :: (3\.\d+)'", str(PROJECT["classifiers"]))
+    assert PROJECT["requires-python"] == f">={pythons[0]}"
+    assert rows["Python"] == f"CPython {pythons[0]} to {pythons[-1]}"
+    assert rows["PyTorch"] == f"{_requirement('torch').removeprefix('>=')} and later"
+    readme = prose_of(ROOT / "README.md")
+    assert f"vLLM {TESTED[0]} to {TESTED[-1]}" in readme
+    assert f"Python {pythons[0]} or later" in readme
+
+
+def test_the_newest_version_says_what_it_was_tested_with() -> None:
+    version, vllms, *_ = rows_under(COMPATIBILITY, "## What each version was tested with")[0]
+    assert (version, vllms) == (mpspmd.__version__, ", ".join(TESTED))
+
+
+def test_the_changelog_begins_with_this_version() -> None:
+    headings = re.findall(r"^(##+) (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == ("##", f"[{mpspmd.__version__}] - unreleased")
+    kinds = {text for level, text in headings if level == "###"}
+    assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 
 
 def test_the_readmes_figures_are_those_of_the_benchmarks() -> None:

