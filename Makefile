@@ -27,7 +27,7 @@ endef
 export LEND_METADATA
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo wheels test test-versions parity soak lint format native-test sanitize mutants fuzz fuzz-keep fuzz-random verify bench bench-vllm docs clean
+.PHONY: help install demo wheels test test-versions parity soak lint format native-test sanitize mutants fuzz fuzz-keep fuzz-random verify bench bench-vllm gpu-check docs clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1	\2/' | expand -t 20
@@ -127,6 +127,9 @@ bench: install $(VENV)/.peers  ## measure against the peers, in a quarter of an 
 
 bench-vllm: install  ## measure vLLM's steps on mp and on mp-spmd, in three quarters of an hour, and write docs/benchmarks-vllm.md
 	$(PY) -m benchmarks.suite --vllm
+
+gpu-check: install  ## check and measure on NVIDIA GPUs in five minutes, and write docs/benchmarks-gpu.md; without one only check
+	@$(PY) -m benchmarks.gpu_check
 
 docs: install  ## the reference of all classes, from their docstrings, in build/docs
 	@# The modules, because the package itself imports its names only when they are used.

