@@ -27,6 +27,7 @@ class Progress:
         )
         self._task = self._bar.add_task(title, total=None)
         self._began = self._last_line = time.monotonic()
+        self._printed = ""
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -45,10 +46,12 @@ class Progress:
         self._console.print(f"{self._title}: {'not ' if exc else ''}done, {seconds:.1f} s")
 
     def show(self, text: str) -> None:
-        """Says what is being done at the moment."""
+        """Says what is being done at the moment. A line that has been printed isn't printed again."""
         line = f"{self._title} … {text}"[:120]
         self._bar.update(self._task, description=line)
         now = time.monotonic()
         if not self._console.is_terminal and now - self._last_line >= REPEAT_SECONDS:
             self._last_line = now
-            self._console.print(f"{line} ({now - self._began:.0f} s)")
+            shown = f"{self._title} …" if line == self._printed else line
+            self._printed = line
+            self._console.print(f"{shown} ({now - self._began:.0f} s)")

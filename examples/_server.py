@@ -26,6 +26,7 @@ SETTLE_SECONDS = 5.0
 CLEAN_EXITS = (0, 128 + signal.SIGINT, -signal.SIGINT)
 TAIL_LINES = 15
 # "(EngineCore pid=7) INFO 11-22 16:12:07 [core.py:402] message", each part optional.
+INFORMATION = re.compile(r"^(\([^)]* pid=\d+\) ?)?INFO \d\d-\d\d [\d:]+ \[[^]]*\] \w")
 LOG_PREFIX = re.compile(r"^(\([^)]* pid=\d+\) ?)?([A-Z]+ \d\d-\d\d [\d:]+ \[[^]]*\] ?)?")
 EXCEPTION = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Exit|Interrupt)(?::|$)")
 SHARED_MEMORY = Path("/dev/shm")
@@ -114,7 +115,7 @@ class Server:
                     raise ServerError(self.diagnosis("the server ended while it started"))
                 if time.monotonic() > deadline:
                     raise ServerError(self.diagnosis(f"not ready after {START_SECONDS:.0f} s"))
-                progress.show(self._newest_line())
+                progress.show(newest_information(self._raw_lines()))
                 self.processes()
                 time.sleep(0.5)
 
@@ -136,13 +137,10 @@ class Server:
         return f"{what}{state}: {first_cause(lines)}\nThe end of {self.log}:\n{tail}"
 
     def _lines(self) -> list[str]:
-        text = self.log.read_text(errors="replace").replace("\r", "\n")
-        return [LOG_PREFIX.sub("", line).rstrip() for line in text.splitlines()]
+        return [LOG_PREFIX.sub("", line).rstrip() for line in self._raw_lines()]
 
-    def _newest_line(self) -> str:
-        # Banners and lines within tracebacks are indented.
-        lines = (line for line in reversed(self._lines()) if line[:1].isalnum())
-        return next(lines, "nothing in its log yet")
+    def _raw_lines(self) -> list[str]:
+        return self.log.read_text(errors="replace").replace("\r", "\n").splitlines()
 
     def _healthy(self) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
@@ -249,6 +247,17 @@ def title(process: psutil.Process) -> str:
         program, *arguments = process.cmdline() or [process.name()]
         return " ".join([Path(program).name, *arguments])[:60].strip()
     return "gone"
+
+
+def newest_information(lines: list[str]) -> str:
+    """Return the newest line of the log that says what the server does.
+
+    Warnings tell nothing of that, and each process of the server repeats them.
+    """
+    for line in reversed(lines):
+        if INFORMATION.match(line):
+            return LOG_PREFIX.sub("", line).rstrip()
+    return "vLLM is being imported"
 
 
 def first_cause(lines: list[str]) -> str:

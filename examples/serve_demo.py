@@ -82,6 +82,7 @@ def use(server: Server, model: str, question: str) -> str:
     """Wait for the server, use it, and return its answer to the question."""
     try:
         server.wait_ready()
+        warm_up(server.port, model, question)
         answer = ask(server.port, model, question)
         show_processes(server.processes())
         measure(server.port, model)
@@ -122,6 +123,15 @@ def free_port(wanted: int) -> int:
             raise ServerError(f"port {wanted}: {error.strerror}") from error
         port: int = probe.getsockname()[1]
         return port
+
+
+def warm_up(port: int, model: str, question: str) -> None:
+    """Let the server answer one token: on a new machine it compiles some of its code then."""
+    with (
+        Progress("first request (on a new machine vLLM compiles now, for half a minute)"),
+        chat(port, model, question, max_tokens=1) as connection,
+    ):
+        answered(connection).read()
 
 
 def ask(port: int, model: str, question: str) -> str:
