@@ -27,10 +27,10 @@ endef
 export LEND_METADATA
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo wheels test test-versions parity soak lint format native-test sanitize mutants fuzz fuzz-keep fuzz-random verify bench bench-vllm gpu-check docs clean
+.PHONY: help install demo wheels test test-versions parity soak lint format native-test native-test-arm64 sanitize mutants fuzz fuzz-keep fuzz-random verify bench bench-vllm gpu-check docs clean
 
 help:  ## what there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1	\2/' | expand -t 20
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/make \1	\2/' | expand -t 24
 
 install: $(VENV)/.built  ## make .venv with everything in it, and build the extension
 
@@ -95,6 +95,12 @@ sanitize: install  ## Python's tests of the extension, with it under AddressSani
 
 native-test:  ## the ring in C, under the sanitizers: 10^7 messages, a few minutes
 	$(MAKE) -C tests/native run
+
+native-test-arm64:  ## the ring in C, compiled for aarch64 and run by qemu-user, in a minute
+	@command -v qemu-aarch64 >/dev/null && echo 'int main(void) { return 0; }' | \
+		aarch64-linux-gnu-gcc -include stdio.h -x c -o /dev/null - 2>/dev/null || { echo "make native-test-arm64 needs a \
+	cross compiler and an emulator: apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"; exit 1; }
+	$(MAKE) -C tests/native arm64
 
 mutants:  ## break the ring in each way that the native tests must notice
 	$(MAKE) -C tests/native mutants

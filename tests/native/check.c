@@ -51,9 +51,15 @@ static bool holds(const struct test *test) {
     return false;
 }
 
-bool check_all(const struct test *tests, bool stop, size_t *n_run) {
+bool check_all(const struct test *tests, struct tally *tally) {
     bool all = true;
-    for (; tests->claim && (all || !stop); tests++, ++*n_run)
+    for (; tests->claim && (all || !tally->stop); tests++) {
+        if (tests->needs_kernel && tally->emulated) {
+            tally->n_left_out++;
+            continue;
+        }
         all = holds(tests) && all;
+        tally->n_run++;
+    }
     return all;
 }

@@ -172,5 +172,5 @@ const struct test claim_tests[] = {
     {TEST(a_successor_tells_readers_that_a_message_stays_unfinished)},
     {TEST(a_successor_that_writes_nothing_passes_it_on)},
     {TEST(of_many_that_come_at_once_one_writes_at_a_time)},
-    {NULL, NULL},
+    {0},
 };

@@ -1,6 +1,7 @@
 #!/bin/sh
-# usage: configurations.sh quick|full        (the Makefile sets BUILD, FIXED and SEED)
-# Runs the claims and the stress in each build and way. A line each, the sum at the end.
+# usage: configurations.sh sanitized|emulated        (the Makefile sets BUILD, RUNNER, SEED and DIVISOR)
+# Runs the claims and the stress in each build and way, with a DIVISOR-th of the messages. A line each,
+# the sum at the end.
 set -eu
 
 page=$(getconf PAGESIZE)
@@ -8,17 +9,18 @@ results=$BUILD/results
 : > "$results"
 run=0
 
-case $1 in
-quick) divisor=30 ;;
-full) divisor=1 ;;
-*) exit 2 ;;
-esac
+claims() { # build, options
+    build=$1
+    shift
+    printf '%s ' "$build"
+    $RUNNER "$BUILD/$build/ring_test" "$@"
+}
 
 stress() { # build, messages, options
-    build=$1 messages=$(($2 / divisor))
+    build=$1 messages=$(($2 / DIVISOR))
     shift 2
     run=$((run + 1))
-    $FIXED "$BUILD/$build/stress" --messages $messages --seed $((SEED + run)) "$@" > "$BUILD/result"
+    $RUNNER "$BUILD/$build/stress" --messages $messages --seed $((SEED + run)) "$@" > "$BUILD/result"
     sed "s/^OK /$build /" "$BUILD/result" | tee -a "$results"
 }
 
@@ -34,20 +36,32 @@ every_number_of_readers() { # build, mode, messages of the awake runs, of those 
     done
 }
 
-for build in plain asan tsan; do
-    printf '%s ' $build
-    $FIXED "$BUILD/$build/ring_test"
-done
+every_ending() { # build of the threads, build of the processes
+    for ending in --poison-at --kill-at; do
+        stress "$1" 200000 --mode threads --readers 3 $ending 4000 --park --delays
+        stress "$2" 200000 --mode processes --readers 3 $ending 4000 --park --delays
+        stress "$2" 200000 --mode processes --readers 3 $ending 4000
+    done
+}
 
-every_number_of_readers tsan threads 2200000 1400000
-every_number_of_readers asan threads 4800000 2000000
-every_number_of_readers asan processes 4800000 2000000
-
-for ending in --poison-at --kill-at; do
-    stress tsan 200000 --mode threads --readers 3 $ending 4000 --park --delays
-    stress asan 200000 --mode processes --readers 3 $ending 4000 --park --delays
-    stress asan 200000 --mode processes --readers 3 $ending 4000
-done
+case $1 in
+sanitized)
+    for build in plain asan tsan; do
+        claims $build
+    done
+    every_number_of_readers tsan threads 2200000 1400000
+    every_number_of_readers asan threads 4800000 2000000
+    every_number_of_readers asan processes 4800000 2000000
+    every_ending tsan asan
+    ;;
+emulated)
+    claims arm64 --emulated
+    every_number_of_readers arm64 threads 4800000 2000000
+    every_number_of_readers arm64 processes 4800000 2000000
+    every_ending arm64 arm64
+    ;;
+*) exit 2 ;;
+esac
 
 awk '{ for (i = 1; i <= NF; i++) if ($i ~ /^messages=/) sum += substr($i, 10) }
      END { printf "OK stress: %d messages in %d runs\n", sum, NR }' "$results"

@@ -284,5 +284,5 @@ const struct test corruption_tests[] = {
     {TEST(a_first_fragment_without_room_for_a_total_is_corrupt)},
     {TEST(a_total_that_no_writer_sends_in_fragments_is_corrupt)},
     {TEST(random_damage_is_never_a_crash)},
-    {NULL, NULL},
+    {0},
 };

@@ -193,5 +193,5 @@ const struct test end_tests[] = {
     {TEST(dead_is_final_against_a_late_attach)},
     {TEST(a_slot_is_taken_once_and_only_if_there_is_one)},
     {TEST(a_death_clears_the_parked_bit_and_rings_the_writer)},
-    {NULL, NULL},
+    {0},
 };

@@ -185,7 +185,7 @@ const struct test layout_tests[] = {
     {TEST(map_passes_on_what_the_kernel_says)},
     {TEST(the_data_is_mapped_twice_back_to_back)},
     {TEST(a_ring_maps_with_its_own_bells_or_with_those_given)},
-    {TEST(a_forked_child_does_not_have_the_mapping)},
+    {TEST_OF_KERNEL(a_forked_child_does_not_have_the_mapping)},
     {TEST(unmap_leaves_nothing_and_may_be_called_twice)},
-    {NULL, NULL},
+    {0},
 };

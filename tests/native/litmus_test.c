@@ -182,5 +182,5 @@ const struct test litmus_tests[] = {
     {TEST(a_publish_and_a_parking_reader_never_miss_each_other)},
     {TEST(a_record_published_just_before_the_close_is_never_missed)},
     {TEST(a_release_and_a_parking_writer_never_miss_each_other)},
-    {NULL, NULL},
+    {0},
 };

@@ -224,14 +224,14 @@ static void a_watch_can_be_given_up_at_any_moment(void) {
 }
 
 const struct test liveness_tests[] = {
-    {TEST(a_killed_holder_is_noticed_by_each_watcher)},
-    {TEST(a_terminated_holder_is_noticed_by_each_watcher)},
-    {TEST(a_holder_that_dies_before_it_is_watched_is_noticed)},
-    {TEST(a_word_that_is_held_after_its_watch_began_is_watched)},
-    {TEST(a_holder_that_replaces_its_program_is_noticed)},
-    {TEST(a_released_word_is_no_death_and_may_be_held_again)},
-    {TEST(a_word_has_one_holder_and_the_dead_stay_dead)},
-    {TEST(a_holder_that_gets_not_all_keeps_none)},
-    {TEST(a_watch_can_be_given_up_at_any_moment)},
-    {NULL, NULL},
+    {TEST_OF_KERNEL(a_killed_holder_is_noticed_by_each_watcher)},
+    {TEST_OF_KERNEL(a_terminated_holder_is_noticed_by_each_watcher)},
+    {TEST_OF_KERNEL(a_holder_that_dies_before_it_is_watched_is_noticed)},
+    {TEST_OF_KERNEL(a_word_that_is_held_after_its_watch_began_is_watched)},
+    {TEST_OF_KERNEL(a_holder_that_replaces_its_program_is_noticed)},
+    {TEST_OF_KERNEL(a_released_word_is_no_death_and_may_be_held_again)},
+    {TEST_OF_KERNEL(a_word_has_one_holder_and_the_dead_stay_dead)},
+    {TEST_OF_KERNEL(a_holder_that_gets_not_all_keeps_none)},
+    {TEST_OF_KERNEL(a_watch_can_be_given_up_at_any_moment)},
+    {0},
 };

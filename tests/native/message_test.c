@@ -280,5 +280,5 @@ const struct test message_tests[] = {
     {TEST(the_abort_waits_for_space_and_outlives_abandoned_messages)},
     {TEST(abandoning_what_is_sent_or_not_begun_tears_nothing)},
     {TEST(a_message_ends_with_its_ring)},
-    {NULL, NULL},
+    {0},
 };

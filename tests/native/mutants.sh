@@ -1,6 +1,6 @@
 #!/bin/sh
 # Breaks a copy of the ring in one place after the other: the claims or the stress must notice each.
-# The Makefile sets BUILD, CSRC, CC, MAKE and FIXED. Prints which of the two noticed. ONLY is a pattern
+# The Makefile sets BUILD, CSRC, CC, MAKE and RUNNER. Prints which of the two noticed. ONLY is a pattern
 # of names, for a run of some.
 #
 # Not here, because it breaks nothing: bell_prepare() loading `rung` before it sets the bit. An older
@@ -21,7 +21,7 @@ build() { # programs
 claims_notice() { # build, tries
     try=0
     while [ $try -lt "$2" ]; do
-        $FIXED "$BUILD/bin/$1/ring_test" --stop > "$BUILD/log" 2>&1 || return 0
+        $RUNNER "$BUILD/bin/$1/ring_test" --stop > "$BUILD/log" 2>&1 || return 0
         try=$((try + 1))
     done
     return 1
@@ -30,7 +30,7 @@ claims_notice() { # build, tries
 stress_notices() { # build, options
     program=$BUILD/bin/$1/stress
     shift
-    ! $FIXED "$program" --capacity "$(getconf PAGESIZE)" --limit 3 --messages 60000 "$@" \
+    ! $RUNNER "$program" --capacity "$(getconf PAGESIZE)" --limit 3 --messages 60000 "$@" \
         > "$BUILD/log" 2>&1
 }
 

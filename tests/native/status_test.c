@@ -51,5 +51,5 @@ const struct test status_tests[] = {
     {TEST(the_number_of_ranks_is_that_of_the_mapping)},
     {TEST(unmapping_takes_the_page_and_nothing_behind_it)},
     {TEST(a_page_for_too_many_ranks_is_neither_made_nor_mapped)},
-    {NULL, NULL},
+    {0},
 };

@@ -23,17 +23,39 @@ def c_compiler() -> str | None:
     return None
 
 
-@pytest.mark.skipif(c_compiler() is None, reason="no C compiler")
-def test_the_ring_keeps_its_promises_in_c() -> None:
+def run_make(target: str, *variables: str) -> str:
     done = subprocess.run(
-        ["make", "-C", str(HERE), "quick", f"CC={c_compiler()}"],
+        ["make", "-C", str(HERE), target, *variables],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stdout
-    assert len(re.findall(r"OK ring_test: \d+ claims", done.stdout)) == 3, done.stdout
-    total = re.search(r"^OK stress: (\d+) messages in \d+ runs$", done.stdout, re.MULTILINE)
-    assert total, done.stdout
-    assert int(total[1]) > 300_000, done.stdout
+    return done.stdout
+
+
+def n_messages(output: str) -> int:
+    total = re.search(r"^OK stress: (\d+) messages in \d+ runs$", output, re.MULTILINE)
+    assert total, output
+    return int(total[1])
+
+
+@pytest.mark.skipif(c_compiler() is None, reason="no C compiler")
+def test_the_ring_keeps_its_promises_in_c() -> None:
+    output = run_make("quick", f"CC={c_compiler()}")
+    assert len(re.findall(r"OK ring_test: \d+ claims$", output, re.MULTILINE)) == 3, output
+    assert n_messages(output) > 300_000
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (shutil.which("aarch64-linux-gnu-gcc") and shutil.which("qemu-aarch64")),
+    reason="no compiler for aarch64, or no emulator",
+)
+def test_the_ring_keeps_its_promises_on_arm64() -> None:
+    output = run_make("arm64")
+    claims = re.search(r"^arm64 OK ring_test: (\d+) claims, 10 more", output, re.MULTILINE)
+    assert claims, output
+    assert int(claims[1]) > 100, output
+    assert n_messages(output) > 900_000

@@ -246,5 +246,5 @@ const struct test wait_tests[] = {
     {TEST(a_wait_ends_at_its_deadline)},
     {TEST(what_is_ready_beats_a_deadline_that_has_passed)},
     {TEST(each_wait_is_counted_as_what_ended_it)},
-    {NULL, NULL},
+    {0},
 };

@@ -184,5 +184,5 @@ const struct test wake_tests[] = {
     {TEST(a_publish_and_a_close_wake_who_sleeps_in_a_shared_bell)},
     {TEST(space_wakes_who_sleeps_in_a_shared_bell)},
     {TEST(a_signal_ends_a_wait_even_if_its_handler_restarts_calls)},
-    {NULL, NULL},
+    {0},
 };
