@@ -18,5 +18,5 @@ def test_spin_verifies_the_protocol_and_refutes_every_mutant() -> None:
         [Path(__file__).with_name("verify.sh")], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout
-    assert len(re.findall(r"^verified ", done.stdout, re.MULTILINE)) == 4
-    assert len(re.findall(r"^refuted ", done.stdout, re.MULTILINE)) == 17
+    assert len(re.findall(r"^verified ", done.stdout, re.MULTILINE)) == 5
+    assert len(re.findall(r"^refuted ", done.stdout, re.MULTILINE)) == 21
