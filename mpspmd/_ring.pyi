@@ -78,6 +78,7 @@ class LineSnapshot(WaitCounts):
     bytes_in: int
     bytes_out: int
     idle_ns: int  # in phase waiting, without the wait that goes on
+    has_died: bool  # the rank's process has ended without giving up its liveness word
 
 class StatusLine:
     """One rank's line. Written by one thread of that rank, read by anybody."""
@@ -86,8 +87,42 @@ class StatusLine:
         """Claims the line for this process: phase loading."""
     def enter(self, phase: int, step: int = ..., method: bytes = ..., /) -> None:
         """Begins a phase; `step` and `method` go together, and stay as they are when left out."""
+    def record(self, track: Track | None, /) -> None:
+        """From now on the changes of phase are recorded as well."""
     def replied(self) -> None: ...
     def snapshot(self) -> LineSnapshot: ...
+
+class Recorder:
+    """A mapping of a recorder's segment: what each process knows of the last steps. Any thread.
+
+    Track 0 is the engine's, and track r + 1 is rank r's. mpspmd/observe/records.py has the layout.
+    """
+
+    def __init__(self, fd: int) -> None:
+        """Read-only when `fd` is."""
+    @staticmethod
+    def format(fd: int, n_tracks: int, n_steps: int, ring_inode: int, /) -> None:
+        """Writes the header into a new segment. `n_steps`: records of a track, a power of two."""
+    @staticmethod
+    def segment_bytes(n_tracks: int, n_steps: int, /) -> int: ...
+    def track(self, index: int, /) -> Track: ...
+    def copy(self) -> bytes:
+        """The whole segment; each record is consistent, or has an odd sequence number."""
+    def read(self, track: int, step: int, /) -> tuple[int, int, int, int, int, int, int] | None:
+        """The words of one step's record; None if it isn't there (any more)."""
+    @property
+    def n_tracks(self) -> int: ...
+    @property
+    def n_steps(self) -> int: ...
+    @property
+    def ring_inode(self) -> int: ...
+
+class Track:
+    """What one process records. Given to a Writer, an Inbox and a StatusLine, which write into it."""
+
+    def enter_collective(self) -> None:
+        """The method that runs begins to wait for other ranks. Pairs may be nested."""
+    def exit_collective(self) -> None: ...
 
 class Liveness:
     """Lets the run's other processes notice when this one ends, and notices when one of them does.
@@ -153,8 +188,16 @@ class Writer:
     a signal's handler while its thread waits here.
     """
 
-    def __init__(self, ring: Ring, line: StatusLine | None = None, wait: int = WAIT_AUTO) -> None:
-        """ChannelError while the ring has another writer, in whatever process: until that is freed. The
+    def __init__(
+        self,
+        ring: Ring,
+        line: StatusLine | None = None,
+        wait: int = WAIT_AUTO,
+        track: Track | None = None,
+    ) -> None:
+        """With `line` its messages are counted and recorded as a rank's replies, else as requests.
+
+        ChannelError while the ring has another writer, in whatever process: until that is freed. The
         ring of a process that was killed takes no writer any more.
         """
     def send(
@@ -209,8 +252,10 @@ class Inbox:
         line: StatusLine | None = None,
         page: StatusPage | None = None,
         wait: int = WAIT_AUTO,
+        track: Track | None = None,
     ) -> None:
-        """Counts its waits in `line`, and its spinning in `page`; `wait` is a WAIT_ strategy."""
+        """Counts its waits in `line`, and its spinning in `page`; `wait` is a WAIT_ strategy. With `line`
+        its messages are recorded as requests, else as replies."""
     def recv(
         self, timeout: float | None = None, key: int = 0, /
     ) -> tuple[int, int, int, Any] | None:

@@ -37,7 +37,7 @@ class RuntimeConfig:
         engine = mpspmd.Engine(Worker, world_size=2, config=config)
 
     `from_env()` takes MPSPMD_<NAME> for each field; without `config` an engine does that. The defaults take
-    12 MiB of shared memory with 8 ranks; Docker gives 64 MiB. Small rings also stay in the processor's
+    15 MiB of shared memory with 8 ranks; Docker gives 64 MiB. Small rings also stay in the processor's
     cache. A message may be larger than its ring: it goes in fragments.
 
     Raises:
@@ -76,6 +76,10 @@ class RuntimeConfig:
     step_deltas: bool = True
     """Steps go as deltas against what the ranks hold, if the engine has a codec for them; else whole."""
 
+    record_steps: int = 4096
+    """How many steps the engine and each rank keep in the recorder: a power of two from 2 to 1048576, or 0
+    for none. A step takes 64 bytes of shared memory in each process."""
+
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -88,6 +92,11 @@ class RuntimeConfig:
                 raise ConfigError(
                     f"{name}={value!r}: must be a power of two from {1 << 16} to {1 << 31} bytes"
                 )
+        steps = self.record_steps
+        if not isinstance(steps, int) or steps & (steps - 1) or not 2 <= (steps or 2) <= 1 << 20:
+            raise ConfigError(
+                f"record_steps={steps!r}: must be 0 or a power of two from 2 to {1 << 20} steps"
+            )
         if self.wait not in (ways := typing.get_args(Wait)):
             raise ConfigError(f"wait={self.wait!r}: must be one of {', '.join(ways)}")
         for name in ("start_timeout_s", "shutdown_timeout_s", "stall_warn_s"):

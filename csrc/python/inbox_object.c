@@ -9,6 +9,7 @@
 #include "python/page_object.h"
 #include "python/raise.h"
 #include "python/received.h"
+#include "python/recorder_object.h"
 #include "python/ring_object.h"
 
 bool inbox_is_readable(struct inbox_object *inbox) {
@@ -73,12 +74,13 @@ static void set_waiter(struct inbox_object *self, unsigned slot) {
 }
 
 static PyObject *inbox_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"rings", "slot", "line", "page", "wait", NULL};
-    PyObject *rings, *line = Py_None, *page = Py_None;
+    static char *names[] = {"rings", "slot", "line", "page", "wait", "track", NULL};
+    PyObject *rings, *line = Py_None, *page = Py_None, *track_object = Py_None;
+    struct track *track;
     uint32_t slot;
     int wait = WAIT_AUTO;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O&|OOi:Inbox", names, &PyTuple_Type, &rings,
-                                     argument_uint32, &slot, &line, &page, &wait) ||
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O&|OOiO:Inbox", names, &PyTuple_Type, &rings,
+                                     argument_uint32, &slot, &line, &page, &wait, &track_object) ||
         !argument_is_strategy(wait))
         return NULL;
     struct module_state *state = PyType_GetModuleState(type);
@@ -89,7 +91,8 @@ static PyObject *inbox_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
                                          "StatusLine | None, page: StatusPage | None, wait: int)");
         return NULL;
     }
-    if ((line != Py_None && !page_check_writable(((struct line_object *)line)->owner)) ||
+    if (!track_argument(state->track_type, track_object, &track) ||
+        (line != Py_None && !page_check_writable(((struct line_object *)line)->owner)) ||
         (page != Py_None && !page_check_writable((struct page_object *)page)))
         return NULL;
     struct inbox_object *self = (struct inbox_object *)PyType_GenericAlloc(type, 0);
@@ -99,6 +102,8 @@ static PyObject *inbox_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->generation = fork_generation;
     self->rings = Py_NewRef(rings);
     self->line_owner = Py_NewRef(line);
+    self->track = track;
+    self->track_owner = Py_NewRef(track_object);
     self->line = line == Py_None ? NULL : ((struct line_object *)line)->line;
     if (!make_room(self, PyTuple_GET_SIZE(rings)) || !attach_all(self, rings, slot)) {
         for (Py_ssize_t i = 0; i < self->n_rings; i++)
@@ -125,6 +130,7 @@ static void inbox_dealloc(PyObject *object) {
     Py_XDECREF(self->rings);
     Py_XDECREF(self->line_owner);
     Py_XDECREF(self->page_owner);
+    Py_XDECREF(self->track_owner);
     extension_free(object);
 }
 

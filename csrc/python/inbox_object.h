@@ -5,6 +5,7 @@
 #include "extension/extension.h"
 #include "python/waits.h"
 #include "ring/message.h"
+#include "run/recorder.h"
 
 struct inbox_object {
     PyObject_HEAD
@@ -23,6 +24,8 @@ struct inbox_object {
     uint32_t interrupts_seen;    /* and how many of them recv() has answered */
     struct status_line *line;
     PyObject *line_owner, *page_owner;
+    struct track *track; /* NULL: nothing is recorded */
+    PyObject *track_owner;
     _Atomic uint64_t own_counts[N_WAIT_COUNTS];
     struct waiter waiter;
     struct strategy strategy;

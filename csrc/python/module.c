@@ -5,6 +5,7 @@
 #include "python/inbox_object.h"
 #include "python/liveness_object.h"
 #include "python/page_object.h"
+#include "python/recorder_object.h"
 #include "python/ring_object.h"
 #include "python/values.h"
 #include "python/writer_object.h"
@@ -16,6 +17,8 @@ static bool add_types(PyObject *module, struct module_state *state) {
            extension_add_type(module, &page_object_spec, &state->page_type) &&
            extension_add_type(module, &line_object_spec, &state->line_type) &&
            extension_add_type(module, &liveness_object_spec, &state->liveness_type) &&
+           extension_add_type(module, &recorder_object_spec, &state->recorder_type) &&
+           extension_add_type(module, &track_object_spec, &state->track_type) &&
            extension_add_type(module, &block_spec, &state->block_type);
 }
 
@@ -62,6 +65,8 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(state->line_type);
     Py_VISIT(state->liveness_type);
     Py_VISIT(state->block_type);
+    Py_VISIT(state->recorder_type);
+    Py_VISIT(state->track_type);
     Py_VISIT(state->channel_closed);
     Py_VISIT(state->channel_poisoned);
     Py_VISIT(state->channel_corrupt);
@@ -78,6 +83,8 @@ static int module_clear(PyObject *module) {
     Py_CLEAR(state->line_type);
     Py_CLEAR(state->liveness_type);
     Py_CLEAR(state->block_type);
+    Py_CLEAR(state->recorder_type);
+    Py_CLEAR(state->track_type);
     Py_CLEAR(state->channel_closed);
     Py_CLEAR(state->channel_poisoned);
     Py_CLEAR(state->channel_corrupt);

@@ -7,6 +7,21 @@
 #include "python/values.h"
 #include "run/status.h"
 
+/* A message is in the ring: counts and records it. */
+static void note_sent(struct writer_object *self, uint64_t tag, uint64_t bytes) {
+    if (self->bytes_out)
+        status_add(self->bytes_out, bytes);
+    if (!self->track)
+        return;
+    /* This thread has just read the clock. */
+    uint64_t now =
+        atomic_load_explicit(&self->owner->ring.shared->published_ns, memory_order_relaxed);
+    if (self->bytes_out)
+        track_replied(self->track, tag, bytes, now);
+    else
+        track_sent(self->track, tag, bytes, now);
+}
+
 void outgoing_let_go(struct writer_object *self) {
     for (Py_ssize_t i = 0; i < self->n_views; i++)
         PyBuffer_Release(&self->views[i]);
@@ -74,8 +89,8 @@ int outgoing_go_on(struct writer_object *self) {
     }
     if (result == RING_AGAIN)
         return 0;
-    if (self->bytes_out && result == RING_OK)
-        status_add(self->bytes_out, self->message.total);
+    if (result == RING_OK)
+        note_sent(self, self->message.tag, self->message.total);
     outgoing_let_go(self);
     if (result == RING_OK)
         return 1;
@@ -101,8 +116,7 @@ static void publish_whole(struct writer_object *self, const struct sending *send
     ring_publish(&self->writer, (struct record_header){.length = (uint32_t)size,
                                                        .kind = sending->kind,
                                                        .tag = sending->tag});
-    if (self->bytes_out)
-        status_add(self->bytes_out, size);
+    note_sent(self, sending->tag, size);
 }
 
 bool outgoing_put_bytes(struct writer_object *self, const struct sending *sending) {

@@ -8,6 +8,8 @@
 #include "python/fork.h"
 #include "python/module.h"
 #include "python/raise.h"
+#include "python/recorder_object.h"
+#include "run/liveness.h"
 
 bool page_check_writable(struct page_object *page) {
     if (!fork_check(page->generation))
@@ -125,6 +127,7 @@ static PyObject *page_sent(struct page_object *self, PyObject *step_object) {
 static void line_dealloc(PyObject *object) {
     struct line_object *self = (struct line_object *)object;
     Py_XDECREF((PyObject *)self->owner);
+    Py_XDECREF(self->track_owner);
     extension_free(object);
 }
 
@@ -148,7 +151,10 @@ static PyObject *line_enter(struct line_object *self, PyObject *const *args, Py_
     if (PyErr_Occurred() || !check_phase(phase) || !page_check_writable(self->owner) ||
         (n_args == 3 && PyBytes_AsStringAndSize(args[2], &method, &method_bytes) != 0))
         return NULL;
-    status_enter(self->line, (enum status_phase)phase, step, method, (size_t)method_bytes);
+    uint64_t now =
+        status_enter(self->line, (enum status_phase)phase, step, method, (size_t)method_bytes);
+    if (self->track && (phase != PHASE_RUNNING || method))
+        track_enter(self->track, (enum status_phase)phase, step, method, (size_t)method_bytes, now);
     Py_RETURN_NONE;
 }
 
@@ -157,6 +163,19 @@ static PyObject *line_open(struct line_object *self, PyObject *Py_UNUSED(none)) 
         return NULL;
     atomic_store(&self->line->pid, (uint32_t)getpid());
     status_enter(self->line, PHASE_LOADING, 0, "", 0);
+    Py_RETURN_NONE;
+}
+
+/* record(track): from now on the changes of phase are recorded as well */
+static PyObject *line_record(struct line_object *self, PyObject *track) {
+    struct module_state *state = module_state_of((PyObject *)self);
+    struct track *found;
+    if (!page_check_writable(self->owner) || !track_argument(state->track_type, track, &found))
+        return NULL;
+    PyObject *old = self->track_owner;
+    self->track_owner = Py_NewRef(track);
+    self->track = found;
+    Py_XDECREF(old);
     Py_RETURN_NONE;
 }
 
@@ -179,7 +198,7 @@ static PyObject *line_snapshot(struct line_object *self, PyObject *Py_UNUSED(non
     if (!method)
         return NULL;
     return Py_BuildValue(
-        "{s:s,s:I,s:K,s:d,s:N,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "phase",
+        "{s:s,s:I,s:K,s:d,s:N,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:O}", "phase",
         now.phase <= PHASE_REPLYING ? phases[now.phase] : "unknown", "pid", (unsigned)now.pid,
         "step", (unsigned long long)now.step, "since", (double)now.since_ns / 1e9, "method", method,
         "requests", (unsigned long long)line->requests, "replies",
@@ -188,7 +207,8 @@ static PyObject *line_snapshot(struct line_object *self, PyObject *Py_UNUSED(non
         "yields", (unsigned long long)line->yields, "parks", (unsigned long long)line->parks,
         "early", (unsigned long long)line->early, "late", (unsigned long long)line->late,
         "mispredicted", (unsigned long long)line->mispredicted, "idle_ns",
-        (unsigned long long)line->idle_ns);
+        (unsigned long long)line->idle_ns, "has_died",
+        liveness_is_over(&line->rank_liveness) ? Py_True : Py_False);
 }
 
 static PyObject *page_set_cores(struct page_object *self, PyObject *cores_object) {
@@ -220,6 +240,7 @@ static PyGetSetDef page_properties[] = {
 static PyMethodDef line_methods[] = {
     {"open", (PyCFunction)line_open, METH_NOARGS, NULL},
     {"enter", (PyCFunction)(void (*)(void))line_enter, METH_FASTCALL, NULL},
+    {"record", (PyCFunction)line_record, METH_O, NULL},
     {"replied", (PyCFunction)line_replied, METH_NOARGS, NULL},
     {"snapshot", (PyCFunction)line_snapshot, METH_NOARGS, NULL},
     {0},

@@ -3,6 +3,7 @@
 #define MPSPMD_PYTHON_PAGE_OBJECT_H
 
 #include "extension/extension.h"
+#include "run/recorder.h"
 #include "run/status.h"
 
 struct page_object {
@@ -15,6 +16,8 @@ struct line_object {
     PyObject_HEAD
     struct page_object *owner;
     struct status_line *line;
+    struct track *track; /* NULL: nothing is recorded */
+    PyObject *track_owner;
 };
 
 extern PyType_Spec page_object_spec, line_object_spec;

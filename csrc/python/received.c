@@ -2,6 +2,7 @@
 
 #include "python/module.h"
 #include "python/values.h"
+#include "ring/clock.h"
 #include "run/status.h"
 
 /* `kind` keeps KIND_PACKED only if the payload is the unpacked value. `copied`: the record may be
@@ -44,6 +45,20 @@ static PyObject *take_payload(struct inbox_object *self, Py_ssize_t i, uint16_t 
     return view;
 }
 
+/* Counts and records a message that has been taken out of its ring. */
+static void note_received(struct inbox_object *self, uint16_t kind, uint64_t tag, uint64_t bytes) {
+    if (self->line) {
+        status_add(&self->line->bytes_in, bytes);
+        status_add(&self->line->requests, 1);
+        if (self->track && kind & KIND_PACKED)
+            track_received_whole(self->track, tag, bytes);
+        else if (self->track)
+            track_received(self->track, tag, bytes, monotonic_ns());
+    } else if (self->track) {
+        track_taken(self->track, tag, bytes, monotonic_ns());
+    }
+}
+
 static PyObject *take(struct inbox_object *self, Py_ssize_t i) {
     uint16_t kind;
     uint64_t tag, bytes;
@@ -68,10 +83,7 @@ static PyObject *take(struct inbox_object *self, Py_ssize_t i) {
     PyTuple_SET_ITEM(result, 3, payload);
     if (copied)
         ring_release(&self->readers[i], &self->messages[i].record);
-    if (self->line) {
-        status_add(&self->line->bytes_in, bytes);
-        status_add(&self->line->requests, 1);
-    }
+    note_received(self, kind, tag, bytes);
     self->next = i + 1 < self->n_rings ? i + 1 : 0;
     return result;
 }

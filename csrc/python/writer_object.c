@@ -8,6 +8,7 @@
 #include "python/outgoing.h"
 #include "python/page_object.h"
 #include "python/raise.h"
+#include "python/recorder_object.h"
 #include "python/values.h"
 #include "python/waits.h"
 
@@ -37,11 +38,13 @@ static void give_ring_back(struct writer_object *self) {
 }
 
 static PyObject *writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"ring", "line", "wait", NULL};
+    static char *names[] = {"ring", "line", "wait", "track", NULL};
     struct module_state *state = PyType_GetModuleState(type);
-    PyObject *ring, *line = Py_None;
+    PyObject *ring, *line = Py_None, *track_object = Py_None;
+    struct track *track;
     int wait = WAIT_AUTO;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|Oi:Writer", names, &ring, &line, &wait) ||
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OiO:Writer", names, &ring, &line, &wait,
+                                     &track_object) ||
         !argument_is_strategy(wait))
         return NULL;
     if (!PyObject_TypeCheck(ring, state->ring_type) ||
@@ -50,6 +53,7 @@ static PyObject *writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         return NULL;
     }
     if (!fork_check(((struct ring_object *)ring)->generation) ||
+        !track_argument(state->track_type, track_object, &track) ||
         (line != Py_None && !page_check_writable(((struct line_object *)line)->owner)))
         return NULL;
     struct writer_object *self = (struct writer_object *)PyType_GenericAlloc(type, 0);
@@ -57,6 +61,8 @@ static PyObject *writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         return NULL;
     self->owner = (struct ring_object *)Py_NewRef(ring);
     self->line_owner = Py_NewRef(line);
+    self->track = track;
+    self->track_owner = Py_NewRef(track_object);
     if (line != Py_None)
         self->bytes_out = &((struct line_object *)line)->line->bytes_out;
     if (!take_ring(self, state)) {
@@ -73,6 +79,7 @@ static void writer_dealloc(PyObject *object) {
     outgoing_let_go(self);
     Py_XDECREF((PyObject *)self->owner);
     Py_XDECREF(self->line_owner);
+    Py_XDECREF(self->track_owner);
     extension_free(object);
 }
 

@@ -5,6 +5,7 @@
 #include "extension/extension.h"
 #include "python/inbox_object.h"
 #include "python/ring_object.h"
+#include "run/recorder.h"
 
 enum { INLINE_PARTS = 16 };
 
@@ -27,6 +28,8 @@ struct writer_object {
     _Atomic uint64_t counts[N_WAIT_COUNTS];
     _Atomic uint64_t *bytes_out;
     PyObject *line_owner;
+    struct track *track; /* NULL: nothing is recorded */
+    PyObject *track_owner;
 };
 
 extern PyType_Spec writer_object_spec;

@@ -1,5 +1,5 @@
-/* The layout of shared memory: the ring segment and the status page. README.md draws it and
- * explains the memory ordering.
+/* The layout of shared memory: the ring segment, the status page and the recorder. README.md draws
+ * it and explains the memory ordering.
  *
  * What different processes write lies on different lines of 128 bytes: x86 prefetches cache lines
  * in pairs, and some arm64 cores have lines of 128 bytes. */
@@ -19,11 +19,14 @@ enum {
     LAYOUT_LINE = 128,
     RING_MAX_READERS = 64, /* one bit each in bell.parked */
     RECORD_ALIGN = 8,
-    METHOD_BYTES = 64, /* a method's name in the status page, zero-terminated */
+    METHOD_BYTES = 64, /* a method's name in shared memory, zero-terminated */
+    RECORDER_MAX_STEPS = 1 << 20,
+    RECORDER_METHODS = 64, /* names that a track can hold */
 };
 
-#define RING_MAGIC UINT64_C(0x676e69526d70736d)   /* "mspmRing" */
-#define STATUS_MAGIC UINT64_C(0x746174536d70736d) /* "mspmStat" */
+#define RING_MAGIC UINT64_C(0x676e69526d70736d)     /* "mspmRing" */
+#define STATUS_MAGIC UINT64_C(0x746174536d70736d)   /* "mspmStat" */
+#define RECORDER_MAGIC UINT64_C(0x646365526d70736d) /* "mspmRecd" */
 
 #define OWN_LINE _Alignas(LAYOUT_LINE)
 
@@ -143,6 +146,51 @@ struct status_page {
     struct bell engine_bell; /* replies, and space for requests: all that the engine waits for */
     struct spinners spinners;
     struct status_line ranks[];
+};
+
+/* What a process knows of one step. A process writes its own track, one thread at a time; anybody
+ * reads it. Step s is in the record s modulo the number of records. */
+struct step_record {
+    _Alignas(64) _Atomic uint32_t sequence; /* odd while the rest changes */
+    _Atomic uint32_t method; /* its place in the track's names, plus 1; 0: not known */
+    _Atomic uint64_t words[7];
+};
+_Static_assert(sizeof(struct step_record) == 64, "a record is a cache line");
+
+/* The words of a record. Times are nanoseconds of CLOCK_MONOTONIC; 0: it hasn't happened. */
+enum engine_word {
+    ENGINE_STEP,
+    ENGINE_SENT_NS,
+    ENGINE_FIRST_NS, /* the first of the replies was taken from its ring, */
+    ENGINE_LAST_NS,  /* and the last so far */
+    ENGINE_BYTES_OUT,
+    ENGINE_BYTES_IN,
+    ENGINE_REPLIES,
+};
+enum rank_word {
+    RANK_STEP,
+    RANK_RECEIVED_NS,
+    RANK_STARTED_NS, /* the request is decoded, and the method is called */
+    RANK_FINISHED_NS,
+    RANK_REPLIED_NS,
+    RANK_BYTES, /* of the request, and of the reply in the upper half: at most 2^32 - 1 each */
+    RANK_COLLECTIVE_NS,
+};
+
+struct track_names {
+    OWN_LINE _Atomic uint32_t n; /* so many are complete, and won't change */
+    OWN_LINE char names[RECORDER_METHODS][METHOD_BYTES];
+};
+
+/* After it: the names of all tracks, and then the records of all tracks. Track 0 is the engine's,
+ * and track r + 1 is rank r's. */
+struct recorder_header {
+    OWN_LINE uint64_t magic;
+    uint32_t version;
+    uint32_t n_tracks;
+    uint64_t n_steps;    /* records of a track: a power of two */
+    uint64_t ring_inode; /* the request ring's, as in the status page */
+    uint32_t engine_pid;
 };
 
 #endif

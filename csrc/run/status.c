@@ -76,8 +76,8 @@ void status_unmap(struct status *status) {
     status->shared = NULL;
 }
 
-void status_enter(struct status_line *line, enum status_phase phase, uint64_t step,
-                  const char *method, size_t method_bytes) {
+uint64_t status_enter(struct status_line *line, enum status_phase phase, uint64_t step,
+                      const char *method, size_t method_bytes) {
     uint32_t sequence = atomic_load_explicit(&line->sequence, memory_order_relaxed);
     uint64_t now = monotonic_ns();
     if (atomic_load_explicit(&line->phase, memory_order_relaxed) == PHASE_WAITING)
@@ -96,6 +96,7 @@ void status_enter(struct status_line *line, enum status_phase phase, uint64_t st
             atomic_store_explicit(&line->method[i], words[i], memory_order_release);
     }
     atomic_store_explicit(&line->sequence, sequence + 2, memory_order_release);
+    return now;
 }
 
 void status_read(const struct status_line *line, struct status_snapshot *snapshot) {

@@ -34,9 +34,10 @@ static inline void status_set_cores(struct status_page *page, uint32_t cores) {
 int status_map(struct status *status, int fd);
 void status_unmap(struct status *status);
 
-/* A change of phase. `method` of up to METHOD_BYTES - 1 bytes, or NULL to leave it and `step`. */
-void status_enter(struct status_line *line, enum status_phase phase, uint64_t step,
-                  const char *method, size_t method_bytes);
+/* A change of phase. `method` of up to METHOD_BYTES - 1 bytes, or NULL to leave it and `step`.
+ * Returns the time that it has noted. */
+uint64_t status_enter(struct status_line *line, enum status_phase phase, uint64_t step,
+                      const char *method, size_t method_bytes);
 
 /* Adds to a counter of which this thread is the only writer. */
 static inline void status_add(_Atomic uint64_t *counter, uint64_t amount) {

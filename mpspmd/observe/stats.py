@@ -12,7 +12,7 @@ from mpspmd._ring import StatusPage
 if TYPE_CHECKING:
     from mpspmd._ring import LineSnapshot
 
-_NAMED = ("phase", "method", "step", "pid", "since", "idle_ns")
+_NAMED = ("phase", "method", "step", "pid", "since", "idle_ns", "has_died")
 """Entries of a status line that have a field of their own; all other numbers are counters."""
 
 

@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 
 from mpspmd import _ring
-from mpspmd._ring import MAX_READERS, Inbox, Liveness, Ring, StatusPage, Writer
+from mpspmd._ring import MAX_READERS, Inbox, Liveness, Recorder, Ring, StatusPage, Track, Writer
 from mpspmd.config import RuntimeConfig
 from mpspmd.errors import ConfigError, SegmentError
 from mpspmd.machine.advice import advice
@@ -36,6 +36,8 @@ class ChannelSegments:
     request: Segment
     replies: tuple[Segment, ...]
     status: Segment
+    recorder: Segment | None
+    """None: nothing is recorded."""
     wait: int
     """How all ends wait: one of the extension's WAIT_ constants."""
 
@@ -44,15 +46,20 @@ class ChannelSegments:
         """ConfigError for an impossible world size, SegmentError when memory is lacking."""
         if not 1 <= world_size <= MAX_READERS:
             raise ConfigError(f"world_size={world_size!r}: must be from 1 to {MAX_READERS}")
-        request, *replies, status = create_segments(cls._sizes(world_size, config))
+        n_steps = config.record_steps
+        made = create_segments(cls._sizes(world_size, config))
+        recorder = made.pop() if n_steps else None
+        request, *replies, status = made
         wait = getattr(_ring, f"WAIT_{config.wait.upper()}")
-        segments = cls(request, tuple(replies), status, wait)
+        segments = cls(request, tuple(replies), status, recorder, wait)
         try:
             Ring.format(request.fd, config.request_ring_bytes, world_size)
             for segment in replies:
                 Ring.format(segment.fd, config.reply_ring_bytes, 1)
             inode = os.fstat(request.fd).st_ino
             StatusPage.format(status.fd, world_size, inode, usable_cores())
+            if recorder is not None:
+                Recorder.format(recorder.fd, world_size + 1, n_steps, inode)
         except BaseException:
             segments.close()
             raise
@@ -66,19 +73,31 @@ class ChannelSegments:
     @staticmethod
     def _sizes(world_size: int, config: RuntimeConfig) -> list[int]:
         reply = Ring.segment_bytes(config.reply_ring_bytes, 1)
-        return [
+        sizes = [
             Ring.segment_bytes(config.request_ring_bytes, world_size),
             *[reply] * world_size,
             StatusPage.segment_bytes(world_size),
         ]
+        if config.record_steps:
+            sizes.append(Recorder.segment_bytes(world_size + 1, config.record_steps))
+        return sizes
+
+    def track(self, index: int) -> Track | None:
+        """What a process records in: 0 for the engine, r + 1 for rank r; None when nothing is recorded."""
+        return None if self.recorder is None else Recorder(self.recorder.fd).track(index)
+
+    @property
+    def _all(self) -> list[Segment]:
+        always = [self.request, *self.replies, self.status]
+        return always if self.recorder is None else [*always, self.recorder]
 
     @property
     def size(self) -> int:
         """Bytes of shared memory, in all segments."""
-        return sum(segment.size for segment in (self.request, *self.replies, self.status))
+        return sum(segment.size for segment in self._all)
 
     def close(self) -> None:
-        for segment in (self.request, *self.replies, self.status):
+        for segment in self._all:
             segment.close()
 
 
@@ -95,8 +114,11 @@ class EngineChannel:
         self.reply_rings = tuple(
             Ring(segment.fd, data_bell=self.status) for segment in segments.replies
         )
-        self.requests = Writer(self.request_ring, wait=segments.wait)
-        self.replies = Inbox(self.reply_rings, 0, page=self.status, wait=_engines_wait(segments))
+        track = segments.track(0)
+        self.requests = Writer(self.request_ring, wait=segments.wait, track=track)
+        self.replies = Inbox(
+            self.reply_rings, 0, page=self.status, wait=_engines_wait(segments), track=track
+        )
         self.deaths_fd = -1
         """An eventfd that is readable when a rank has died. By then the rings are poisoned."""
         try:
@@ -163,8 +185,11 @@ class RankChannel:
         self._liveness = Liveness.of_rank(
             status, (requests, replies), Poison.ENGINE_DIED, rank, GRACE_S
         )
-        self.requests = Inbox((requests,), rank, self.line, status, segments.wait)
-        self.replies = Writer(replies, self.line, segments.wait)
+        self.track = segments.track(rank + 1)
+        """None when nothing is recorded."""
+        self.line.record(self.track)
+        self.requests = Inbox((requests,), rank, self.line, status, segments.wait, self.track)
+        self.replies = Writer(replies, self.line, segments.wait, self.track)
 
     @property
     def has_ended(self) -> bool:

@@ -19,7 +19,7 @@ struct test {
 /* A file of tests each. */
 extern const struct test layout_tests[], ring_tests[], end_tests[], message_tests[],
     corruption_tests[], wait_tests[], wake_tests[], strategy_tests[], litmus_tests[],
-    liveness_tests[], claim_tests[], status_tests[];
+    liveness_tests[], claim_tests[], status_tests[], recorder_tests[];
 
 #define CHECK(condition)                                                                           \
     ((condition) ? (void)0 : check_failed(__FILE__, __LINE__, "%s", #condition))

@@ -138,6 +138,11 @@ mutate head_unchecked ring/writer.c 's/writer->corrupt = behind > capacity/write
 mutate number_of_ranks_read_again run/status.c \
     's/status_segment_bytes\(status->n_ranks\)/status_segment_bytes(status->shared->about.n_ranks)/'
 
+# The recorder.
+mutate record_changed_in_the_open run/recorder.c '/^static uint32_t begin/,/^}/s/sequence \+ 1/sequence/'
+mutate record_with_words_of_the_step_before run/recorder.c '/^static struct step_record .open_record/,/^}/s/set\(record, i, 0\)/;/'
+mutate late_reply_in_a_later_step run/recorder.c 's/if \(there > step\)/if (false)/'
+
 # Who writes.
 mutate second_writer_let_in ring/writer.c \
     's/CLAIM_OF\(\*found\) != CLAIM_FREE && CLAIM_OF\(\*found\) != CLAIM_TORN/false/'

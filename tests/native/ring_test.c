@@ -262,7 +262,8 @@ const struct test ring_tests[] = {
 int main(int argc, char **argv) {
     const struct test *tables[] = {layout_tests,     ring_tests,     end_tests,   message_tests,
                                    corruption_tests, wait_tests,     wake_tests,  strategy_tests,
-                                   litmus_tests,     liveness_tests, claim_tests, status_tests};
+                                   litmus_tests,     liveness_tests, claim_tests, status_tests,
+                                   recorder_tests};
     struct tally tally = {.stop = argc > 1 && strcmp(argv[1], "--stop") == 0,
                           .emulated = argc > 1 && strcmp(argv[1], "--emulated") == 0};
     bool all = true;
