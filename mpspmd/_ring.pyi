@@ -1,5 +1,6 @@
 """The ring, its waiting and the status page, in C. See csrc/README.md."""
 
+from collections.abc import Callable
 from typing import Any, TypedDict
 
 from typing_extensions import Buffer
@@ -10,6 +11,8 @@ WAIT_SPIN: int
 WAIT_YIELD: int
 WAIT_PARK: int
 WAIT_AWAKE: int
+KIND_REQUEST: int
+KIND_REPLY: int
 KIND_PACKED: int
 PHASE_LOADING: int
 PHASE_WAITING: int
@@ -278,3 +281,35 @@ class Inbox:
         """Ends the recv() of another thread, or the next one, with None. Any thread."""
     @property
     def wait_counts(self) -> WaitCounts: ...
+
+def serve(
+    *,
+    requests: Inbox,
+    replies: Writer | None,
+    line: StatusLine,
+    rank: int,
+    worker: object,
+    later: object,
+    reply_class: type | None,
+    receive: Callable[[float | None, int], tuple[int, int, int, Any] | None] | None,
+    decodes_all: bool,
+    decode: Callable[[int, int, Any], tuple[Any, Any, Any, Any, str] | None],
+    fail: Callable[[int, Any, str, Any, BaseException], None],
+    reply: Callable[[int, str, Any], None],
+) -> None:
+    """A rank's loop: takes a request, calls the worker's method, and replies if the rank is asked to; until
+    `requests` is interrupted. A rank's main thread.
+
+    A packed request and a packed reply need no Python code but the worker's method. For all else:
+
+    * `receive` stands for `requests.recv`.
+    * `decode(kind, step, payload)` makes (method, args, kwargs, reply_ranks, the method's name) of any
+      other request, and with `decodes_all` of packed ones too. A method that is no str is called with
+      `args` alone. None: it can't be decoded, which `decode` has told the engine.
+    * `fail(step, method, name, reply_ranks, error)` tells the engine what the method has raised.
+    * `reply(step, name, result)` sends a reply that isn't plain or is a `reply_class`; without `replies`
+      any reply.
+
+    A method that returns `later` has no reply. Whatever a callback raises, and a method's SystemExit, ends
+    it; as do ChannelClosed, ChannelPoisoned and ChannelCorrupt.
+    """

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
 from mpspmd._ring import KIND_PACKED as KIND_PACKED
+from mpspmd._ring import KIND_REPLY as KIND_REPLY
+from mpspmd._ring import KIND_REQUEST as KIND_REQUEST
 
 # What a message's kind says. Plain numbers: the operators of an enum are slow.
-KIND_REQUEST: Final = 1
-KIND_REPLY: Final = 2
 KIND_ERROR: Final = 3
 """A reply that is a Fault."""
 # One of these flags may be added. KIND_PACKED: a plain value, packed by C.
@@ -38,8 +38,6 @@ class ExecuteModelRequest:
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
     reply_ranks: ReplyRanks = ALL
-    reply_base: Any = None
-    """What the step codec encodes replies to this request against."""
 
     @property
     def method_name(self) -> str:

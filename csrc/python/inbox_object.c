@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include "python/arguments.h"
-#include "python/block.h"
 #include "python/fork.h"
 #include "python/module.h"
 #include "python/page_object.h"
@@ -134,83 +133,6 @@ static void inbox_dealloc(PyObject *object) {
     extension_free(object);
 }
 
-/* message_receive(), with a block for a message in fragments. `*failed`: the block has raised. */
-static enum ring_result receive(struct inbox_object *self, Py_ssize_t i, bool *failed) {
-    struct incoming *message = &self->messages[i];
-    for (;;) {
-        enum ring_result result;
-        if (message->buffer) { /* fragments are copied, and they are large */
-            Py_BEGIN_ALLOW_THREADS
-            result = message_receive(&self->readers[i], message);
-            Py_END_ALLOW_THREADS
-        } else {
-            result = message_receive(&self->readers[i], message);
-        }
-        if (result == RING_ABORTED) {
-            message_take(message);
-            Py_CLEAR(self->buffers[i]);
-        } else if (result == RING_NEED_BUFFER) {
-            char *memory;
-            self->buffers[i] =
-                block_new(module_state_of((PyObject *)self)->block_type, message->total, &memory);
-            if (!self->buffers[i]) {
-                *failed = true;
-                return result;
-            }
-            message->buffer = (unsigned char *)memory;
-        } else {
-            return result;
-        }
-    }
-}
-
-static PyObject *raise_corrupt(struct inbox_object *self, Py_ssize_t i) {
-    const struct ring_reader *reader = &self->readers[i];
-    const struct record_header *header = &self->messages[i].record.header;
-    return PyErr_Format(
-        module_state_of((PyObject *)self)->channel_corrupt,
-        "record at %llu of ring %zd: length %u, kind %u, flags %u, tail %llu, capacity %llu: no "
-        "writer writes this; something else wrote into the segment",
-        (unsigned long long)reader->head, i, header->length, header->kind, header->flags,
-        (unsigned long long)reader->tail, (unsigned long long)reader->ring->capacity);
-}
-
-/* Polls every ring once. A message; or NULL, with an exception set or if there is no message. */
-static PyObject *look(struct inbox_object *self) {
-    Py_ssize_t poisoned = -1, dead = -1, open = 0;
-    for (Py_ssize_t k = 0; k < self->n_rings; k++) {
-        Py_ssize_t i =
-            self->next + k < self->n_rings ? self->next + k : self->next + k - self->n_rings;
-        if (self->ended[i])
-            continue;
-        open++;
-        bool failed = false;
-        enum ring_result result = receive(self, i, &failed);
-        if (failed)
-            return NULL;
-        if (result == RING_OK)
-            return received_take(self, i);
-        if (result == RING_CORRUPT)
-            return raise_corrupt(self, i);
-        if (result == RING_POISONED)
-            poisoned = i;
-        if (result == RING_DEAD)
-            dead = i;
-        if (result == RING_CLOSED) {
-            self->ended[i] = true;
-            open--;
-        }
-    }
-    /* Only now, when all that could be read has been read. */
-    if (poisoned >= 0)
-        return raise_result((PyObject *)self, self->readers[poisoned].ring, RING_POISONED);
-    if (dead >= 0)
-        return raise_result((PyObject *)self, self->readers[dead].ring, RING_DEAD);
-    if (open == 0)
-        return raise_result((PyObject *)self, self->readers[0].ring, RING_CLOSED);
-    return NULL;
-}
-
 static bool enter(struct inbox_object *self) {
     if (!fork_check(self->generation))
         return false;
@@ -223,16 +145,16 @@ static bool enter(struct inbox_object *self) {
     return !PyErr_Occurred();
 }
 
-static bool take_interrupt(struct inbox_object *self) {
+bool inbox_take_interrupt(struct inbox_object *self) {
     uint32_t interrupts = self->interrupts;
     bool interrupted = interrupts != self->interrupts_seen;
     self->interrupts_seen = interrupts;
     return interrupted;
 }
 
-/* Tells the strategy when the message that look() has just found was sent. */
+/* Tells the strategy when the message that received_poll() has just found was sent. */
 static void learn(struct inbox_object *self, const struct waiting *waiting) {
-    /* look() has taken it from the ring before `next`. */
+    /* received_poll() has taken it from the ring before `next`. */
     Py_ssize_t i = self->next > 0 ? self->next - 1 : self->n_rings - 1;
     const _Atomic uint64_t *published_ns = &self->readers[i].ring->shared->published_ns;
     /* If the message came at once, the writer may be writing this line now, and reading it would
@@ -242,22 +164,20 @@ static void learn(struct inbox_object *self, const struct waiting *waiting) {
     strategy_learn(&self->strategy, waiting, &self->waiter, sent_ns);
 }
 
-/* recv(timeout=None, key=0) */
-static PyObject *inbox_recv(struct inbox_object *self, PyObject *const *args, Py_ssize_t n_args) {
-    uint64_t deadline_ns = argument_deadline(n_args > 0 ? args[0] : NULL);
-    struct waiting waiting = {.key = n_args > 1 ? PyLong_AsUnsignedLongLongMask(args[1]) : 0};
-    if (PyErr_Occurred() || !enter(self))
+PyObject *inbox_receive(struct inbox_object *self, uint64_t deadline_ns, uint64_t key) {
+    struct waiting waiting = {.key = key};
+    if (!enter(self))
         return NULL;
     int ready = 1;
-    PyObject *result = look(self);
+    PyObject *result = received_poll(self);
     while (!result && !PyErr_Occurred() && ready > 0) {
-        if (take_interrupt(self)) {
+        if (inbox_take_interrupt(self)) {
             self->busy = false;
             Py_RETURN_NONE;
         }
         ready = waits_run(&self->strategy, &waiting, &self->waiter, deadline_ns);
         if (ready >= 0)
-            result = look(self);
+            result = received_poll(self);
     }
     if (result && waiting.began)
         learn(self, &waiting);
@@ -267,10 +187,17 @@ static PyObject *inbox_recv(struct inbox_object *self, PyObject *const *args, Py
     return result;
 }
 
+/* recv(timeout=None, key=0) */
+static PyObject *inbox_recv(struct inbox_object *self, PyObject *const *args, Py_ssize_t n_args) {
+    uint64_t deadline_ns = argument_deadline(n_args > 0 ? args[0] : NULL);
+    uint64_t key = n_args > 1 ? PyLong_AsUnsignedLongLongMask(args[1]) : 0;
+    return PyErr_Occurred() ? NULL : inbox_receive(self, deadline_ns, key);
+}
+
 static PyObject *inbox_try_recv(struct inbox_object *self, PyObject *Py_UNUSED(none)) {
     if (!enter(self))
         return NULL;
-    PyObject *result = look(self);
+    PyObject *result = received_poll(self);
     self->busy = false;
     return result || PyErr_Occurred() ? result : Py_NewRef(Py_None);
 }

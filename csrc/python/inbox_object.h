@@ -36,4 +36,11 @@ extern PyType_Spec inbox_object_spec;
 /* True when a record, an interrupt or the end of a ring is there for recv(). */
 bool inbox_is_readable(struct inbox_object *inbox);
 
+/* What Inbox.recv() returns: a new tuple, or None after an interrupt. NULL with an exception set.
+ */
+PyObject *inbox_receive(struct inbox_object *inbox, uint64_t deadline_ns, uint64_t key);
+
+/* Whether interrupt() was called since the last time. */
+bool inbox_take_interrupt(struct inbox_object *inbox);
+
 #endif

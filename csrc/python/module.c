@@ -7,6 +7,7 @@
 #include "python/page_object.h"
 #include "python/recorder_object.h"
 #include "python/ring_object.h"
+#include "python/serve.h"
 #include "python/values.h"
 #include "python/writer_object.h"
 
@@ -28,6 +29,7 @@ static bool add_constants(PyObject *module) {
         long value;
     } constants[] = {
         {"MAX_READERS", RING_MAX_READERS}, {"KIND_PACKED", KIND_PACKED},
+        {"KIND_REQUEST", KIND_REQUEST},    {"KIND_REPLY", KIND_REPLY},
         {"WAIT_AUTO", WAIT_AUTO},          {"WAIT_SPIN", WAIT_SPIN},
         {"WAIT_YIELD", WAIT_YIELD},        {"WAIT_PARK", WAIT_PARK},
         {"WAIT_AWAKE", WAIT_AWAKE},        {"PHASE_LOADING", PHASE_LOADING},
@@ -48,7 +50,8 @@ static int module_exec(PyObject *module) {
         PyErr_NoMemory();
         return -1;
     }
-    bool made = extension_find_error("ChannelClosed", &state->channel_closed) &&
+    bool made = PyModule_AddFunctions(module, serve_methods) == 0 &&
+                extension_find_error("ChannelClosed", &state->channel_closed) &&
                 extension_find_error("ChannelPoisoned", &state->channel_poisoned) &&
                 extension_find_error("ChannelCorrupt", &state->channel_corrupt) &&
                 extension_find_error("ChannelError", &state->channel_error) &&

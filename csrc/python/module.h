@@ -9,7 +9,9 @@
 enum {
     LARGE_BYTES = 64 * 1024, /* copying so much is done without the GIL */
     SMALL_BYTES = 4 * 1024,  /* a record of up to this is copied, so that it is free at once */
-    KIND_PACKED = 0x2000,    /* in a message's kind: it is a packed value, and recv() unpacks it */
+    KIND_REQUEST = 1,        /* a message's kind, */
+    KIND_REPLY = 2,
+    KIND_PACKED = 0x2000, /* and a flag in it: it is a packed value, and recv() unpacks it */
 };
 
 struct module_state {

@@ -47,3 +47,14 @@ PyObject *raise_result(PyObject *self, const struct ring *ring, enum ring_result
     Py_XDECREF(exception);
     return NULL;
 }
+
+PyObject *raise_taken(void) {
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    PyErr_NormalizeException(&type, &error, &traceback);
+    if (traceback)
+        PyException_SetTraceback(error, traceback);
+    Py_XDECREF(type);
+    Py_XDECREF(traceback);
+    return error;
+}

@@ -18,4 +18,7 @@ PyObject *raise_segment(int error, int fd, const char *what);
  * lock, so other threads and signals' handlers run. */
 void raise_busy(const char *what, const char *does);
 
+/* The exception that is set, with its traceback, as an object; none is set any more. */
+PyObject *raise_taken(void);
+
 #endif

@@ -1,6 +1,8 @@
 #include "python/received.h"
 
+#include "python/block.h"
 #include "python/module.h"
+#include "python/raise.h"
 #include "python/values.h"
 #include "ring/clock.h"
 #include "run/status.h"
@@ -88,7 +90,7 @@ static PyObject *take(struct inbox_object *self, Py_ssize_t i) {
     return result;
 }
 
-PyObject *received_take(struct inbox_object *self, Py_ssize_t i) {
+static PyObject *take_without_gc(struct inbox_object *self, Py_ssize_t i) {
     /* Up to CPython 3.11 making a tuple may start the garbage collector. A finalizer that it runs
      * may read this inbox, which is busy. */
     int collects = PyGC_Disable();
@@ -96,4 +98,80 @@ PyObject *received_take(struct inbox_object *self, Py_ssize_t i) {
     if (collects)
         PyGC_Enable();
     return result;
+}
+
+/* message_receive(), with a block for a message in fragments. `*failed`: the block has raised. */
+static enum ring_result receive(struct inbox_object *self, Py_ssize_t i, bool *failed) {
+    struct incoming *message = &self->messages[i];
+    for (;;) {
+        enum ring_result result;
+        if (message->buffer) { /* fragments are copied, and they are large */
+            Py_BEGIN_ALLOW_THREADS
+            result = message_receive(&self->readers[i], message);
+            Py_END_ALLOW_THREADS
+        } else {
+            result = message_receive(&self->readers[i], message);
+        }
+        if (result == RING_ABORTED) {
+            message_take(message);
+            Py_CLEAR(self->buffers[i]);
+        } else if (result == RING_NEED_BUFFER) {
+            char *memory;
+            self->buffers[i] =
+                block_new(module_state_of((PyObject *)self)->block_type, message->total, &memory);
+            if (!self->buffers[i]) {
+                *failed = true;
+                return result;
+            }
+            message->buffer = (unsigned char *)memory;
+        } else {
+            return result;
+        }
+    }
+}
+
+static PyObject *raise_corrupt(struct inbox_object *self, Py_ssize_t i) {
+    const struct ring_reader *reader = &self->readers[i];
+    const struct record_header *header = &self->messages[i].record.header;
+    return PyErr_Format(
+        module_state_of((PyObject *)self)->channel_corrupt,
+        "record at %llu of ring %zd: length %u, kind %u, flags %u, tail %llu, capacity %llu: no "
+        "writer writes this; something else wrote into the segment",
+        (unsigned long long)reader->head, i, header->length, header->kind, header->flags,
+        (unsigned long long)reader->tail, (unsigned long long)reader->ring->capacity);
+}
+
+PyObject *received_poll(struct inbox_object *self) {
+    Py_ssize_t poisoned = -1, dead = -1, open = 0;
+    for (Py_ssize_t k = 0; k < self->n_rings; k++) {
+        Py_ssize_t i =
+            self->next + k < self->n_rings ? self->next + k : self->next + k - self->n_rings;
+        if (self->ended[i])
+            continue;
+        open++;
+        bool failed = false;
+        enum ring_result result = receive(self, i, &failed);
+        if (failed)
+            return NULL;
+        if (result == RING_OK)
+            return take_without_gc(self, i);
+        if (result == RING_CORRUPT)
+            return raise_corrupt(self, i);
+        if (result == RING_POISONED)
+            poisoned = i;
+        if (result == RING_DEAD)
+            dead = i;
+        if (result == RING_CLOSED) {
+            self->ended[i] = true;
+            open--;
+        }
+    }
+    /* Only now, when all that could be read has been read. */
+    if (poisoned >= 0)
+        return raise_result((PyObject *)self, self->readers[poisoned].ring, RING_POISONED);
+    if (dead >= 0)
+        return raise_result((PyObject *)self, self->readers[dead].ring, RING_DEAD);
+    if (open == 0)
+        return raise_result((PyObject *)self, self->readers[0].ring, RING_CLOSED);
+    return NULL;
 }

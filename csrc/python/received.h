@@ -4,7 +4,7 @@
 
 #include "python/inbox_object.h"
 
-/* The message that message_receive() has found in ring `i`. NULL with an exception set. */
-PyObject *received_take(struct inbox_object *inbox, Py_ssize_t i);
+/* Polls every ring once. A message; or NULL, with an exception set or if there is no message. */
+PyObject *received_poll(struct inbox_object *inbox);
 
 #endif

@@ -94,16 +94,20 @@ static bool enter(struct writer_object *self) {
     return !PyErr_Occurred();
 }
 
+static bool may_begin(struct writer_object *self) {
+    if (self->pending)
+        PyErr_SetString(PyExc_RuntimeError, "another message is under way");
+    return !self->pending;
+}
+
 static bool read_arguments(struct writer_object *self, PyObject *const *args, Py_ssize_t n_args,
                            struct sending *sending) {
     if (n_args < 3) {
         PyErr_SetString(PyExc_TypeError, "expected kind, tag, and what to send");
         return false;
     }
-    if (self->pending) {
-        PyErr_SetString(PyExc_RuntimeError, "another message is under way");
+    if (!may_begin(self))
         return false;
-    }
     unsigned long kind = PyLong_AsUnsignedLong(args[0]);
     unsigned long long tag = PyLong_AsUnsignedLongLong(args[1]);
     if (PyErr_Occurred())
@@ -286,7 +290,16 @@ static int send_packed(struct writer_object *self, struct sending *sending) {
     return sent ? 1 : -1;
 }
 
-static PyObject *writer_send_packed(struct writer_object *self, PyObject *const *args,
+int writer_send_packed(struct writer_object *self, uint16_t kind, uint64_t tag, PyObject *value) {
+    struct sending sending = {kind, tag, value, NULL};
+    if (!enter(self))
+        return -1;
+    int sent = may_begin(self) ? send_packed(self, &sending) : -1;
+    self->busy = false;
+    return sent;
+}
+
+static PyObject *send_packed_method(struct writer_object *self, PyObject *const *args,
                                     Py_ssize_t n_args) {
     struct sending sending;
     if (!enter(self))
@@ -302,7 +315,7 @@ static PyObject *get_pending(struct writer_object *self, void *Py_UNUSED(closure
 
 static PyMethodDef writer_methods[] = {
     {"send", (PyCFunction)(void (*)(void))writer_send, METH_FASTCALL, NULL},
-    {"send_packed", (PyCFunction)(void (*)(void))writer_send_packed, METH_FASTCALL, NULL},
+    {"send_packed", (PyCFunction)(void (*)(void))send_packed_method, METH_FASTCALL, NULL},
     {"try_send", (PyCFunction)(void (*)(void))writer_try_send, METH_FASTCALL, NULL},
     {"resume", (PyCFunction)writer_resume, METH_NOARGS, NULL},
     {"abandon", (PyCFunction)writer_abandon, METH_NOARGS, NULL},

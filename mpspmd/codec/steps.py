@@ -136,7 +136,7 @@ class RankEnd:
     """Decodes requests in the rank's loop; encodes replies there or in one other thread."""
 
     def __init__(self, codec: StepCodec) -> None:
-        self._class = codec.reply_class
+        self.reply_class = codec.reply_class
         self._decoder = DeltaDecoder(codec.request_plan())
         self._replies = ReplyCodec(codec.reply_plan())
         self._orders: dict[int, ReplyOrder | None] = {}
@@ -169,7 +169,7 @@ class RankEnd:
 
     def encode_reply(self, step: int, value: Any, base: ReplyBase | None) -> Message | None:
         """A message, or None if this reply can't go as a delta. EncodeError."""
-        if base is None or type(value) is not self._class:
+        if base is None or type(value) is not self.reply_class:
             return None
         message, order = self._replies.encode(value, base)
         self._orders[step] = order

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, cast
 
-from mpspmd._ring import PHASE_DECODING, PHASE_REPLYING, PHASE_RUNNING, PHASE_WAITING, pack
+from mpspmd._ring import PHASE_DECODING, pack, serve
 from mpspmd.codec.objects import decode
 from mpspmd.codec.steps import RankEnd
 from mpspmd.errors import ChannelClosed, ChannelPoisoned
@@ -15,13 +16,23 @@ from mpspmd.exceptions.foreign import logged
 from mpspmd.rank.replier import Replier, ThreadReplier
 from mpspmd.rank.worker import LATER, RankContext
 from mpspmd.transport.channel import RankChannel
-from mpspmd.wire import KIND_OUT_OF_BAND, KIND_PACKED, KIND_STEP, ExecuteModelRequest
+from mpspmd.wire import (
+    ALL,
+    KIND_OUT_OF_BAND,
+    KIND_PACKED,
+    KIND_STEP,
+    ExecuteModelRequest,
+    ReplyRanks,
+)
 
 _Receive = Callable[[float | None, int], tuple[int, int, int, Any] | None]
 
 
 class RankLoop:
-    """Reads a request, calls the method, replies if this rank is asked to; again and again."""
+    """Reads a request, calls the method, replies if this rank is asked to; again and again.
+
+    `mpspmd._ring.serve` does it. It calls this class for what isn't plain.
+    """
 
     def __init__(
         self,
@@ -36,15 +47,11 @@ class RankLoop:
         self._ctx = ctx
         self._worker = worker
         self._requests = channel.requests
-        self._receive: _Receive = channel.requests.recv
-        if (while_waiting := getattr(worker, "while_waiting", None)) is not None:
-            self._receive = _watched(channel.requests.recv, while_waiting)
+        self._replies = channel.replies
         self._line = channel.line
         self._report = report
         self._stopping = False
         self._keeps_digest = ctx.request_digest() is not None
-        self._shown_names: dict[str, bytes] = {}
-        self._came_before = 0  # the key by which recv() predicts when the next request comes
         make_replier = ThreadReplier if getattr(worker, "reply_thread", False) else Replier
         self._replier = make_replier(
             rank, worker, channel.replies, channel.line, report, step_codec, self.stop
@@ -61,12 +68,26 @@ class RankLoop:
 
     def run(self) -> None:
         """Returns when the engine has closed or poisoned the channel, or stop() was called."""
+        receive: _Receive | None = None
+        if (while_waiting := getattr(self._worker, "while_waiting", None)) is not None:
+            receive = _watched(self._requests.recv, while_waiting)
+        codec = self._step_codec
         try:
-            while True:  # CPython 3.11 doesn't optimize a loop that ends in a condition
-                if self._stopping:
-                    break
-                self._line.enter(PHASE_WAITING)
-                self._step()
+            while not self._stopping:
+                serve(
+                    requests=self._requests,
+                    replies=self._replies if self._replier.sends_as_returned else None,
+                    line=self._line,
+                    rank=self._rank,
+                    worker=self._worker,
+                    later=LATER,
+                    reply_class=None if codec is None else codec.reply_class,
+                    receive=receive,
+                    decodes_all=self._keeps_digest,
+                    decode=self._decode_or_fail,
+                    fail=self._fail,
+                    reply=self._reply,
+                )
         except (ChannelClosed, ChannelPoisoned):
             pass
         finally:
@@ -74,45 +95,16 @@ class RankLoop:
         if self._replier.end is not None:
             raise self._replier.end
 
-    def _step(self) -> None:
-        """Serves one request. A method of its own, so that no local variable keeps the request alive
-        while the rank waits for the next one."""
-        request = self._next_request()
-        if request is None:
-            return
-        method = request.method
-        name = method if isinstance(method, str) else request.method_name
-        self._came_before = hash(name)
-        shown = self._shown_names.get(name) or self._show(name)
-        self._line.enter(PHASE_RUNNING, request.step_id, shown)
-        try:
-            if isinstance(method, str):
-                result = getattr(self._worker, method)(*request.args, **request.kwargs)
-            else:
-                result = method(self._worker, *request.args, **request.kwargs)
-        except SystemExit:
-            raise
-        except BaseException as error:
-            unknown = isinstance(method, str) and _is_missing(self._worker, method)
-            self._fail(request, name, error, unknown)
-            return
-        if result is not LATER and request.is_answered_by(self._rank):
-            self._line.enter(PHASE_REPLYING)
-            self._replier.reply(request.step_id, name, result, request.reply_base)
+    def _reply(self, step: int, name: str, result: Any) -> None:
+        # No other request has been decoded since this one.
+        base = None if self._step_codec is None else self._step_codec.reply_base
+        self._replier.reply(step, name, result, base)
 
-    def _show(self, name: str) -> bytes:
-        """The method's name for the status page, kept because most steps call the same few methods."""
-        shown = name.encode(errors="backslashreplace")
-        if len(self._shown_names) < 1000:
-            self._shown_names[name] = shown
-        return shown
-
-    def _next_request(self) -> ExecuteModelRequest | None:
-        """Waits for a request. None after an interrupt, or if it can't be decoded, which is reported."""
-        message = self._receive(None, self._came_before)
-        if message is None:
-            return None
-        _, kind, step, payload = message
+    def _decode_or_fail(
+        self, kind: int, step: int, payload: Any
+    ) -> tuple[Any, Any, Any, ReplyRanks, str] | None:
+        """(method, args, kwargs, reply_ranks, the method's name). None if it can't be decoded, which is
+        reported."""
         packed = kind & KIND_PACKED
         if not packed and type(payload) is not bytes:  # a small one is decoded in no time
             self._line.enter(PHASE_DECODING, step, b"")
@@ -123,33 +115,30 @@ class RankLoop:
         except SystemExit:
             raise
         except BaseException as error:
-            request = ExecuteModelRequest(step, "(decoding the request)")
-            self._fail(request, request.method_name, error)
+            self._fail(step, None, "(decoding the request)", ALL, error)
             return None
         finally:
-            del message
             if isinstance(payload, memoryview):
                 payload.release()
                 self._requests.release()
-        return request
+        method = request.method
+        if not isinstance(method, str):
+            method = functools.partial(method, self._worker)
+        return method, request.args, request.kwargs, request.reply_ranks, request.method_name
 
     def _decode(self, step: int, kind: int, payload: Any) -> ExecuteModelRequest:
-        codec = self._step_codec
         if kind & KIND_PACKED:
-            request = ExecuteModelRequest(step, *payload)
-        elif kind & KIND_STEP and codec is not None:
-            request = ExecuteModelRequest(step, *codec.decode(step, payload))
-        else:
-            request = ExecuteModelRequest(step, *decode(payload, kind & KIND_OUT_OF_BAND != 0))
-        if codec is not None:
-            request.reply_base = codec.reply_base
-        return request
+            return ExecuteModelRequest(step, *payload)
+        if kind & KIND_STEP and self._step_codec is not None:
+            return ExecuteModelRequest(step, *self._step_codec.decode(step, payload))
+        return ExecuteModelRequest(step, *decode(payload, kind & KIND_OUT_OF_BAND != 0))
 
     def _fail(
-        self, request: ExecuteModelRequest, name: str, error: BaseException, unknown: bool = False
+        self, step: int, method: Any, name: str, reply_ranks: ReplyRanks, error: BaseException
     ) -> None:
-        fault = fault_of(error, self._rank, request.step_id, name, unknown)
-        if request.is_answered_by(self._rank):
+        unknown = isinstance(method, str) and _is_missing(self._worker, method)
+        fault = fault_of(error, self._rank, step, name, unknown)
+        if reply_ranks == ALL or reply_ranks == self._rank:
             self._replier.fail(fault)
         else:
             self._report(fault)

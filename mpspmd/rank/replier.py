@@ -40,6 +40,8 @@ class Replier:
         # The method of the base class returns its argument. Don't call it in each step.
         is_base = getattr(finish, "__func__", None) is Worker.finish_reply
         self._finish = None if is_base else finish
+        self.sends_as_returned = self._finish is None and type(self) is Replier
+        """Whether what a method returns is what is sent, and at once."""
         self._writer = writer
         self._line = line
         self._report = report
