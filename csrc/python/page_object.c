@@ -138,6 +138,13 @@ static bool check_phase(long phase) {
     return false;
 }
 
+void line_change(const struct line_object *self, enum status_phase phase, uint64_t step,
+                 const char *method, size_t method_bytes) {
+    uint64_t now = status_enter(self->line, phase, step, method, method_bytes);
+    if (self->track && (phase != PHASE_RUNNING || method))
+        track_enter(self->track, phase, step, method, method_bytes, now);
+}
+
 /* enter(phase) or enter(phase, step, method: bytes) */
 static PyObject *line_enter(struct line_object *self, PyObject *const *args, Py_ssize_t n_args) {
     if (n_args != 1 && n_args != 3) {
@@ -151,10 +158,7 @@ static PyObject *line_enter(struct line_object *self, PyObject *const *args, Py_
     if (PyErr_Occurred() || !check_phase(phase) || !page_check_writable(self->owner) ||
         (n_args == 3 && PyBytes_AsStringAndSize(args[2], &method, &method_bytes) != 0))
         return NULL;
-    uint64_t now =
-        status_enter(self->line, (enum status_phase)phase, step, method, (size_t)method_bytes);
-    if (self->track && (phase != PHASE_RUNNING || method))
-        track_enter(self->track, (enum status_phase)phase, step, method, (size_t)method_bytes, now);
+    line_change(self, (enum status_phase)phase, step, method, (size_t)method_bytes);
     Py_RETURN_NONE;
 }
 

@@ -25,4 +25,9 @@ extern PyType_Spec page_object_spec, line_object_spec;
 /* False, with an exception set, in a forked child and for a read-only mapping. */
 bool page_check_writable(struct page_object *page);
 
+/* Shows what the rank does from now on, in its status line and in the recorder. With phase running,
+ * `method` NULL leaves the name as it is. The page must be writable. */
+void line_change(const struct line_object *self, enum status_phase phase, uint64_t step,
+                 const char *method, size_t method_bytes);
+
 #endif

@@ -36,7 +36,7 @@ static bool enter_phase(const struct server *self, enum status_phase phase, uint
                         const char *method, size_t method_bytes) {
     if (!page_check_writable(self->line->owner))
         return false;
-    status_enter(self->line->line, phase, step, method, method_bytes);
+    line_change(self->line, phase, step, method, method_bytes);
     return true;
 }
 
