@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import workers
@@ -45,6 +46,14 @@ def shared_calculators() -> Iterator[SharedEngine]:
 def engine(shared_calculators: SharedEngine) -> Engine:
     """Two ranks with a `workers.Calculator` each."""
     return shared_calculators.get()
+
+
+@pytest.fixture
+def go(tmp_path: Path) -> Iterator[Path]:
+    """A file that ranks can be told to wait for. It is made at the test's end at the latest."""
+    path = tmp_path / "go"
+    yield path
+    path.touch()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,9 +29,11 @@ def test_idle_ranks_have_done_all_steps(engine: Engine, eventually: Any) -> None
         assert rank.counters["requests"] == earlier.counters["requests"] + 10
 
 
-def test_a_busy_rank_lags_behind_and_the_ring_fills(engine: Engine, eventually: Any) -> None:
-    running = engine.collective_rpc("sleep_on", args=(1, 0.8), non_block=True)
-    eventually(lambda: engine.stats().ranks[1].method == "sleep_on", "rank 1 sleeps")
+def test_a_busy_rank_lags_behind_and_the_ring_fills(
+    engine: Engine, eventually: Any, go: Path
+) -> None:
+    running = engine.collective_rpc("wait_for", args=(str(go), None, 1), non_block=True)
+    eventually(lambda: engine.stats().ranks[1].method == "wait_for", "rank 1 waits")
     waiting = [
         engine.collective_rpc("size", args=(bytes(200_000),), non_block=True) for _ in range(5)
     ]
@@ -38,6 +41,7 @@ def test_a_busy_rank_lags_behind_and_the_ring_fills(engine: Engine, eventually: 
     stats = engine.stats()
     assert (stats.ranks[1].phase, stats.ranks[1].lag_steps) == ("running", 5)
     assert stats.ring_fill == stats.ranks[1].unread_bytes / stats.ring_bytes > 0.2
+    go.touch()
     for future in (running, *waiting):
         future.result()
     eventually(lambda: engine.stats().ring_fill == 0.0, "rank 1 has read everything")

@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import mpspmd
@@ -39,8 +40,15 @@ class Calculator(mpspmd.Worker):
         time.sleep(seconds)
         return value
 
-    def now(self) -> str:
-        return str(time.monotonic())
+    def wait_for(self, path: str, value: Any = None, rank: int | None = None) -> Any:
+        """Returns when the file is there. Where `rank` is given, only that rank waits for it."""
+        if rank in (None, self.ctx.rank):
+            wait_for(path)
+        return value
+
+    def touch(self, path: str) -> None:
+        with open(path, "a"):
+            pass
 
     def sleep_on(self, rank: int, seconds: float, value: Any = None) -> Any:
         if self.ctx.rank == rank:
@@ -95,6 +103,14 @@ class Calculator(mpspmd.Worker):
         dist.all_reduce(numbers)
         dist.destroy_process_group()
         return float(numbers)
+
+
+def wait_for(path: str) -> None:
+    end = time.monotonic() + 30
+    while not os.path.exists(path):
+        if time.monotonic() > end:
+            raise TimeoutError(f"{path} has not been made within 30 s")
+        time.sleep(0.001)
 
 
 class Shy(Calculator):
@@ -154,6 +170,8 @@ class Deferring(Calculator):
     def finish_reply(self, result: Any) -> Any:
         if isinstance(result, float):
             time.sleep(result)
+        if isinstance(result, Path):
+            wait_for(str(result))
         if result == "unfinishable":
             raise ValueError("this result can't be finished")
         if result == "speechless":
