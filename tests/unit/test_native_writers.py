@@ -127,4 +127,5 @@ def test_a_writer_does_not_sleep_beside_space_that_suffices(
         freed = time.monotonic()
         sender.join(20)
         took.append(written.pop() - freed)
-    assert sorted(took)[1] < 0.1  # half a second if it slept until it looks by itself
+    # Each took half a second if it slept until it polls by itself.
+    assert min(took) < 0.1

@@ -65,11 +65,11 @@ def test_an_idle_run_is_asleep(auto_engine: Engine) -> None:
     ranks = [psutil.Process(pid) for pid in auto_engine.pids]
     used = [sum(rank.cpu_times()[:2]) for rank in ranks]
     parks = [line["parks"] for line in lines(auto_engine)]
+    began = time.monotonic()
     time.sleep(2)
-    # A look for signals every 500 ms, and nothing else.
-    assert all(
-        line["parks"] - before <= 8 for line, before in zip(lines(auto_engine), parks, strict=True)
-    )
+    more = [line["parks"] - before for line, before in zip(lines(auto_engine), parks, strict=True)]
+    # A rank polls for signals every 500 ms, and does nothing else.
+    assert max(more) <= 4 * (time.monotonic() - began)
     assert all(sum(r.cpu_times()[:2]) - before < 0.2 for r, before in zip(ranks, used, strict=True))
 
 
