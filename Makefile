@@ -31,7 +31,7 @@ endef
 export LEND_METADATA
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo wheels test test-versions parity soak lint format native-test native-test-arm64 sanitize mutants fuzz fuzz-keep fuzz-random verify bench bench-vllm gpu-check docs clean
+.PHONY: help install demo wheels test test-random check test-versions parity soak lint format native-test native-test-arm64 sanitize mutants fuzz fuzz-keep fuzz-random verify bench bench-vllm gpu-check docs clean
 
 help:  ## what there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/make \1	\2/' | expand -t 24
@@ -41,8 +41,19 @@ install: $(VENV)/.built  ## make .venv with everything in it, and build the exte
 demo: install  ## serve a language model with vLLM on two ranks, and ask it a question (MODEL=name or folder)
 	MODEL="$(MODEL)" $(PY) examples/serve_demo.py
 
+# -n auto: several processes that run tests, where each can have a /dev/shm of its own; else one.
 test: install  ## all tests but the slow ones
-	$(PY) -m pytest -m "not slow"
+	$(PY) -m pytest -n auto -m "not slow"
+
+test-random: install  ## the same in random order (SEED=N repeats an order)
+	$(PY) -m pytest -n auto -m "not slow" -p randomly $(if $(SEED),--randomly-seed=$(SEED))
+
+# While one works: the units, and from the other folders what takes a second.
+CHECKED := unit cli docs/test_links_and_names.py docs/test_reference.py fuzz packaging faults/test_run_dirs.py \
+	deployments/test_folders.py deployments/test_handlers.py deployments/test_memory_limits.py launch/test_log_lines.py
+
+check: install  ## the quick tests, without vLLM: a minute
+	$(PY) -m pytest -n auto -m "not slow and not long and not vllm" $(addprefix tests/,$(CHECKED))
 
 # The tests whose outcome depends on vLLM's version.
 VERSION_TESTS := test_compat.py test_step_fields.py test_calls_since_0_33.py test_salvage.py test_watchdog.py \

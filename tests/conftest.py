@@ -3,13 +3,46 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 Eventually = Callable[..., None]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):  # pytest-xdist has started this process beside others
+        from side_by_side import take_own_folders
+
+        config.option.basetemp = take_own_folders(config.workerinput["own_folder"])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """In the process that pytest-xdist's processes report to, before it starts each of them."""
+    # A short name: sockets lie in it, and a socket's path has 107 bytes.
+    folder = node.workerinput["own_folder"] = tempfile.mkdtemp(prefix="own-")
+    node.config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """For `-n auto`."""
+    from side_by_side import number_of_processes
+
+    return number_of_processes()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from side_by_side import Scheduling
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,9 +7,14 @@ from pathlib import Path
 
 import pytest
 import workers
+from hypothesis import HealthCheck, settings
 from rings import Scene, make_scene
 
 from mpspmd import Engine, RuntimeConfig
+
+# By default, an example that takes longer than 0.2 s on a busy machine is an error.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 class SharedEngine:

@@ -23,6 +23,8 @@ from benchmarks.pacing import PATTERNS, gaps
 from benchmarks.peers.peer import SILENT, Setup
 from benchmarks.results import Results, new_results
 
+pytestmark = pytest.mark.long
+
 _ROOT = Path(__file__).parents[2]
 _TIMES = ("mean_us", "p50_us", "p90_us", "p99_us", "p999_us")
 

@@ -89,7 +89,7 @@ def histories(begin: State, length: int) -> Iterator[History]:
 
 
 @pytest.mark.parametrize("begin", [STARTING, RUNNING], ids=["starting", "running"])
-@pytest.mark.parametrize("length", [3, 4])
+@pytest.mark.parametrize("length", [3, pytest.param(4, marks=pytest.mark.long)])
 def test_every_sequence_of_events_on_two_ranks_obeys_the_rules(begin: State, length: int) -> None:
     count = 0
     for history in histories(begin, length):

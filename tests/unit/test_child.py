@@ -5,7 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 
+
+@pytest.mark.long
 def test_a_rank_is_a_process_of_torchs_spawn_context_as_soon_as_torch_is_imported() -> None:
     code = (
         "import torch\n"

@@ -103,6 +103,7 @@ def some_batches(draw: st.DrawFn) -> Batch:
     )
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None)
 @given(st.lists(some_batches(), max_size=12))
 def test_any_sequence_of_any_values_comes_out_as_it_went_in(sequence: list[Batch]) -> None:

@@ -304,6 +304,7 @@ class TestEnd:
         assert ended == ["in the handler"]
         assert (tmp_path / "0").exists()
 
+    @pytest.mark.long
     def test_no_call_outlives_a_shutdown_though_on_cause_never_returns(self) -> None:
         asked, ended = threading.Event(), threading.Event()
         errors: list[BaseException] = []
