@@ -109,8 +109,6 @@ def check(wheel: Path) -> None:
             for path in private:
                 if len(path) > 1 and path.encode() + b"/" in data:
                     raise SystemExit(f"{wheel.name}: {name} names {path}, a folder of this machine")
-            if b".gnu.lto_" in data:
-                raise SystemExit(f"{wheel.name}: {name} has what only this compiler can read")
             check_instructions(wheel.name, data)
     if len(extensions) != 2:
         raise SystemExit(f"{wheel.name} has the extensions {extensions}; two were expected")
