@@ -1,4 +1,4 @@
-"""`python -m mpspmd launch|top|doctor …`: the commands, where their scripts aren't in PATH."""
+"""`python -m mpspmd launch|top|trace|alive|doctor …`: the commands, where their scripts aren't in PATH."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from mpspmd import __version__
 _COMMANDS = {
     "launch": "mpspmd.cli.launch.main",
     "top": "mpspmd.cli.top",
+    "trace": "mpspmd.cli.trace",
+    "alive": "mpspmd.cli.alive",
     "doctor": "mpspmd.cli.doctor.main",
 }
 

@@ -49,6 +49,11 @@ class StatusPage:
     def set_cores(self, cores: int, /) -> None:
         """How many cores the processes of the run may use, 1 or more. From the next longer wait on, all
         waits of the run go by it."""
+    def beat(self, pending: int, /) -> None:
+        """The engine's supervisor runs, and so many calls aren't done."""
+    @property
+    def last_beat(self) -> tuple[float, int]:
+        """When beat() was called last, in seconds of time.monotonic(), or 0.0; and its argument."""
     @property
     def engine_pid(self) -> int: ...
     @property
@@ -166,8 +171,10 @@ class Ring:
     @staticmethod
     def segment_bytes(capacity: int, n_readers: int) -> int: ...
     @staticmethod
-    def look(fd: int, /) -> tuple[int, int, tuple[int, ...]]:
-        """(capacity, tail, heads) of a ring in use by others; `fd` may be read-only. ValueError."""
+    def look(fd: int, /) -> tuple[int, int, tuple[int, ...], float]:
+        """(capacity, tail, heads, published) of a ring in use by others; `fd` may be read-only. ValueError.
+
+        `published`: when the last record was published, in seconds of time.monotonic()."""
     def close(self) -> None:
         """No more records; readers drain, then get ChannelClosed."""
     def poison(self, code: int, rank: int) -> None:

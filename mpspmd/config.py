@@ -80,6 +80,10 @@ class RuntimeConfig:
     """How many steps the engine and each rank keep in the recorder: a power of two from 2 to 1048576, or 0
     for none. A step takes 64 bytes of shared memory in each process."""
 
+    dump_dir: str | None = None
+    """A folder into which the janitor writes what the recorder holds when the run has failed or was killed,
+    or a call has timed out or stalled; None: nothing is written."""
+
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -96,6 +100,10 @@ class RuntimeConfig:
         if not isinstance(steps, int) or steps & (steps - 1) or not 2 <= (steps or 2) <= 1 << 20:
             raise ConfigError(
                 f"record_steps={steps!r}: must be 0 or a power of two from 2 to {1 << 20} steps"
+            )
+        if self.dump_dir is not None and steps == 0:
+            raise ConfigError(
+                f"dump_dir={self.dump_dir!r}: needs the recorder; set record_steps to a power of two"
             )
         if self.wait not in (ways := typing.get_args(Wait)):
             raise ConfigError(f"wait={self.wait!r}: must be one of {', '.join(ways)}")

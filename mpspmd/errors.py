@@ -29,6 +29,7 @@ __all__ = [
     "CodecDesync",
     "ConfigError",
     "DecodeError",
+    "DumpError",
     "EncodeError",
     "EngineClosed",
     "MpSpmdError",
@@ -67,6 +68,10 @@ class CodecDesync(DecodeError):
     """A message of the delta codec doesn't fit the state of the process that reads it: a message was lost,
     repeated or changed on its way, or the states differ. Nothing of it was decoded; only a key frame
     helps."""
+
+
+class DumpError(MpSpmdError, ValueError):
+    """A dump file can't be read: it is none, or it is cut off or changed."""
 
 
 class WorkerNotPicklable(EncodeError):
@@ -169,8 +174,11 @@ class RankDied(MpSpmdError, BrokenExecutor):
     """A rank's process is gone, and with it the engine: make a new one.
 
     `rank` and `pid` are the process, `method` and `step` what it did last (`method` is empty if it was
-    idle), `reason` is a signal or an exit code, in words.
+    idle), `reason` is a signal or an exit code, in words. `dump` is the path of the dump that was written,
+    if MPSPMD_DUMP_DIR is set.
     """
+
+    dump: str | None = None
 
     def __init__(self, rank: int, pid: int, method: str, step: int, reason: str) -> None:
         super().__init__(rank, pid, method, step, reason)
@@ -184,7 +192,8 @@ class RankDied(MpSpmdError, BrokenExecutor):
         doing = f"in {self.method} (step {self.step})"
         if not self.method:
             doing = f"idle, after step {self.step}" if self.step else "before its first step"
-        return f"rank {self.rank} (pid {self.pid}) died {doing}: {self.reason}"
+        dump = f"; dump: {self.dump}" if self.dump else ""
+        return f"rank {self.rank} (pid {self.pid}) died {doing}: {self.reason}{dump}"
 
 
 class StartupError(MpSpmdError):

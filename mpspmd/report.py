@@ -95,6 +95,8 @@ class StallReport:
     ring_bytes: int
     """The request ring's capacity."""
     ranks: tuple[RankReport, ...]
+    dump: str | None = None
+    """The path of the dump that was written for it."""
 
     @property
     def suspects(self) -> tuple[int, ...]:
@@ -113,6 +115,8 @@ class StallReport:
             *(str(rank) for rank in self.ranks),
             f"the request ring holds {self.ring_bytes} bytes",
         ]
+        if self.dump:
+            text.append(f"dump: {self.dump}")
         for rank in self.ranks:
             if not rank.progress.done:
                 text += ["", f"rank {rank.progress.rank}:", rank.stacks.rstrip()]

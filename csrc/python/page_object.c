@@ -9,6 +9,7 @@
 #include "python/module.h"
 #include "python/raise.h"
 #include "python/recorder_object.h"
+#include "ring/clock.h"
 #include "run/liveness.h"
 
 bool page_check_writable(struct page_object *page) {
@@ -124,6 +125,25 @@ static PyObject *page_sent(struct page_object *self, PyObject *step_object) {
     Py_RETURN_NONE;
 }
 
+static PyObject *page_beat(struct page_object *self, PyObject *pending_object) {
+    uint64_t pending;
+    if (!argument_uint64(pending_object, &pending) || !page_check_writable(self))
+        return NULL;
+    struct status_page *page = self->status.shared;
+    atomic_store_explicit(&page->about.pending, pending, memory_order_relaxed);
+    atomic_store_explicit(&page->about.beat_ns, monotonic_ns(), memory_order_release);
+    Py_RETURN_NONE;
+}
+
+static PyObject *page_last_beat(struct page_object *self, void *Py_UNUSED(closure)) {
+    if (!fork_check(self->generation))
+        return NULL;
+    const struct status_page *page = self->status.shared;
+    uint64_t beat_ns = atomic_load_explicit(&page->about.beat_ns, memory_order_acquire);
+    return Py_BuildValue("(dK)", (double)beat_ns / 1e9,
+                         (unsigned long long)atomic_load(&page->about.pending));
+}
+
 static void line_dealloc(PyObject *object) {
     struct line_object *self = (struct line_object *)object;
     Py_XDECREF((PyObject *)self->owner);
@@ -229,6 +249,7 @@ static PyMethodDef page_methods[] = {
     {"line", (PyCFunction)page_line, METH_O, NULL},
     {"sent", (PyCFunction)page_sent, METH_O, NULL},
     {"set_cores", (PyCFunction)page_set_cores, METH_O, NULL},
+    {"beat", (PyCFunction)page_beat, METH_O, NULL},
     {0},
 };
 
@@ -238,6 +259,7 @@ static PyGetSetDef page_properties[] = {
     {"spinners", (getter)page_spinners, NULL, NULL, NULL},
     {"n_ranks", (getter)page_n_ranks, NULL, NULL, NULL},
     {"steps", (getter)page_steps, NULL, NULL, NULL},
+    {"last_beat", (getter)page_last_beat, NULL, NULL, NULL},
     {0},
 };
 

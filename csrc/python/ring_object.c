@@ -160,14 +160,14 @@ static PyObject *get_state(struct ring_object *self, void *Py_UNUSED(closure)) {
                          (int)STATE_RANK(word));
 }
 
-/* look(fd) -> (capacity, tail, heads). Read, not mapped: the descriptor may be read-only. */
+/* look(fd) -> (capacity, tail, heads, published). Read, not mapped: the descriptor may be read-only. */
 static PyObject *ring_look_method(PyObject *Py_UNUSED(type), PyObject *args) {
-    uint64_t capacity, tail, heads[RING_MAX_READERS];
+    uint64_t capacity, tail, heads[RING_MAX_READERS], published_ns;
     uint32_t n_readers;
     int fd;
     if (!PyArg_ParseTuple(args, "i:look", &fd))
         return NULL;
-    int error = ring_look(fd, &capacity, &n_readers, &tail, heads);
+    int error = ring_look(fd, &capacity, &n_readers, &tail, heads, &published_ns);
     if (error)
         return raise_segment(error, fd, "ring");
     PyObject *tuple = PyTuple_New(n_readers);
@@ -178,8 +178,8 @@ static PyObject *ring_look_method(PyObject *Py_UNUSED(type), PyObject *args) {
         else
             Py_CLEAR(tuple);
     }
-    return tuple ? Py_BuildValue("(KKN)", (unsigned long long)capacity, (unsigned long long)tail,
-                                 tuple)
+    return tuple ? Py_BuildValue("(KKNd)", (unsigned long long)capacity, (unsigned long long)tail,
+                                 tuple, (double)published_ns / 1e9)
                  : NULL;
 }
 

@@ -15,7 +15,7 @@
 #include <stdint.h>
 
 enum {
-    LAYOUT_VERSION = 5,
+    LAYOUT_VERSION = 6,
     LAYOUT_LINE = 128,
     RING_MAX_READERS = 64, /* one bit each in bell.parked */
     RECORD_ALIGN = 8,
@@ -142,6 +142,8 @@ struct status_page {
         _Atomic uint32_t engine_pid;
         uint64_t ring_inode;    /* the request ring's: which one it is, to who watches the engine */
         _Atomic uint64_t steps; /* requests sent: written by the engine's sending thread */
+        _Atomic uint64_t beat_ns; /* when the engine's supervisor ran last, about once a second, */
+        _Atomic uint64_t pending; /* and how many calls weren't done then */
     } about;
     struct bell engine_bell; /* replies, and space for requests: all that the engine waits for */
     struct spinners spinners;

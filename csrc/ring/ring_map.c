@@ -101,7 +101,8 @@ void ring_unmap(struct ring *ring) {
     ring->shared = NULL;
 }
 
-int ring_look(int fd, uint64_t *capacity, uint32_t *n_readers, uint64_t *tail, uint64_t *heads) {
+int ring_look(int fd, uint64_t *capacity, uint32_t *n_readers, uint64_t *tail, uint64_t *heads,
+              uint64_t *published_ns) {
     int error = read_about(fd, capacity, n_readers);
     /* The tail first: a head that is read later may only be nearer to it, or beyond. */
     if (!error && pread(fd, tail, sizeof *tail, offsetof(struct ring_header, tail)) != sizeof *tail)
@@ -111,5 +112,8 @@ int ring_look(int fd, uint64_t *capacity, uint32_t *n_readers, uint64_t *tail, u
         if (pread(fd, &heads[slot], sizeof *heads, offset) != sizeof *heads)
             error = EPROTO;
     }
+    if (!error && pread(fd, published_ns, sizeof *published_ns,
+                        offsetof(struct ring_header, published_ns)) != sizeof *published_ns)
+        error = EPROTO;
     return error;
 }

@@ -19,6 +19,7 @@ void ring_unmap(struct ring *ring);
 
 /* The cursors of a ring that somebody else uses, without mapping it. `heads` has room for
  * RING_MAX_READERS. 0, or an errno value: EPROTO when the segment isn't a ring of this version. */
-int ring_look(int fd, uint64_t *capacity, uint32_t *n_readers, uint64_t *tail, uint64_t *heads);
+int ring_look(int fd, uint64_t *capacity, uint32_t *n_readers, uint64_t *tail, uint64_t *heads,
+              uint64_t *published_ns);
 
 #endif

@@ -17,12 +17,13 @@ from rich.table import Table
 
 from mpspmd.cli.command import CONTEXT, run_command
 from mpspmd.cli.version import Version
+from mpspmd.observe.straggler import Straggler
 from mpspmd.observe.watch import EngineView, RankView, Watcher
 
 _INTERVAL_S = 0.5
 _FIND_EVERY = 4
 """Readings between two searches through all processes, which cost more than a reading."""
-_WIDE = 140
+_WIDE = 152
 """The width, in characters, from which on the wait counters are shown as well."""
 _WAITS = ("spins", "yields", "parks", "early", "late", "mispredicted")
 
@@ -97,22 +98,23 @@ def _remarks(watcher: Watcher, run: int | None, views: list[EngineView]) -> list
 
 def _table(view: EngineView, width: int) -> Table:
     title = (
-        f"engine {view.pid}   {view.steps} steps, {view.steps_per_s:.0f}/s   ring {view.ring_fill:.0%}"
-        f"   CPU {_percent(view.cpu_percent)}   {_bytes(view.memory_bytes)}"
+        f"engine {view.pid}   {view.steps} steps, {view.steps_per_s:.0f}/s   "
+        f"bubble {_short(view.bubble.p50) if view.bubble else '?'}   ring {view.ring_fill:.0%}   "
+        f"CPU {_percent(view.cpu_percent)}   {_bytes(view.memory_bytes)}"
     )
     table = Table(title=title, caption=escape(view.command[:120]), title_justify="left")
     waits = _WAITS if width >= _WIDE else ()
-    for name in (*_cells(view.ranks[0]), *waits):
+    for name in (*_cells(view, view.ranks[0]), *waits):
         wraps = name in ("rank", "pid", "state")
         table.add_column(name, justify="left" if name == "state" else "right", no_wrap=not wraps)
     for rank in view.ranks:
         counters = [str(rank.stats.counters.get(name, "")) for name in waits]
         style = "dim" if rank.state == "idle" else ""
-        table.add_row(*_cells(rank).values(), *counters, style=style)
+        table.add_row(*_cells(view, rank).values(), *counters, style=style)
     return table
 
 
-def _cells(rank: RankView) -> dict[str, str]:
+def _cells(view: EngineView, rank: RankView) -> dict[str, str]:
     """By the names of their columns."""
     stats = rank.stats
     return {
@@ -124,9 +126,18 @@ def _cells(rank: RankView) -> dict[str, str]:
         "lag": str(stats.lag_steps),
         "steps/s": f"{rank.steps_per_s:.0f}",
         "busy": _percent(rank.busy_percent),
+        "straggler": _late(view.straggler, rank),
         "CPU": _percent(rank.cpu_percent),
         "memory": _bytes(rank.memory_bytes),
     }
+
+
+def _late(found: Straggler | None, rank: RankView) -> str:
+    return f"+{_short(found.late_s)}" if found and found.rank == rank.stats.rank else ""
+
+
+def _short(seconds: float) -> str:
+    return f"{seconds * 1e6:.0f} µs" if seconds < 1e-3 else f"{seconds * 1e3:.1f} ms"
 
 
 def _seconds(value: float) -> str:

@@ -23,6 +23,7 @@ from mpspmd.engine.reader import Reader
 from mpspmd.engine.table import CallTable
 from mpspmd.errors import EngineClosed, RankDied, RankError, StartupError
 from mpspmd.notice import notice
+from mpspmd.processes.janitor import Janitor
 from mpspmd.threads import start_thread
 from mpspmd.transport.channel import EngineChannel, Poison
 
@@ -43,8 +44,10 @@ class Consequences:
         reader: Reader,
         outcome: Outcome,
         ranks: Ranks,
+        janitor: Janitor,
         on_cause: OnFailure | None,
     ) -> None:
+        self._janitor = janitor
         self._channel = channel
         self._table = table
         self._reader = reader
@@ -92,6 +95,9 @@ class Consequences:
         died = isinstance(error, RankDied)
         if failure.call is not None:
             self._name_those_that_succeeded(failure.call)
+        dump = self._janitor.write_dump(str(error), failed=True)
+        if isinstance(error, RankDied):
+            error.dump = dump
         self._outcome.settle(error, self._on_cause)
         if died:
             self._channel.mark_dead(failure.rank)

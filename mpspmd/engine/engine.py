@@ -111,7 +111,7 @@ class Engine(Calls):
             check_room(world_size)
             self._channel = channel = EngineChannel(segments)
             made.callback(channel.release)
-            files = RunFiles(config, remove_at_end)
+            files = RunFiles(config, remove_at_end, segments)
             made.callback(files.close)
             self._ranks = ranks = Ranks(world_size, config, channel.status)
             made.callback(ranks.close)
@@ -120,13 +120,15 @@ class Engine(Calls):
             self._run_outcome = outcome = Outcome(channel.status)
             self._table = table = CallTable()
             stacks = RankStacks(files.plane, ranks)
-            stalls = StallWatch(config.stall_warn_s, channel, table, ranks, stacks)
+            stalls = StallWatch(config.stall_warn_s, channel, table, ranks, stacks, files.janitor)
             self._reader = reader = Reader(channel, table, events, stalls, step_end)
             encoder = RequestEncoder(step_end, by_value)
             self._sending = Sender(channel, reader, outcome, stalls, encoder)
             # Who notices failures and what follows from them.
             observer = Observer(files.plane, channel, table, ranks, stacks)
-            consequences = Consequences(channel, table, reader, outcome, ranks, on_cause)
+            consequences = Consequences(
+                channel, table, reader, outcome, ranks, files.janitor, on_cause
+            )
             state = State(world_size, frozenset(fatal_methods))
             cores = CoreCount(channel.status)
             supervisor = Supervisor(events, observer, consequences, stalls, cores, state)

@@ -83,6 +83,8 @@ def anew(cause: BaseException) -> BaseException:
     new.__cause__ = cause.__cause__
     if isinstance(cause, RankError) and isinstance(new, RankError):
         new.original = cause.original
+    if isinstance(cause, RankDied) and isinstance(new, RankDied):
+        new.dump = cause.dump
     return new
 
 

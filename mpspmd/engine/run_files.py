@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import platform
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 
 import zmq
 
 from mpspmd.config import RuntimeConfig
 from mpspmd.control.plane import EnginePlane, control_address
-from mpspmd.errors import SegmentError
+from mpspmd.errors import ConfigError, SegmentError
 from mpspmd.machine.advice import with_advice
-from mpspmd.processes.janitor import Janitor
+from mpspmd.processes.janitor import DumpSource, Janitor
 from mpspmd.processes.run_dir import RunDir, known_places
+from mpspmd.transport.channel import ChannelSegments
 
 logger = logging.getLogger(__name__)
+
+_PACKAGES = ("mpspmd", "torch", "vllm")
 
 
 class RunFiles:
     """Made and closed by the engine. SegmentError when it can't be made; then nothing is left."""
 
-    def __init__(self, config: RuntimeConfig, remove_at_end: Sequence[str]) -> None:
+    def __init__(
+        self, config: RuntimeConfig, remove_at_end: Sequence[str], segments: ChannelSegments
+    ) -> None:
+        """ConfigError if dumps can't be written into their folder."""
+        dump = _dump_source(config.dump_dir, segments) if config.dump_dir else None
         try:
-            self.janitor = Janitor(known_places(config.runtime_dir), remove_at_end)
+            self.janitor = Janitor(known_places(config.runtime_dir), remove_at_end, dump)
             try:
                 self._run_dir = RunDir(config.runtime_dir, self.janitor.remove_at_end)
             except BaseException:
@@ -50,8 +61,23 @@ class RunFiles:
     def close(self) -> None:
         """Removes the folder. The plane must have been closed, by its thread or after that has ended."""
         self._run_dir.remove()
+        self.janitor.shut_down()
         self.janitor.close()
 
     def close_copies(self) -> None:
         """In a process forked from the engine's: the run goes on without it."""
         self.janitor.close()
+
+
+def _dump_source(folder: str, segments: ChannelSegments) -> DumpSource | None:
+    folder = os.path.abspath(folder)
+    if not os.access(folder, os.W_OK | os.X_OK) or not os.path.isdir(folder):
+        raise ConfigError(f"dump_dir={folder!r}: must be a folder that this user can write to")
+    if (recorder := segments.recorder) is None:
+        return None
+    versions = {"python": platform.python_version(), "kernel": platform.release()}
+    for package in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    about = {"pid": os.getpid(), "versions": versions}
+    return DumpSource(folder, segments.status.fd, recorder.fd, segments.records_at, about)

@@ -15,6 +15,7 @@ from mpspmd.engine.ranks import Ranks
 from mpspmd.engine.start_watch import StartWatch
 from mpspmd.engine.table import CallTable
 from mpspmd.errors import StepTimeout
+from mpspmd.processes.janitor import Janitor
 from mpspmd.report import Progress, RankReport, StallReport
 from mpspmd.threads import start_thread
 from mpspmd.transport.channel import EngineChannel
@@ -36,7 +37,9 @@ class StallWatch:
         table: CallTable,
         ranks: Ranks,
         stacks: RankStacks,
+        janitor: Janitor,
     ) -> None:
+        self._janitor = janitor
         self._warn_s = warn_s
         self._channel = channel
         self._table = table
@@ -48,10 +51,12 @@ class StallWatch:
         self._reporting: threading.Thread | None = None
 
     def tick(self, *, starting: bool) -> float:
-        """Warns, in a thread of its own, of the oldest call or of a start that goes on.
+        """Warns, in a thread of its own, of the oldest call or of a start that goes on. Writes to the
+        status page that this process runs, for those who watch it from outside.
 
         Returns the seconds until the next warning is due.
         """
+        self._channel.status.beat(len(self._table.pending))
         return self.start.tick() if starting else self._tick()
 
     def _tick(self) -> float:
@@ -77,12 +82,15 @@ class StallWatch:
         progress = progress_of(call, self._channel)
         self._sample(call, missing_only=True)
         stacks = self._stacks.ask([rank.rank for rank in progress if not rank.done])
+        seconds = time.monotonic() - call.began
+        cause = f"{call.method} (step {call.step}) is not done after {seconds:.1f} s"
         return StallReport(
             method=call.method,
             step=call.step,
-            seconds=time.monotonic() - call.began,
+            seconds=seconds,
             ring_bytes=self._channel.request_ring.capacity,
             ranks=tuple(self._report_rank(rank, stacks.get(rank.rank, "")) for rank in progress),
+            dump=self._janitor.write_dump(cause, failed=False),
         )
 
     def timeout(self, call: Call, what: str) -> StepTimeout:

@@ -7,13 +7,13 @@ import os
 from collections.abc import Callable
 from typing import TypeVar
 
-from mpspmd._ring import Ring, StatusPage
+from mpspmd._ring import Recorder, Ring, StatusPage
 from mpspmd.observe.stats import EngineStats, read_stats
 from mpspmd.transport.segment import MEMFD_NAME, SHM
 
 _LINKS = (f"{SHM}/#", f"/memfd:{MEMFD_NAME} ")
 """How /proc shows a segment's descriptor: as a file in /dev/shm without a name, or as a memory file."""
-_MAGICS = (b"mspmRing", b"mspmStat")
+_MAGICS = (b"mspmRing", b"mspmStat", b"mspmRecd")
 """The first bytes of a segment of any version of mpspmd: csrc/layout.h."""
 
 T = TypeVar("T")
@@ -22,16 +22,25 @@ Key = tuple[int, int]
 
 
 class Watched:
-    """One engine's status page and request ring, opened read-only through its own descriptors."""
+    """One engine's status page, request ring and recorder, opened read-only through its own descriptors."""
 
-    def __init__(self, key: Key, page: StatusPage, ring_fd: int) -> None:
+    def __init__(
+        self, key: Key, page: StatusPage, ring_fd: int, recorder: Recorder | None = None
+    ) -> None:
         self.key = key
-        self._page = page
+        self.page = page
+        self.recorder = recorder
+        """None: it records nothing."""
         self._ring_fd = ring_fd
 
     def read(self) -> EngineStats:
-        capacity, tail, heads = Ring.look(self._ring_fd)
-        return read_stats(self._page, capacity, tail, heads)
+        capacity, tail, heads, _ = Ring.look(self._ring_fd)
+        return read_stats(self.page, capacity, tail, heads)
+
+    @property
+    def sent_at(self) -> float:
+        """When the last request was sent, in seconds of time.monotonic(); 0.0 before the first."""
+        return Ring.look(self._ring_fd)[3]
 
     def close(self) -> None:
         os.close(self._ring_fd)
@@ -39,6 +48,17 @@ class Watched:
 
 class ForeignLayout(Exception):
     """A process has segments of another version of mpspmd."""
+
+
+def own_pids() -> list[int]:
+    """The processes of this user."""
+    own = os.geteuid()
+    pids = []
+    for name in os.listdir("/proc"):
+        with contextlib.suppress(OSError):
+            if name.isdecimal() and os.stat(f"/proc/{name}").st_uid == own:
+                pids.append(int(name))
+    return pids
 
 
 def engines_of(pid: int) -> list[Watched]:
@@ -49,6 +69,7 @@ def engines_of(pid: int) -> list[Watched]:
     found: list[Watched] = []
     rings: dict[int, int] = {}  # inode: descriptor
     pages: list[tuple[Key, StatusPage]] = []
+    recorders: dict[int, Recorder] = {}  # by the request ring's inode
     n_ours = n_known = 0
     try:
         for path in _unnamed_files(pid):
@@ -63,15 +84,17 @@ def engines_of(pid: int) -> list[Watched]:
                 if rings.setdefault(inode, fd) != fd:
                     os.close(fd)
                 continue
-            page = _parsed(StatusPage, fd)
+            page, recorder = _parsed(StatusPage, fd), _parsed(Recorder, fd)
             os.close(fd)
-            n_known += page is not None
+            n_known += page is not None or recorder is not None
+            if recorder is not None:
+                recorders[recorder.ring_inode] = recorder
             # Ranks that are starting hold the page as well, and the page says who the engine is.
             if page is not None and page.engine_pid == pid:
                 pages.append(((pid, inode), page))
         for key, page in pages:
-            if page.ring_inode in rings:
-                found.append(Watched(key, page, rings.pop(page.ring_inode)))
+            if (ring := page.ring_inode) in rings:
+                found.append(Watched(key, page, rings.pop(ring), recorders.get(ring)))
     except (FileNotFoundError, ProcessLookupError):
         return found  # the process has ended meanwhile
     finally:

@@ -53,6 +53,8 @@ class Records:
     method in `ctx.collective()`; method: an index into `methods`, 0 if it isn't known."""
     methods: tuple[tuple[str, ...], ...]
     """Of each rank."""
+    at_ns: int = 0
+    """When they were read: what has not ended goes on until then."""
 
     @property
     def newest_ns(self) -> int:
@@ -63,21 +65,23 @@ class Records:
         return max((int(column.max()) for column in columns if len(column)), default=0)
 
     def since(self, ns: int) -> Records:
-        """The steps of which something happened at this time or later."""
-        engine = self.engine[np.maximum(self.engine["sent"], self.engine["last"]) >= ns]
+        """The steps of which something happened at this time or later, and those that haven't ended."""
         ranks = tuple(
-            rank[np.maximum(rank["replied"], np.maximum(rank["finished"], rank["received"])) >= ns]
+            rank[(np.maximum(rank["replied"], rank["finished"]) >= ns) | (rank["finished"] == 0)]
             for rank in self.ranks
         )
-        return replace(self, engine=engine, ranks=ranks)
+        under_way = [rank["step"][rank["finished"] == 0] for rank in ranks]
+        is_recent = np.maximum(self.engine["sent"], self.engine["last"]) >= ns
+        goes_on = np.isin(self.engine["step"], np.concatenate([*under_way, []]))
+        return replace(self, engine=self.engine[is_recent | goes_on], ranks=ranks)
 
     def method(self, rank: int, index: int) -> str:
         """A long name was cut to 63 bytes."""
         return self.methods[rank][index] if index < len(self.methods[rank]) else ""
 
 
-def parse(data: bytes) -> Records:
-    """The records in the bytes of a recorder's segment. NoRecords."""
+def parse(data: bytes, at_ns: int) -> Records:
+    """The records in the bytes of a recorder's segment, which were read at `at_ns`. NoRecords."""
     if len(data) < _HEADER_BYTES:
         raise NoRecords(f"{len(data)} bytes are too few for a recorder")
     magic, _, n_tracks, n_steps, _, pid = _HEADER.unpack_from(data)
@@ -93,7 +97,7 @@ def parse(data: bytes) -> Records:
     methods = tuple(
         _names(data, _HEADER_BYTES + track * names_bytes) for track in range(1, n_tracks)
     )
-    return Records(pid, tables[0], tuple(tables[1:]), methods)
+    return Records(pid, tables[0], tuple(tables[1:]), methods, at_ns)
 
 
 def _table(data: bytes, offset: int, n_steps: int, kind: np.dtype[Any]) -> Table:

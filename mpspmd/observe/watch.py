@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from dataclasses import dataclass
 
 import psutil
 
-from mpspmd.observe.discovery import ForeignLayout, Key, Watched, engines_of
+from mpspmd.observe.discovery import ForeignLayout, Key, Watched, engines_of, own_pids
+from mpspmd.observe.records import parse
 from mpspmd.observe.stats import RankStats
+from mpspmd.observe.straggler import Straggler, straggler
+from mpspmd.observe.summary import Spread, bubbles, spread
+
+_RECORDED_S = 5.0
+"""Bubble and straggler are of the steps of so many seconds: few slow steps say nothing."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,9 @@ class EngineView:
     ring_fill: float
     cpu_percent: float | None
     memory_bytes: int | None
+    bubble: Spread | None
+    """From a reply taken to the next request sent; None if nothing was recorded."""
+    straggler: Straggler | None
     ranks: tuple[RankView, ...]
 
 
@@ -64,7 +72,7 @@ class Watcher:
         """Adds engines that are new, and drops those that have ended."""
         self.unreadable, self.foreign = [], []
         there: set[Key] = set()
-        for pid in _own_pids() if self._only is None else [self._only]:
+        for pid in own_pids() if self._only is None else [self._only]:
             try:
                 engines = engines_of(pid)
             except PermissionError:
@@ -87,16 +95,6 @@ class Watcher:
         return sorted(views, key=lambda view: (-view.steps_per_s, view.pid))
 
 
-def _own_pids() -> list[int]:
-    own = os.getuid()
-    pids = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.uids().real == own:
-                pids.append(process.pid)
-    return pids
-
-
 class _Known:
     """An engine, and what the last reading of it said."""
 
@@ -112,6 +110,7 @@ class _Known:
         stats, self._at = self.watched.read(), time.monotonic()
         self._stats = stats
         seconds = max(self._at - then, 1e-6)
+        recorded = self._recorded(self._at - max(seconds, _RECORDED_S))
         return EngineView(
             stats.pid,
             self._command(stats.pid),
@@ -120,11 +119,18 @@ class _Known:
             stats.ring_fill,
             self._cpu_percent(stats.pid),
             self._memory(stats.pid),
+            *recorded,
             tuple(
                 self._rank_view(rank, earlier, seconds)
                 for rank, earlier in zip(stats.ranks, before.ranks, strict=True)
             ),
         )
+
+    def _recorded(self, since: float) -> tuple[Spread | None, Straggler | None]:
+        if self.watched.recorder is None:
+            return None, None
+        records = parse(self.watched.recorder.copy(), int(self._at * 1e9)).since(int(since * 1e9))
+        return spread(bubbles(records.engine)), straggler(records)
 
     def _rank_view(self, rank: RankStats, before: RankStats, seconds: float) -> RankView:
         idle = 0.0 if rank.phase == "loading" else (rank.idle_s - before.idle_s) / seconds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -14,7 +15,14 @@ from typing import Any
 from mpspmd.errors import ConfigError
 from mpspmd.processes import janitor_process
 from mpspmd.processes.interpreter import interpreter
-from mpspmd.processes.janitor_process import MAX_NAME_BYTES, frame, place
+from mpspmd.processes.janitor_process import (
+    MAX_NAME_BYTES,
+    SHUT_DOWN,
+    WRITE_DUMP,
+    dump_name,
+    frame,
+    place,
+)
 from mpspmd.processes.orphan import Orphan
 from mpspmd.processes.signals import GROUP_SIGNALS, signals_deferred
 from mpspmd.threads import signals_blocked
@@ -38,6 +46,21 @@ _closed: list[Orphan] = []
 """The janitors of closed runs. If this is process 1, it must reap them."""
 
 
+_MAX_DUMPS = 8
+"""Of one run: each has as many bytes as the recorder."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DumpSource:
+    """What dumps are made of; see `janitor_process.Dump`."""
+
+    folder: str
+    status: int
+    recorder: int
+    records_at: int
+    about: dict[str, Any]
+
+
 class Janitor:
     """The engine makes it, and each rank gets a copy when it starts. Any thread.
 
@@ -46,11 +69,17 @@ class Janitor:
     to no process group of the run. It works when all copies of its pipe's write end are closed.
     """
 
-    def __init__(self, folders: Sequence[str], patterns: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        folders: Sequence[str],
+        patterns: Sequence[str] = (),
+        dump: DumpSource | None = None,
+    ) -> None:
         """Starts the process. It logs a warning if it can't.
 
         `remove_at_end` accepts only what lies in one of `folders`. `patterns` are paths or shell patterns,
-        anywhere, of more that is to be removed. Raises ConfigError if this user can't run the interpreter.
+        anywhere, of more that is to be removed. `dump`: what it writes when the run fails.
+        Raises ConfigError if this user can't run the interpreter.
         """
         self._folders = [os.path.abspath(folder) for folder in folders]
         python = interpreter()
@@ -60,7 +89,10 @@ class Janitor:
             "token": self._token.hex(),
             "folders": self._folders,
             "patterns": [os.path.abspath(pattern) for pattern in patterns],
+            "dump": dump and vars(dump),
         }
+        self._dump = dump
+        self._n_dumps = 0
         read, write = pipe_above_standard()
         self._pipe = Descriptor(write)
         script = os.path.abspath(janitor_process.__file__)
@@ -75,6 +107,7 @@ class Janitor:
                     env=os.environ | {janitor_process.VARIABLE: json.dumps(settings)},
                     cwd="/",
                     start_new_session=True,
+                    pass_fds=(dump.status, dump.recorder) if dump else (),
                     check=True,
                     stdout=subprocess.PIPE,
                 )
@@ -103,6 +136,26 @@ class Janitor:
             identity = status.st_dev, status.st_ino
         with contextlib.suppress(OSError):
             os.write(self._pipe.fd, frame(self._token, encoded, identity))
+
+    def write_dump(self, cause: str, *, failed: bool) -> str | None:
+        """Has the run's memory written into a file now. `failed`: the run is over, and no later dump is
+        needed. Returns the file's path; None if there are no dumps, or have been too many."""
+        if self._dump is None or self._process is None or self._n_dumps >= _MAX_DUMPS:
+            return None
+        self._n_dumps += 1
+        path = os.path.join(self._dump.folder, dump_name(self._dump.about["pid"]))
+        text = ("!" if failed else " ") + cause
+        name = WRITE_DUMP + os.fsencode(path) + b"\0" + text.encode(errors="replace")
+        with contextlib.suppress(OSError):
+            os.write(self._pipe.fd, frame(self._token, name[:MAX_NAME_BYTES]))
+            return path
+        return None
+
+    def shut_down(self) -> None:
+        """The run ends as it should, or its failure has been written: no more dump is needed."""
+        if self._dump is not None:
+            with contextlib.suppress(OSError):
+                os.write(self._pipe.fd, frame(self._token, SHUT_DOWN))
 
     def close(self) -> None:
         """This process makes no more files for the run."""

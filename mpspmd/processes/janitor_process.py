@@ -1,7 +1,8 @@
 """The janitor's process: collects names of files, and removes those files when its input ends.
 
-It runs as a script, `python -I -S janitor_process.py`, and imports nothing but the standard library. Names
-come through standard input, in frames. It skips whatever else is written there.
+It also writes dumps of the run's memory: when it is told to, and when its input ends although the run was
+not shut down. It runs as a script, `python -I -S janitor_process.py`, and imports nothing but the standard
+library. Names come through standard input, in frames. It skips whatever else is written there.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import os
 import signal
 import stat
 import struct
+import time
 import zlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 VARIABLE = "_MPSPMD_JANITOR"
 """The environment variable that holds the settings, as JSON:
@@ -21,12 +24,22 @@ VARIABLE = "_MPSPMD_JANITOR"
 token: what each frame begins with, in hex. Each run has a new one, so no other text looks like a frame.
 folders: the names that come through standard input must lie in one of these.
 patterns: absolute paths or shell patterns of more that is to be removed, anywhere.
+dump: what dumps are made of, if any are; see `Dump`.
 """
 TOKEN_BYTES = 16
 _SIZES = struct.Struct("=HQQ")  # bytes of the name; device and inode, or zeros
 _CHECK = struct.Struct("=I")  # CRC-32 of the frame up to here
 MAX_NAME_BYTES = 4096 - TOKEN_BYTES - _SIZES.size - _CHECK.size
 """So a frame has at most PIPE_BUF bytes, and one write of it stays in one piece in the pipe."""
+DUMP_MAGIC = b"mpspmd dump 1\n"
+"""A dump begins with it. A line of JSON follows, and then the bytes of the status page and the recorder."""
+WRITE_DUMP = b"\0dump\0"
+"""Begins a frame that has a dump written: a path and a cause follow, with a zero byte between them. No name
+of a file has a zero byte."""
+SHUT_DOWN = b"\0shut down"
+"""The frame that says that the run ends as it should."""
+_KILLED = "the processes of the run have ended without a shutdown: they were killed"
+_RECORD_BYTES = 64
 Identity = tuple[int, int]
 """A file's device and inode."""
 _UNKNOWN: Identity = (0, 0)
@@ -127,6 +140,75 @@ def matches(pattern: str) -> list[str]:
     return glob.glob(pattern)
 
 
+class Dump:
+    """Writes the memory of the run into files."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        """`settings`: folder; status and recorder: descriptors; records_at: where the recorder's records
+        begin; about: what is put into the header as it is, among it the engine's `pid`."""
+        self._settings = settings
+        self.is_complete = False
+        """The run's failure has been written, or there was none."""
+
+    def take(self, frame: bytes) -> None:
+        if frame == SHUT_DOWN:
+            self.is_complete = True
+            return
+        path, _, cause = frame[len(WRITE_DUMP) :].partition(b"\0")
+        failed, text = cause[:1] == b"!", cause[1:].decode(errors="replace")
+        if self.write(os.fsdecode(path), text) and failed:
+            self.is_complete = True
+
+    def write_last(self) -> None:
+        """The input has ended."""
+        if not self.is_complete:
+            name = dump_name(self._settings["about"]["pid"])
+            self.write(os.path.join(self._settings["folder"], name), _KILLED)
+
+    def write(self, path: str, cause: str) -> bool:
+        """Makes a new file that only this user can read. False if there is such a file, or no space."""
+        try:
+            status, recorder = _bytes_of(self._settings["status"]), self._recorder()
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            fd = os.open(path, flags, 0o600)
+        except OSError:
+            return False
+        about = self._settings["about"] | {
+            "time": time.time(),
+            "monotonic": time.monotonic(),
+            "cause": cause,
+            "bytes": {"status": len(status), "recorder": len(recorder)},
+        }
+        try:
+            with open(fd, "wb") as file:
+                file.write(DUMP_MAGIC + json.dumps(about).encode() + b"\n" + status + recorder)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            return False
+        return True
+
+    def _recorder(self) -> bytearray:
+        """Ranks may still write. A record that changed meanwhile is marked as incomplete: an odd number."""
+        before = _bytes_of(self._settings["recorder"])
+        after = bytearray(_bytes_of(self._settings["recorder"]))
+        for at in range(self._settings["records_at"], len(after), _RECORD_BYTES):
+            if before[at : at + _RECORD_BYTES] != after[at : at + _RECORD_BYTES]:
+                after[at] |= 1
+        return after
+
+
+def dump_name(pid: int) -> str:
+    """Of a dump that is written now."""
+    now = time.time()
+    when = time.strftime("%Y%m%dT%H%M%S", time.localtime(now))
+    return f"mpspmd-{pid}-{when}.{int(now % 1 * 1000):03}.dump"
+
+
+def _bytes_of(fd: int) -> bytes:
+    return os.pread(fd, os.fstat(fd).st_size, 0)
+
+
 def ignore_signals() -> None:
     """Signals to groups of processes, and signals about limits, must not end the janitor."""
     for number in signal.valid_signals() - {signal.SIGCHLD}:
@@ -142,9 +224,15 @@ def main() -> None:
     folders = {folder: os.path.realpath(folder) for folder in settings["folders"]}
     frames = Frames(bytes.fromhex(settings["token"]))
     names: dict[str, Identity] = {}
+    dump = Dump(settings["dump"]) if settings.get("dump") else None
     while data := os.read(0, 1 << 16):
         for name, identity in frames.feed(data):
-            names[os.fsdecode(name)] = identity
+            if not name.startswith(b"\0"):
+                names[os.fsdecode(name)] = identity
+            elif dump is not None:
+                dump.take(name)
+    if dump is not None:
+        dump.write_last()
     for path, identity in names.items():
         if (found := place(path, settings["folders"])) is not None:
             remove(folders[found[0]], found[1], identity)

@@ -76,6 +76,7 @@ def _run(start: RankStart, signals: RankSignals) -> int:
         num_nodes=1,
         run_dir=str(start.run_dir),
         remove_at_end=start.janitor.remove_at_end,
+        _track=channel.track,
     )
     if start.digest_requests:
         ctx.keep_digest()

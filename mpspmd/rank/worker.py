@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,10 +15,24 @@ from mpspmd.machine.network import NO_LOOPBACK, loopback
 if TYPE_CHECKING:
     import torch
 
+    from mpspmd._ring import Track
     from mpspmd.codec.objects import Payload
 
 LATER: Final = object()
 """A method returns it if it has no reply: a later call of its step has one. See StepCalls.send."""
+
+
+class _Collective:
+    """Notes in the recorder how long its body takes."""
+
+    def __init__(self, track: Track) -> None:
+        self._track = track
+
+    def __enter__(self) -> None:
+        self._track.enter_collective()
+
+    def __exit__(self, *error: object) -> None:
+        self._track.exit_collective()
 
 
 @dataclass
@@ -45,6 +59,7 @@ class RankContext:
     """Takes the absolute path of a file or folder that this run makes in the temp folder, in /dev/shm or in
     `run_dir`; it is removed when the last of the run's processes is gone. No pattern; else ConfigError."""
     _digest: Any = field(default=None, repr=False)
+    _track: Track | None = field(default=None, repr=False)
 
     @property
     def device(self) -> torch.device:
@@ -77,6 +92,14 @@ class RankContext:
             rank=self.rank,
             world_size=self.world_size,
         )
+
+    def collective(self) -> AbstractContextManager[None]:
+        """In the body the method waits for other ranks: `with ctx.collective(): dist.all_reduce(tensor)`.
+
+        So `mpspmd-trace` and `mpspmd-top` can tell a rank that works from one that waits. It costs less
+        than a microsecond. In the rank's main thread; it may be nested.
+        """
+        return nullcontext() if self._track is None else _Collective(self._track)
 
     def request_digest(self) -> str | None:
         """A digest of all request bytes so far, those of the running request too: 32 hexadecimal digits.

@@ -87,6 +87,14 @@ class ChannelSegments:
         return None if self.recorder is None else Recorder(self.recorder.fd).track(index)
 
     @property
+    def records_at(self) -> int:
+        """Where the recorder's records begin in its segment."""
+        if self.recorder is None:
+            return 0
+        recorder = Recorder(self.recorder.fd)
+        return self.recorder.size - 64 * recorder.n_tracks * recorder.n_steps
+
+    @property
     def _all(self) -> list[Segment]:
         always = [self.request, *self.replies, self.status]
         return always if self.recorder is None else [*always, self.recorder]

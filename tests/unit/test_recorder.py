@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(60)
 
 
 def records_of(engine: Engine) -> Records:
-    return parse(Recorder(engine._ending._segments.recorder.fd).copy())
+    return parse(Recorder(engine._ending._segments.recorder.fd).copy(), time.monotonic_ns())
 
 
 def row(table: Any, step: int) -> Any:
@@ -112,7 +112,7 @@ def test_what_is_no_recorder_is_not_read() -> None:
     Recorder.format(segment.fd, 2, 8, 1)
     whole = Recorder(segment.fd).copy()
     segment.close()
-    assert len(parse(whole).engine) == 0
+    assert len(parse(whole, 0).engine) == 0
     for data in (b"", whole[:-1], b"x" + whole[1:]):
         with pytest.raises(NoRecords):
-            parse(data)
+            parse(data, 0)

@@ -75,7 +75,7 @@ class TestFromOutside:
             assert (page.n_ranks, page.engine_pid) == (2, os.getpid())
             assert page.steps == engine.stats().steps
             assert page.line(1).snapshot()["pid"] == engine.pids[1]
-            capacity, tail, heads = Ring.look(ring_fd)
+            capacity, tail, heads, _ = Ring.look(ring_fd)
             ring = engine._channel.request_ring
             assert (capacity, tail, heads) == (ring.capacity, ring.tail, ring.heads)
         finally:

@@ -1,0 +1,91 @@
+"""mpspmd-alive: whether the engines on this machine are alive, for probes. It asks the engines nothing."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from mpspmd import __version__
+from mpspmd.cli.command import prepare_process
+from mpspmd.observe.discovery import ForeignLayout, Watched, engines_of, own_pids
+from mpspmd.observe.health import Health, judge
+from mpspmd.observe.probe import look_at
+
+# No Typer here: it takes as long to import as all the rest together.
+
+_AGAIN_S = 0.1
+"""A process that is held is looked at again: tools that read stacks hold it for a few milliseconds."""
+
+
+def alive(pid: int | None, stalled_after_s: float) -> Health:
+    engines: list[Watched] = []
+    unreadable = 0
+    for each in own_pids() if pid is None else [pid]:
+        try:
+            engines += engines_of(each)
+        except PermissionError:
+            unreadable += 1
+        except ForeignLayout:
+            return Health(False, f"process {each} is an engine of another version of mpspmd")
+    if not engines:
+        return Health(False, _no_engine(pid, unreadable))
+    found = [_look(engine, stalled_after_s) for engine in engines]
+    return min(found, key=lambda health: health.alive)
+
+
+def _look(engine: Watched, stalled_after_s: float) -> Health:
+    health = judge(look_at(engine), stalled_after_s)
+    if health.held:
+        time.sleep(_AGAIN_S)
+        health = judge(look_at(engine), stalled_after_s)
+    return health
+
+
+def _no_engine(pid: int | None, unreadable: int) -> str:
+    if pid is None:
+        words = "no engine of this user is running"
+        if unreadable:
+            words += f"; {unreadable} process(es) of this user can't be read"
+        return words
+    if unreadable:
+        return f"process {pid} can't be read: run as its user, in the same container, or as root"
+    return f"process {pid} is no engine"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError
+    return value
+
+
+def main() -> None:
+    prepare_process()
+    parser = _Parser(
+        "mpspmd-alive",
+        description="Says in one line whether an engine is alive. Exit code 0: it is. Exit code 1: a step "
+        "is under way and no rank has moved for too long, a process is dead or stopped, or there is no "
+        "engine.",
+        epilog="Examples: mpspmd-alive; mpspmd-alive 1234 --stalled-after 120",
+    )
+    parser.add_argument(
+        "pid", nargs="?", type=int, help="An engine's process id; else all engines of this user."
+    )
+    parser.add_argument(
+        "--stalled-after",
+        type=_seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="How long a step may take while no rank begins or ends anything (60).",
+    )
+    parser.add_argument("--version", action="version", version=f"mpspmd {__version__}")
+    options = parser.parse_args()
+    health = alive(options.pid, options.stalled_after)
+    print(health.line)
+    sys.exit(0 if health.alive else 1)

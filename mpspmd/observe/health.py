@@ -1,0 +1,106 @@
+"""Health: whether an engine is alive, from what can be seen from outside. Data in, a verdict out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+HELD = {"T": "stopped (kill -STOP, Ctrl-Z)", "t": "held by a debugger (gdb, strace)"}
+"""The states of /proc/PID/stat in which a process does nothing, whatever comes."""
+GONE = ("", "Z", "X")
+"""No process, or one that has ended."""
+
+_DEAF_S = 10.0
+"""The supervisor runs once a second, on a crowded machine less often."""
+_IN_C = "a call in C may hold the interpreter's lock"
+
+
+@dataclass(frozen=True)
+class RankLook:
+    """A rank at one moment."""
+
+    pid: int
+    """0 until its process has attached itself."""
+    state: str
+    """The letter of /proc/PID/stat; "" if there is no such process."""
+    has_died: bool
+    phase: str
+    method: str
+    step: int
+    moved_at: float
+    """When its phase changed last."""
+    unread: bool
+    """Whether it has yet to read a request."""
+
+
+@dataclass(frozen=True)
+class EngineLook:
+    """An engine at one moment. Times are of time.monotonic()."""
+
+    pid: int
+    state: str
+    now: float
+    sent_at: float
+    """When the last request was sent; 0.0 before the first."""
+    beat_at: float
+    """When its supervisor ran last, as it does once a second; 0.0 before the ranks were started."""
+    pending: int
+    """How many calls weren't done then."""
+    untaken_since: float | None
+    """When a reply came that the engine hasn't taken yet: the latest one. None: there is none."""
+    ranks: tuple[RankLook, ...]
+
+
+@dataclass(frozen=True)
+class Health:
+    alive: bool
+    line: str
+    held: bool = False
+    """It isn't alive because a process is held, perhaps for a moment by a tool that reads its stack."""
+
+
+def judge(look: EngineLook, stalled_after_s: float) -> Health:
+    """Not alive: a process is gone or held, or the engine's threads don't run, or a step is under way and
+    nobody has moved for so long."""
+    who = f"engine {look.pid}"
+    if look.state in GONE:
+        return Health(False, f"{who} has ended")
+    for rank, each in enumerate(look.ranks):
+        if each.has_died or (each.pid and each.state in GONE):
+            return Health(False, f"{who}: rank {rank} (pid {each.pid}) is dead")
+    if look.state in HELD:
+        return Health(False, f"{who} is {HELD[look.state]}", held=True)
+    for rank, each in enumerate(look.ranks):
+        if each.state in HELD:
+            return Health(
+                False, f"{who}: rank {rank} (pid {each.pid}) is {HELD[each.state]}", held=True
+            )
+    if any(rank.phase == "loading" for rank in look.ranks):
+        return Health(True, f"{who} is starting")
+    deaf_s = look.now - look.beat_at
+    if look.beat_at and deaf_s >= max(stalled_after_s, _DEAF_S):
+        return Health(False, f"{who}: its threads haven't run for {deaf_s:.0f} s; {_IN_C}")
+    busy = [rank for rank in look.ranks if rank.unread or rank.phase != "waiting"]
+    # A call that timed out leaves a late reply in its ring. The supervisor knows, if it has run since.
+    is_wanted = look.pending > 0 or look.beat_at < look.sent_at
+    untaken_since = look.untaken_since if is_wanted else None
+    if not busy and untaken_since is None:
+        return Health(True, f"{who} is idle")
+    moved_at = max([look.sent_at, untaken_since or 0.0, *(r.moved_at for r in look.ranks)])
+    still_s = max(0.0, look.now - moved_at)
+    if busy:
+        step = max(rank.step for rank in busy)
+        what = f"step {step}: " + ", ".join(_doing(n, each) for n, each in enumerate(look.ranks))
+    else:
+        what = "a reply waits for the engine to take it"
+    if still_s < stalled_after_s:
+        return Health(True, f"{who} is busy; {what}")
+    return Health(False, f"{who} has stalled for {still_s:.0f} s; {what}")
+
+
+def _doing(rank: int, look: RankLook) -> str:
+    where = look.phase
+    if look.phase == "running":
+        where = f"in {look.method}"
+    elif look.phase == "waiting" and look.unread:
+        where = "doesn't read its request"
+    return f"rank {rank} {where}"

@@ -1,0 +1,145 @@
+"""mpspmd-trace and mpspmd-top tell where the time goes, and who makes the others wait."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import watched_workers
+
+import mpspmd
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
+
+from test_timeline import check
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["alone", "all-reduce"])
+def engine(request: pytest.FixtureRequest) -> Iterator[mpspmd.Engine]:
+    worker = watched_workers.Stepper
+    with mpspmd.Engine(worker, world_size=2, args=(request.param,)) as engine:
+        yield engine
+
+
+def run(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mpspmd", command, *arguments], capture_output=True, text=True
+    )
+
+
+def straggler(engine: mpspmd.Engine, slow_rank: int, extra_s: float) -> str:
+    """What `trace --summary` says of 100 steps."""
+    first = engine.stats().steps
+    for _ in range(100):
+        engine.execute_model(slow_rank, extra_s)
+    done = run("trace", str(os.getpid()), "--summary", "--last", "100s")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"engine {os.getpid()}" in done.stdout
+    assert first < engine.stats().steps
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("straggler"))
+    return line
+
+
+def test_equal_ranks_name_nobody_and_the_rank_that_sleeps_longer_is_named(
+    engine: mpspmd.Engine,
+) -> None:
+    assert straggler(engine, -1, 0) == "straggler: none"
+    for _ in range(20):  # so that the slow steps are in the majority
+        engine.execute_model(1, 0.005)
+    line = straggler(engine, 1, 0.005)
+    assert line.startswith("straggler: rank 1, ready ")
+    late_ms = float(line.split(" ready ")[1].split(" ms")[0])
+    assert late_ms > 3
+
+
+def test_top_names_it_too(engine: mpspmd.Engine) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "mpspmd", "top", "--json", str(os.getpid())], stdout=subprocess.PIPE
+    ) as top:
+        while top.poll() is None:
+            engine.execute_model(1, 0.005)  # as in the test before: the last five seconds count
+        assert top.stdout is not None
+        views = json.loads(top.stdout.read())
+    (view,) = (v for v in views if [rank["stats"]["pid"] for rank in v["ranks"]] == engine.pids)
+    assert view["straggler"]["rank"] == 1
+    assert view["straggler"]["late_s"] > 0.003
+    assert 0 < view["bubble"]["p50"] < 0.1
+    table = run("top", "--once", str(os.getpid())).stdout
+    assert "bubble" in table
+    assert "straggler" in table
+
+
+def test_a_trace_has_all_steps_their_methods_and_their_arrows(
+    engine: mpspmd.Engine, tmp_path: Path
+) -> None:
+    for _ in range(20):
+        engine.execute_model(-1, 0)
+    engine.collective_rpc("sleep_on", args=(-1, 0))
+    path = tmp_path / "trace.json"
+    done = run("trace", str(os.getpid()), "-o", str(path))
+    assert (done.returncode, done.stdout) == (0, "")
+    trace = json.loads(path.read_text())
+    check(trace)
+    steps = engine.stats().steps
+    events: list[dict[str, Any]] = trace["traceEvents"]
+    for rank in range(2):
+        running = [e for e in events if e.get("cat") == "running" and e["tid"] == rank + 1]
+        assert [e["args"]["step"] for e in running] == list(range(1, steps + 1))
+        assert {e["name"] for e in running[-21:-1]} == {"execute_model"}
+        assert running[-1]["name"] == "sleep_on"
+        requests = [e for e in events if e.get("cat") == "request" and e["tid"] == rank + 1]
+        assert len(requests) == steps
+    # Without -o it goes to standard output.
+    assert json.loads(run("trace", str(os.getpid())).stdout)["traceEvents"]
+
+
+def test_only_the_last_time_is_shown(engine: mpspmd.Engine) -> None:
+    engine.collective_rpc("sleep_on", args=(0, 1.0))
+    engine.execute_model(-1, 0)
+    trace = json.loads(run("trace", str(os.getpid()), "--last", "500ms").stdout)
+    assert len([e for e in trace["traceEvents"] if e["ph"] == "X" and e["tid"] == 0]) <= 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["1"], 1, "mpspmd-trace: process 1 is no engine"),
+        (["/nowhere.dump"], 1, "mpspmd-trace: /nowhere.dump: No such file or directory"),
+        ([__file__], 1, "no dump of this version of mpspmd"),
+        (["1", "--last", "soon"], 2, "must be a time such as 5s, 500ms or 2min"),
+        ([], 2, "Missing argument"),
+    ],
+)
+def test_what_cannot_be_traced_is_one_line(arguments: list[str], code: int, words: str) -> None:
+    done = run("trace", *arguments)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_engine_that_records_nothing_says_so() -> None:
+    program = (
+        "import mpspmd, os, sys; sys.path.insert(0, sys.argv[1]); import watched_workers\n"
+        "engine = mpspmd.Engine(watched_workers.Stepper, world_size=1, config=mpspmd.RuntimeConfig("
+        "record_steps=0))\nprint(os.getpid(), flush=True); sys.stdin.read(); engine.shutdown()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(Path(__file__).parent)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout is not None
+        pid = other.stdout.readline().strip()
+        done = run("trace", pid)
+        other.communicate()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"mpspmd-trace: engine {pid} records nothing: MPSPMD_RECORD_STEPS=0\n"
