@@ -12,6 +12,7 @@ from pathlib import Path
 
 import zmq
 
+from mpspmd import __version__
 from mpspmd.config import RuntimeConfig
 from mpspmd.control.plane import EnginePlane, control_address
 from mpspmd.errors import ConfigError, SegmentError
@@ -22,7 +23,7 @@ from mpspmd.transport.channel import ChannelSegments
 
 logger = logging.getLogger(__name__)
 
-_PACKAGES = ("mpspmd", "torch", "vllm")
+_PACKAGES = ("torch", "vllm")
 
 
 class RunFiles:
@@ -75,7 +76,11 @@ def _dump_source(folder: str, segments: ChannelSegments) -> DumpSource | None:
         raise ConfigError(f"dump_dir={folder!r}: must be a folder that this user can write to")
     if (recorder := segments.recorder) is None:
         return None
-    versions = {"python": platform.python_version(), "kernel": platform.release()}
+    versions = {
+        "mpspmd": __version__,
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+    }
     for package in _PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
