@@ -10,6 +10,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
+from mpspmd.bridge.place import NodePlace
 from mpspmd.codec.steps import StepCodec
 from mpspmd.config import RuntimeConfig
 from mpspmd.engine.calls import Calls
@@ -66,6 +67,7 @@ class Engine(Calls):
         on_cause: Callable[[BaseException], None] | None = None,
         step_codec: StepCodec | None = None,
         start: StartRanks = start_ranks,
+        nodes: NodePlace | None = None,
     ) -> None:
         """Returns when every rank's worker is made.
 
@@ -82,6 +84,8 @@ class Engine(Calls):
             step_codec: Sends the requests and replies that it knows as deltas, unless `config.step_deltas`
                 is off.
             start: Starts the ranks' processes. By default they are spawned.
+            nodes: For a run over several machines: this one is node 0, and starts only its own ranks of the
+                `world_size`. On each other node `mpspmd.nodes.follow` starts that node's.
 
         When it raises, nothing of the run remains.
 
