@@ -65,6 +65,12 @@ class NodePlace:
         """HOST:PORT, for messages and for ZeroMQ."""
         return f"[{self.head}]:{self.port}" if ":" in self.head else f"{self.head}:{self.port}"
 
+    @property
+    def meeting_place(self) -> str:
+        """Where the ranks of all nodes meet for a process group, as torch's `init_method`."""
+        head = f"[{self.head}]" if ":" in self.head else self.head
+        return f"tcp://{head}:{self.port + 1}"
+
     def check(self, world_size: int, *, is_head: bool) -> None:
         """ConfigError unless a run of so many ranks has this place."""
         if world_size != self.world_size:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import urllib.parse
+
+import psutil
 
 _LOOPBACKS = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 
@@ -47,3 +50,22 @@ def unreachable(host: str) -> str | None:
 
 def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
+
+
+def interface_towards(url: str) -> str | None:
+    """The network interface through which this machine reaches the host of `url`; None if that isn't known.
+
+    Sends nothing: the kernel looks the way up.
+    """
+    parts = urllib.parse.urlsplit(url)
+    with contextlib.suppress(OSError):
+        family, kind, _, _, at = socket.getaddrinfo(
+            parts.hostname, parts.port or 1, type=socket.SOCK_DGRAM
+        )[0]
+        with socket.socket(family, kind) as probe:
+            probe.connect(at)
+            own = probe.getsockname()[0]
+        for name, addresses in psutil.net_if_addrs().items():
+            if any(each.address.partition("%")[0] == own for each in addresses):
+                return name
+    return None
