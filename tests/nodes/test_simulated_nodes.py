@@ -13,7 +13,9 @@ from typing import Any
 
 import psutil
 import pytest
-from simulated_nodes import SimulatedNode, SimulatedNodes, ending, pid_on_node
+from simulated_nodes import SimulatedNode, SimulatedNodes, ending, needs_nodes, pid_on_node
+
+pytestmark = needs_nodes
 
 TALK = """
 import socket, sys

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import psutil
+import pytest
 
 HERE = Path(__file__).parent
 
@@ -36,15 +37,6 @@ _LINK = """
 for tries in mcast_solicit ucast_solicit; do echo 20 > /proc/sys/net/ipv4/neigh/eth0/$tries; done
 ip link set eth0 up && ip address add "$1/24" dev eth0 && ip route add default dev eth0
 """
-
-
-def why_no_nodes() -> str | None:
-    """Why nodes can't be simulated here, or None."""
-    try:
-        with SimulatedNodes(1):
-            return None
-    except (OSError, RuntimeError) as error:
-        return f"nodes can't be simulated with namespaces here ({error})"
 
 
 class _Namespace:
@@ -254,3 +246,16 @@ def ending(*processes: subprocess.Popen[Any]) -> Iterator[None]:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
+
+
+def _why_not() -> str:
+    try:
+        with SimulatedNodes(1):
+            return ""
+    except (OSError, RuntimeError) as error:
+        return f"nodes can't be simulated with namespaces here: {error}"
+
+
+_WHY_NOT = _why_not()
+needs_nodes = pytest.mark.skipif(bool(_WHY_NOT), reason=_WHY_NOT)
+"""For tests that make SimulatedNodes."""
