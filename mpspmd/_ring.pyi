@@ -183,7 +183,8 @@ class Writer:
         """
     def resume(self) -> bool: ...
     def append(self, data: Buffer, /) -> int:
-        """Appends bytes of another ring of the same capacity, which lie there at `position`. Returns how many it
+        """Appends bytes of another ring of the same capacity, which lie there at `position`. Returns
+        how many it
         has taken, which are fewer if there is no space. A record is there for readers as soon as it is
         whole. Not together with the other ways to send. ChannelClosed, ChannelPoisoned, ChannelCorrupt.
         """
@@ -213,8 +214,8 @@ class Tap:
     ) -> None:
         """Takes one reader's slot of each ring. The same ring may come more than once."""
     def wait(self, positions: tuple[int | None, ...], timeout: float | None, /) -> bool:
-        """Until a ring has bytes beyond its position here or has ended, or an interrupt; False at the deadline.
-        `None` leaves a ring out."""
+        """Until a ring has bytes beyond its position here or has ended, or an interrupt; False at the
+        deadline. `None` leaves a ring out."""
     def read(self, index: int, position: int, limit: int, /) -> bytes:
         """Up to `limit` bytes from `position` on, whatever records they belong to. ValueError unless that
         lies between the reader's head and the tail."""

@@ -181,15 +181,14 @@ static PyObject *line_snapshot(struct line_object *self, PyObject *Py_UNUSED(non
     return Py_BuildValue(
         "{s:s,s:I,s:I,s:K,s:d,s:N,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "phase",
         now.phase <= PHASE_REPLYING ? phases[now.phase] : "unknown", "pid", (unsigned)now.pid,
-        "node", (unsigned)line->node,
-        "step", (unsigned long long)now.step, "since", (double)now.since_ns / 1e9, "method", method,
-        "requests", (unsigned long long)line->requests, "replies",
-        (unsigned long long)line->replies, "bytes_in", (unsigned long long)line->bytes_in,
-        "bytes_out", (unsigned long long)line->bytes_out, "spins", (unsigned long long)line->spins,
-        "yields", (unsigned long long)line->yields, "parks", (unsigned long long)line->parks,
-        "early", (unsigned long long)line->early, "late", (unsigned long long)line->late,
-        "mispredicted", (unsigned long long)line->mispredicted, "idle_ns",
-        (unsigned long long)line->idle_ns);
+        "node", (unsigned)line->node, "step", (unsigned long long)now.step, "since",
+        (double)now.since_ns / 1e9, "method", method, "requests",
+        (unsigned long long)line->requests, "replies", (unsigned long long)line->replies,
+        "bytes_in", (unsigned long long)line->bytes_in, "bytes_out",
+        (unsigned long long)line->bytes_out, "spins", (unsigned long long)line->spins, "yields",
+        (unsigned long long)line->yields, "parks", (unsigned long long)line->parks, "early",
+        (unsigned long long)line->early, "late", (unsigned long long)line->late, "mispredicted",
+        (unsigned long long)line->mispredicted, "idle_ns", (unsigned long long)line->idle_ns);
 }
 
 static PyObject *page_set_cores(struct page_object *self, PyObject *cores_object) {

@@ -16,8 +16,7 @@ static Py_ssize_t find_readable(const struct tap_object *self) {
         if (self->positions[i] == UINT64_MAX)
             continue;
         /* Sequentially consistent: a sleeping reader's second check runs this. */
-        if (atomic_load_explicit(&ring->shared->tail, memory_order_seq_cst) !=
-                self->positions[i] ||
+        if (atomic_load_explicit(&ring->shared->tail, memory_order_seq_cst) != self->positions[i] ||
             STATE_OF(ring_state_word(ring)) != STATE_OPEN)
             return i;
     }
@@ -35,7 +34,8 @@ static bool attach(struct tap_object *self, PyObject *rings, PyObject *slots) {
         PyObject *item = PyTuple_GET_ITEM(rings, i);
         uint32_t slot;
         if (!PyObject_TypeCheck(item, state->ring_type)) {
-            PyErr_SetString(PyExc_TypeError, "Tap(rings: tuple[Ring, ...], slots: tuple[int, ...])");
+            PyErr_SetString(PyExc_TypeError,
+                            "Tap(rings: tuple[Ring, ...], slots: tuple[int, ...])");
             return false;
         }
         if (!argument_uint32(PyTuple_GET_ITEM(slots, i), &slot) ||
@@ -47,8 +47,10 @@ static bool attach(struct tap_object *self, PyObject *rings, PyObject *slots) {
             return false;
         }
         if (!ring_attach(&self->readers[i], ring, slot, (uint32_t)getpid())) {
-            PyErr_Format(state->channel_error, "slot %u of ring %zd is taken, or dead, or beyond "
-                         "its %u readers", slot, i, ring->n_readers);
+            PyErr_Format(state->channel_error,
+                         "slot %u of ring %zd is taken, or dead, or beyond "
+                         "its %u readers",
+                         slot, i, ring->n_readers);
             return false;
         }
         self->n_readers = i + 1;

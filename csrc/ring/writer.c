@@ -122,8 +122,8 @@ void ring_publish(struct ring_writer *writer, struct record_header header) {
     prefetch_to_write(next + 64);
 }
 
-/* The bytes of whole records at the beginning of what is staged; more than that is there if a record
- * claims to be larger than any can be. */
+/* The bytes of whole records at the beginning of what is staged; more than that is there if a
+ * record claims to be larger than any can be. */
 static uint64_t whole_records(const struct ring_writer *writer) {
     const struct ring *ring = writer->ring;
     struct record_header header;

@@ -120,8 +120,8 @@ void status_read(const struct status_line *line, struct status_snapshot *snapsho
 
 static _Atomic uint64_t *counter(struct status_line *line, int i) {
     _Atomic uint64_t *const counters[STATUS_COUNTERS] = {
-        &line->requests, &line->replies, &line->bytes_in, &line->bytes_out,
-        &line->spins,    &line->yields,  &line->parks,    &line->early,
+        &line->requests, &line->replies,      &line->bytes_in, &line->bytes_out,
+        &line->spins,    &line->yields,       &line->parks,    &line->early,
         &line->late,     &line->mispredicted, &line->idle_ns,
     };
     return counters[i];

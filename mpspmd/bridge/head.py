@@ -27,7 +27,6 @@ from mpspmd.bridge.messages import (
     Signal,
     Start,
     ToHead,
-    ToRank,
     Welcome,
     decode_greeting,
     decode_to_bridge,
@@ -36,7 +35,7 @@ from mpspmd.bridge.messages import (
 from mpspmd.bridge.node import Node
 from mpspmd.bridge.sockets import HeadSocket
 from mpspmd.bridge.start import BridgeStart
-from mpspmd.control.messages import Usages, decode_to_engine
+from mpspmd.control.messages import Ready, Usages, decode_to_engine
 from mpspmd.control.plane import RankPlane, control_address
 from mpspmd.threads import start_thread
 from mpspmd.transport.channel import BridgeChannel
@@ -59,8 +58,8 @@ _REQUESTS = 1
 
 
 class HeadBridge:
-    """Two threads take turns by a lock: one waits for requests of the engine, and sends them; the other waits
-    for all else. Both take the frames that have come."""
+    """Two threads take turns by a lock: one waits for requests of the engine, and sends them; the
+    other waits for all else. Both take the frames that have come."""
 
     def __init__(self, start: BridgeStart) -> None:
         self._start = start
@@ -187,9 +186,9 @@ class HeadBridge:
         if why := self._why_not(join):
             self._answer(name, Refused(why))
             logger.error("node %d (%s) can't join: %s", join.node, join.host, why)
-            if not all(node.is_linked for node in self._nodes):
-                first = next(node for node in self._nodes if not node.is_linked)
-                self._fail_start(first, f"node {join.node} ({join.host}) can't join: {why}")
+            # A run that has started goes on without it. One that is starting was meant otherwise.
+            if starting := [node for node in self._nodes if not node.is_ready]:
+                self._fail_start(starting[0], f"node {join.node} ({join.host}) can't join: {why}")
             return
         node = self._nodes[join.node - 1]
         node.join(name, join.host, self._socket.send)
@@ -242,7 +241,9 @@ class HeadBridge:
     def _take_message(self, node: Node, message: ToHead) -> None:
         match message:
             case FromRank(data=data):
-                self._plane.send(decode_to_engine(data))
+                said = decode_to_engine(data)
+                node.n_ready += isinstance(said, Ready)
+                self._plane.send(said)
             case Dying(rank=rank):
                 self._note_death(rank)
             case Ended(rank=rank):

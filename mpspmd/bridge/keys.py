@@ -46,8 +46,8 @@ def keys_from(environ: Mapping[str, str] = os.environ) -> Keys | None:
         return None
     if len(secret) < _SHORTEST:
         raise ConfigError(
-            f"the secret of the nodes has {len(secret)} characters: must have {_SHORTEST} or more; make one "
-            "with `openssl rand -hex 32`"
+            f"the secret of the nodes has {len(secret)} characters: must have {_SHORTEST} or more; "
+            "make one with `openssl rand -hex 32`"
         )
     return Keys(_pair(secret, b"mpspmd-head"), _pair(secret, b"mpspmd-node"))
 

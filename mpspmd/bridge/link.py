@@ -1,4 +1,5 @@
-"""Link: one end of what the head and another node say to each other. Nothing is lost, repeated or reordered.
+"""Link: one end of what the head and another node say to each other. Nothing is lost, repeated or
+reordered.
 
 ZeroMQ may drop what it has when a connection breaks. So each frame says at which position of its stream its
 bytes lie, and a link sends again what the other end has not got: see docs/explain/nodes.md.

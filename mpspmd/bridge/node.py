@@ -11,7 +11,15 @@ import msgspec
 
 from mpspmd._ring import StatusPage
 from mpspmd.bridge.link import BadFrame, Link
-from mpspmd.bridge.messages import Ended, EndOfRank, NodeGone, ToHead, ToNode, decode_to_head, encode
+from mpspmd.bridge.messages import (
+    Ended,
+    EndOfRank,
+    NodeGone,
+    ToHead,
+    ToNode,
+    decode_to_head,
+    encode,
+)
 from mpspmd.bridge.streams import MessageSink, MessageSource, RingSink, RingSource
 from mpspmd.transport.channel import BridgeChannel
 from mpspmd.transport.descriptor import Descriptor
@@ -39,6 +47,8 @@ class Node:
         """What its frames come under."""
         self.host = ""
         self.session = b""
+        self.n_ready = 0
+        """How many of its ranks have made their workers."""
         self.is_lost = False
         self.has_said_bye = False
         self.is_silent = False
@@ -62,6 +72,10 @@ class Node:
     @property
     def is_linked(self) -> bool:
         return self.link is not None and not self.is_lost
+
+    @property
+    def is_ready(self) -> bool:
+        return self.n_ready == len(self.ranks)
 
     @property
     def is_done(self) -> bool:
@@ -122,7 +136,9 @@ class Node:
         """Tells the engine how a rank has ended, once."""
         if end.rank in self.left:
             self.left.discard(end.rank)
-            self._tell_engine(end.rank, msgspec.structs.replace(end, reason=end.reason[:_MAX_REASON]))
+            self._tell_engine(
+                end.rank, msgspec.structs.replace(end, reason=end.reason[:_MAX_REASON])
+            )
 
     def end_all(self, reason: str, *, gone: bool) -> None:
         """Of all ranks that are left: their node is gone, or has never been there."""

@@ -41,7 +41,9 @@ class NodePlace:
                 f"because there are {self.num_nodes} nodes"
             )
         if not 1 <= self.port <= 65534:
-            raise ConfigError(f"port={self.port}: must be from 1 to 65534; the next one is used too")
+            raise ConfigError(
+                f"port={self.port}: must be from 1 to 65534; the next one is used too"
+            )
         if not self.head:
             raise ConfigError("head='': must be the host name or the address of node 0")
 

@@ -12,9 +12,6 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-import cloudpickle
-import msgspec
-
 from mpspmd._ring import StatusLine, StatusPage
 from mpspmd.bridge.keys import keys_from
 from mpspmd.bridge.messages import (
@@ -158,7 +155,12 @@ class Remote:
         """When the bridge has said something; not yet."""
 
     def start(
-        self, worker: bytes, step_codec: bytes, segments: ChannelSegments, run_dir: Any, deaths_fd: int
+        self,
+        worker: bytes,
+        step_codec: bytes,
+        segments: ChannelSegments,
+        run_dir: Any,
+        deaths_fd: int,
     ) -> list[RemoteProcess]:
         """Starts the bridge, and returns the processes of the ranks on other nodes, in rank order."""
         place = self.place
@@ -270,4 +272,6 @@ class Remote:
 
 def pickled(value: object) -> bytes:
     """By value what the main module defines, because other nodes may not have it."""
+    import cloudpickle
+
     return bytes(cloudpickle.dumps(value))

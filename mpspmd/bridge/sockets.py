@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import zmq
-from zmq.auth.thread import ThreadAuthenticator
 from zmq.utils.monitor import recv_monitor_message
 
 from mpspmd.bridge.keys import Keys
@@ -19,6 +19,9 @@ from mpspmd.bridge.link import MAX_FRAME_BYTES
 from mpspmd.bridge.place import NodePlace
 from mpspmd.errors import ConfigError, SegmentError
 from mpspmd.transport.descriptor import Descriptor
+
+if TYPE_CHECKING:
+    from zmq.auth.thread import ThreadAuthenticator
 
 _BACKLOG = 128
 _HANDSHAKE_MS = 2000
@@ -39,7 +42,9 @@ _REFUSALS = (
 def listen(place: NodePlace) -> Descriptor:
     """The head's listening socket, on the named address only. ConfigError, SegmentError."""
     try:
-        family, kind, _, _, at = socket.getaddrinfo(place.head, place.port, type=socket.SOCK_STREAM)[0]
+        family, kind, _, _, at = socket.getaddrinfo(
+            place.head, place.port, type=socket.SOCK_STREAM
+        )[0]
     except (OSError, UnicodeError) as error:
         raise ConfigError(f"head={place.head!r}: can't be resolved: {error}") from error
     listener = socket.socket(family, kind)
@@ -56,6 +61,10 @@ def listen(place: NodePlace) -> Descriptor:
     return Descriptor(listener.detach())
 
 
+def _has_message(of: zmq.Socket[bytes]) -> bool:
+    return bool(int(of.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+
+
 class _Frames:
     """What both ends have in common."""
 
@@ -70,13 +79,13 @@ class _Frames:
         self._socket.setsockopt(zmq.HEARTBEAT_IVL, _SILENCE_MS // 2)
         self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _SILENCE_MS)
         self._socket.setsockopt(zmq.HEARTBEAT_TTL, 2 * _SILENCE_MS)
-        self.fd: int = self._socket.getsockopt(zmq.FD)
+        self.fd = int(self._socket.getsockopt(zmq.FD))
         """Readable when frames may have come; whoever has sent must look as well, because sending may take
         the notice away."""
 
     def frames(self) -> Iterator[list[bytes]]:
         """All that have come."""
-        while self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        while _has_message(self._socket):
             yield self._socket.recv_multipart(zmq.NOBLOCK)
 
     def _send(self, parts: list[bytes]) -> bool:
@@ -97,6 +106,8 @@ class HeadSocket(_Frames):
         self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
         self._authenticator: ThreadAuthenticator | None = None
         if keys is not None:
+            from zmq.auth.thread import ThreadAuthenticator
+
             self._authenticator = ThreadAuthenticator(
                 self._context, log=logging.getLogger("mpspmd.bridge.zap")
             )
@@ -161,7 +172,7 @@ class NodeSocket(_Frames):
     def watch(self) -> bool:
         """Takes note of what has become of the connection. True if it has just ended."""
         ended = False
-        while self._monitor.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        while _has_message(self._monitor):
             event = recv_monitor_message(self._monitor, zmq.NOBLOCK)["event"]
             if event & _REFUSALS:
                 self.refusals += 1

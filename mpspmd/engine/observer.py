@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 _EXPLAINS_S = 0.03
 """How long after a rank's death its own message about its exit may arrive. Less than EXIT_STATUS_S."""
 
+_FAR_S = 0.2
+"""How long the reason of a death on another node may come after the notice of it."""
+
 _REAP_S = 1.0
 """At the end of the run: how long to wait for the exit status of a rank that was blamed without one."""
 
@@ -135,6 +138,8 @@ class Observer:
 
     def _died(self, rank: int, starting: bool) -> Died:
         self._dead.add(rank)
+        if (process := self._ranks.processes[rank]).node:
+            process.join(_FAR_S)
         reason = self._reason(rank, starting)
         # What an exiting rank has said of its exit comes another way, and may come later than its death.
         if pending := reason == PENDING or _is_exit(reason):

@@ -86,9 +86,7 @@ def anew(cause: BaseException) -> BaseException:
     return new
 
 
-def death(
-    status: StatusPage, rank: int, reason: str, pid: int = 0, node: int = 0
-) -> RankDied:
+def death(status: StatusPage, rank: int, reason: str, pid: int = 0, node: int = 0) -> RankDied:
     """The error for a rank that has died, with the method that it was in. Give `pid` and `node` if the rank
     may have died before they were in the status page."""
     line = status.line(rank).snapshot()

@@ -7,11 +7,10 @@ import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mpspmd._ring import StatusPage
 from mpspmd.bridge.place import NodePlace
-from mpspmd.bridge.remote import Remote, RemoteProcess, pickled
 from mpspmd.codec.steps import StepCodec
 from mpspmd.config import RuntimeConfig
 from mpspmd.engine.run_files import RunFiles
@@ -29,6 +28,9 @@ from mpspmd.processes.working_directory import existing_working_directory
 from mpspmd.rank.process import serve
 from mpspmd.report import HELD
 from mpspmd.transport.channel import ChannelSegments
+
+if TYPE_CHECKING:  # only the head of a run over several machines needs it
+    from mpspmd.bridge.remote import Remote, RemoteProcess
 
 logger = logging.getLogger(__name__)
 
@@ -53,11 +55,14 @@ class WorkerSpec:
 
 
 def for_all_nodes(spec: WorkerSpec) -> WorkerSpec:
-    """What the main module defines goes to all ranks by value, because other nodes may not have that module.
+    """What the main module defines goes to all ranks by value, because other nodes may not have that
+    module.
 
     Raises:
         WorkerNotPicklable: The worker or its arguments can't be sent to another node.
     """
+    from mpspmd.bridge.remote import pickled
+
     try:
         data = pickled((spec.worker, spec.args, spec.kwargs))
     except Exception as error:  # what pickling raises is up to the objects
@@ -75,14 +80,16 @@ class Ranks:
         status: StatusPage,
         place: NodePlace | None = None,
     ) -> None:
-        """`status` is the page of the ranks that this process watches: on the head of all, on another node of
-        that node's."""
+        """`status` is the page of the ranks that this process watches: on the head of all, on another
+        node of that node's."""
         self.world_size = world_size
         self._local = place.ranks if place is not None else range(world_size)
         self._place = place
         self.remote: Remote | None = None
         """The ranks on other nodes, at the head of a run over several."""
         if place is not None and place.node_rank == 0:
+            from mpspmd.bridge.remote import Remote
+
             self.remote = Remote(place, config, status)
         self._config = config
         self._status = status
@@ -111,9 +118,7 @@ class Ranks:
                 elsewhere: list[RemoteProcess] = []
                 if self.remote is not None:
                     spec = replace(spec, hash_seed=self.remote.hash_seed)
-                    elsewhere = self._start_elsewhere(
-                        self.remote, spec, segments, files, deaths_fd
-                    )
+                    elsewhere = self._start_elsewhere(self.remote, spec, segments, files, deaths_fd)
                 for rank in self._local:
                     ranks.append(self._start_of(rank, spec, segments, files))
                 spec.start(ranks, spec.around_start or _nothing_around, self.processes)
@@ -163,6 +168,8 @@ class Ranks:
         files: RunFiles,
         deaths_fd: int,
     ) -> list[RemoteProcess]:
+        from mpspmd.bridge.remote import pickled
+
         files.plane.elsewhere = remote.send_control
         codec = pickled(spec.step_codec)
         return remote.start(spec.pickled or b"", codec, segments, files.folder, deaths_fd)

@@ -52,6 +52,23 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
+def numeric(url: str) -> str:
+    """The same with an address instead of a host name, if it can be resolved.
+
+    torch's C++ code would ask the name service for other kinds of addresses too, which takes ten
+    seconds where it doesn't answer.
+    """
+    parts = urllib.parse.urlsplit(url)
+    if not parts.hostname:
+        return url
+    with contextlib.suppress(OSError):
+        found = socket.getaddrinfo(parts.hostname, parts.port, type=socket.SOCK_STREAM)
+        address = str(found[0][4][0])
+        host = f"[{address}]" if ":" in address else address
+        return f"{parts.scheme}://{host}:{parts.port}"
+    return url
+
+
 def interface_towards(url: str) -> str | None:
     """The network interface through which this machine reaches the host of `url`; None if that isn't known.
 

@@ -72,9 +72,7 @@ class Connection:
                 )
             if timeout_s is not None and now - began > timeout_s:
                 causes = f"the head at {place.address} has not answered within {timeout_s:g} s"
-                raise StartupError(
-                    dict.fromkeys(place.ranks, f"{causes} (MPSPMD_START_TIMEOUT_S)")
-                )
+                raise StartupError(dict.fromkeys(place.ranks, f"{causes} (MPSPMD_START_TIMEOUT_S)"))
             if now - noted >= _NOTE_S:
                 noted = now
                 logger.warning(

@@ -55,8 +55,8 @@ def follow(
         around_start, start: As for `Engine`; for this node's ranks.
 
     Raises:
-        ConfigError: An argument can't be used, or the head refuses this node: by its secret, its version, its
-            place or its world size.
+        ConfigError: An argument can't be used, or the head refuses this node: by its secret, its
+            version, its place or its world size.
         StartupError: The head can't be reached within the start timeout.
         SegmentError: The machine doesn't have what the run needs.
     """

@@ -72,8 +72,8 @@ class Given:
 
 
 class Follower:
-    """The main thread starts and ends the ranks. One more thread sends their replies, and one does all else;
-    these two take turns by a lock."""
+    """The main thread starts and ends the ranks. One more thread sends their replies, and one does all
+    else; these two take turns by a lock."""
 
     def __init__(
         self, connection: Connection, session: bytes, config: RuntimeConfig, given: Given
@@ -98,8 +98,7 @@ class Follower:
         self._received: MessageSink[ToNode] = MessageSink(decode_to_node)
         self._requests = RingSink(channel.requests)
         replies = [
-            RingSource(channel.tap, ring, [index])
-            for index, ring in enumerate(channel.reply_rings)
+            RingSource(channel.tap, ring, [index]) for index, ring in enumerate(channel.reply_rings)
         ]
         self._link = Link(
             session,
@@ -175,8 +174,8 @@ class Follower:
             self._plane.wake()
 
     def _end_ranks(self) -> None:
-        """Returns when they have ended. After an orderly end of the run the engine decides when they get signals;
-        otherwise they have a moment."""
+        """Returns when they have ended. After an orderly end of the run the engine decides when they
+        get signals; otherwise they have a moment."""
         processes = self._ranks.processes
         if self._rings_ended == "closed":
             self._wait(
@@ -188,7 +187,10 @@ class Follower:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         if error is not None:
             self._leave(error)
@@ -296,7 +298,8 @@ class Follower:
                 self._changed.set()
 
     def _apply_end(self) -> None:
-        """Ends this node's rings as the engine's have ended; closed ones not before all requests are there."""
+        """Ends this node's rings as the engine's have ended; closed ones not before all requests are
+        there."""
         end = self._end
         if end is None or (end.state == "closed" and self._requests.accepted < end.tail):
             return

@@ -62,7 +62,8 @@ class Reports:
             self._stacks.pop(message.rank, None)
 
     def tell(self, ready: set[int], plane: EnginePlane, *, expected: bool) -> bool:
-        """Tells the head which ranks have ended. `expected`: the run has ended, so they may. True if any has."""
+        """Tells the head which ranks have ended. `expected`: the run has ended, so they may. True if
+        any has."""
         if self._watching is None:
             return False
         processes = self._ranks.processes
@@ -126,4 +127,3 @@ class Reports:
         text = self._ranks.stacks_by_signal(index)
         with self._lock:
             self._put(FromRank(control.encode(control.Stacks(rank, nonce, text))))
-

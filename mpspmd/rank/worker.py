@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from mpspmd.errors import SegmentError
-from mpspmd.machine.network import NO_LOOPBACK, interface_towards, loopback
+from mpspmd.machine.network import NO_LOOPBACK, interface_towards, loopback, numeric
 
 if TYPE_CHECKING:
     import torch
@@ -81,7 +81,7 @@ class RankContext:
                 os.environ["GLOO_SOCKET_IFNAME"] = interface
         dist.init_process_group(
             backend or ("nccl" if self.device.type == "cuda" else "gloo"),
-            init_method=self.meeting_place or f"file://{self.run_dir}/process-group",
+            init_method=numeric(self.meeting_place) or f"file://{self.run_dir}/process-group",
             rank=self.rank,
             world_size=self.world_size,
         )

@@ -82,7 +82,7 @@ class ChannelSegments:
             segment.close()
 
 
-class _OwnersChannel:
+class OwnersChannel:
     """What the owner of a node's ranks has of their channels: it writes requests and watches the ranks."""
 
     def __init__(self, segments: ChannelSegments) -> None:
@@ -146,7 +146,7 @@ class _OwnersChannel:
         self.request_ring.mark_dead(rank)
 
 
-class EngineChannel(_OwnersChannel):
+class EngineChannel(OwnersChannel):
     """The engine's ends: it writes requests and reads all ranks' replies.
 
     Replies and space for requests ring one bell, in the status page, so that a wait for either ends when
@@ -158,7 +158,7 @@ class EngineChannel(_OwnersChannel):
         self.replies = Inbox(self.reply_rings, 0, page=self.status, wait=_engines_wait(segments))
 
 
-class FollowerChannel(_OwnersChannel):
+class FollowerChannel(OwnersChannel):
     """The ends on a node without an engine. Their bytes come from the head's rings, and go there."""
 
     def __init__(self, segments: ChannelSegments) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mpspmd import RuntimeConfig
-from mpspmd.config import known_variables, unknown_variables
+from mpspmd.config import SECRET_VARIABLES, known_variables, unknown_variables
 from mpspmd.errors import ConfigError, MpSpmdError
 from mpspmd.vllm.settings import Settings
 
@@ -51,7 +51,7 @@ def test_a_variable_sets_its_field_and_no_other(variable: str, text: str, value:
 
 def test_every_field_has_a_variable() -> None:
     fields = [f"MPSPMD_{field.name.upper()}" for field in dataclasses.fields(Settings)]
-    assert set(known_variables()) == {*fields, "MPSPMD_LOG_LEVEL"}
+    assert set(known_variables()) == {*fields, "MPSPMD_LOG_LEVEL", *SECRET_VARIABLES}
     assert unknown_variables(dict.fromkeys(known_variables(), "1")) == []
 
 
