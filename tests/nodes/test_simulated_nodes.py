@@ -80,6 +80,17 @@ def test_a_node_has_its_own_address_name_loopback_processes_and_shared_memory(
         assert nodes[0].start("python", "-c", connect, stderr=subprocess.DEVNULL).wait(20) == 1
 
 
+def test_a_test_can_use_a_nodes_network(nodes: SimulatedNodes) -> None:
+    own = os.readlink("/proc/thread-self/ns/net")
+    server = nodes[1].start("python", "-c", ECHO, stdout=subprocess.PIPE, text=True)
+    with ending(server):
+        assert server.stdout.readline() == "listening\n"
+        with nodes[0].network(), socket.create_connection(("10.77.0.2", 7000), 20) as peer:
+            peer.sendall(b"hello")
+            assert peer.recv(100) == b"hello"
+    assert os.readlink("/proc/thread-self/ns/net") == own
+
+
 def test_a_command_ends_on_a_node_as_it_does_elsewhere(nodes: SimulatedNodes) -> None:
     assert nodes[1].start("sh", "-c", "exit 7").wait(20) == 7
     sleep = nodes[1].start("sleep", "60")

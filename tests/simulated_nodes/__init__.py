@@ -21,6 +21,8 @@ from typing import IO, Any
 import psutil
 import pytest
 
+from simulated_nodes.enter_node import CLONE_NEWNET, set_namespace, set_namespaces
+
 HERE = Path(__file__).parent
 
 # Process 1 of a namespace: it reaps orphans, as bash does while it waits, and ends when its stdin is
@@ -104,6 +106,19 @@ class SimulatedNode:
             start_new_session=True,
             **popen,
         )
+
+    @contextlib.contextmanager
+    def network(self) -> Iterator[None]:
+        """Within, this thread makes its sockets on the node."""
+        own = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        try:
+            set_namespaces(self.namespace.pid, CLONE_NEWNET)
+            try:
+                yield
+            finally:
+                set_namespace(own, CLONE_NEWNET)
+        finally:
+            os.close(own)
 
     def processes(self) -> list[psutil.Process]:
         """The living processes on the node."""

@@ -17,12 +17,19 @@ ALL = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET
 
 
 def set_namespaces(pid: int, kinds: int) -> None:
-    """This process's namespaces of these kinds are those of process `pid` from now on."""
-    libc = ctypes.CDLL(None, use_errno=True)
+    """This thread's namespaces of these kinds are those of process `pid` from now on."""
     pidfd = os.pidfd_open(pid)
-    if libc.setns(pidfd, kinds) != 0:
-        raise OSError(ctypes.get_errno(), f"setns to the namespaces of process {pid}")
-    os.close(pidfd)
+    try:
+        set_namespace(pidfd, kinds)
+    finally:
+        os.close(pidfd)
+
+
+def set_namespace(fd: int, kinds: int) -> None:
+    """`fd` is a pidfd, or a namespace of that kind."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(fd, kinds) != 0:
+        raise OSError(ctypes.get_errno(), f"setns: {os.strerror(ctypes.get_errno())}")
 
 
 def main() -> None:
