@@ -24,7 +24,12 @@ LOG_LEVEL_VARIABLE = "MPSPMD_LOG_LEVEL"
 """Of all engines of a process, and of their ranks: see log.py."""
 SECRET_VARIABLES = ("MPSPMD_SECRET", "MPSPMD_SECRET_FILE")
 """Of the nodes of a run: see bridge/keys.py."""
-_OTHER_VARIABLES = (LOG_LEVEL_VARIABLE, *SECRET_VARIABLES, "MPSPMD_ANSWER_EARLY")
+_OTHER_VARIABLES = (
+    LOG_LEVEL_VARIABLE,
+    *SECRET_VARIABLES,
+    "MPSPMD_ANSWER_EARLY",
+    "MPSPMD_BRIDGE_PORT",
+)
 """Settings that are no fields of RuntimeConfig itself."""
 _MIB = 1 << 20
 

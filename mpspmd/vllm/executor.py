@@ -121,6 +121,7 @@ class MpSpmdExecutor(Executor):
                 fatal_methods=self._fatal_methods(),
                 on_cause=_tell_cause,
                 step_codec=step_codec(),
+                nodes=start.place,
             )
         except BaseException:
             sweep(start.init_method)

@@ -4,11 +4,38 @@ from __future__ import annotations
 
 from typing import Any
 
+from mpspmd.nodes.follow import follow
+from mpspmd.vllm.leftovers import remove, sweep
+from mpspmd.vllm.lock import lock_file
 from mpspmd.vllm.rank_start import RankStart
+from mpspmd.vllm.worker import RankWorker
 
 
 class Follower:
-    """The ranks of a node that isn't the head. The engine on the head node sends their requests."""
+    """The ranks of such a node. Their requests come from the engine on the head.
+
+    vLLM calls its methods in the main thread. A signal ends them with SystemExit.
+    """
 
     def __init__(self, vllm_config: Any) -> None:
         self._start = RankStart.prepare(vllm_config)
+
+    def start_worker_monitor(self, inline: bool = True) -> None:
+        """Runs the node's ranks until the run ends. SystemExit, unless the head has ended it in order."""
+        start = self._start
+        assert start.place is not None
+        try:
+            code = follow(
+                RankWorker,
+                world_size=start.place.world_size,
+                args=start.worker_args,
+                config=start.settings,
+                nodes=start.place,
+                around_start=start.around,
+                remove_at_end=start.remove_at_end,
+            )
+        finally:
+            sweep(start.init_method)
+            remove([lock_file(start.lock)])
+        if code != 0:
+            raise SystemExit(code)

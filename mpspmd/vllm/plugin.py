@@ -31,4 +31,5 @@ def _prepare_front_end(parallel_config: Any) -> None:
 def _make_follower(vllm_config: Any) -> Any:
     from mpspmd.vllm.follower import Follower
 
+    open_standard_descriptors()
     return Follower(vllm_config)

@@ -20,6 +20,7 @@ from vllm.utils.network_utils import (
 )
 from vllm.v1.executor.multiproc_executor import set_multiprocessing_worker_envs
 
+from mpspmd.bridge.place import NodePlace
 from mpspmd.errors import ConfigError
 from mpspmd.vllm.compat import pass_for_mp
 from mpspmd.vllm.cpu_binding import CoreBinding
@@ -69,6 +70,20 @@ class RankStart:
         return cls(vllm_config, settings, _distributed_init_method(), lock_name(), binding)
 
     @property
+    def place(self) -> NodePlace | None:
+        """This node's place among the engine's nodes; None if the engine has only one."""
+        parallel = self.vllm_config.parallel_config
+        if parallel.nnodes_within_dp == 1:
+            return None
+        return NodePlace(
+            node_rank=parallel.node_rank_within_dp,
+            num_nodes=parallel.nnodes_within_dp,
+            local_world_size=parallel.local_world_size,
+            head=parallel.master_addr,
+            port=self.settings.bridge_port or parallel.master_port + 1,
+        )
+
+    @property
     def worker_args(self) -> tuple[Any, ...]:
         return (self.vllm_config, self.init_method, self.lock)
 
@@ -88,9 +103,14 @@ class RankStart:
 
 
 def _check_sizes(parallel: ParallelConfig) -> None:
-    if parallel.nnodes_within_dp > 1:
+    # In an engine of a dense model data_parallel_size is 1, but not in the configuration of its followers.
+    if (
+        parallel.nnodes_within_dp > 1
+        and parallel.data_parallel_size + parallel.data_parallel_index > 1
+    ):
         raise ConfigError(
-            f"nnodes={parallel.nnodes}: mp-spmd runs the ranks of one machine; use mp or ray for more"
+            f"nnodes={parallel.nnodes} with data_parallel_size={parallel.data_parallel_size}: an engine on "
+            "mp-spmd that is one of several must be on one node; use mp, or nodes for each engine alone"
         )
     tp, pp = parallel.tensor_parallel_size, parallel.pipeline_parallel_size
     pcp = parallel.prefill_context_parallel_size
