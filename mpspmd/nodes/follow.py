@@ -6,7 +6,7 @@ import contextlib
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,6 +36,7 @@ def follow(
     config: RuntimeConfig | None = None,
     nodes: NodePlace,
     around_start: AroundStart | None = None,
+    remove_at_end: Sequence[str] = (),
     start: StartRanks = start_ranks,
 ) -> int:
     """Waits for the head, starts this node's ranks, and serves until the run ends. Returns the exit code.
@@ -52,7 +53,7 @@ def follow(
         world_size: The ranks of all nodes.
         config: `start_timeout_s`, which is how long to wait for the head, and `runtime_dir` are this node's
             own. All other settings are the head's.
-        around_start, start: As for `Engine`; for this node's ranks.
+        around_start, remove_at_end, start: As for `Engine`; for this node's ranks.
 
     Raises:
         ConfigError: An argument can't be used, or the head refuses this node: by its secret, its
@@ -70,7 +71,7 @@ def follow(
     with _raising_at_sigterm(), Connection(nodes, keys_from()) as connection:
         welcome = connection.join(config.start_timeout_s)
         config = replace(config, **welcome.settings)
-        given = Given(worker, args, kwargs or {}, around_start, start)
+        given = Given(worker, args, kwargs or {}, around_start, start, remove_at_end)
         try:
             check_room(nodes.local_world_size)
             follower = Follower(connection, welcome.session, config, given)

@@ -6,7 +6,7 @@ import logging
 import pickle
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -69,6 +69,7 @@ class Given:
     kwargs: dict[str, Any]
     around_start: AroundStart | None
     start: StartRanks
+    remove_at_end: Sequence[str]
 
 
 class Follower:
@@ -88,7 +89,7 @@ class Follower:
             made.callback(segments.close)
             self._channel = channel = FollowerChannel(segments)
             made.callback(channel.release)
-            self._files = files = RunFiles(config, ())
+            self._files = files = RunFiles(config, given.remove_at_end)
             made.callback(files.close)
             self._ranks = ranks = Ranks(place.world_size, config, channel.status, place)
             made.callback(ranks.close)
