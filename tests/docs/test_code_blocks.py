@@ -31,6 +31,7 @@ _REASONS = (
     "needs a cluster",
     "needs several machines",
     "needs systemd",
+    "needs Slurm",
     "takes minutes",
     "runs until it is stopped",
 )
