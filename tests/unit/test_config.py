@@ -39,11 +39,12 @@ def test_a_config_cannot_be_changed() -> None:
         ("MPSPMD_DIGEST_REQUESTS", "TRUE", True),
         ("MPSPMD_DIGEST_REQUESTS", "0", False),
         ("MPSPMD_STEP_DELTAS", "0", False),
+        ("MPSPMD_BRIDGE_PORT", "4000", 4000),
     ],
 )
 def test_a_variable_sets_its_field_and_no_other(variable: str, text: str, value: Any) -> None:
     name = variable.removeprefix("MPSPMD_").lower()
-    of = Settings if name == "answer_early" else RuntimeConfig
+    of = Settings if name in ("answer_early", "bridge_port") else RuntimeConfig
     config = of.from_env({variable: text})
     assert config == dataclasses.replace(of(), **{name: value})
     assert type(getattr(config, name)) is type(value)
