@@ -33,6 +33,8 @@ class Setup:
     backend: str = "mp-spmd"
     tp: int = 2
     pp: int = 1
+    more: tuple[str, ...] = ()
+    """More options."""
 
     def options(self, rank: int) -> list[str]:
         options = ["--distributed-executor-backend", self.backend, *_ENGINE_OPTIONS]
@@ -44,7 +46,7 @@ class Setup:
             ["--enforce-eager"] if eager else ["--compilation-config", '{"backend": "eager"}']
         )
         options += ["--nnodes", str(len(self.nodes)), "--node-rank", str(rank)]
-        return [*options, "--master-addr", self.nodes[0].address]
+        return [*options, "--master-addr", self.nodes[0].address, *self.more]
 
     def environment(self, rank: int) -> dict[str, str]:
         """`mp` wants to be told the cores of each of the node's ranks."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import re
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +19,12 @@ import pytest
 import workload
 from leftovers import complaints
 from node_servers import Follower, Head, Setup, ended, leftovers
+from record_steps import make_adapter
 from simulated_nodes import SimulatedNodes, ending, needs_nodes, pid_on_node
 
 pytestmark = needs_nodes
+
+HERE = Path(__file__).parent
 
 Tokens = list[list[int]]
 
@@ -88,6 +93,29 @@ def test_tp_2_in_a_node_and_pp_2_between_generates_what_mp_does(setup: Setup) ->
         for node in setup.nodes:
             node.kill_all()
     assert generated["mp-spmd"] == generated["mp"]
+
+
+@pytest.mark.slow
+def test_an_llm_on_the_head_has_lora_and_callables_as_with_mp(setup: Setup) -> None:
+    adapter = make_adapter(setup.model, setup.folder / "adapter")
+    generated: dict[str, Any] = {}
+    for backend in ("mp", "mp-spmd"):
+        out = setup.folder / f"{backend}.json"
+        on_backend = dataclasses.replace(setup, backend=backend, more=("--enable-lora",))
+        follower = Follower(on_backend, 1)
+        script = (HERE / "generate_on_head.py", setup.model, backend, setup.nodes[0].address)
+        head = setup.nodes[0].start(
+            sys.executable, *script, adapter, out, env=on_backend.environment(0)
+        )
+        with ending(follower.process, head):
+            assert head.wait(500) == 0
+            if backend == "mp-spmd":
+                assert ended(follower, 10) == 0
+        generated[backend] = json.loads(out.read_text())
+    assert generated["mp-spmd"] == generated["mp"]
+    assert generated["mp-spmd"]["answers"] == [[0, 42], [1, 42]]
+    assert generated["mp-spmd"]["lora"] != generated["mp-spmd"]["plain"]
+    assert_nothing_is_left(setup)
 
 
 @pytest.mark.slow
