@@ -23,6 +23,7 @@ from mpspmd.vllm.causes import report
 from mpspmd.vllm.compat import untested
 from mpspmd.vllm.leftovers import remove, sweep
 from mpspmd.vllm.lock import lock_file
+from mpspmd.vllm.node_start import NodeStart
 from mpspmd.vllm.plugin import register
 from mpspmd.vllm.process_end import (
     await_own_kill,
@@ -30,7 +31,6 @@ from mpspmd.vllm.process_end import (
     exit_with_parent,
     exiting_at_signals,
 )
-from mpspmd.vllm.rank_start import RankStart
 from mpspmd.vllm.step_codec import step_codec
 from mpspmd.vllm.steps import Aggregators, Steps
 from mpspmd.vllm.worker import RankWorker
@@ -82,7 +82,7 @@ class MpSpmdExecutor(Executor):
 
     def _start(self) -> None:
         parallel = self.parallel_config
-        start = RankStart.prepare(self.vllm_config)
+        start = NodeStart.prepare(self.vllm_config)
         # `mp` has these attributes, and derived classes may use them.
         self.world_size = parallel.world_size
         self.local_world_size = parallel.local_world_size
@@ -109,7 +109,7 @@ class MpSpmdExecutor(Executor):
         # From now on this process only schedules.
         set_torch_threads_for_runtime()
 
-    def _start_engine(self, start: RankStart) -> Engine:
+    def _start_engine(self, start: NodeStart) -> Engine:
         try:
             return Engine(
                 RankWorker,

@@ -7,7 +7,7 @@ from typing import Any
 from mpspmd.nodes.follow import follow
 from mpspmd.vllm.leftovers import remove, sweep
 from mpspmd.vllm.lock import lock_file
-from mpspmd.vllm.rank_start import RankStart
+from mpspmd.vllm.node_start import NodeStart
 from mpspmd.vllm.worker import RankWorker
 
 
@@ -18,7 +18,7 @@ class Follower:
     """
 
     def __init__(self, vllm_config: Any) -> None:
-        self._start = RankStart.prepare(vllm_config)
+        self._start = NodeStart.prepare(vllm_config)
 
     def start_worker_monitor(self, inline: bool = True) -> None:
         """Runs the node's ranks until the run ends. SystemExit, unless the head has ended it in order."""

@@ -11,11 +11,11 @@ from vllm.config import ParallelConfig
 from mpspmd.bridge.place import NodePlace
 from mpspmd.errors import ConfigError
 from mpspmd.vllm.executor import MpSpmdExecutor
-from mpspmd.vllm.rank_start import RankStart
+from mpspmd.vllm.node_start import NodeStart
 from mpspmd.vllm.settings import Settings
 
 
-def start(settings: Settings | None = None, **options: Any) -> RankStart:
+def start(settings: Settings | None = None, **options: Any) -> NodeStart:
     parallel = ParallelConfig(
         tensor_parallel_size=2,
         pipeline_parallel_size=2,
@@ -26,7 +26,7 @@ def start(settings: Settings | None = None, **options: Any) -> RankStart:
     )
     config = SimpleNamespace(parallel_config=parallel)
     nothing: Any = None
-    return RankStart(config, settings or Settings(), "file:///tmp/x", "/lock", nothing)
+    return NodeStart(config, settings or Settings(), "file:///tmp/x", "/lock", nothing)
 
 
 def test_a_run_on_one_node_has_no_place() -> None:
@@ -59,4 +59,4 @@ def test_one_of_several_engines_may_not_have_several_nodes() -> None:
     with pytest.raises(
         ConfigError, match=r"nnodes=4 with data_parallel_size=2.*must be on one node"
     ):
-        RankStart.prepare(config)
+        NodeStart.prepare(config)

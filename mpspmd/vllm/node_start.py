@@ -31,7 +31,7 @@ from mpspmd.vllm.settings import Settings, read_settings
 
 
 @dataclasses.dataclass(frozen=True)
-class RankStart:
+class NodeStart:
     """What the ranks of one node get when they start. Each node makes its own."""
 
     vllm_config: VllmConfig
