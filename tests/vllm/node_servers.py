@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ from vllm_server import Server
 _ENGINE_OPTIONS = (
     "--max-model-len", "512", "--max-num-batched-tokens", "8192", "--max-num-seqs", "128",
 )  # fmt: skip
-_CACHES = ("torchinductor_",)
+# A cache of PyTorch's, and the sockets that vLLM's front end leaves behind when it kills its engine.
+_THEIRS = re.compile(r"torchinductor_|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22}$")
 SECRET = "only-for-tests-of-several-nodes"
 
 
@@ -98,5 +101,10 @@ def ended(part: Head | Follower, within_s: float) -> int:
 
 
 def leftovers(node: SimulatedNode) -> list[str]:
-    """What vLLM and mpspmd have left on the node. Caches of PyTorch and of others may stay."""
-    return [each for each in node.leftovers() if not each.startswith(_CACHES)]
+    """Processes and files that are left on the node, but for files that are left with `mp` too."""
+    end = time.monotonic() + 30
+    while left := [each for each in node.leftovers(0) if not _THEIRS.match(each)]:
+        if time.monotonic() > end:
+            break
+        time.sleep(0.1)
+    return left

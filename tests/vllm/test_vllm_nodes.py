@@ -67,7 +67,8 @@ def test_tp_2_over_two_nodes_generates_what_mp_does_on_one_and_ctrl_c_leaves_not
         assert generate(head) == [output["tokens"] for output in reference]
         head.interrupt()
         ended(head, 30)
-        assert ended(follower, 10) == 0
+        # vLLM's front end kills its engine at Ctrl-C, and for the other node a killed engine is a failure.
+        assert ended(follower, 30) == 1
         assert_nothing_is_left(setup)
         assert complaints(head.log.read_text() + follower.log.read_text()) == []
 
@@ -110,7 +111,7 @@ def test_an_llm_on_the_head_has_lora_and_callables_as_with_mp(setup: Setup) -> N
         with ending(follower.process, head):
             assert head.wait(500) == 0
             if backend == "mp-spmd":
-                assert ended(follower, 10) == 0
+                assert ended(follower, 30) == 0
         generated[backend] = json.loads(out.read_text())
     assert generated["mp-spmd"] == generated["mp"]
     assert generated["mp-spmd"]["answers"] == [[0, 42], [1, 42]]
@@ -122,8 +123,8 @@ def test_an_llm_on_the_head_has_lora_and_callables_as_with_mp(setup: Setup) -> N
 def test_ctrl_c_on_the_other_node_ends_the_head_and_leaves_nothing(setup: Setup) -> None:
     with running(setup) as (head, follower):
         follower.interrupt()
-        ended(follower, 10)
-        assert ended(head, 20) != 0
+        ended(follower, 30)
+        assert ended(head, 30) != 0
         assert "node 1 was ended by" in head.log.read_text()
         assert_nothing_is_left(setup)
 
@@ -148,7 +149,7 @@ def test_a_killed_rank_on_the_other_node_is_named_at_the_head(setup: Setup) -> N
         pid = pid_on_node(rank.pid)
         os.kill(rank.pid, signal.SIGKILL)
         assert ended(head, 30) != 0
-        assert ended(follower, 10) > 0
+        assert ended(follower, 30) > 0
         death = rf"rank 1 on node 1 \(pid {pid}\) died .*: killed by SIGKILL"
         assert re.search(death, head.log.read_text())
         assert_nothing_is_left(setup)
