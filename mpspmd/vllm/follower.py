@@ -21,7 +21,7 @@ class Follower:
         self._start = NodeStart.prepare(vllm_config)
 
     def start_worker_monitor(self, inline: bool = True) -> None:
-        """Runs the node's ranks until the run ends. SystemExit, unless the head has ended it in order."""
+        """Runs the node's ranks until the run ends. SystemExit(1), unless the head has ended it in order."""
         start = self._start
         assert start.place is not None
         try:
@@ -34,6 +34,9 @@ class Follower:
                 around_start=start.around,
                 remove_at_end=start.remove_at_end,
             )
+        except SystemExit:
+            # From vLLM's handler of SIGTERM and SIGINT, without a code. But for the run it is a failure.
+            code = 1
         finally:
             sweep(start.init_method)
             remove([lock_file(start.lock)])

@@ -123,8 +123,8 @@ def test_an_llm_on_the_head_has_lora_and_callables_as_with_mp(setup: Setup) -> N
 def test_ctrl_c_on_the_other_node_ends_the_head_and_leaves_nothing(setup: Setup) -> None:
     with running(setup) as (head, follower):
         follower.interrupt()
-        ended(follower, 30)
-        assert ended(head, 30) != 0
+        assert ended(follower, 30) == 1
+        ended(head, 30)  # vLLM's server exits with 0 when its engine has failed
         assert "node 1 was ended by" in head.log.read_text()
         assert_nothing_is_left(setup)
 
@@ -133,7 +133,7 @@ def test_ctrl_c_on_the_other_node_ends_the_head_and_leaves_nothing(setup: Setup)
 def test_a_killed_head_ends_the_other_node_with_an_error(setup: Setup) -> None:
     with running(setup) as (head, follower):
         head.node.kill_all()
-        assert ended(follower, 30) > 0
+        assert ended(follower, 30) == 1
         assert "the head at 10.77.0.1:29502 is lost" in follower.log.read_text()
         assert_nothing_is_left(setup)
 
@@ -148,8 +148,8 @@ def test_a_killed_rank_on_the_other_node_is_named_at_the_head(setup: Setup) -> N
         rank = rank_on(follower)
         pid = pid_on_node(rank.pid)
         os.kill(rank.pid, signal.SIGKILL)
-        assert ended(head, 30) != 0
-        assert ended(follower, 30) > 0
+        ended(head, 30)
+        assert ended(follower, 30) == 1
         death = rf"rank 1 on node 1 \(pid {pid}\) died .*: killed by SIGKILL"
         assert re.search(death, head.log.read_text())
         assert_nothing_is_left(setup)
