@@ -78,6 +78,7 @@ class WaitCounts(TypedDict):
 class LineSnapshot(WaitCounts):
     phase: str
     pid: int
+    node: int  # the machine that `pid` is on; 0: the engine's
     step: int
     since: float  # seconds of time.monotonic()
     method: str
@@ -99,6 +100,11 @@ class StatusLine:
         """From now on the changes of phase are recorded as well."""
     def replied(self) -> None: ...
     def snapshot(self) -> LineSnapshot: ...
+    def copy(self) -> bytes:
+        """The line for another machine, whose clock differs: it has the phase's age."""
+    def paste(self, copy: Buffer, node: int, /) -> None:
+        """Writes what copy() returned on another machine, number `node`. The line has no other writer.
+        ValueError if the bytes are no such copy."""
 
 class Recorder:
     """A mapping of a recorder's segment: what each process knows of the last steps. Any thread.
@@ -229,6 +235,15 @@ class Writer:
         False, and nothing is sent, when pack() would return None.
         """
     def resume(self) -> bool: ...
+    def append(self, data: Buffer, /) -> int:
+        """Appends bytes of another ring of the same capacity, which lie there at `position`. Returns
+        how many it
+        has taken, which are fewer if there is no space. A record is there for readers as soon as it is
+        whole. Not together with the other ways to send. ChannelClosed, ChannelPoisoned, ChannelCorrupt.
+        """
+    @property
+    def position(self) -> int:
+        """Where the next appended byte goes."""
     def abandon(self) -> None:
         """Gives up an unfinished message. The next message tells readers to drop its fragments."""
     def wait(self, inbox: Inbox | None = None, timeout: float | None = None) -> bool:
@@ -237,6 +252,30 @@ class Writer:
         """Ends the wait() of another thread, or the next one. Any thread."""
     @property
     def pending(self) -> bool: ...
+
+class Tap:
+    """Reads the bytes of rings that share a bell, by position, for rings on another machine. One thread
+    at a time, except `interrupt`.
+    """
+
+    def __init__(
+        self,
+        rings: tuple[Ring, ...],
+        slots: tuple[int, ...],
+        page: StatusPage,
+        wait: int = WAIT_AUTO,
+    ) -> None:
+        """Takes one reader's slot of each ring. The same ring may come more than once."""
+    def wait(self, positions: tuple[int | None, ...], timeout: float | None, /) -> bool:
+        """Until a ring has bytes beyond its position here or has ended, or an interrupt; False at the
+        deadline. `None` leaves a ring out."""
+    def read(self, index: int, position: int, limit: int, /) -> bytes:
+        """Up to `limit` bytes from `position` on, whatever records they belong to. ValueError unless that
+        lies between the reader's head and the tail."""
+    def release(self, index: int, position: int, /) -> None:
+        """Moves the reader's head there: the writer may reuse what lies before. ValueError as read()."""
+    def interrupt(self) -> None:
+        """Ends the wait() of another thread, or the next one. Any thread."""
 
 class Block:
     """Memory of a message that its receiver may keep: writable bytes, aligned to 16. Any thread.

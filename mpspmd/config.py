@@ -22,7 +22,14 @@ LAUNCH_VARIABLE = "MPSPMD_LAUNCH"
 """Not a setting: see processes/launch.py."""
 LOG_LEVEL_VARIABLE = "MPSPMD_LOG_LEVEL"
 """Of all engines of a process, and of their ranks: see log.py."""
-_OTHER_VARIABLES = (LOG_LEVEL_VARIABLE, "MPSPMD_ANSWER_EARLY")
+SECRET_VARIABLES = ("MPSPMD_SECRET", "MPSPMD_SECRET_FILE")
+"""Of the nodes of a run: see bridge/keys.py."""
+_OTHER_VARIABLES = (
+    LOG_LEVEL_VARIABLE,
+    *SECRET_VARIABLES,
+    "MPSPMD_ANSWER_EARLY",
+    "MPSPMD_BRIDGE_PORT",
+)
 """Settings that are no fields of RuntimeConfig itself."""
 _MIB = 1 << 20
 
@@ -61,6 +68,9 @@ class RuntimeConfig:
 
     stall_warn_s: float = 30.0
     """A step that takes longer is reported in the log, and again each time that its age has doubled."""
+
+    node_timeout_s: float = 3.0
+    """In a run over several machines: a node that is silent for longer is lost, and the run with it."""
 
     runtime_dir: str | None = None
     """Where the run's private folder for its control socket is made; None: the temp folder, or where that
@@ -107,7 +117,7 @@ class RuntimeConfig:
             )
         if self.wait not in (ways := typing.get_args(Wait)):
             raise ConfigError(f"wait={self.wait!r}: must be one of {', '.join(ways)}")
-        for name in ("start_timeout_s", "shutdown_timeout_s", "stall_warn_s"):
+        for name in ("start_timeout_s", "shutdown_timeout_s", "stall_warn_s", "node_timeout_s"):
             value = getattr(self, name)
             if value is None and name == "start_timeout_s":
                 continue
@@ -238,4 +248,6 @@ def is_service_link(name: str, text: str) -> bool:
 @functools.cache
 def _warn_of(variable: str, text: str) -> None:
     meant = _meant(variable, known_variables())
+    if "SECRE" in variable:
+        text = "…"  # perhaps the secret, with a slip in its name
     logger.warning("%s=%r is no setting of mpspmd, and is ignored: %s", variable, text, meant)

@@ -33,6 +33,7 @@ __all__ = [
     "EncodeError",
     "EngineClosed",
     "MpSpmdError",
+    "NodeLost",
     "RankDied",
     "RankError",
     "SegmentError",
@@ -174,14 +175,17 @@ class RankDied(MpSpmdError, BrokenExecutor):
     """A rank's process is gone, and with it the engine: make a new one.
 
     `rank` and `pid` are the process, `method` and `step` what it did last (`method` is empty if it was
-    idle), `reason` is a signal or an exit code, in words. `dump` is the path of the dump that was written,
-    if MPSPMD_DUMP_DIR is set.
+    idle), `reason` is a signal or an exit code, in words. `node` is the machine that it was on: 0 is the
+    engine's. `dump` is the path of the dump that was written, if MPSPMD_DUMP_DIR is set.
     """
 
     dump: str | None = None
 
-    def __init__(self, rank: int, pid: int, method: str, step: int, reason: str) -> None:
-        super().__init__(rank, pid, method, step, reason)
+    def __init__(
+        self, rank: int, pid: int, method: str, step: int, reason: str, node: int = 0
+    ) -> None:
+        super().__init__(rank, pid, method, step, reason, node)
+        self.node = node
         self.rank = rank
         self.pid = pid
         self.method = method
@@ -192,8 +196,31 @@ class RankDied(MpSpmdError, BrokenExecutor):
         doing = f"in {self.method} (step {self.step})"
         if not self.method:
             doing = f"idle, after step {self.step}" if self.step else "before its first step"
-        dump = f"; dump: {self.dump}" if self.dump else ""
-        return f"rank {self.rank} (pid {self.pid}) died {doing}: {self.reason}{dump}"
+        where = f" on node {self.node}" if self.node else ""
+        return f"rank {self.rank}{where} (pid {self.pid}) died {doing}: {self.reason}{self._dump}"
+
+    @property
+    def _dump(self) -> str:
+        return f"; dump: {self.dump}" if self.dump else ""
+
+
+class NodeLost(RankDied):
+    """A node of the run doesn't answer any more, and the engine is lost with it: make a new one.
+
+    `node` is its number, `ranks` are its ranks, and `reason` says what is known. `rank` is the first of the
+    ranks, and `method` and `step` are what that one did last, as far as the head knows.
+    """
+
+    def __init__(
+        self, node: int, ranks: tuple[int, ...], reason: str, pid: int, method: str, step: int
+    ) -> None:
+        super().__init__(ranks[0], pid, method, step, reason, node)
+        self.args = (node, ranks, reason, pid, method, step)
+        self.ranks = ranks
+
+    def __str__(self) -> str:
+        ranks = f"rank{'s' * (len(self.ranks) > 1)} {', '.join(map(str, self.ranks))}"
+        return f"node {self.node} with {ranks} is lost: {self.reason}{self._dump}"
 
 
 class StartupError(MpSpmdError):

@@ -8,6 +8,7 @@
 #include "python/recorder_object.h"
 #include "python/ring_object.h"
 #include "python/serve.h"
+#include "python/tap_object.h"
 #include "python/values.h"
 #include "python/writer_object.h"
 
@@ -15,6 +16,7 @@ static bool add_types(PyObject *module, struct module_state *state) {
     return extension_add_type(module, &ring_object_spec, &state->ring_type) &&
            extension_add_type(module, &writer_object_spec, &state->writer_type) &&
            extension_add_type(module, &inbox_object_spec, &state->inbox_type) &&
+           extension_add_type(module, &tap_object_spec, &state->tap_type) &&
            extension_add_type(module, &page_object_spec, &state->page_type) &&
            extension_add_type(module, &line_object_spec, &state->line_type) &&
            extension_add_type(module, &liveness_object_spec, &state->liveness_type) &&
@@ -64,6 +66,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(state->ring_type);
     Py_VISIT(state->writer_type);
     Py_VISIT(state->inbox_type);
+    Py_VISIT(state->tap_type);
     Py_VISIT(state->page_type);
     Py_VISIT(state->line_type);
     Py_VISIT(state->liveness_type);
@@ -82,6 +85,7 @@ static int module_clear(PyObject *module) {
     Py_CLEAR(state->ring_type);
     Py_CLEAR(state->writer_type);
     Py_CLEAR(state->inbox_type);
+    Py_CLEAR(state->tap_type);
     Py_CLEAR(state->page_type);
     Py_CLEAR(state->line_type);
     Py_CLEAR(state->liveness_type);

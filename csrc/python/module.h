@@ -16,7 +16,7 @@ enum {
 
 struct module_state {
     PyTypeObject *ring_type, *writer_type, *inbox_type, *page_type, *line_type, *liveness_type;
-    PyTypeObject *block_type, *recorder_type, *track_type;
+    PyTypeObject *block_type, *recorder_type, *track_type, *tap_type;
     PyObject *channel_closed, *channel_poisoned, *channel_corrupt, *channel_error;
     struct idle_blocks idle_blocks;
 };

@@ -222,17 +222,17 @@ static PyObject *line_snapshot(struct line_object *self, PyObject *Py_UNUSED(non
     if (!method)
         return NULL;
     return Py_BuildValue(
-        "{s:s,s:I,s:K,s:d,s:N,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:O}", "phase",
+        "{s:s,s:I,s:I,s:K,s:d,s:N,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:O}", "phase",
         now.phase <= PHASE_REPLYING ? phases[now.phase] : "unknown", "pid", (unsigned)now.pid,
-        "step", (unsigned long long)now.step, "since", (double)now.since_ns / 1e9, "method", method,
-        "requests", (unsigned long long)line->requests, "replies",
-        (unsigned long long)line->replies, "bytes_in", (unsigned long long)line->bytes_in,
-        "bytes_out", (unsigned long long)line->bytes_out, "spins", (unsigned long long)line->spins,
-        "yields", (unsigned long long)line->yields, "parks", (unsigned long long)line->parks,
-        "early", (unsigned long long)line->early, "late", (unsigned long long)line->late,
-        "mispredicted", (unsigned long long)line->mispredicted, "idle_ns",
-        (unsigned long long)line->idle_ns, "has_died",
-        liveness_is_over(&line->rank_liveness) ? Py_True : Py_False);
+        "node", (unsigned)line->node, "step", (unsigned long long)now.step, "since",
+        (double)now.since_ns / 1e9, "method", method, "requests",
+        (unsigned long long)line->requests, "replies", (unsigned long long)line->replies,
+        "bytes_in", (unsigned long long)line->bytes_in, "bytes_out",
+        (unsigned long long)line->bytes_out, "spins", (unsigned long long)line->spins, "yields",
+        (unsigned long long)line->yields, "parks", (unsigned long long)line->parks, "early",
+        (unsigned long long)line->early, "late", (unsigned long long)line->late, "mispredicted",
+        (unsigned long long)line->mispredicted, "idle_ns", (unsigned long long)line->idle_ns,
+        "has_died", liveness_is_over(&line->rank_liveness) ? Py_True : Py_False);
 }
 
 static PyObject *page_set_cores(struct page_object *self, PyObject *cores_object) {
@@ -240,6 +240,34 @@ static PyObject *page_set_cores(struct page_object *self, PyObject *cores_object
     if (!argument_uint32(cores_object, &cores) || !page_check_writable(self))
         return NULL;
     status_set_cores(self->status.shared, cores);
+    Py_RETURN_NONE;
+}
+
+/* copy() */
+static PyObject *line_copy(struct line_object *self, PyObject *Py_UNUSED(none)) {
+    struct status_copy copy;
+    if (!fork_check(self->owner->generation))
+        return NULL;
+    status_copy_line(self->line, &copy);
+    return PyBytes_FromStringAndSize((const char *)&copy, sizeof copy);
+}
+
+/* paste(copy, node) */
+static PyObject *line_paste(struct line_object *self, PyObject *args) {
+    struct status_copy copy;
+    uint32_t node;
+    Py_buffer bytes;
+    if (!PyArg_ParseTuple(args, "y*O&:paste", &bytes, argument_uint32, &node))
+        return NULL;
+    bool fits = bytes.len == sizeof copy;
+    if (fits)
+        memcpy(&copy, bytes.buf, sizeof copy);
+    PyBuffer_Release(&bytes);
+    if (!fits)
+        return PyErr_Format(PyExc_ValueError, "a copy of a status line has %zu bytes", sizeof copy);
+    if (!check_phase((long)copy.phase) || !page_check_writable(self->owner))
+        return NULL;
+    status_paste_line(self->line, &copy, node);
     Py_RETURN_NONE;
 }
 
@@ -269,6 +297,8 @@ static PyMethodDef line_methods[] = {
     {"record", (PyCFunction)line_record, METH_O, NULL},
     {"replied", (PyCFunction)line_replied, METH_NOARGS, NULL},
     {"snapshot", (PyCFunction)line_snapshot, METH_NOARGS, NULL},
+    {"copy", (PyCFunction)line_copy, METH_NOARGS, NULL},
+    {"paste", (PyCFunction)line_paste, METH_VARARGS, NULL},
     {0},
 };
 

@@ -160,7 +160,8 @@ static PyObject *get_state(struct ring_object *self, void *Py_UNUSED(closure)) {
                          (int)STATE_RANK(word));
 }
 
-/* look(fd) -> (capacity, tail, heads, published). Read, not mapped: the descriptor may be read-only. */
+/* look(fd) -> (capacity, tail, heads, published). Read, not mapped: the descriptor may be
+ * read-only. */
 static PyObject *ring_look_method(PyObject *Py_UNUSED(type), PyObject *args) {
     uint64_t capacity, tail, heads[RING_MAX_READERS], published_ns;
     uint32_t n_readers;

@@ -309,6 +309,28 @@ static PyObject *send_packed_method(struct writer_object *self, PyObject *const 
     return sent < 0 ? NULL : PyBool_FromLong(sent);
 }
 
+/* append(data) */
+static PyObject *writer_append(struct writer_object *self, PyObject *data) {
+    Py_buffer bytes;
+    if (PyObject_GetBuffer(data, &bytes, PyBUF_SIMPLE) != 0)
+        return NULL;
+    if (!enter(self)) {
+        PyBuffer_Release(&bytes);
+        return NULL;
+    }
+    enum ring_result result;
+    uint64_t taken = ring_append(&self->writer, bytes.buf, (uint64_t)bytes.len, &result);
+    self->busy = false;
+    PyBuffer_Release(&bytes);
+    if (result != RING_OK && result != RING_AGAIN)
+        return raise_result((PyObject *)self, &self->owner->ring, result);
+    return PyLong_FromUnsignedLongLong(taken);
+}
+
+static PyObject *get_position(struct writer_object *self, void *Py_UNUSED(closure)) {
+    return PyLong_FromUnsignedLongLong(ring_next(&self->writer));
+}
+
 static PyObject *get_pending(struct writer_object *self, void *Py_UNUSED(closure)) {
     return PyBool_FromLong(self->pending);
 }
@@ -318,6 +340,7 @@ static PyMethodDef writer_methods[] = {
     {"send_packed", (PyCFunction)(void (*)(void))send_packed_method, METH_FASTCALL, NULL},
     {"try_send", (PyCFunction)(void (*)(void))writer_try_send, METH_FASTCALL, NULL},
     {"resume", (PyCFunction)writer_resume, METH_NOARGS, NULL},
+    {"append", (PyCFunction)writer_append, METH_O, NULL},
     {"abandon", (PyCFunction)writer_abandon, METH_NOARGS, NULL},
     {"interrupt", (PyCFunction)writer_interrupt, METH_NOARGS, NULL},
     {"wait", (PyCFunction)(void (*)(void))writer_wait, METH_VARARGS | METH_KEYWORDS, NULL},
@@ -326,6 +349,7 @@ static PyMethodDef writer_methods[] = {
 
 static PyGetSetDef writer_properties[] = {
     {"pending", (getter)get_pending, NULL, NULL, NULL},
+    {"position", (getter)get_position, NULL, NULL, NULL},
     {0},
 };
 

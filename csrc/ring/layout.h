@@ -107,6 +107,7 @@ struct status_line {
     OWN_LINE _Atomic uint32_t sequence; /* odd while step, phase, since and method change */
     _Atomic uint32_t phase;             /* enum status_phase */
     _Atomic uint32_t pid;
+    _Atomic uint32_t node; /* which machine of the run `pid` is on; 0: the engine's */
     _Atomic uint64_t step;
     _Atomic uint64_t since_ns; /* CLOCK_MONOTONIC */
     _Atomic uint64_t method[METHOD_BYTES / 8];

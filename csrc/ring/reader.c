@@ -69,9 +69,13 @@ enum ring_result ring_peek(struct ring_reader *reader, struct record *record) {
 }
 
 void ring_release(struct ring_reader *reader, const struct record *record) {
+    ring_release_to(reader, reader->head + ring_record_bytes(record->header.length));
+}
+
+void ring_release_to(struct ring_reader *reader, uint64_t position) {
     struct ring *ring = reader->ring;
     uint64_t old_head = reader->head;
-    reader->head += ring_record_bytes(record->header.length);
+    reader->head = position;
     /* Release: all reads of the record come before the writer's overwriting it. Sequentially
      * consistent: the load of `parked` can't be moved before it. */
     atomic_store_explicit(&ring->shared->readers[reader->slot].head, reader->head,

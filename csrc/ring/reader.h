@@ -27,6 +27,9 @@ void ring_detach(struct ring_reader *reader);
 enum ring_result ring_peek(struct ring_reader *reader, struct record *record);
 void ring_release(struct ring_reader *reader, const struct record *record);
 
+/* Frees all records before this position, from the head to the tail. */
+void ring_release_to(struct ring_reader *reader, uint64_t position);
+
 /* What the reader sleeps for: a record, or a reason not to wait for one. */
 bool ring_readable(struct ring_reader *reader);
 

@@ -99,10 +99,10 @@ static inline void prefetch_to_write(const void *line) {
 #endif
 }
 
-void ring_publish(struct ring_writer *writer, struct record_header header) {
+/* Shows readers the next `bytes`, which are whole records. */
+static inline void publish(struct ring_writer *writer, uint64_t bytes) {
     struct ring *ring = writer->ring;
-    memcpy(ring->data + (writer->tail & (ring->capacity - 1)), &header, sizeof header);
-    writer->tail += ring_record_bytes(header.length);
+    writer->tail += bytes;
     /* Release: the record is complete for whoever sees this tail. Sequentially consistent: the
      * load of `parked` in bell_notify() can't be moved before it, or a reader that parks in
      * between would be missed. */
@@ -110,10 +110,63 @@ void ring_publish(struct ring_writer *writer, struct record_header header) {
     /* Only now, because reading the clock would delay the message. */
     atomic_store_explicit(&ring->shared->published_ns, monotonic_ns(), memory_order_relaxed);
     bell_notify(ring->data_bell, UINT64_MAX);
+}
+
+void ring_publish(struct ring_writer *writer, struct record_header header) {
+    struct ring *ring = writer->ring;
+    memcpy(ring->data + (writer->tail & (ring->capacity - 1)), &header, sizeof header);
+    publish(writer, ring_record_bytes(header.length));
     /* The two lines of the next small record. */
     const unsigned char *next = ring->data + (writer->tail & (ring->capacity - 1));
     prefetch_to_write(next);
     prefetch_to_write(next + 64);
+}
+
+/* The bytes of whole records at the beginning of what is staged; more than that is there if a
+ * record claims to be larger than any can be. */
+static uint64_t whole_records(const struct ring_writer *writer) {
+    const struct ring *ring = writer->ring;
+    struct record_header header;
+    uint64_t whole = 0;
+    while (writer->staged - whole >= sizeof header) {
+        memcpy(&header, ring->data + ((writer->tail + whole) & (ring->capacity - 1)),
+               sizeof header);
+        uint64_t record = ring_record_bytes(header.length);
+        if (header.length > ring_max_record(ring))
+            return UINT64_MAX;
+        if (writer->staged - whole < record)
+            break;
+        whole += record;
+    }
+    return whole;
+}
+
+uint64_t ring_append(struct ring_writer *writer, const unsigned char *bytes, uint64_t n,
+                     enum ring_result *result) {
+    struct ring *ring = writer->ring;
+    enum ring_state state = STATE_OF(ring_state_word(ring));
+    if (state != STATE_OPEN) {
+        *result = state == STATE_CLOSED ? RING_CLOSED : RING_POISONED;
+        return 0;
+    }
+    uint64_t next = ring_next(writer), taken = n;
+    if (next + n > writer->limit)
+        update_limit(writer);
+    if (next + n > writer->limit)
+        taken = writer->limit - next;
+    memcpy(ring->data + (next & (ring->capacity - 1)), bytes, taken);
+    writer->staged += taken;
+    uint64_t whole = whole_records(writer);
+    if (writer->corrupt || whole > writer->staged) {
+        *result = RING_CORRUPT;
+        return 0;
+    }
+    if (whole > 0) {
+        writer->staged -= whole;
+        publish(writer, whole);
+    }
+    *result = taken == n ? RING_OK : RING_AGAIN;
+    return taken;
 }
 
 bool ring_writable(struct ring_writer *writer, uint32_t length) {

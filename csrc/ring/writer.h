@@ -9,6 +9,7 @@ struct ring_writer {
     struct ring *ring; /* NULL: this writer has no ring */
     uint64_t tail;     /* where the next record goes: shared tail, kept here so as not to load it */
     uint64_t limit;    /* the tail may go up to here: smallest head at the last scan + capacity */
+    uint64_t staged;   /* bytes of an unfinished record beyond the tail: ring_append() */
     bool torn;         /* the last message was left unfinished: readers must be told */
     bool corrupt;      /* at the last scan a head was where no reader can be */
     uint64_t claim;    /* what is in the ring's claim as long as this writer has it */
@@ -26,6 +27,17 @@ void ring_writer_release(struct ring_writer *writer);
  * _CORRUPT in `result`. Others see nothing of it yet. `length` is at most ring_max_record(). */
 unsigned char *ring_claim(struct ring_writer *writer, uint32_t length, enum ring_result *result);
 void ring_publish(struct ring_writer *writer, struct record_header header);
+
+/* Appends up to `n` bytes of another ring of the same capacity, from the position ring_next() on. A
+ * record is published when its last byte is there. Returns how many bytes it has taken: fewer than
+ * `n` with RING_AGAIN, _CLOSED, _POISONED or _CORRUPT in `result`. */
+uint64_t ring_append(struct ring_writer *writer, const unsigned char *bytes, uint64_t n,
+                     enum ring_result *result);
+
+/* Where the next appended byte goes. */
+static inline uint64_t ring_next(const struct ring_writer *writer) {
+    return writer->tail + writer->staged;
+}
 
 /* What the writer sleeps for: is there space for this record, or a reason not to wait for it? */
 bool ring_writable(struct ring_writer *writer, uint32_t length);

@@ -9,6 +9,8 @@
 
 #include "ring/layout.h"
 
+enum { STATUS_COUNTERS = 11 /* from `requests` on */ };
+
 /* One process's mapping of a page. */
 struct status {
     struct status_page *shared;
@@ -55,5 +57,20 @@ struct status_snapshot {
 
 /* A consistent copy of what status_enter() writes. */
 void status_read(const struct status_line *line, struct status_snapshot *snapshot);
+
+/* A line as it goes to another machine, whose clock differs. */
+struct status_copy {
+    uint32_t phase;
+    uint32_t pid;
+    uint64_t step;
+    uint64_t age_ns; /* since the phase began */
+    uint64_t method[METHOD_BYTES / 8];
+    uint64_t counters[STATUS_COUNTERS];
+};
+
+void status_copy_line(struct status_line *line, struct status_copy *copy);
+
+/* Writes what another machine has copied. The line has no other writer. */
+void status_paste_line(struct status_line *line, const struct status_copy *copy, uint32_t node);
 
 #endif

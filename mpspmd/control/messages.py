@@ -51,7 +51,14 @@ class Exiting(Message, tag="exiting", frozen=True):
     cause: str
 
 
-ToEngine: TypeAlias = Hello | Ready | Fault | Stacks | Exiting
+class Usages(Message, tag="usages", frozen=True):
+    """Bridge to engine, twice a second: what the processes of other nodes' ranks do."""
+
+    usages: tuple[tuple[int, str, float], ...]
+    """Each rank with its process's state and CPU time in seconds."""
+
+
+ToEngine: TypeAlias = Hello | Ready | Fault | Stacks | Exiting | Usages
 ToRank: TypeAlias = Dump | Shutdown
 
 _encoder = msgspec.msgpack.Encoder()

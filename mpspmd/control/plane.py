@@ -157,10 +157,13 @@ class EnginePlane(_Plane[ToEngine]):
         self._socket.bind(address)
         # Regardless of the umask. Other users can't enter the folder.
         os.chmod(address.removeprefix("ipc://"), 0o600)
+        self.elsewhere: Callable[[int, ToRank], bool] | None = None
+        """Sends a message to a rank on another node. False if the rank is on this one."""
 
     def send(self, rank: int, message: ToRank) -> None:
         """Any thread."""
-        self._mailbox.put(_identity(rank), message)
+        if self.elsewhere is None or not self.elsewhere(rank, message):
+            self._mailbox.put(_identity(rank), message)
 
 
 class RankPlane(_Plane[ToRank]):

@@ -247,7 +247,7 @@ def _reaped(state: State, event: Reaped, now: float) -> Judgement:
 
 
 def with_reason(error: RankDied, reason: str) -> RankDied:
-    return RankDied(error.rank, error.pid, error.method, error.step, reason)
+    return RankDied(error.rank, error.pid, error.method, error.step, reason, error.node)
 
 
 # Who is to blame.

@@ -10,6 +10,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
+from mpspmd.bridge.place import NodePlace
 from mpspmd.codec.steps import StepCodec
 from mpspmd.config import RuntimeConfig
 from mpspmd.engine.calls import Calls
@@ -22,7 +23,7 @@ from mpspmd.engine.inherited import Inherited, end_with_fork
 from mpspmd.engine.observer import Observer
 from mpspmd.engine.outcome import Outcome
 from mpspmd.engine.rank_stacks import RankStacks
-from mpspmd.engine.ranks import Ranks, WorkerSpec
+from mpspmd.engine.ranks import Ranks, WorkerSpec, for_all_nodes
 from mpspmd.engine.reader import Reader
 from mpspmd.engine.requests import RequestEncoder
 from mpspmd.engine.run_files import RunFiles
@@ -66,6 +67,7 @@ class Engine(Calls):
         on_cause: Callable[[BaseException], None] | None = None,
         step_codec: StepCodec | None = None,
         start: StartRanks = start_ranks,
+        nodes: NodePlace | None = None,
     ) -> None:
         """Returns when every rank's worker is made.
 
@@ -82,6 +84,8 @@ class Engine(Calls):
             step_codec: Sends the requests and replies that it knows as deltas, unless `config.step_deltas`
                 is off.
             start: Starts the ranks' processes. By default they are spawned.
+            nodes: For a run over several machines: this one is node 0, and starts only its own ranks of the
+                `world_size`. On each other node `mpspmd.nodes.follow` starts that node's.
 
         When it raises, nothing of the run remains.
 
@@ -100,10 +104,15 @@ class Engine(Calls):
             raise ConfigError(f"world_size={world_size!r}: must be a whole number of ranks")
         self._world_size = world_size
         self._config = config = config or RuntimeConfig.from_env()
+        if nodes is not None:
+            nodes.check(world_size, is_head=True)
+            nodes = nodes if nodes.num_nodes > 1 else None
         step_codec = step_codec if config.step_deltas else None
         step_end = step_codec.engine_end() if step_codec else None
         spec = WorkerSpec(worker, args, kwargs or {}, step_codec, around_start, start)
         by_value = start is start_ranks and not main_to_import(worker)
+        if nodes is not None and start is start_ranks:
+            spec, by_value = for_all_nodes(spec), True
         with ExitStack() as made:
             # What needs closing.
             segments = ChannelSegments.create(world_size, config)
@@ -113,7 +122,7 @@ class Engine(Calls):
             made.callback(channel.release)
             files = RunFiles(config, remove_at_end, segments)
             made.callback(files.close)
-            self._ranks = ranks = Ranks(world_size, config, channel.status)
+            self._ranks = ranks = Ranks(world_size, config, channel.status, nodes)
             made.callback(ranks.close)
             # What is needed to call.
             events = EventQueue(files.plane)
@@ -137,7 +146,7 @@ class Engine(Calls):
         self._dropped.atexit = False  # type: ignore[misc]  # its stub hides the property
         end_with_fork(self)
         try:
-            ranks.start(spec, segments, files)
+            ranks.start(spec, segments, files, channel.deaths_fd)
             supervisor.start(config.start_timeout_s)
         except BaseException:
             self.shutdown()

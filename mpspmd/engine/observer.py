@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 
-from mpspmd.control.messages import Exiting, Ready, Stacks, ToEngine
+from mpspmd.control.messages import Exiting, Ready, Stacks, ToEngine, Usages
 from mpspmd.control.plane import EnginePlane
 from mpspmd.engine import events
 from mpspmd.engine.events import Died, Event, Leaves, Raised, Reaped, StartRaised
@@ -16,7 +16,7 @@ from mpspmd.engine.outcome import death
 from mpspmd.engine.rank_stacks import RankStacks
 from mpspmd.engine.ranks import Ranks
 from mpspmd.engine.table import CallTable
-from mpspmd.errors import RankDied
+from mpspmd.errors import NodeLost, RankDied
 from mpspmd.exceptions.fault import Fault, error_of
 from mpspmd.processes.exit_status import PENDING
 from mpspmd.transport.channel import EngineChannel
@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 _EXPLAINS_S = 0.03
 """How long after a rank's death its own message about its exit may arrive. Less than EXIT_STATUS_S."""
+
+_FAR_S = 0.2
+"""How long the reason of a death on another node may come after the notice of it."""
 
 _REAP_S = 1.0
 """At the end of the run: how long to wait for the exit status of a rank that was blamed without one."""
@@ -77,7 +80,8 @@ class Observer:
         if self._channel.deaths_fd in ready:
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self._channel.deaths_fd)
-        self.has_noticed_an_end = bool(ready)
+        lost = self._ranks.remote is not None and self._ranks.remote.check()
+        self.has_noticed_an_end = bool(ready) or lost
 
     def said(self, *, starting: bool) -> Iterator[Event]:
         """What the ranks' messages say. Call `ended` afterwards: it tells which ranks have ended."""
@@ -95,6 +99,8 @@ class Observer:
                 case Exiting(rank=rank, cause=cause):
                     self._leaving[rank] = cause
                     self.has_noticed_an_end = True
+                case Usages() if self._ranks.remote is not None:
+                    self._ranks.remote.take(message)
                 case _:
                     logger.debug("control: %s", message)
 
@@ -132,6 +138,8 @@ class Observer:
 
     def _died(self, rank: int, starting: bool) -> Died:
         self._dead.add(rank)
+        if (process := self._ranks.processes[rank]).node:
+            process.join(_FAR_S)
         reason = self._reason(rank, starting)
         # What an exiting rank has said of its exit comes another way, and may come later than its death.
         if pending := reason == PENDING or _is_exit(reason):
@@ -147,7 +155,11 @@ class Observer:
         return f"{reason}\n{words}" if words else reason
 
     def _death(self, rank: int, reason: str) -> RankDied:
-        return death(self._channel.status, rank, reason, self._ranks.processes[rank].pid)
+        process = self._ranks.processes[rank]
+        died = death(self._channel.status, rank, reason, process.pid, process.node)
+        if lost := process.lost_with:
+            return NodeLost(process.node, lost, reason, died.pid, died.method, died.step)
+        return died
 
 
 def _is_exit(reason: str) -> bool:

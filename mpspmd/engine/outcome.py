@@ -88,9 +88,9 @@ def anew(cause: BaseException) -> BaseException:
     return new
 
 
-def death(status: StatusPage, rank: int, reason: str, pid: int = 0) -> RankDied:
-    """The error for a rank that has died, with the method that it was in. Give `pid` if the rank may have
-    died before it wrote its own to the status page."""
+def death(status: StatusPage, rank: int, reason: str, pid: int = 0, node: int = 0) -> RankDied:
+    """The error for a rank that has died, with the method that it was in. Give `pid` and `node` if the rank
+    may have died before they were in the status page."""
     line = status.line(rank).snapshot()
     method = line["method"] if line["phase"] != "waiting" else ""
-    return RankDied(rank, pid or line["pid"], method, line["step"], reason)
+    return RankDied(rank, pid or line["pid"], method, line["step"], reason, node or line["node"])

@@ -12,6 +12,9 @@ from mpspmd.engine.ranks import Ranks
 _ANSWER_S = 0.2
 """How long a rank's control thread may take to answer; a signal goes to those that don't."""
 
+_FAR_ANSWER_S = 1.0
+"""As long as the ranks of other nodes may take. There the node sends the signal itself."""
+
 
 class RankStacks:
     """Any thread may ask but the supervisor's, which receives the answers and hands them over."""
@@ -38,7 +41,8 @@ class RankStacks:
         for rank in ranks:
             self._plane.send(rank, Dump(self._question))
         with self._change:
-            self._change.wait_for(lambda: len(self._answers) >= len(ranks), _ANSWER_S)
+            limit_s = _ANSWER_S if self._ranks.remote is None else _FAR_ANSWER_S
+            self._change.wait_for(lambda: len(self._answers) >= len(ranks), limit_s)
             return dict(self._answers)
 
     def take(self, answer: Stacks) -> None:

@@ -54,6 +54,8 @@ class StartWatch:
         line, now = self._status.line(rank).snapshot(), time.monotonic()
         if self._ranks.usage(rank) is None:
             return "gone"
+        if line["pid"] == 0 and (node := self._ranks.node_awaited(rank)):
+            return f"waits for {node} to join, for {now - self._began:.1f} s"
         if line["pid"] == 0:
             return f"importing for {now - self._began:.1f} s"
         where = "ready"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import urllib.parse
+
+import psutil
 
 _LOOPBACKS = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 
@@ -47,3 +50,39 @@ def unreachable(host: str) -> str | None:
 
 def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
+
+
+def numeric(url: str) -> str:
+    """The same with an address instead of a host name, if it can be resolved.
+
+    torch's C++ code would ask the name service for other kinds of addresses too, which takes ten
+    seconds where it doesn't answer.
+    """
+    parts = urllib.parse.urlsplit(url)
+    if not parts.hostname:
+        return url
+    with contextlib.suppress(OSError):
+        found = socket.getaddrinfo(parts.hostname, parts.port, type=socket.SOCK_STREAM)
+        address = str(found[0][4][0])
+        host = f"[{address}]" if ":" in address else address
+        return f"{parts.scheme}://{host}:{parts.port}"
+    return url
+
+
+def interface_towards(url: str) -> str | None:
+    """The network interface through which this machine reaches the host of `url`; None if that isn't known.
+
+    Sends nothing: the kernel looks the way up.
+    """
+    parts = urllib.parse.urlsplit(url)
+    with contextlib.suppress(OSError):
+        family, kind, _, _, at = socket.getaddrinfo(
+            parts.hostname, parts.port or 1, type=socket.SOCK_DGRAM
+        )[0]
+        with socket.socket(family, kind) as probe:
+            probe.connect(at)
+            own = probe.getsockname()[0]
+        for name, addresses in psutil.net_if_addrs().items():
+            if any(each.address.partition("%")[0] == own for each in addresses):
+                return name
+    return None

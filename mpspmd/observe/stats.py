@@ -12,7 +12,7 @@ from mpspmd._ring import StatusPage
 if TYPE_CHECKING:
     from mpspmd._ring import LineSnapshot
 
-_NAMED = ("phase", "method", "step", "pid", "since", "idle_ns", "has_died")
+_NAMED = ("phase", "method", "step", "pid", "node", "since", "idle_ns", "has_died")
 """Entries of a status line that have a field of their own; all other numbers are counters."""
 
 
@@ -36,6 +36,8 @@ class RankStats:
     """Requests that the engine has sent and this rank has not begun."""
     unread_bytes: int
     """Bytes in the request ring that this rank has yet to read."""
+    node: int = 0
+    """The machine that it is on; 0 is the engine's. `pid` is that machine's number of the process."""
     counters: dict[str, int] = field(default_factory=dict)
     """Numbers of requests, replies, bytes and kinds of waits, since its start."""
 
@@ -94,5 +96,6 @@ def _rank_stats(
         idle_s=line["idle_ns"] / 1e9 + (phase_s if line["phase"] == "waiting" else 0.0),
         lag_steps=max(0, steps - line["step"]) if unread_bytes else 0,
         unread_bytes=unread_bytes,
+        node=line["node"],
         counters=counters,
     )

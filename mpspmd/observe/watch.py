@@ -102,7 +102,8 @@ class _Known:
         self.watched = watched
         self._stats, self._at = watched.read(), time.monotonic()
         self._processes: dict[int, psutil.Process] = {}
-        for pid in (self._stats.pid, *(rank.pid for rank in self._stats.ranks)):
+        here = (rank.pid for rank in self._stats.ranks if rank.node == 0)
+        for pid in (self._stats.pid, *here):
             self._cpu_percent(pid)  # psutil measures from the first call on
 
     def read(self) -> EngineView:
@@ -138,8 +139,8 @@ class _Known:
             rank,
             (rank.step - before.step) / seconds,
             100 * min(1.0, max(0.0, 1 - idle)),
-            self._cpu_percent(rank.pid),
-            self._memory(rank.pid),
+            self._cpu_percent(rank.pid) if rank.node == 0 else None,
+            self._memory(rank.pid) if rank.node == 0 else None,
         )
 
     def _process(self, pid: int) -> psutil.Process:

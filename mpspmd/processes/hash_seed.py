@@ -22,14 +22,21 @@ def seed_of(secret: str) -> str:
     return str(number or 1)  # 0 would turn the randomization off
 
 
+def new_seed() -> str:
+    return seed_of(secrets.token_hex())
+
+
 @contextlib.contextmanager
-def one_seed(environ: MutableMapping[str, str] = os.environ) -> Iterator[str]:
-    """Processes that the body starts have the same seed. Yields it, or "" if the user has set one."""
+def one_seed(seed: str = "", environ: MutableMapping[str, str] = os.environ) -> Iterator[str]:
+    """Processes that the body starts have the same seed. Yields it, or "" if the user has set one.
+
+    `seed`: the one that other nodes have.
+    """
     before = environ.get(VARIABLE)
-    if before:
+    if before and seed in ("", before):
         yield ""
         return
-    seed = environ[VARIABLE] = seed_of(secrets.token_hex())
+    seed = environ[VARIABLE] = seed or new_seed()
     try:
         yield seed
     finally:

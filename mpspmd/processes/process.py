@@ -34,6 +34,11 @@ class Process:
     used.
     """
 
+    node: int = 0
+    """Which of the run's nodes it is on."""
+    lost_with: tuple[int, ...] = ()
+    """The ranks of its node, if it has ended because the whole node is lost."""
+
     def __init__(
         self, pid: int, pipe: int, close_pipe: Callable[[], None], *, is_child: bool
     ) -> None:

@@ -41,8 +41,8 @@ def start_ranks(
     # Ranks are spawned, never forked: a fork would copy threads' locks and CUDA's state.
     # Before the first child is started. That would start the tracker with signals blocked, for good.
     resource_tracker.ensure_running()
-    main = main_to_import(ranks[0].worker)
-    with one_seed() as hash_seed:
+    main = main_to_import(ranks[0].worker) if ranks[0].pickled is None else {}
+    with one_seed(ranks[0].hash_seed) as hash_seed:
         for rank in ranks:
             rank.main, rank.hash_seed = main, hash_seed
             child = Child(target=rank, name=f"{RANK_NAME}{rank.rank}", daemon=False)

@@ -58,8 +58,20 @@ class RankStart:
     """The file in memory with the worker and its arguments, if they are large."""
     report_start_failure: Callable[[BaseException], None] | None = None
     """The rank calls this if it can't make the worker. The engine gets a Fault in any case."""
+    pickled: bytes | None = None
+    """The worker and its arguments, if another node's engine has pickled them."""
+    local_rank: int = -1
+    """Of the ranks on this node, which have the channels together; -1: as `rank`."""
+    node_rank: int = 0
+    num_nodes: int = 1
+    meeting_place: str = ""
+    """Where the ranks of several nodes meet for a process group, as torch's init_method."""
     begins_lines: bool = True
     """Whether the rank puts its number before its lines of the log. Else mpspmd-launch does it."""
+
+    def __post_init__(self) -> None:
+        if self.local_rank < 0:
+            self.local_rank = self.rank
 
     def __call__(self) -> None:
         self.serve(self)
@@ -67,13 +79,13 @@ class RankStart:
     def __getstate__(self) -> dict[str, Any]:
         # Only multiprocessing's pickler can pickle locks, and only while a process is being spawned.
         dumps = dumps_with_main if self.main == {} else ForkingPickler.dumps
-        pickled = bytes(dumps((self.worker, self.args, self.kwargs)))
+        pickled = self.pickled or bytes(dumps((self.worker, self.args, self.kwargs)))
         if len(pickled) > _PIPE_BYTES:
             # If there is no such file, the pipe does it more slowly.
             with contextlib.suppress(OSError):
                 self.memory = _in_memory(pickled)
                 pickled = b""
-        return self.__dict__ | {"worker": pickled, "args": (), "kwargs": {}}
+        return self.__dict__ | {"worker": pickled, "args": (), "kwargs": {}, "pickled": None}
 
     def sent(self) -> None:
         """In the engine: the rank's process has all that it needs, or can't be started."""
@@ -82,11 +94,7 @@ class RankStart:
 
     def not_picklable(self, error: Exception) -> WorkerNotPicklable:
         """The exception for the engine's caller if __getstate__ has raised `error`."""
-        name = getattr(self.worker, "__qualname__", repr(self.worker))
-        return WorkerNotPicklable(
-            f"the worker {name} or its arguments can't be sent to a new process: {text_of(error)}; "
-            "define the class at the top level of a module, and pass data as arguments"
-        )
+        return not_picklable(self.worker, error)
 
     def unpack(self) -> None:
         """Rebuilds the worker's class and its arguments. Raises DecodeError if that fails."""
@@ -103,6 +111,14 @@ class RankStart:
                 f"{type(error).__name__}: {text_of(error)}; define classes and functions at the top level "
                 'of a module or of the script, and not under `if __name__ == "__main__":`'
             ) from error
+
+
+def not_picklable(worker: object, error: Exception) -> WorkerNotPicklable:
+    name = getattr(worker, "__qualname__", repr(worker))
+    return WorkerNotPicklable(
+        f"the worker {name} or its arguments can't be sent to a new process: {text_of(error)}; "
+        "define the class at the top level of a module, and pass data as arguments"
+    )
 
 
 def _in_memory(data: bytes) -> Descriptor:

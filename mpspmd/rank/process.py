@@ -63,20 +63,21 @@ def _run(start: RankStart, signals: RankSignals) -> int:
     check_room_on_rank(start.rank)
     refuse_green_threads()
     control = ControlThread(control_address(start.run_dir), start.rank)
-    channel = RankChannel(start.segments, start.rank)
+    channel = RankChannel(start.segments, start.local_rank)
     start.segments.close()
     signals.unblock(channel)
     control.send(Hello(start.rank))
     start.death_pipe.disarm()
     ctx = RankContext(
         rank=start.rank,
-        local_rank=start.rank,
+        local_rank=start.local_rank,
         world_size=start.world_size,
-        node_rank=0,
-        num_nodes=1,
+        node_rank=start.node_rank,
+        num_nodes=start.num_nodes,
         run_dir=str(start.run_dir),
         remove_at_end=start.janitor.remove_at_end,
         _track=channel.track,
+        meeting_place=start.meeting_place,
     )
     if start.digest_requests:
         ctx.keep_digest()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from mpspmd.errors import SegmentError
-from mpspmd.machine.network import NO_LOOPBACK, loopback
+from mpspmd.machine.network import NO_LOOPBACK, interface_towards, loopback, numeric
 
 if TYPE_CHECKING:
     import torch
@@ -52,12 +52,14 @@ class RankContext:
     node_rank: int
     """Which of the run's machines this is; on one machine 0."""
     num_nodes: int
-    """How many machines the run has: 1."""
+    """How many machines the run has."""
     run_dir: str
     """A folder that only this run's processes use; it is removed with the run."""
     remove_at_end: Callable[[str], None] = field(repr=False)
     """Takes the absolute path of a file or folder that this run makes in the temp folder, in /dev/shm or in
     `run_dir`; it is removed when the last of the run's processes is gone. No pattern; else ConfigError."""
+    meeting_place: str = field(default="", repr=False)
+    """Where the ranks of several machines meet, as torch's `init_method`; "" on one machine."""
     _digest: Any = field(default=None, repr=False)
     _track: Track | None = field(default=None, repr=False)
 
@@ -73,9 +75,10 @@ class RankContext:
     def init_process_group(self, backend: str | None = None) -> None:
         """Joins all ranks in torch.distributed's default group: NCCL on CUDA, gloo on the CPU.
 
-        Every rank must call it; it returns when all have. They meet through a file in the run's folder, so
-        that no port is needed, and gloo uses the loopback interface unless GLOO_SOCKET_IFNAME names
-        another: no name service is asked.
+        Every rank must call it; it returns when all have. On one machine they meet through a file in the
+        run's folder, so that no port is needed, and gloo uses the loopback interface unless
+        GLOO_SOCKET_IFNAME names another: no name service is asked. The ranks of several machines meet at a
+        port of the head, and gloo uses the interface through which this machine reaches the head.
 
         Raises:
             SegmentError: The loopback interface is down.
@@ -83,12 +86,17 @@ class RankContext:
         import torch.distributed as dist
 
         if "GLOO_SOCKET_IFNAME" not in os.environ:
-            if loopback() is None:
-                raise SegmentError(NO_LOOPBACK)
-            os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+            if self.meeting_place:
+                interface = interface_towards(self.meeting_place)
+            else:
+                interface = "lo" if loopback() is not None else None
+                if interface is None:
+                    raise SegmentError(NO_LOOPBACK)
+            if interface is not None:
+                os.environ["GLOO_SOCKET_IFNAME"] = interface
         dist.init_process_group(
             backend or ("nccl" if self.device.type == "cuda" else "gloo"),
-            init_method=f"file://{self.run_dir}/process-group",
+            init_method=numeric(self.meeting_place) or f"file://{self.run_dir}/process-group",
             rank=self.rank,
             world_size=self.world_size,
         )

@@ -8,7 +8,17 @@ import os
 from dataclasses import dataclass
 
 from mpspmd import _ring
-from mpspmd._ring import MAX_READERS, Inbox, Liveness, Recorder, Ring, StatusPage, Track, Writer
+from mpspmd._ring import (
+    MAX_READERS,
+    Inbox,
+    Liveness,
+    Recorder,
+    Ring,
+    StatusPage,
+    Tap,
+    Track,
+    Writer,
+)
 from mpspmd.config import RuntimeConfig
 from mpspmd.errors import ConfigError, SegmentError
 from mpspmd.machine.advice import advice
@@ -109,12 +119,8 @@ class ChannelSegments:
             segment.close()
 
 
-class EngineChannel:
-    """The engine's ends: it writes requests and reads all ranks' replies.
-
-    Replies and space for requests ring one bell, in the status page, so that a wait for either ends when
-    there is the other. `requests` and `replies` may each be used by one thread at a time.
-    """
+class OwnersChannel:
+    """What the owner of a node's ranks has of their channels: it writes requests and watches the ranks."""
 
     def __init__(self, segments: ChannelSegments) -> None:
         self.status = StatusPage(segments.status.fd)
@@ -122,11 +128,9 @@ class EngineChannel:
         self.reply_rings = tuple(
             Ring(segment.fd, data_bell=self.status) for segment in segments.replies
         )
-        track = segments.track(0)
-        self.requests = Writer(self.request_ring, wait=segments.wait, track=track)
-        self.replies = Inbox(
-            self.reply_rings, 0, page=self.status, wait=_engines_wait(segments), track=track
-        )
+        self.track = segments.track(0)
+        """What the engine records in; None when nothing is recorded."""
+        self.requests = Writer(self.request_ring, wait=segments.wait, track=self.track)
         self.deaths_fd = -1
         """An eventfd that is readable when a rank has died. By then the rings are poisoned."""
         try:
@@ -179,6 +183,61 @@ class EngineChannel:
     def mark_dead(self, rank: int) -> None:
         """Makes the writer stop waiting for this rank, whose process must have ended."""
         self.request_ring.mark_dead(rank)
+
+
+class EngineChannel(OwnersChannel):
+    """The engine's ends: it writes requests and reads all ranks' replies.
+
+    Replies and space for requests ring one bell, in the status page, so that a wait for either ends when
+    there is the other. `requests` and `replies` may each be used by one thread at a time.
+    """
+
+    def __init__(self, segments: ChannelSegments) -> None:
+        super().__init__(segments)
+        self.replies = Inbox(
+            self.reply_rings, 0, page=self.status, wait=_engines_wait(segments), track=self.track
+        )
+
+
+class FollowerChannel(OwnersChannel):
+    """The ends on a node without an engine. Their bytes come from the head's rings, and go there."""
+
+    def __init__(self, segments: ChannelSegments) -> None:
+        super().__init__(segments)
+        slots = (0,) * len(self.reply_rings)
+        self.tap = Tap(self.reply_rings, slots, self.status, segments.wait)
+
+
+class BridgeChannel:
+    """The ends of the head's bridge: for each of the `remote` ranks it reads the requests and writes the
+    replies, as if it were that rank."""
+
+    def __init__(self, segments: ChannelSegments, remote: range) -> None:
+        self.first_rank = remote[0]
+        self.status = StatusPage(segments.status.fd)
+        self.request_ring = Ring(segments.request.fd, space_bell=self.status)
+        self._reply_rings = tuple(
+            Ring(segment.fd, data_bell=self.status) for segment in segments.replies
+        )
+        # In the place of the first remote rank it watches the engine, and is watched.
+        self._liveness = Liveness.of_rank(
+            self.status,
+            (self.request_ring, *self._reply_rings),
+            Poison.ENGINE_DIED,
+            remote[0],
+            GRACE_S,
+        )
+        rings = (self.request_ring,) * len(remote)
+        self.tap = Tap(rings, tuple(remote), self.status, segments.wait)
+        self.replies = {
+            rank: Writer(self._reply_rings[rank], wait=segments.wait) for rank in remote
+        }
+
+    def poison(self, rank: int) -> None:
+        """A remote rank has died. Does nothing when the run has ended already."""
+        if self.request_ring.state[0] == "open":
+            for ring in (self.request_ring, *self._reply_rings):
+                ring.poison(Poison.RANK_DIED, rank)
 
 
 class RankChannel:

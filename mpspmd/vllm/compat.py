@@ -6,6 +6,8 @@ What we change, or use though it is private:
 | --- | --- | --- | --- |
 | `Executor.get_class` | wrap, `know_backend` | it doesn't know the name `mp-spmd`, and it is the last call in the front end before an engine starts | all |
 | `EngineArgs._check_feature_supported` | wrap, `know_backend` | it refuses pipeline parallelism by name | all |
+| `ParallelConfig.__post_init__` | wrap, `node_compat.py` | it refuses several nodes by name | all |
+| `MultiprocExecutor` in `entrypoints/cli/serve.py` | wrap, `node_compat.py` | `run_headless` makes it on all nodes but the head, whatever the backend | all |
 | `EngineDeadError`, `wait_for_engine_startup`, `get_output`, `get_output_async` | wrap, `chain_causes` | they raise errors without their cause | all |
 | `ParallelConfig.distributed_executor_backend` | set in EngineCore, `pass_for_mp` | vLLM compares it with "mp" in many places | all |
 | `ParallelConfig` | an attribute of ours, `note_engines` | vLLM doesn't tell an engine how many there are | all |
@@ -108,11 +110,11 @@ def know_backend(prepare: Callable[[Any], None]) -> None:
                 prepare(parallel_config)
             return chosen
 
-        _wrap((Executor, "get_class", get_class))
+        wrap((Executor, "get_class", get_class))
     with doing_without(f"{BACKEND!r} can't be used with pipeline parallelism"):
         from vllm.engine.arg_utils import EngineArgs
 
-        _wrap((EngineArgs, "_check_feature_supported", _check_as_mp))
+        wrap((EngineArgs, "_check_feature_supported", _check_as_mp))
 
 
 def is_ours(executor: Any) -> bool:
@@ -121,17 +123,28 @@ def is_ours(executor: Any) -> bool:
 
 
 def _check_as_mp(original: Callable[..., Any], engine_args: Any, *args: Any, **kwargs: Any) -> Any:
-    backend = engine_args.distributed_executor_backend
-    if not _may_have_pipelines(backend):
+    if not means_ours(engine_args.distributed_executor_backend):
         return original(engine_args, *args, **kwargs)
-    engine_args.distributed_executor_backend = "mp"
+    with checked_as_mp(engine_args):
+        return original(engine_args, *args, **kwargs)
+
+
+@contextlib.contextmanager
+def checked_as_mp(config: Any) -> Iterator[None]:
+    """Within, its backend is "mp". `config` is an EngineArgs or a ParallelConfig."""
+    backend = config.distributed_executor_backend
+    config.distributed_executor_backend = "mp"
     try:
-        return original(engine_args, *args, **kwargs)
+        yield
     finally:
-        engine_args.distributed_executor_backend = backend
+        config.distributed_executor_backend = backend
 
 
-def _may_have_pipelines(backend: Any) -> bool:
+def means_ours(backend: Any) -> bool:
+    """Whether a backend, as vLLM's user gives it, is our executor: by its name, its path or its class.
+
+    A class derived from ours that can't have pipelines doesn't count: vLLM checks it itself.
+    """
     if backend == BACKEND:
         return True
     if isinstance(backend, str) and "." in backend:
@@ -174,7 +187,7 @@ def chain_causes(latest: Callable[[], BaseException | None]) -> None:
             with _chained(EngineDeadError, latest):
                 return await original(*args, **kwargs)
 
-        _wrap(
+        wrap(
             (EngineDeadError, "__init__", make),
             (utils, "wait_for_engine_startup", start),
             (core_client.SyncMPClient, "get_output", get),
@@ -191,7 +204,7 @@ def _chained(kind: type[Exception], latest: Callable[[], BaseException | None]) 
         raise
 
 
-def _wrap(*changes: tuple[Any, str, Callable[..., Any]]) -> None:
+def wrap(*changes: tuple[Any, str, Callable[..., Any]]) -> None:
     """`(owner, name, wrapper)`: puts a call of `wrapper(original, …)` in the place of each function, once.
 
     AttributeError, and nothing is changed, if one of them doesn't exist.

@@ -3,39 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from multiprocessing import util as multiprocessing_util
 from typing import Any
 
 from vllm import envs, version
-from vllm.config import ParallelConfig
 from vllm.distributed.ec_transfer.ec_connector.utils import ECOutputAggregator
 from vllm.distributed.kv_transfer.kv_connector.utils import KVOutputAggregator
 from vllm.logger import init_logger
-from vllm.utils import numa_utils
-from vllm.utils.network_utils import (
-    aiter_requires_tcp_store,
-    get_distributed_init_method,
-    get_file_store_init_method,
-    get_loopback_ip,
-    get_open_port,
-)
 from vllm.utils.torch_utils import set_torch_threads_for_runtime
 from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
 from vllm.v1.executor.abstract import Executor
-from vllm.v1.executor.multiproc_executor import set_multiprocessing_worker_envs
 from vllm.v1.outputs import DraftTokenIds, ModelRunnerOutput
 
 from mpspmd.engine.engine import Engine
-from mpspmd.errors import ConfigError, RankDied
+from mpspmd.errors import RankDied
 from mpspmd.vllm.causes import report
-from mpspmd.vllm.compat import pass_for_mp, untested
-from mpspmd.vllm.cpu_binding import CoreBinding
-from mpspmd.vllm.engine_place import engine_place
-from mpspmd.vllm.leftovers import leftovers, remove, sweep
-from mpspmd.vllm.lock import lock_file, lock_name
+from mpspmd.vllm.compat import untested
+from mpspmd.vllm.leftovers import remove, sweep
+from mpspmd.vllm.lock import lock_file
+from mpspmd.vllm.node_start import NodeStart
 from mpspmd.vllm.plugin import register
 from mpspmd.vllm.process_end import (
     await_own_kill,
@@ -43,7 +31,6 @@ from mpspmd.vllm.process_end import (
     exit_with_parent,
     exiting_at_signals,
 )
-from mpspmd.vllm.settings import Settings, read_settings
 from mpspmd.vllm.step_codec import step_codec
 from mpspmd.vllm.steps import Aggregators, Steps
 from mpspmd.vllm.worker import RankWorker
@@ -95,13 +82,7 @@ class MpSpmdExecutor(Executor):
 
     def _start(self) -> None:
         parallel = self.parallel_config
-        _check_sizes(parallel)
-        settings = read_settings(
-            self.vllm_config.additional_config,
-            os.environ,
-            envs.VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS,
-        )
-        pass_for_mp(parallel)
+        start = NodeStart.prepare(self.vllm_config)
         # `mp` has these attributes, and derived classes may use them.
         self.world_size = parallel.world_size
         self.local_world_size = parallel.local_world_size
@@ -109,57 +90,44 @@ class MpSpmdExecutor(Executor):
         self.output_rank = parallel.world_size - (
             parallel.tensor_parallel_size * parallel.prefill_context_parallel_size
         )
-        _, engines = engine_place(parallel)
-        set_multiprocessing_worker_envs(parallel.local_world_size * engines)
-        self._init_method = _distributed_init_method()
+        self._init_method = start.init_method
         self._has_stepped = False
         if (warning := untested(version.__version__)) is not None:
             logger.warning(warning)
         exit_with_parent()
         with exiting_at_signals():
-            self._engine = self._start_engine(settings)
+            self._engine = self._start_engine(start)
         self._steps = Steps(
             self._engine,
             self.vllm_config,
             self.output_rank,
             envs.VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS,
-            answer_early=settings.answer_early,
+            answer_early=start.settings.answer_early,
         )
         # At exit, if nobody has called shutdown() by then.
         multiprocessing_util.Finalize(None, self.shutdown, exitpriority=90)
         # From now on this process only schedules.
         set_torch_threads_for_runtime()
 
-    def _start_engine(self, settings: Settings) -> Engine:
-        world_size = self.parallel_config.world_size
-        binding = CoreBinding(self.vllm_config)
-
-        @contextlib.contextmanager
-        def around_start(rank: int) -> Iterator[None]:
-            with (
-                binding.configure_omp_envs(rank=rank, local_rank=rank),
-                numa_utils.configure_subprocess(self.vllm_config, rank, process_kind="worker"),
-            ):
-                yield
-
-        lock = lock_name()
+    def _start_engine(self, start: NodeStart) -> Engine:
         try:
             return Engine(
                 RankWorker,
-                world_size=world_size,
-                args=(self.vllm_config, self._init_method, lock),
-                config=settings,
-                around_start=around_start,
-                remove_at_end=[*leftovers(self._init_method), lock_file(lock)],
+                world_size=self.world_size,
+                args=start.worker_args,
+                config=start.settings,
+                around_start=start.around,
+                remove_at_end=start.remove_at_end,
                 fatal_methods=self._fatal_methods(),
                 on_cause=_tell_cause,
                 step_codec=step_codec(),
+                nodes=start.place,
             )
         except BaseException:
-            sweep(self._init_method)
+            sweep(start.init_method)
             raise
         finally:
-            remove([lock_file(lock)])
+            remove([lock_file(start.lock)])
 
     def _fatal_methods(self) -> frozenset[str]:
         # With fault tolerance vLLM resets the ranks itself after a failed step, and goes on.
@@ -256,20 +224,6 @@ class MpSpmdExecutor(Executor):
 register()
 
 
-def _check_sizes(parallel: ParallelConfig) -> None:
-    if parallel.nnodes_within_dp > 1:
-        raise ConfigError(
-            f"nnodes={parallel.nnodes}: mp-spmd runs the ranks of one machine; use mp or ray for more"
-        )
-    tp, pp = parallel.tensor_parallel_size, parallel.pipeline_parallel_size
-    pcp = parallel.prefill_context_parallel_size
-    if parallel.world_size != tp * pp * pcp:
-        raise ConfigError(
-            f"world_size={parallel.world_size}: must be tensor_parallel_size ({tp}) x "
-            f"pipeline_parallel_size ({pp}) x prefill_context_parallel_size ({pcp})"
-        )
-
-
 def _aggregators(kv: KVOutputAggregator | None, ec: ECOutputAggregator | None) -> Aggregators:
     if kv is None and ec is None:
         return _NO_AGGREGATORS
@@ -280,9 +234,3 @@ def _tell_cause(error: BaseException) -> None:
     if isinstance(error, RankDied):
         await_own_kill()
     report(error)
-
-
-def _distributed_init_method() -> str:
-    if aiter_requires_tcp_store():
-        return get_distributed_init_method(get_loopback_ip(), get_open_port())
-    return get_file_store_init_method()

@@ -22,6 +22,16 @@ class Settings(RuntimeConfig):
     answer_early: bool = True
     """`execute_model` is answered at once, and a step has one reply, that of `sample_tokens`."""
 
+    bridge_port: int = 0
+    """With several nodes: the head's port for the other nodes' bridges. 0: the one after --master-port."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.bridge_port <= 65534:
+            raise ConfigError(
+                f"bridge_port={self.bridge_port!r}: must be a port from 1 to 65534, or 0"
+            )
+
 
 def read_settings(
     additional_config: object, environ: Mapping[str, str], worker_shutdown_timeout_s: float

@@ -32,6 +32,7 @@ _REASONS = (
     "needs an engine that runs",
     "needs several machines",
     "needs systemd",
+    "needs Slurm",
     "takes minutes",
     "runs until it is stopped",
 )

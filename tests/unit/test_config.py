@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mpspmd import RuntimeConfig
-from mpspmd.config import known_variables, unknown_variables
+from mpspmd.config import SECRET_VARIABLES, known_variables, unknown_variables
 from mpspmd.errors import ConfigError, MpSpmdError
 from mpspmd.vllm.settings import Settings
 
@@ -39,11 +39,12 @@ def test_a_config_cannot_be_changed() -> None:
         ("MPSPMD_DIGEST_REQUESTS", "TRUE", True),
         ("MPSPMD_DIGEST_REQUESTS", "0", False),
         ("MPSPMD_STEP_DELTAS", "0", False),
+        ("MPSPMD_BRIDGE_PORT", "4000", 4000),
     ],
 )
 def test_a_variable_sets_its_field_and_no_other(variable: str, text: str, value: Any) -> None:
     name = variable.removeprefix("MPSPMD_").lower()
-    of = Settings if name == "answer_early" else RuntimeConfig
+    of = Settings if name in ("answer_early", "bridge_port") else RuntimeConfig
     config = of.from_env({variable: text})
     assert config == dataclasses.replace(of(), **{name: value})
     assert type(getattr(config, name)) is type(value)
@@ -51,7 +52,7 @@ def test_a_variable_sets_its_field_and_no_other(variable: str, text: str, value:
 
 def test_every_field_has_a_variable() -> None:
     fields = [f"MPSPMD_{field.name.upper()}" for field in dataclasses.fields(Settings)]
-    assert set(known_variables()) == {*fields, "MPSPMD_LOG_LEVEL"}
+    assert set(known_variables()) == {*fields, "MPSPMD_LOG_LEVEL", *SECRET_VARIABLES}
     assert unknown_variables(dict.fromkeys(known_variables(), "1")) == []
 
 

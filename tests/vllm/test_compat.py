@@ -5,16 +5,20 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
 from vllm import SamplingParams
+from vllm.config import ParallelConfig
 from vllm.distributed.kv_transfer.kv_connector.utils import KVOutputAggregator
 from vllm.v1.outputs import AsyncModelRunnerOutput
 from vllm.version import __version__
 
 from mpspmd.vllm import compat
+from mpspmd.vllm.executor import MpSpmdExecutor
+from mpspmd.vllm.node_compat import allow_nodes
 
 HAS_0_33 = [int(part) for part in re.findall(r"\d+", __version__)[:2]] >= [0, 33]
 
@@ -65,12 +69,15 @@ def unwrapped(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _own_functions() -> list[tuple[Any, str]]:
     from vllm.engine.arg_utils import EngineArgs
+    from vllm.entrypoints.cli import serve
     from vllm.v1.engine import core_client, exceptions, utils
     from vllm.v1.executor.abstract import Executor
 
     return [
         (Executor, "get_class"),
         (EngineArgs, "_check_feature_supported"),
+        (ParallelConfig, "__post_init__"),
+        (serve, "MultiprocExecutor"),
         (exceptions.EngineDeadError, "__init__"),
         (utils, "wait_for_engine_startup"),
         (core_client.SyncMPClient, "get_output"),
@@ -83,6 +90,7 @@ def _wrapped() -> list[str]:
 
 
 MARK = "_mpspmd_wrapped"
+NODES = ["__post_init__", "MultiprocExecutor"]
 CAUSES = ["__init__", "wait_for_engine_startup", "get_output", "get_output_async"]
 
 
@@ -91,7 +99,9 @@ def test_all_wraps_are_made_once() -> None:
     for _ in range(2):
         compat.know_backend(lambda parallel_config: None)
         compat.chain_causes(lambda: None)
-    assert _wrapped() == ["get_class", "_check_feature_supported", *CAUSES]
+        allow_nodes(lambda vllm_config: None)
+        _config_of_two_nodes("mp-spmd")
+    assert _wrapped() == ["get_class", "_check_feature_supported", *NODES, *CAUSES]
     assert not any(hasattr(getattr(*each).__wrapped__, MARK) for each in _own_functions())
 
 
@@ -124,6 +134,60 @@ def test_what_a_version_lacks_is_said_in_one_line_and_left_as_it_is(
     assert missing in line
     assert "\n" not in line
     assert _wrapped() == wrapped
+
+
+# Several nodes.
+
+
+def _config_of_two_nodes(backend: object) -> ParallelConfig:
+    return ParallelConfig(
+        tensor_parallel_size=2, nnodes=2, node_rank=1, distributed_executor_backend=backend
+    )
+
+
+@pytest.mark.usefixtures("unwrapped")
+@pytest.mark.parametrize("by", ["name", "path", "class"])
+def test_two_nodes_are_allowed_and_the_backend_keeps_its_name(by: str) -> None:
+    backend = {"name": "mp-spmd", "path": compat.EXECUTOR, "class": MpSpmdExecutor}[by]
+    with pytest.raises(ValueError, match="nnodes > 1 can only be set"):
+        _config_of_two_nodes(backend)
+    allow_nodes(lambda vllm_config: None)
+    config = _config_of_two_nodes(backend)
+    assert config.distributed_executor_backend == backend
+    assert (config.nnodes_within_dp, config.local_world_size) == (2, 1)
+
+
+@pytest.mark.usefixtures("unwrapped")
+def test_two_nodes_stay_refused_for_other_backends() -> None:
+    allow_nodes(lambda vllm_config: None)
+    with pytest.raises(ValueError, match="nnodes > 1 can only be set"):
+        _config_of_two_nodes("vllm.v1.executor.uniproc_executor.UniProcExecutor")
+
+
+@pytest.mark.usefixtures("unwrapped")
+def test_run_headless_makes_our_follower_for_our_backend_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from vllm.entrypoints.cli import serve
+
+    monkeypatch.setattr(serve, "MultiprocExecutor", lambda config, monitor_workers: "theirs")
+    allow_nodes(lambda vllm_config: "ours")
+    made = []
+    for backend in ("mp-spmd", "mp"):
+        config = SimpleNamespace(parallel_config=_config_of_two_nodes(backend))
+        made.append(serve.MultiprocExecutor(config, monitor_workers=False))
+    assert made == ["ours", "theirs"]
+
+
+@pytest.mark.usefixtures("unwrapped")
+def test_a_version_without_a_post_init_has_one_node(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delattr(ParallelConfig, "__post_init__")
+    allow_nodes(lambda vllm_config: None)
+    (line,) = caplog.messages
+    assert "can't be used with more than one node" in line
+    assert "__post_init__" in line
 
 
 def test_vllms_sampling_params_can_be_made_without_their_constructor() -> None:

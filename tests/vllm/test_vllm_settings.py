@@ -40,6 +40,8 @@ class Other:
             {"MPSPMD_ANSWER_EARLY": "1"},
             {"answer_early": True},
         ),
+        ({"mpspmd": {"bridge_port": 4000}}, {}, {"bridge_port": 4000}),
+        ({"mpspmd": {"bridge_port": 4000}}, {"MPSPMD_BRIDGE_PORT": "0"}, {"bridge_port": 0}),
     ],
 )
 def test_a_variable_beats_the_additional_configuration_which_beats_vllms_timeout(
@@ -59,6 +61,8 @@ def test_a_variable_beats_the_additional_configuration_which_beats_vllms_timeout
         ({"request_ring_bytes": 5}, "request_ring_bytes=5: must be a power of two"),
         ({"stall_warn_s": "soon"}, "stall_warn_s='soon': must be a number"),
         ({"answer_early": 2}, "answer_early=2: must be"),
+        ({"bridge_port": 65535}, "bridge_port=65535: must be a port from 1 to 65534, or 0"),
+        ({"bridge_port": -1}, "bridge_port=-1: must be a port"),
     ],
 )
 def test_a_bad_value_and_an_unknown_setting_are_refused(section: object, message: str) -> None:
@@ -80,8 +84,9 @@ def test_a_timeout_of_zero_which_vllm_allows_lets_workers_no_time() -> None:
     assert 0 < read_settings({}, {}, 0).shutdown_timeout_s < 0.1
 
 
-def test_the_variable_that_only_vllms_executor_has_is_not_warned_of() -> None:
-    assert unknown_variables({"MPSPMD_ANSWER_EARLY": "0"}) == []
+@pytest.mark.parametrize("variable", ["MPSPMD_ANSWER_EARLY", "MPSPMD_BRIDGE_PORT"])
+def test_a_variable_that_only_vllms_executor_has_is_not_warned_of(variable: str) -> None:
+    assert unknown_variables({variable: "0"}) == []
 
 
 def test_an_unknown_setting_is_one_error_before_any_rank_starts(model: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -26,7 +27,7 @@ class Server:
     def __init__(
         self, model: Path, log: Path, *options: str, env: dict[str, str] | None = None
     ) -> None:
-        with socket.socket() as free:
+        with self._network(), socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.model = str(model)
@@ -38,16 +39,24 @@ class Server:
             "--max-model-len", "512", "--max-num-batched-tokens", "8192", "--enforce-eager", *options,
         ]  # fmt: skip
         with log.open("w") as file:
-            self.process = subprocess.Popen(
-                command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True, env=env
-            )
+            self.process = self._popen(command, stdout=file, stderr=subprocess.STDOUT, env=env)
+
+    def _popen(self, command: list[str], **options: Any) -> subprocess.Popen[Any]:
+        return subprocess.Popen(command, start_new_session=True, **options)
+
+    def _network(self) -> contextlib.AbstractContextManager[None]:
+        """Within, this thread can connect to the server."""
+        return contextlib.nullcontext()
 
     def wait_until_healthy(self, timeout_s: float = 600) -> None:
         end = time.monotonic() + timeout_s
         while time.monotonic() < end:
             assert self.process.poll() is None, self.log.read_text()[-5000:]
             try:
-                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5).close()
+                with self._network():
+                    urllib.request.urlopen(
+                        f"http://127.0.0.1:{self.port}/health", timeout=5
+                    ).close()
                 return
             except (urllib.error.URLError, OSError):
                 time.sleep(0.3)
@@ -83,7 +92,7 @@ class Server:
             {"Content-Type": "application/json"},
         )
         tokens: list[int] = []
-        with urllib.request.urlopen(request, timeout=timeout_s) as response:
+        with self._network(), urllib.request.urlopen(request, timeout=timeout_s) as response:
             for line in response:
                 if line.startswith(b"data: {"):
                     piece = json.loads(line[6:])

@@ -1,0 +1,185 @@
+"""Link: one end of what the head and another node say to each other. Nothing is lost, repeated or
+reordered.
+
+ZeroMQ may drop what it has when a connection breaks. So each frame says at which position of its stream its
+bytes lie, and a link sends again what the other end has not got: see docs/explain/nodes.md.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Callable, Sequence
+
+from mpspmd.bridge.streams import Sink, Source
+
+CHUNK_BYTES = 60 * 1024
+"""The most bytes of a stream in one frame."""
+MAX_FRAME_BYTES = 64 * 1024
+"""No frame is larger; a peer that announces a larger one is disconnected before it has sent it."""
+_WINDOW_BYTES = CHUNK_BYTES // 4
+"""So much may be accepted before the other end is told."""
+BEAT_S = 0.1
+"""How often each end says how far it is, also when nothing else is to be said."""
+
+GREETING, BEAT, AGAIN, LINES = 0xFFFF, 0xFFFE, 0xFFFD, 0xFFFC
+"""In place of a stream's number: a message before there is a session, or one of the link itself."""
+
+_HEADER = struct.Struct("<8sHHIQ")  # session, stream, number of acknowledgements, 0, position
+NO_SESSION = bytes(8)
+
+Send = Callable[[bytes], bool]
+
+
+class BadFrame(Exception):
+    """Bytes that no link of this version sends."""
+
+
+def greeting(data: bytes) -> bytes:
+    """A frame with a message from before there is a session."""
+    return _HEADER.pack(NO_SESSION, GREETING, 0, 0, 0) + data
+
+
+def greeting_in(frame: bytes) -> bytes | None:
+    """The message in such a frame; None if it is another frame. BadFrame."""
+    if len(frame) < _HEADER.size:
+        raise BadFrame(f"{len(frame)} bytes")
+    session, stream, *_ = _HEADER.unpack_from(frame)
+    return frame[_HEADER.size :] if (session, stream) == (NO_SESSION, GREETING) else None
+
+
+class Link:
+    """One thread at a time. `send` sends one frame, and returns False if there is no connection."""
+
+    def __init__(
+        self, session: bytes, sources: Sequence[Source], sinks: Sequence[Sink], send: Send
+    ) -> None:
+        self._session = session
+        self._sources = sources
+        self._sinks = sinks
+        self._send = send
+        self._sent = [0] * len(sources)
+        self._acked = [0] * len(sources)
+        self._told = [0] * len(sinks)
+        """What the other end has been told that this one has accepted."""
+        self._acks = struct.Struct(f"<{len(sinks)}Q")
+        self._their_acks = struct.Struct(f"<{len(sources)}Q")
+        self._asked_again = 0.0
+        self._next_beat = 0.0
+        self.heard = time.monotonic()
+        """When the last frame came."""
+        self.lines = b""
+        """What the other end has said last in a LINES frame."""
+        self.is_cut = False
+        """The last frame could not be sent. The next frame that comes ends this."""
+
+    def sent(self, stream: int) -> int:
+        """Up to which position a stream has been sent."""
+        return self._sent[stream]
+
+    def pump(self) -> None:
+        """Sends what is there to be sent."""
+        for stream, source in enumerate(self._sources):
+            tail = source.tail
+            while self._sent[stream] < tail and not self.is_cut:
+                data = source.read(self._sent[stream], CHUNK_BYTES)
+                if self._put(stream, self._sent[stream], data):
+                    self._sent[stream] += len(data)
+
+    def is_beat_due(self, now: float) -> bool:
+        return now >= self._next_beat
+
+    def beat(self, now: float, lines: bytes = b"") -> None:
+        """Says how far this end is. `lines` are for the other end's status page."""
+        self._next_beat = now + BEAT_S
+        if lines:
+            self._put(LINES, 0, lines)
+        self._put(BEAT, 0, self._their_acks.pack(*self._sent))
+        self.pump()
+
+    def receive(self, frame: bytes) -> None:
+        """Takes a frame. BadFrame; frames of other sessions are dropped."""
+        try:
+            session, stream, n_acks, _, position = _HEADER.unpack_from(frame)
+            if session != self._session:
+                return
+            acks = self._their_acks.unpack_from(frame, _HEADER.size)
+        except struct.error as error:
+            raise BadFrame(str(error)) from error
+        if n_acks != len(acks):
+            raise BadFrame(f"{n_acks} acknowledgements instead of {len(acks)}")
+        self.heard = time.monotonic()
+        self.is_cut = False
+        for number, ack in enumerate(acks):
+            self._acknowledge(number, ack)
+        data = memoryview(frame)[_HEADER.size + self._their_acks.size :]
+        if stream == BEAT:
+            self._compare(data)
+        elif stream == AGAIN:
+            self._go_back(data)
+        elif stream == LINES:
+            self.lines = bytes(data)
+        elif stream < len(self._sinks):
+            self._take(stream, position, data)
+        else:
+            raise BadFrame(f"stream {stream}")
+
+    def acknowledge(self) -> None:
+        """Tells the other end what this one has accepted, if it isn't about to learn it anyway."""
+        for stream, sink in enumerate(self._sinks):
+            if sink.accepted - self._told[stream] >= _WINDOW_BYTES:
+                self._put(BEAT, 0, self._their_acks.pack(*self._sent))
+                return
+
+    def _put(self, stream: int, position: int, data: bytes) -> bool:
+        accepted = [sink.accepted for sink in self._sinks]
+        header = _HEADER.pack(self._session, stream, len(accepted), 0, position)
+        if self._send(header + self._acks.pack(*accepted) + data):
+            self._told = accepted
+            return True
+        self.is_cut = True
+        return False
+
+    def _acknowledge(self, stream: int, position: int) -> None:
+        if position > self._sent[stream]:
+            # This end has gone back after a break, and the other end had got more than was known.
+            if position > self._sources[stream].tail:
+                raise BadFrame(f"{position} of stream {stream} acknowledged")
+            self._sent[stream] = position
+        if position > self._acked[stream]:
+            self._acked[stream] = position
+            self._sources[stream].release(position)
+
+    def _take(self, stream: int, position: int, data: memoryview) -> None:
+        sink = self._sinks[stream]
+        known = sink.received - position
+        if known < 0:
+            self._ask_again()
+        elif known < len(data):
+            sink.take(data[known:])
+
+    def _compare(self, data: memoryview) -> None:
+        """Frames come in order, so what was sent before a beat and isn't here is lost."""
+        try:
+            theirs = self._acks.unpack(data)
+        except struct.error as error:
+            raise BadFrame(str(error)) from error
+        if any(sink.received < sent for sink, sent in zip(self._sinks, theirs, strict=True)):
+            self._ask_again()
+
+    def _ask_again(self) -> None:
+        now = time.monotonic()
+        if now - self._asked_again < BEAT_S:
+            return  # the frames that follow a lost one all show the same loss
+        self._asked_again = now
+        self._put(AGAIN, 0, self._acks.pack(*[sink.received for sink in self._sinks]))
+
+    def _go_back(self, data: memoryview) -> None:
+        try:
+            wanted = self._their_acks.unpack(data)
+        except struct.error as error:
+            raise BadFrame(str(error)) from error
+        for stream, position in enumerate(wanted):
+            if self._acked[stream] <= position < self._sent[stream]:
+                self._sent[stream] = position
+        self.pump()

@@ -1,0 +1,157 @@
+"""Node: another node, as the head's bridge knows it."""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from mpspmd._ring import StatusPage
+from mpspmd.bridge.link import BadFrame, Link
+from mpspmd.bridge.messages import (
+    Ended,
+    EndOfRank,
+    NodeGone,
+    ToHead,
+    ToNode,
+    decode_to_head,
+    encode,
+)
+from mpspmd.bridge.streams import MessageSink, MessageSource, RingSink, RingSource
+from mpspmd.transport.channel import BridgeChannel
+from mpspmd.transport.descriptor import Descriptor
+
+USAGE = struct.Struct("<d16s")
+"""CPU time in seconds, and the process's state: it follows each line of a LINES frame."""
+_MAX_REASON = 15_000
+"""A pipe takes so much without anybody reading it."""
+
+
+class Node:
+    """With the bridge's lock held."""
+
+    def __init__(
+        self, number: int, ranks: range, channel: BridgeChannel, ends: dict[int, Descriptor]
+    ) -> None:
+        self.number = number
+        self.ranks = ranks
+        self._channel = channel
+        self._ends = ends
+        self._indexes = [rank - channel.first_rank for rank in ranks]
+        self.left = set(ranks)
+        """The ranks whose end the engine hasn't been told of."""
+        self.name = b""
+        """What its frames come under."""
+        self.host = ""
+        self.session = b""
+        self.n_ready = 0
+        """How many of its ranks have made their workers."""
+        self.is_lost = False
+        self.has_said_bye = False
+        self.is_silent = False
+        self.link: Link | None = None
+        self.usages: dict[int, tuple[int, str, float]] = {}
+        self._messages = MessageSource()
+        self._received: MessageSink[ToHead] = MessageSink(decode_to_head)
+        self._sinks: list[RingSink] = []
+
+    def join(self, name: bytes, host: str, send: Callable[[bytes, bytes], bool]) -> None:
+        self.name, self.host, self.session = name, host, os.urandom(8)
+        channel = self._channel
+        self._sinks = [RingSink(channel.replies[rank]) for rank in self.ranks]
+        self.link = Link(
+            self.session,
+            [self._messages, RingSource(channel.tap, channel.request_ring, self._indexes)],
+            [self._received, *self._sinks],
+            lambda frame: send(name, frame),
+        )
+
+    @property
+    def is_linked(self) -> bool:
+        return self.link is not None and not self.is_lost
+
+    @property
+    def is_ready(self) -> bool:
+        return self.n_ready == len(self.ranks)
+
+    @property
+    def is_done(self) -> bool:
+        """Nothing more is to be told to the engine, nor to this node."""
+        if not self.is_linked:
+            return not self.left
+        return not self.left and self._messages.is_empty and self.has_said_bye
+
+    @property
+    def is_waiting(self) -> bool:
+        """Replies have come for which there is no space yet."""
+        return any(sink.is_waiting for sink in self._sinks)
+
+    def tell(self, message: ToNode) -> None:
+        self._messages.put(message)
+
+    def receive(self, frame: bytes) -> None:
+        """BadFrame."""
+        assert self.link is not None
+        try:
+            self.link.receive(frame)
+        except msgspec.DecodeError as error:
+            raise BadFrame(str(error)) from error
+
+    def next_message(self) -> ToHead | None:
+        return self._received.next()
+
+    @property
+    def has_messages(self) -> bool:
+        return self._received.has_messages
+
+    def turn(self, now: float, status: StatusPage) -> None:
+        """What is due from time to time."""
+        assert self.link is not None
+        for sink in self._sinks:
+            sink.retry()
+        self.link.acknowledge()
+        self.link.pump()
+        if self.link.is_beat_due(now):
+            self.link.beat(now)
+        lines, self.link.lines = self.link.lines, b""
+        if lines:
+            self._show(lines, status)
+
+    def _show(self, lines: bytes, status: StatusPage) -> None:
+        size = len(lines) // len(self.ranks)
+        for number, rank in enumerate(self.ranks):
+            line = lines[number * size : (number + 1) * size]
+            cpu_s, state = USAGE.unpack(line[-USAGE.size :])
+            if rank in self.left:
+                status.line(rank).paste(line[: -USAGE.size], self.number)
+                self.usages[rank] = (rank, state.rstrip(b"\0").decode(), cpu_s)
+
+    def silence_s(self) -> float:
+        return 0.0 if self.link is None else time.monotonic() - self.link.heard
+
+    def end_rank(self, end: Ended) -> None:
+        """Tells the engine how a rank has ended, once."""
+        if end.rank in self.left:
+            self.left.discard(end.rank)
+            self._tell_engine(
+                end.rank, msgspec.structs.replace(end, reason=end.reason[:_MAX_REASON])
+            )
+
+    def end_all(self, reason: str, *, gone: bool) -> None:
+        """Of all ranks that are left: their node is gone, or has never been there."""
+        for rank in sorted(self.left):
+            end = NodeGone(reason) if gone else Ended(rank, 0, None, reason)
+            self._tell_engine(rank, end)
+        self.left.clear()
+
+    def _tell_engine(self, rank: int, end: EndOfRank) -> None:
+        pipe = self._ends[rank]
+        try:
+            os.write(pipe.fd, encode(end))
+        except OSError:
+            pass  # the engine is gone
+        finally:
+            pipe.close()

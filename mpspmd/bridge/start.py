@@ -1,0 +1,44 @@
+"""BridgeStart: what the engine sends to its bridge's process when it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mpspmd.bridge.keys import Keys
+from mpspmd.bridge.place import NodePlace
+from mpspmd.processes.death_pipe import DeathPipe
+from mpspmd.transport.channel import ChannelSegments
+from mpspmd.transport.descriptor import Descriptor
+
+
+@dataclass
+class BridgeStart:
+    """The bridge's process unpickles it, and calls it. The call doesn't return."""
+
+    serve: Callable[[BridgeStart], None]
+    """The bridge's main function; see bridge/process.py."""
+    place: NodePlace
+    keys: Keys | None
+    segments: ChannelSegments
+    run_dir: Path
+    listener: Descriptor
+    """It listens at the port already."""
+    commands: Descriptor
+    """A socket by which the engine sends ToBridge messages."""
+    ends: dict[int, Descriptor]
+    """For each rank of another node the pipe that tells the engine how the rank has ended."""
+    deaths: Descriptor
+    """The engine's eventfd, which is readable when a rank has died."""
+    death_pipe: DeathPipe
+    settings: dict[str, Any]
+    node_timeout_s: float
+    worker: bytes
+    step_codec: bytes
+    hash_seed: str
+    signals_of_engine: frozenset[int]
+
+    def __call__(self) -> None:
+        self.serve(self)

@@ -1,0 +1,166 @@
+"""Streams: the two ends of what a link copies, as bytes with positions that only grow.
+
+A position counts the bytes of a stream from its beginning. A ring's cursors are such positions.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Generic, Protocol, TypeVar
+
+from mpspmd._ring import Ring, Tap, Writer
+from mpspmd.bridge.messages import encode
+from mpspmd.errors import ChannelError
+
+_LENGTH = struct.Struct("<I")
+_Received = TypeVar("_Received")
+
+
+class Source(Protocol):
+    """What is to be sent. It keeps all bytes from the last released position on."""
+
+    @property
+    def tail(self) -> int:
+        """The position behind the last byte that is there."""
+
+    def read(self, position: int, limit: int) -> bytes:
+        """Up to `limit` bytes from there on."""
+
+    def release(self, position: int) -> None:
+        """Nobody will ask for bytes before this position any more."""
+
+
+class Sink(Protocol):
+    """What is received."""
+
+    received: int
+    """The position behind the last byte that has come."""
+
+    @property
+    def accepted(self) -> int:
+        """The position up to which the sender may forget the bytes."""
+
+    def take(self, data: memoryview) -> None:
+        """The next bytes."""
+
+
+class RingSource:
+    """The records of one ring, of which the tap holds one reader's slot or several."""
+
+    def __init__(self, tap: Tap, ring: Ring, indexes: Sequence[int]) -> None:
+        self._tap = tap
+        self._ring = ring
+        self._indexes = indexes
+
+    @property
+    def tail(self) -> int:
+        return self._ring.tail
+
+    def read(self, position: int, limit: int) -> bytes:
+        return self._tap.read(self._indexes[0], position, limit)
+
+    def release(self, position: int) -> None:
+        for index in self._indexes:
+            self._tap.release(index, position)
+
+
+class RingSink:
+    """Bytes for a ring. What doesn't fit waits here, and the sender doesn't send more than a ring holds."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._waiting: deque[memoryview] = deque()
+        self._ended = False
+        self.received = writer.position
+
+    @property
+    def accepted(self) -> int:
+        return self.received if self._ended else self._writer.position
+
+    @property
+    def is_waiting(self) -> bool:
+        return bool(self._waiting)
+
+    def take(self, data: memoryview) -> None:
+        self.received += len(data)
+        self._waiting.append(data)
+        self.retry()
+
+    def retry(self) -> None:
+        """Writes what there is space for. When the ring has ended, what comes is dropped."""
+        try:
+            while self._waiting and not self._ended:
+                data = self._waiting[0]
+                taken = self._writer.append(data)
+                if taken < len(data):
+                    self._waiting[0] = data[taken:]
+                    return
+                self._waiting.popleft()
+        except ChannelError:
+            self._ended = True
+            self._waiting.clear()
+
+
+class MessageSource:
+    """Control messages, as bytes of a stream."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+        self._released = 0
+
+    def put(self, message: object) -> None:
+        data = encode(message)
+        self._bytes += _LENGTH.pack(len(data)) + data
+
+    @property
+    def tail(self) -> int:
+        return self._released + len(self._bytes)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the other side has all of them."""
+        return not self._bytes
+
+    def read(self, position: int, limit: int) -> bytes:
+        begin = position - self._released
+        return bytes(self._bytes[begin : begin + limit])
+
+    def release(self, position: int) -> None:
+        del self._bytes[: position - self._released]
+        self._released = position
+
+
+class MessageSink(Generic[_Received]):
+    """Makes messages of the bytes again. `take_all` yields those that are complete."""
+
+    def __init__(self, decode: Callable[[bytes | memoryview], _Received]) -> None:
+        self._decode = decode
+        self._bytes = bytearray()
+        self._messages: deque[_Received] = deque()
+        self.received = 0
+
+    @property
+    def accepted(self) -> int:
+        return self.received
+
+    def take(self, data: memoryview) -> None:
+        self.received += len(data)
+        self._bytes += data
+        begin = 0
+        while len(self._bytes) - begin >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(self._bytes, begin)
+            end = begin + _LENGTH.size + length
+            if len(self._bytes) < end:
+                break
+            self._messages.append(self._decode(bytes(self._bytes[begin + _LENGTH.size : end])))
+            begin = end
+        del self._bytes[:begin]
+
+    @property
+    def has_messages(self) -> bool:
+        return bool(self._messages)
+
+    def next(self) -> _Received | None:
+        return self._messages.popleft() if self._messages else None

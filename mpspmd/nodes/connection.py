@@ -1,0 +1,118 @@
+"""Connection: from a node to the head, from the first attempt on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import select
+import socket
+import time
+from types import TracebackType
+
+from mpspmd import __version__
+from mpspmd.bridge.keys import Keys
+from mpspmd.bridge.link import greeting, greeting_in
+from mpspmd.bridge.messages import (
+    PROTOCOL,
+    Failed,
+    Join,
+    Refused,
+    Welcome,
+    decode_greeting,
+    encode,
+)
+from mpspmd.bridge.place import NodePlace
+from mpspmd.bridge.sockets import NodeSocket
+from mpspmd.errors import ConfigError, StartupError
+
+logger = logging.getLogger(__name__)
+
+_ASK_S = 0.5
+_NOTE_S = 5.0
+_REFUSALS = 3
+"""So often the head has closed the connection during the handshake before its keys are to blame."""
+
+
+class Connection:
+    """Made before the head is there, perhaps. One thread at a time."""
+
+    def __init__(self, place: NodePlace, keys: Keys | None) -> None:
+        self.place = place
+        # A node that is started again is another one for the head.
+        name = b"node-%d-" % place.node_rank + secrets.token_bytes(8)
+        self.socket = NodeSocket(place, keys, name)
+        self.refused = ""
+        """Why the head has refused this node."""
+
+    def join(self, timeout_s: float | None) -> Welcome:
+        """Waits until the head has taken this node. Logs each 5 s what it waits for.
+
+        Raises:
+            ConfigError: The head refuses this node.
+            StartupError: `timeout_s` has passed; None waits without a limit.
+        """
+        place, began = self.place, time.monotonic()
+        join = greeting(encode(self._join_message()))
+        asked, noted = 0.0, began
+        poller = select.poll()
+        poller.register(self.socket.fd, select.POLLIN)
+        while True:
+            now = time.monotonic()
+            for (frame,) in self.socket.frames():
+                if (welcome := self.answer_in(frame)) is not None:
+                    return welcome
+            self.socket.watch()
+            if self.refused:
+                raise ConfigError(f"the head at {place.address} refuses this node: {self.refused}")
+            if self.socket.refusals >= _REFUSALS:
+                raise ConfigError(
+                    f"the head at {place.address} closes the connection during the handshake: this node's "
+                    "secret is probably another one than the head's (MPSPMD_SECRET_FILE, MPSPMD_SECRET)"
+                )
+            if timeout_s is not None and now - began > timeout_s:
+                causes = f"the head at {place.address} has not answered within {timeout_s:g} s"
+                raise StartupError(dict.fromkeys(place.ranks, f"{causes} (MPSPMD_START_TIMEOUT_S)"))
+            if now - noted >= _NOTE_S:
+                noted = now
+                logger.warning(
+                    "node %d waits for the head at %s, for %.0f s",
+                    place.node_rank,
+                    place.address,
+                    now - began,
+                )
+            if now - asked >= _ASK_S and self.socket.send(join):
+                asked = now
+            poller.poll(20)
+
+    def _join_message(self) -> Join:
+        place = self.place
+        return Join(
+            PROTOCOL,
+            __version__,
+            place.node_rank,
+            place.num_nodes,
+            place.local_world_size,
+            place.world_size,
+            f"{socket.gethostname()}, pid {os.getpid()}",
+        )
+
+    def answer_in(self, frame: bytes) -> Welcome | None:
+        """The head's Welcome, if the frame is one. A refusal is noted."""
+        data = greeting_in(frame)
+        message = None if data is None else decode_greeting(data)
+        if isinstance(message, Refused):
+            self.refused = message.why
+        return message if isinstance(message, Welcome) else None
+
+    def fail(self, why: str) -> None:
+        """This node can't start its ranks."""
+        self.socket.send(greeting(encode(Failed(why))))
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: object, traceback: TracebackType | None
+    ) -> None:
+        self.socket.close(linger_ms=300)

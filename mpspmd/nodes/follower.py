@@ -1,0 +1,360 @@
+"""Follower: this node's ranks, which work for an engine on another node."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from mpspmd.bridge.link import BadFrame, Link
+from mpspmd.bridge.messages import (
+    Bye,
+    Failed,
+    FromRank,
+    RingsEnd,
+    Signal,
+    Start,
+    ToNode,
+    ToRank,
+    decode_to_node,
+)
+from mpspmd.bridge.sockets import is_refused
+from mpspmd.bridge.streams import MessageSink, MessageSource, RingSink, RingSource
+from mpspmd.config import RuntimeConfig
+from mpspmd.control import messages as control
+from mpspmd.engine.ranks import Ranks, WorkerSpec
+from mpspmd.engine.run_files import RunFiles
+from mpspmd.errors import ConfigError, MpSpmdError
+from mpspmd.nodes.connection import Connection
+from mpspmd.nodes.reports import Reports
+from mpspmd.processes.spawn import AroundStart, StartRanks
+from mpspmd.threads import start_thread
+from mpspmd.transport.channel import ChannelSegments, FollowerChannel, Poison
+
+logger = logging.getLogger(__name__)
+
+_TURN_S = 0.05
+_RETRY_S = 0.001
+"""How soon a request is written again for which the request ring had no space."""
+_WAIT_S = 0.1
+"""The main thread waits in slices, because the kernel may give Ctrl-C to another thread."""
+_SILENT_S = 0.6
+"""A longer silence is logged."""
+_PAUSE_S = 1.0
+"""This process has been stopped if a turn takes longer: then it is not the head that was silent."""
+_PATIENCE_S = 1.0
+"""How long workers may take to shut down in a run that has failed."""
+_LOST_PATIENCE_S = 0.3
+"""And when the head is gone: nobody waits for them any more."""
+_BYE_S = 1.0
+"""How long the last messages may take, when all ranks have ended."""
+_REPLIES = 1
+"""The number of the stream of the first rank's replies."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What follow() was given."""
+
+    worker: Callable[..., Any] | None
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    around_start: AroundStart | None
+    start: StartRanks
+    remove_at_end: Sequence[str]
+
+
+class Follower:
+    """The main thread starts and ends the ranks. One more thread sends their replies, and one does all
+    else; these two take turns by a lock."""
+
+    def __init__(
+        self, connection: Connection, session: bytes, config: RuntimeConfig, given: Given
+    ) -> None:
+        """SegmentError, ConfigError."""
+        self._connection = connection
+        self._config = config
+        self._given = given
+        self._place = place = connection.place
+        with ExitStack() as made:
+            self._segments = segments = ChannelSegments.create(place.local_world_size, config)
+            made.callback(segments.close)
+            self._channel = channel = FollowerChannel(segments)
+            made.callback(channel.release)
+            self._files = files = RunFiles(config, given.remove_at_end, segments)
+            made.callback(files.close)
+            self._ranks = ranks = Ranks(place.world_size, config, channel.status, place)
+            made.callback(ranks.close)
+            self._made = made.pop_all()
+        self._plane = files.plane
+        self._messages = MessageSource()
+        self._received: MessageSink[ToNode] = MessageSink(decode_to_node)
+        self._requests = RingSink(channel.requests)
+        replies = [
+            RingSource(channel.tap, ring, [index]) for index, ring in enumerate(channel.reply_rings)
+        ]
+        self._link = Link(
+            session,
+            [self._messages, *replies],
+            [self._received, self._requests],
+            connection.socket.send,
+        )
+        self._lock = threading.Lock()
+        self._reports = Reports(place, ranks, channel, self._messages.put, self._lock)
+        self._start: Start | None = None
+        self._end: RingsEnd | None = None
+        self._changed = threading.Event()
+        """The main thread has something to do."""
+        self._rings_ended = ""
+        """How: "closed" or "poisoned"."""
+        self._head_lost = ""
+        self._is_silent = False
+        self._has_bye = False
+        self._closing = False
+        self._last_turn = time.monotonic()
+
+    # The main thread.
+
+    def run(self) -> int:
+        """Returns the exit code when the run has ended."""
+        self._plane.watch(self._connection.socket.fd)
+        self._plane.watch(self._channel.deaths_fd)
+        self._threads = [
+            start_thread(self._serve, name="mpspmd-node"),
+            start_thread(self._copy_replies, name="mpspmd-replies"),
+        ]
+        self._wait(lambda: self._start is not None or bool(self._rings_ended))
+        if self._start is not None:
+            self._start_ranks(self._start)
+        self._wait(lambda: bool(self._rings_ended))
+        self._end_ranks()
+        self._wait(lambda: self._has_bye or bool(self._head_lost), _BYE_S)
+        return 0 if self._rings_ended == "closed" and not self._head_lost else 1
+
+    def _wait(self, condition: Callable[[], bool], timeout_s: float | None = None) -> None:
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        while not condition() and (until is None or time.monotonic() < until):
+            self._changed.wait(_WAIT_S)
+            self._changed.clear()
+
+    def _start_ranks(self, start: Start) -> None:
+        given = self._given
+        try:
+            if given.worker is None and not start.worker:
+                raise ConfigError(
+                    "the head sends no worker to other nodes, and this one was given none"
+                )
+            spec = WorkerSpec(
+                given.worker or _no_worker,
+                given.args,
+                given.kwargs,
+                pickle.loads(start.step_codec),
+                given.around_start,
+                given.start,
+                None if given.worker is not None else start.worker,
+                start.hash_seed,
+            )
+            self._ranks.start(spec, self._segments, self._files, self._channel.deaths_fd)
+        except Exception as error:
+            with self._lock:
+                self._messages.put(Failed(f"{type(error).__name__}: {error}"))
+            self._plane.wake()
+            self._wait(lambda: bool(self._rings_ended), self._config.node_timeout_s)
+            raise
+        finally:
+            self._segments.close()
+            self._reports.watch_from_now_on()
+            self._plane.wake()
+
+    def _end_ranks(self) -> None:
+        """Returns when they have ended. After an orderly end of the run the engine decides when they
+        get signals; otherwise they have a moment."""
+        processes = self._ranks.processes
+        if self._rings_ended == "closed":
+            self._wait(
+                lambda: bool(self._head_lost) or not any(each.is_alive() for each in processes)
+            )
+        self._ranks.end(_LOST_PATIENCE_S if self._head_lost else _PATIENCE_S)
+
+    def __enter__(self) -> Follower:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self._leave(error)
+        self._closing = True
+        self._plane.wake()
+        self._channel.tap.interrupt()
+        for thread in self._threads:
+            thread.join(1.0)
+        self._plane.close()
+        self._made.close()
+
+    def _leave(self, error: BaseException) -> None:
+        """An exception, Ctrl-C or SIGTERM ends this node: tells the head why, and ends the ranks."""
+        what = "an exception"
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            what = "Ctrl-C" if isinstance(error, KeyboardInterrupt) else "SIGTERM"
+        with self._lock:
+            self._reports.because = f"node {self._place.node_rank} was ended by {what}"
+        self._channel.expect_deaths()
+        self._channel.poison(Poison.ENGINE_DIED, -1)
+        self._ranks.end(_PATIENCE_S)
+        self._plane.wake()
+        self._wait(lambda: self._has_bye or bool(self._head_lost), _BYE_S)
+
+    # The thread that sends replies.
+
+    def _copy_replies(self) -> None:
+        tap, link = self._channel.tap, self._link
+        n = len(self._channel.reply_rings)
+        while not self._closing:
+            with self._lock:
+                positions: tuple[int | None, ...] = (None,) * n
+                if not link.is_cut:
+                    positions = tuple(link.sent(_REPLIES + index) for index in range(n))
+            tap.wait(positions, _WAIT_S if link.is_cut else 1.0)
+            with self._lock:
+                link.pump()
+                self._take_frames()
+                if self._received.has_messages:
+                    self._plane.wake()
+                if self._channel.reply_rings[0].state[0] != "open":
+                    return  # the other thread sends what is left
+
+    # The thread that does all else.
+
+    def _serve(self) -> None:
+        while not self._closing:
+            self._plane_turn(_RETRY_S if self._requests.is_waiting else _TURN_S)
+        self._plane_turn(0)
+
+    def _plane_turn(self, timeout_s: float) -> None:
+        ready, said = self._plane.poll(timeout_s)
+        with self._lock:
+            for message in said:
+                self._reports.note(message)
+                self._messages.put(FromRank(control.encode(message)))
+            self._take_frames()
+            for command in self._commands():
+                self._take(command)
+            self._requests.retry()
+            self._apply_end()
+            if self._reports.tell(ready, self._plane, expected=bool(self._rings_ended)):
+                self._changed.set()
+            now = time.monotonic()
+            self._link.acknowledge()
+            self._link.pump()
+            if self._link.is_beat_due(now):
+                self._link.beat(now, self._reports.lines(now))
+        self._check_head(now)
+
+    def _commands(self) -> Iterator[ToNode]:
+        while (message := self._received.next()) is not None:
+            yield message
+
+    def _take_frames(self) -> None:
+        for (frame,) in self._connection.socket.frames():
+            try:
+                # Another Welcome answers an earlier Join.
+                if len(frame) > 8 and frame[:8] == bytes(8):
+                    self._connection.answer_in(frame)
+                else:
+                    self._link.receive(frame)
+            except (BadFrame, msgspec.DecodeError) as error:
+                logger.warning("dropped what no head of this version sends: %s", error)
+
+    def _take(self, message: ToNode) -> None:
+        match message:
+            case Start():
+                self._start = message
+                self._changed.set()
+            case ToRank(rank=rank, data=data):
+                command = control.decode_to_rank(data)
+                if isinstance(command, control.Dump):
+                    self._reports.expect_stacks(rank, command.nonce)
+                self._plane.send(rank, command)
+            case Signal(rank=rank, number=number):
+                index = rank - self._place.ranks[0]
+                if index < len(self._ranks.processes):
+                    self._ranks.processes[index].send_signal(number)
+            case RingsEnd():
+                self._end = message
+            case Bye():
+                self._messages.put(Bye())
+                self._has_bye = True
+                self._changed.set()
+
+    def _apply_end(self) -> None:
+        """Ends this node's rings as the engine's have ended; closed ones not before all requests are
+        there."""
+        end = self._end
+        if end is None or (end.state == "closed" and self._requests.accepted < end.tail):
+            return
+        self._end = None
+        if self._rings_ended:
+            return
+        if end.state == "closed":
+            self._channel.expect_deaths()
+            self._channel.close()
+        else:
+            self._channel.poison(end.code, end.rank)
+        self._set_ended(end.state)
+
+    def _set_ended(self, state: str) -> None:
+        self._rings_ended = self._rings_ended or state
+        self._changed.set()
+
+    def _check_head(self, now: float) -> None:
+        """Whether the head is still there. Without the lock: this may take a moment."""
+        if now - self._last_turn > _PAUSE_S:
+            self._link.heard = now
+        self._last_turn = now
+        connection, silence_s = self._connection, now - self._link.heard
+        if self._head_lost or self._has_bye:
+            return
+        connection.socket.watch()
+        if connection.refused:
+            self._lose_head(connection.refused)
+        elif silence_s > self._config.node_timeout_s:
+            limit = f"{self._config.node_timeout_s:g} s (MPSPMD_NODE_TIMEOUT_S)"
+            self._lose_head(f"it has been silent for {limit}")
+        elif not connection.socket.is_connected and is_refused(self._place):
+            self._lose_head("nobody listens there any more")
+        elif silence_s > _SILENT_S and not self._is_silent:
+            self._is_silent = True
+            logger.warning("the head at %s is silent", self._place.address)
+        elif silence_s < _SILENT_S / 2 and self._is_silent:
+            self._is_silent = False
+            logger.warning("the head at %s answers again", self._place.address)
+
+    def _lose_head(self, why: str) -> None:
+        self._head_lost = why
+        if not self._rings_ended:
+            logger.error(
+                "node %d ends: the head at %s is lost: %s",
+                self._place.node_rank,
+                self._place.address,
+                why,
+            )
+        with self._lock:
+            self._channel.expect_deaths()
+            self._channel.poison(Poison.ENGINE_DIED, -1)
+            self._set_ended("poisoned")
+
+
+def _no_worker(*args: Any) -> None:
+    raise MpSpmdError("the head's worker takes this one's place")
