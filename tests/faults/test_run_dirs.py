@@ -195,7 +195,7 @@ def test_another_user_can_neither_open_the_segments_nor_connect(tmp_path: Path) 
         connect()  # this user can
         assert _as_nobody(connect) == "PermissionError"
         segments = sorted(set(_descriptors("/dev/shm/#")) - set(before))
-        assert len(segments) == 3  # requests, replies, the status page
+        assert len(segments) == 4  # requests, replies, the status page, the records
         for segment in segments:
             assert stat.S_IMODE(os.stat(segment).st_mode) == 0o600
             assert _as_nobody(lambda path=segment: os.open(path, os.O_RDONLY)) == "PermissionError"
