@@ -284,6 +284,15 @@ static void a_thread_too_many_gives_up_its_window(void) {
     CHECK_EQUAL(spinners.now, 1);
 }
 
+/* Of several waits one is enough: a busy machine may let a single one poll only a few times. */
+static bool polls_often(struct subject *subject, uint64_t wait_ns) {
+    for (int i = 0; i < 20 && subject->looks <= 20; i++) {
+        subject->looks = 0;
+        CHECK_EQUAL(wait_for(subject, wait_ns), WAIT_TIMEOUT);
+    }
+    return subject->looks > 20;
+}
+
 static void each_strategy_waits_in_its_own_way(void) {
     enum wait_strategy kinds[] = {WAIT_SPIN, WAIT_YIELD, WAIT_PARK};
     for (int i = 0; i < 3; i++) {
@@ -293,7 +302,7 @@ static void each_strategy_waits_in_its_own_way(void) {
         subject.strategy.kind = kinds[i];
         CHECK_EQUAL(wait_for(&subject, 50 * MS), WAIT_TIMEOUT);
         CHECK_EQUAL(subject.counts[2], kinds[i] == WAIT_PARK);
-        CHECK((subject.looks > 20) == (kinds[i] != WAIT_PARK));
+        CHECK(kinds[i] == WAIT_PARK ? subject.looks <= 20 : polls_often(&subject, 50 * MS));
         a_message_ends_the_wait(&subject);
     }
 }
@@ -306,7 +315,7 @@ static void an_engine_without_a_core_stays_awake_during_a_step(void) {
     subject.strategy.kind = WAIT_AWAKE;
     CHECK_EQUAL(wait_for(&subject, 39 * MS), WAIT_TIMEOUT);
     CHECK_EQUAL(subject.counts[2], 0);
-    CHECK(subject.looks > 20);
+    CHECK(polls_often(&subject, 39 * MS));
     CHECK_EQUAL(wait_for(&subject, 50 * MS), WAIT_TIMEOUT);
     CHECK_EQUAL(subject.counts[2], 1);
     make_subject(&subject, &bell, NULL, 2000 * MS);
