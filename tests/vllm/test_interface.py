@@ -86,17 +86,37 @@ class OwnWithoutPipelines(MpSpmdExecutor):
 OWN_PATH = f"{__name__}.Own"
 
 
-@pytest.fixture(scope="module")
-def executor(model: Path) -> Iterator[Any]:
+def _start(model: Path) -> Any:
     def change(config: Any) -> None:
         section = {"shutdown_timeout_s": 0.5, "wait": "spin", "answer_early": False}
         config.additional_config = {"mpspmd": section}
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MPSPMD_WAIT", "park")
-        made = start(model, asynchronous=False, change=change, executor_class=Own)
+        return start(model, asynchronous=False, change=change, executor_class=Own)
+
+
+@pytest.fixture(scope="module")
+def executors() -> Iterator[list[Any]]:
+    """The one that tests share, if it has been started."""
+    made: list[Any] = []
     yield made
-    made.shutdown()
+    for executor in made:
+        executor.shutdown()
+
+
+@pytest.fixture
+def executor(executors: list[Any], model: Path) -> Any:
+    if not executors:
+        executors.append(_start(model))
+    return executors[0]
+
+
+@pytest.fixture
+def ending_executor(executor: Any, executors: list[Any]) -> Any:
+    """For a test that shuts it down: the next test starts another one."""
+    executors.clear()
+    return executor
 
 
 def test_an_executor_of_a_derived_class_passes_for_mp_and_sees_every_call(executor: Any) -> None:
@@ -160,9 +180,9 @@ def test_an_aggregator_gets_all_replies_in_the_order_of_the_calls(executor: Any)
 
 
 def test_workers_that_do_not_end_in_time_are_killed_and_a_second_shutdown_does_nothing(
-    executor: Any, caplog: pytest.LogCaptureFixture
+    ending_executor: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The last one: the executor is no more of use."""
+    executor = ending_executor
 
     def never_end(worker: Any) -> int:
         import os
