@@ -22,6 +22,14 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.basetemp = take_own_folders(config.workerinput["own_folder"])
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        from side_by_side import sort
+
+        sort(items)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """In the process that pytest-xdist's processes report to, before it starts each of them."""
