@@ -147,4 +147,4 @@ def test_no_thread_reads_as_long_as_nobody_needs_one(engine: Engine) -> None:
     assert [future.result() for future in futures] == [0] * 5
     assert concurrent.futures.wait(futures, 10).done == set(futures)
     assert list(concurrent.futures.as_completed(futures[:1])) == futures[:1]
-    assert reads_in_the_background() == before
+    assert before or not reads_in_the_background()

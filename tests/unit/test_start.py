@@ -57,7 +57,7 @@ def _leaves_nothing(run_dirs: Path, eventually: Any) -> Iterator[None]:
     assert set(psutil.Process().children(recursive=True)) <= children
     # The thread that calls back goes when the callback has returned.
     eventually(lambda: threading.active_count() <= threads, "the end of our threads")
-    assert _segments() == segments
+    assert _segments() <= segments  # fewer, where an engine of an earlier test is collected now
     assert not list(run_dirs.glob("mpspmd-*"))
 
 
@@ -332,6 +332,7 @@ class TestEnd:
         ranks = Ranks(100, RuntimeConfig.from_env(), NOTHING)
         spec = WorkerSpec(workers.Calculator, (), {}, None, None, start_ranks)
         files: Any = SimpleNamespace(folder=Path("/"), janitor=None)
+        gc.collect()
         before, limits = len(_open_files()), resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (before + 100, limits[1]))
         try:
