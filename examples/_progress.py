@@ -9,6 +9,7 @@ from rich.progress import Progress as Bar
 from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
 REPEAT_SECONDS = 4.0
+UNCHANGED_SECONDS = 20.0
 
 
 class Progress:
@@ -46,12 +47,13 @@ class Progress:
         self._console.print(f"{self._title}: {'not ' if exc else ''}done, {seconds:.1f} s")
 
     def show(self, text: str) -> None:
-        """Says what is being done at the moment. A line that has been printed isn't printed again."""
+        """Says what is being done at the moment. A text that has been printed isn't printed again."""
         line = f"{self._title} … {text}"[:120]
         self._bar.update(self._task, description=line)
         now = time.monotonic()
-        if not self._console.is_terminal and now - self._last_line >= REPEAT_SECONDS:
-            self._last_line = now
-            shown = f"{self._title} …" if line == self._printed else line
-            self._printed = line
+        changed = line != self._printed
+        pause = REPEAT_SECONDS if changed else UNCHANGED_SECONDS
+        if not self._console.is_terminal and now - self._last_line >= pause:
+            self._last_line, self._printed = now, line
+            shown = line if changed else f"{self._title} …"
             self._console.print(f"{shown} ({now - self._began:.0f} s)")

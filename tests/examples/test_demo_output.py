@@ -31,6 +31,7 @@ def test_a_line_of_progress_is_printed_once(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("_progress.REPEAT_SECONDS", 0)
+    monkeypatch.setattr("_progress.UNCHANGED_SECONDS", 0)
     with Progress("starting") as progress:
         for text in ("loading", "loading", "loading", "ready"):
             progress.show(text)
