@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from mpspmd.bridge.place import NodePlace
 from mpspmd.config import RuntimeConfig
 from mpspmd.engine.engine import Engine
 from mpspmd.errors import ConfigError
@@ -44,6 +45,9 @@ def run(
     `config` are as for `Engine`. `world_size` defaults to what the launcher was told, and without a
     launcher to the number of GPUs, or 1.
 
+    Over several nodes (`mpspmd-launch --nnodes`) only node 0 calls `main`. On the others this serves
+    the ranks there, and ends the process when the run is over.
+
     Ctrl-C and SIGTERM shut everything down and end the process with exit code 130 or 143, without a
     traceback; in `main` they are KeyboardInterrupt and SystemExit. Call it once, from the main thread,
     under `if __name__ == "__main__":`.
@@ -72,6 +76,20 @@ def run(
                     f"world_size={world_size}: mpspmd-launch has started {launch.world_size} rank(s); "
                     f"give it -n {world_size}, or leave world_size out"
                 )
+            place = _place_of(launch)
+            if place is not None and place.node_rank > 0:
+                from mpspmd.nodes.follow import follow
+
+                code = follow(
+                    worker_cls,
+                    world_size=launch.world_size,
+                    args=args,
+                    kwargs=kwargs,
+                    config=config,
+                    nodes=place,
+                    start=hand_over(launch),
+                )
+                raise SystemExit(code)
             engine = Engine(
                 worker_cls,
                 world_size=launch.world_size,
@@ -80,6 +98,7 @@ def run(
                 config=config,
                 on_cause=report.write,
                 start=hand_over(launch),
+                nodes=place,
             )
             with engine:
                 return main(engine)
@@ -91,6 +110,14 @@ def _refuse_on_a_spawned_rank() -> None:
         raise ConfigError(
             f"mpspmd.run() was called by a worker, in {name}: use mpspmd.Engine there"
         )
+
+
+def _place_of(launch: Launch) -> NodePlace | None:
+    """None on one machine."""
+    if launch.num_nodes == 1:
+        return None
+    local = launch.world_size // launch.num_nodes
+    return NodePlace(launch.node_rank, launch.num_nodes, local, launch.head, launch.port)
 
 
 def _default_world_size() -> int:

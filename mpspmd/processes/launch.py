@@ -19,12 +19,17 @@ class Launch:
     """One process's part in a launched run."""
 
     rank: int
-    """-1: the engine."""
+    """-1: the engine, or on another node than 0 what stands in its place."""
     world_size: int
     socket: str
     """The path of the socket by which the engine sends each rank its RankStart."""
     listener: int = -1
     """The engine's descriptor of that socket, which listens before the script begins."""
+    node_rank: int = 0
+    num_nodes: int = 1
+    head: str = ""
+    """Over several nodes: node 0's host name or address, and the port at which its engine listens."""
+    port: int = 0
 
     @property
     def is_rank(self) -> bool:

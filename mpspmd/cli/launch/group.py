@@ -43,6 +43,8 @@ class Group:
     """How long an engine may take to stop after a signal; None: as long as it needs."""
     meeting_host: str | None = None
     """The host where the nodes meet; None if they don't, or if only the rendezvous backend knows it."""
+    port: int = 0
+    """The port of node 0 at which the engine of a run over several nodes listens."""
 
     @property
     def logs_specs(self) -> LogsSpecs:
@@ -89,6 +91,7 @@ def plan(args: argparse.Namespace, n_ranks: int, folder: Path) -> Group:
         config=config,
         patience_s=config.shutdown_timeout if limited else None,
         meeting_host=meeting_host,
+        port=_port(config),
     )
 
 
@@ -121,6 +124,13 @@ def _meeting_host(config: LaunchConfig) -> str | None:
     if config.rdzv_backend == Backend.STATIC or (config.rdzv_backend == Backend.C10D and over_tcp):
         return parse_rendezvous_endpoint(config.rdzv_endpoint, default_port=29400)[0]
     return None
+
+
+def _port(config: LaunchConfig) -> int:
+    """The one after the port where the nodes meet."""
+    if config.rdzv_backend == Backend.ONE_NODE:
+        return 0
+    return int(parse_rendezvous_endpoint(config.rdzv_endpoint, default_port=29400)[1]) + 1
 
 
 def _set_host(config: LaunchConfig) -> None:

@@ -19,7 +19,8 @@ from mpspmd import __version__
 _USAGE = "mpspmd-launch [OPTIONS] SCRIPT [ARGUMENTS]"
 
 _DESCRIPTION = """\
-Starts SCRIPT as one engine and N ranks; mpspmd.run in it takes its part from there.
+Starts SCRIPT as one engine and N ranks; mpspmd.run in it takes its part from there. Over several nodes it
+is started on each; node 0 has the engine, and all have N ranks.
 
 The options are torchrun's and do the same; each can also be given as a variable: PET_NPROC_PER_NODE for
 --nproc-per-node. Our own are -n, --ranks-only, --env and --version. The ranks' lines begin with their rank;
@@ -32,7 +33,7 @@ Examples, from the project's folder:
   mpspmd-launch -n 2 examples/hello.py
   mpspmd-launch -n 2 --env OMP_NUM_THREADS=1 examples/generate.py "Who are you?"
   mpspmd-launch -n 2 --ranks-only -m my_training --lr 0.1
-  mpspmd-launch -n 4 --ranks-only --nnodes 2 --rdzv-backend c10d --rdzv-endpoint host:29400 train.py
+  mpspmd-launch -n 4 --nnodes 2 --rdzv-backend c10d --rdzv-endpoint host:29400 examples/hello.py
 """
 
 _TOPICS = {
@@ -172,15 +173,10 @@ def _refusal(args: argparse.Namespace) -> str | None:
                 f"--{name} {getattr(args, name)!r} is not 0 (nothing), 1 (stdout), 2 (stderr), 3 (both) "
                 "or RANK:NUMBER,…"
             )
-    return None if args.ranks_only else _refusal_with_engine(args, most)
+    return None if args.ranks_only else _refusal_with_engine(args)
 
 
-def _refusal_with_engine(args: argparse.Namespace, nodes: int) -> str | None:
-    if nodes > 1:
-        return (
-            f"--nnodes {args.nnodes}: an engine and its ranks are on one machine; with --ranks-only there "
-            "can be more nodes, for programs without an engine"
-        )
+def _refusal_with_engine(args: argparse.Namespace) -> str | None:
     for name, reason in _ONLY_WITHOUT_ENGINE.items():
         if getattr(args, name):
             return f"--{name.replace('_', '-')} needs --ranks-only: {reason}"

@@ -58,6 +58,7 @@ class ProcessSetup(LogsSpecs):
         self._last_lines: dict[int, _LastLines] = {}
         self._memory_killer = MemoryKiller()
         self._engine: Launch | None = None
+        self._first_rank = 0
         self.has_started = False
 
     @property
@@ -77,11 +78,11 @@ class ProcessSetup(LogsSpecs):
         out = _Stream(sys.stdout, to.stdouts, to.tee_stdouts, texts[0], to.filtered_stdout)
         err = _Stream(sys.stderr, to.stderrs, to.tee_stderrs, texts[1], to.filtered_stderr)
         for place, env in envs.items():
+            if self._group.has_engine:
+                self._assign_part(place, env, attempt)
             self._direct(place, env, out)
             self._last_lines[place] = self._direct(place, env, err)
             self._set_variables(place, env)
-            if self._group.has_engine:
-                self._assign_part(place, env, attempt)
         return to
 
     def failure(self, rank: int, failure: ProcessFailure) -> Failure:
@@ -92,7 +93,7 @@ class ProcessSetup(LogsSpecs):
             lines = lines.read_bytes().splitlines(keepends=True)[-TAIL_LINES:]
         is_engine = self._is_engine(place)
         return Failure(
-            ENGINE if is_engine else rank,
+            ENGINE if is_engine else self._first_rank + place if self._group.has_engine else rank,
             failure.pid,
             failure.exitcode,
             read_error_file(failure.error_file),
@@ -105,11 +106,23 @@ class ProcessSetup(LogsSpecs):
         return self._group.has_engine and place == self._group.n_ranks
 
     def _assign_part(self, place: int, env: dict[str, str], attempt: int) -> None:
-        rank = ENGINE if self._is_engine(place) else place
-        launch = Launch(rank, self._group.n_ranks, str(engine_socket(self._folder, attempt)))
+        n_ranks = self._group.n_ranks
+        node, count = int(env["GROUP_RANK"]), int(env["GROUP_WORLD_SIZE"])
+        self._first_rank = node * n_ranks
+        launch = Launch(
+            ENGINE if self._is_engine(place) else self._first_rank + place,
+            count * n_ranks,
+            str(engine_socket(self._folder, attempt)),
+            node_rank=node,
+            num_nodes=count,
+            head=env["MASTER_ADDR"],
+            port=self._group.port,
+        )
         if launch.is_rank:
-            for variable in WORLD_SIZES:  # the agent has counted the engine as well
-                env[variable] = str(launch.world_size)
+            # The agent has counted the engine as well, or what stands in its place.
+            for variable in WORLD_SIZES:
+                env[variable] = str(n_ranks if variable.startswith("LOCAL") else launch.world_size)
+            env["RANK"] = env["ROLE_RANK"] = str(launch.rank)
         else:
             self._engine = launch
             launch.untaken.touch()

@@ -1,0 +1,31 @@
+"""What mpspmd-launch starts on each node, for tests. argv: what happens on rank 1 in the first attempt."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any
+
+import mpspmd
+
+
+class Worker(mpspmd.Worker):
+    def execute_model(self, what: str) -> list[Any]:
+        if self.ctx.rank == 1 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+            if what == "raises":
+                raise ValueError("on purpose")
+            if what == "exits":
+                raise SystemExit(9)
+            if what == "is killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+        variables = [int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
+        return [self.ctx.rank, self.ctx.node_rank, self.ctx.local_rank, *variables]
+
+
+def main(engine: mpspmd.Engine) -> None:
+    print("places", engine.collective_rpc("execute_model", (sys.argv[1],)), flush=True)
+
+
+if __name__ == "__main__":
+    mpspmd.run(Worker, main)

@@ -1,0 +1,86 @@
+"""mpspmd-launch over several nodes: one engine, on node 0, and ranks on all."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cluster import SECRET
+from simulated_nodes import SimulatedNodes, ending, needs_nodes
+
+pytestmark = [needs_nodes, pytest.mark.timeout(180)]
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+LAUNCH = "from mpspmd.cli.launch.main import main; main()"
+
+
+def launch(
+    nodes: SimulatedNodes, port: int, *command: str | Path, restarts: int = 0
+) -> list[tuple[int, str, str]]:
+    """Each node's exit code, stdout and stderr."""
+    launchers = [
+        node.start(
+            sys.executable, "-c", LAUNCH, "-n", "1", "--nnodes", str(len(nodes)),
+            "--rdzv-backend", "c10d", "--rdzv-endpoint", f"node0:{port}", "--rdzv-id", str(port),
+            "--local-addr", node.address, "--max-restarts", str(restarts), *map(str, command),
+            env={"MPSPMD_SECRET": SECRET, "RES_OPTIONS": "timeout:1 attempts:1"},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for node in nodes
+    ]  # fmt: skip
+    with ending(*launchers):
+        outputs = [launcher.communicate(timeout=120) for launcher in launchers]
+        return [
+            (launcher.returncode, *output)
+            for launcher, output in zip(launchers, outputs, strict=True)
+        ]
+
+
+def test_an_engine_on_node_0_drives_the_ranks_of_both(two: SimulatedNodes) -> None:
+    head, other = launch(two, 29500, HERE / "launched.py", "works")
+    assert (head[0], other[0]) == (0, 0), (head, other)
+    assert "places [[0, 0, 0, 0, 2, 0], [1, 1, 0, 1, 2, 0]]" in head[1]
+    assert "places" not in other[1]
+    assert [node.leftovers() for node in two] == [[], []]
+
+
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        ("raises", "on purpose"),
+        pytest.param("exits", "rank 1 on node 1", marks=pytest.mark.slow),
+        ("is killed", "rank 1 on node 1"),
+    ],
+)
+def test_a_failure_on_node_1_ends_both_launchers(two: SimulatedNodes, what: str, told: str) -> None:
+    head, other = launch(two, 29520, HERE / "launched.py", what)
+    assert head[0] != 0
+    assert other[0] != 0
+    assert told in head[2]
+    assert [node.leftovers() for node in two] == [[], []]
+
+
+def test_a_restart_starts_all_nodes_anew(two: SimulatedNodes) -> None:
+    head, other = launch(two, 29540, HERE / "launched.py", "is killed", restarts=1)
+    assert (head[0], other[0]) == (0, 0), (head, other)
+    assert "places [[0, 0, 0, 0, 2, 0], [1, 1, 0, 1, 2, 0]]" in head[1]
+    assert [node.leftovers() for node in two] == [[], []]
+
+
+@pytest.mark.slow
+def test_the_examples_run_over_two_nodes(two: SimulatedNodes) -> None:
+    for port, example in ((29560, "hello.py"), (29580, "tensor_parallel_mlp.py")):
+        head, other = launch(two, port, ROOT / "examples" / example)
+        assert (head[0], other[0]) == (0, 0), (head, other)
+        assert head[1]
+
+
+@pytest.mark.slow
+def test_three_nodes_have_one_engine() -> None:
+    with SimulatedNodes(3) as nodes:
+        results = launch(nodes, 29600, HERE / "launched.py", "works")
+        assert [code for code, _, _ in results] == [0, 0, 0], results
+        assert "[2, 2, 0, 2, 3, 0]" in results[0][1]
