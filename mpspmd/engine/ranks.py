@@ -108,7 +108,7 @@ class Ranks:
         return [process.pid for process in self.processes]
 
     def start(
-        self, spec: WorkerSpec, segments: ChannelSegments, files: RunFiles, deaths_fd: int
+        self, spec: WorkerSpec, segments: ChannelSegments, files: RunFiles, deaths_fd: int = -1
     ) -> None:
         """Returns when all processes of this node have been started. If it raises SegmentError or
         WorkerNotPicklable, those that have been started are in `processes`."""

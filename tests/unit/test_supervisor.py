@@ -27,6 +27,8 @@ class Ending:
 
     exit_code = None
     pid = 1234
+    node = 0
+    lost_with = ()
 
     def __init__(self, reason: str) -> None:
         self._reason = reason
