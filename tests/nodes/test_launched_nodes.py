@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from cluster import SECRET
-from simulated_nodes import SimulatedNodes, ending, needs_nodes
+from simulated_nodes import SimulatedNode, SimulatedNodes, ending, needs_nodes
 
 pytestmark = [needs_nodes, pytest.mark.timeout(180)]
 
@@ -17,20 +17,30 @@ ROOT = HERE.parents[1]
 LAUNCH = "from mpspmd.cli.launch.main import main; main()"
 
 
-def launch(
-    nodes: SimulatedNodes, port: int, *command: str | Path, restarts: int = 0
-) -> list[tuple[int, str, str]]:
-    """Each node's exit code, stdout and stderr."""
-    launchers = [
-        node.start(
-            sys.executable, "-c", LAUNCH, "-n", "1", "--nnodes", str(len(nodes)),
-            "--rdzv-backend", "c10d", "--rdzv-endpoint", f"node0:{port}", "--rdzv-id", str(port),
+Results = list[tuple[int, str, str]]
+"""Each node's exit code, stdout and stderr."""
+
+
+def launch(nodes: SimulatedNodes, port: int, *command: str | Path, restarts: int = 0) -> Results:
+    return results([
+        start(
+            node, "--nnodes", str(len(nodes)), "--rdzv-backend", "c10d",
+            "--rdzv-endpoint", f"node0:{port}", "--rdzv-id", str(port),
             "--local-addr", node.address, "--max-restarts", str(restarts), *map(str, command),
-            env={"MPSPMD_SECRET": SECRET, "RES_OPTIONS": "timeout:1 attempts:1"},
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for node in nodes
-    ]  # fmt: skip
+    ])  # fmt: skip
+
+
+def start(node: SimulatedNode, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+    variables |= {"MPSPMD_SECRET": SECRET, "RES_OPTIONS": "timeout:1 attempts:1"}
+    return node.start(
+        sys.executable, "-c", LAUNCH, "-n", "1", *arguments,
+        env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def results(launchers: list[subprocess.Popen[str]]) -> Results:
     with ending(*launchers):
         outputs = [launcher.communicate(timeout=120) for launcher in launchers]
         return [
@@ -44,6 +54,29 @@ def test_an_engine_on_node_0_drives_the_ranks_of_both(two: SimulatedNodes) -> No
     assert (head[0], other[0]) == (0, 0), (head, other)
     assert "places [[0, 0, 0, 0, 2, 0], [1, 1, 0, 1, 2, 0]]" in head[1]
     assert "places" not in other[1]
+    assert [node.leftovers() for node in two] == [[], []]
+
+
+@pytest.mark.parametrize("scheduler", ["Slurm", "LeaderWorkerSet"])
+def test_a_scheduler_says_where_each_node_is(two: SimulatedNodes, scheduler: str) -> None:
+    port = 29620 if scheduler == "Slurm" else 29640
+    launchers = []
+    for node in two:
+        rank = str(node.rank)
+        variables = {
+            "Slurm": {
+                "SLURM_NNODES": "2", "SLURM_NODEID": rank, "SLURM_JOB_NODELIST": "node[0-1]",
+                "SLURM_STEP_ID": "0", "SLURM_PROCID": rank, "SLURM_NTASKS": "2",
+            },
+            "LeaderWorkerSet": {
+                "LWS_GROUP_SIZE": "2", "LWS_WORKER_INDEX": rank, "LWS_LEADER_ADDRESS": "node0",
+            },
+        }[scheduler]  # fmt: skip
+        script = (str(HERE / "launched.py"), "works")
+        launchers.append(start(node, "--master-port", str(port), *script, **variables))
+    head, other = results(launchers)
+    assert (head[0], other[0]) == (0, 0), (head, other)
+    assert "places [[0, 0, 0, 0, 2, 0], [1, 1, 0, 1, 2, 0]]" in head[1]
     assert [node.leftovers() for node in two] == [[], []]
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from mpspmd.cli.launch.failure import ENGINE, Failure, first_failure, summary
 from mpspmd.cli.launch.main import launch
+from mpspmd.cli.launch.options import parse
 from mpspmd.cli.launch.output import Output, prefix_of
 from mpspmd.cli.launch.signals import Stopped, stopping_at_signals
 from mpspmd.processes.exit_status import PENDING
@@ -26,7 +27,6 @@ class TestOptions:
             (["--nproc-per-node", "many", "x.py"], "'many'", "a number from 1 on"),
             (["--nnodes", "3:2", "--ranks-only", "x.py"], "'3:2'", "MIN:MAX"),
             (["--nnodes", "2:20:30", "--ranks-only", "x.py"], "'2:20:30'", "MIN:MAX"),
-            (["--nnodes", "2", "x.py"], "one machine", "--ranks-only"),
             (["--virtual-local-rank", "x.py"], "--virtual-local-rank", "needs --ranks-only"),
             (["--numa-binding", "node", "x.py"], "--numa-binding", "needs --ranks-only"),
             (["--max-restarts", "-1", "x.py"], "--max-restarts -1", "from 0 on"),
@@ -59,6 +59,48 @@ class TestOptions:
         assert err.count("\n") == 1
         assert wrong in err
         assert allowed in err
+
+    @pytest.mark.parametrize(
+        ("options", "variable", "place"),
+        [
+            ([], "", ("2", 1, "head")),
+            (["--master-port", "1"], "", ("2", 1, "head")),
+            (["--nnodes", "1"], "", ("1", 0, None)),
+            (["--node-rank", "3"], "", ("1:1", 3, None)),
+            (["--standalone"], "", ("1:1", 0, None)),
+            (["--rdzv-backend", "c10d"], "", ("1:1", 0, None)),
+            ([], "PET_NNODES", ("1", 0, None)),
+        ],
+    )
+    def test_a_scheduler_says_where_the_node_is_unless_the_user_does(
+        self,
+        options: list[str],
+        variable: str,
+        place: tuple[str, int, str | None],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setenv("LWS_GROUP_SIZE", "2")
+        monkeypatch.setenv("LWS_WORKER_INDEX", "1")
+        monkeypatch.setenv("LWS_LEADER_ADDRESS", "head")
+        if variable:
+            monkeypatch.setenv(variable, "1")
+        args = parse([*options, "x.py"])
+        none = parse(["--nnodes", "1", "x.py"]).master_addr
+        assert (args.nnodes, args.node_rank) == place[:2]
+        assert args.master_addr == (place[2] or none)
+
+    def test_a_schedulers_variable_that_cannot_be_right_is_one_line(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("SLURM_NNODES", "2")
+        monkeypatch.setenv("SLURM_NODEID", "1")
+        monkeypatch.setenv("SLURM_JOB_NODELIST", "a,b")
+        monkeypatch.setenv("SLURM_NTASKS", "16")
+        with pytest.raises(SystemExit, match="2"):
+            parse(["-n", "8", "x.py"])
+        err = capsys.readouterr().err
+        assert "SLURM_NTASKS=16 on 2 nodes" in err
+        assert err.count("\n") == 1
 
     def test_a_variable_that_cannot_be_read_is_one_line(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

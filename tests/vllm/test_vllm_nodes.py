@@ -132,7 +132,7 @@ def test_ctrl_c_on_the_other_node_ends_the_head_and_leaves_nothing(setup: Setup)
 @pytest.mark.slow
 def test_a_killed_head_ends_the_other_node_with_an_error(setup: Setup) -> None:
     with running(setup) as (head, follower):
-        head.node.kill_all()
+        os.killpg(head.process.pid, signal.SIGKILL)
         assert ended(follower, 30) == 1
         assert "the head at 10.77.0.1:29502 is lost" in follower.log.read_text()
         assert_nothing_is_left(setup)

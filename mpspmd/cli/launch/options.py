@@ -6,6 +6,7 @@ Importing this module imports torch, which takes seconds: torchrun's parser can'
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Sequence
 from typing import NoReturn
@@ -15,12 +16,15 @@ from torch.distributed.elastic.multiprocessing import Std
 from torch.distributed.run import get_args_parser, parse_min_max_nnodes
 
 from mpspmd import __version__
+from mpspmd.errors import ConfigError
+from mpspmd.nodes.schedulers import place_from_environment
 
 _USAGE = "mpspmd-launch [OPTIONS] SCRIPT [ARGUMENTS]"
 
 _DESCRIPTION = """\
 Starts SCRIPT as one engine and N ranks; mpspmd.run in it takes its part from there. Over several nodes it
-is started on each; node 0 has the engine, and all have N ranks.
+is started on each; node 0 has the engine, and all have N ranks. In Slurm and in a LeaderWorkerSet the
+nodes are known.
 
 The options are torchrun's and do the same; each can also be given as a variable: PET_NPROC_PER_NODE for
 --nproc-per-node. Our own are -n, --ranks-only, --env and --version. The ranks' lines begin with their rank;
@@ -55,6 +59,9 @@ _TOPICS = {
 }  # fmt: skip
 _OTHER_TOPIC = "More of torchrun's options"
 """Options that a later PyTorch may add."""
+
+_PLACE = ("nnodes", "node_rank", "master_addr", "rdzv_backend", "rdzv_endpoint", "standalone")
+"""The options that say where this node is."""
 
 _ONLY_WITHOUT_ENGINE = {
     "virtual_local_rank": "with an engine ctx.device is the GPU of the rank's number",
@@ -145,9 +152,24 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     except ValueError as error:
         _Parser("mpspmd-launch").error(f"a variable PET_…: {error}")
     args = parser.parse_args(arguments)
+    try:
+        _take_scheduled_place(args, parser)
+    except ConfigError as error:
+        parser.error(str(error))
     if reason := _refusal(args):
         parser.error(reason)
     return args
+
+
+def _take_scheduled_place(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Where neither options nor PET_* variables speak of nodes, a scheduler may. ConfigError."""
+    for name in _PLACE:
+        if f"PET_{name.upper()}" in os.environ or getattr(args, name) != parser.get_default(name):
+            return
+    place = place_from_environment(os.environ)
+    if place is not None:
+        args.nnodes, args.node_rank = str(place.num_nodes), place.node_rank
+        args.master_addr = place.head
 
 
 def _refusal(args: argparse.Namespace) -> str | None:
