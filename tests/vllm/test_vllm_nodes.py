@@ -135,7 +135,10 @@ def test_a_killed_head_ends_the_other_node_with_an_error(setup: Setup) -> None:
         os.killpg(head.process.pid, signal.SIGKILL)
         assert ended(follower, 30) == 1
         assert "the head at 10.77.0.1:29502 is lost" in follower.log.read_text()
-        assert_nothing_is_left(setup)
+        assert leftovers(follower.node) == []
+        # vLLM's killed front end leaves a semaphore.
+        left = [each for each in leftovers(head.node) if not each.startswith("sem.mp-")]
+        assert left == []
 
 
 @pytest.mark.slow
@@ -150,7 +153,9 @@ def test_a_killed_rank_on_the_other_node_is_named_at_the_head(setup: Setup) -> N
         os.kill(rank.pid, signal.SIGKILL)
         ended(head, 30)
         assert ended(follower, 30) == 1
-        death = rf"rank 1 on node 1 \(pid {pid}\) died .*: killed by SIGKILL"
+        # On a busy machine the kernel may not have freed the rank's memory yet.
+        how = "killed by SIGKILL|exit status pending"
+        death = rf"rank 1 on node 1 \(pid {pid}\) died in .*: ({how})"
         assert re.search(death, head.log.read_text())
         assert_nothing_is_left(setup)
 
