@@ -56,7 +56,12 @@ class Setup:
         cores = sorted(os.sched_getaffinity(0))
         ranks = self.tp * self.pp // len(self.nodes)
         binding = [str(cores[(rank + local) % len(cores)]) for local in range(ranks)]
-        return {"VLLM_CPU_OMP_THREADS_BIND": "|".join(binding), "MPSPMD_SECRET": SECRET}
+        return {
+            "VLLM_CPU_OMP_THREADS_BIND": "|".join(binding),
+            "MPSPMD_SECRET": SECRET,
+            # torch asks the name service for the names of addresses, and none answers here.
+            "RES_OPTIONS": "timeout:1 attempts:1",
+        }
 
 
 class Head(Server):
