@@ -257,9 +257,10 @@ class Follower:
                 self._changed.set()
             now = time.monotonic()
             self._link.acknowledge()
-            self._link.pump()
-            if self._link.is_beat_due(now):
+            # What the head's status page shows is never older than what a rank has said.
+            if said or self._link.is_beat_due(now):
                 self._link.beat(now, self._reports.lines(now))
+            self._link.pump()
         self._check_head(now)
 
     def _commands(self) -> Iterator[ToNode]:

@@ -96,10 +96,17 @@ class RankContext:
                 os.environ["GLOO_SOCKET_IFNAME"] = interface
         dist.init_process_group(
             backend or ("nccl" if self.device.type == "cuda" else "gloo"),
-            init_method=numeric(self.meeting_place) or f"file://{self.run_dir}/process-group",
+            init_method=self._init_method(),
             rank=self.rank,
             world_size=self.world_size,
         )
+
+    def _init_method(self) -> str:
+        if not self.meeting_place:
+            return f"file://{self.run_dir}/process-group"
+        # torchrun's agent, or mpspmd-launch's, serves a store: then torch lets no rank serve another one.
+        agents = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        return "env://" if agents else numeric(self.meeting_place)
 
     def collective(self) -> AbstractContextManager[None]:
         """In the body the method waits for other ranks: `with ctx.collective(): dist.all_reduce(tensor)`.

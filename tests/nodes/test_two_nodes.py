@@ -15,7 +15,9 @@ pytestmark = needs_nodes
 def run(two: SimulatedNodes) -> Iterator[Cluster]:
     """Two ranks on each node."""
     with Cluster(two, local=2) as cluster:
-        yield cluster.ready()
+        pids = cluster.line()["value"]  # as soon as the engine is there
+        assert all(pids)
+        yield cluster
 
 
 def test_every_rank_knows_its_node(run: Cluster) -> None:

@@ -65,9 +65,10 @@ def test_only_what_a_rank_has_ended_of_is_the_last_word(reason: str, told: list[
 
 def test_what_a_rank_says_of_its_exit_may_come_after_its_death() -> None:
     said: list[Exiting] = []
-    ranks: Any = SimpleNamespace(processes=[Ending("exit code 3")], last_words=lambda rank: "")
+    process = Ending("exit code 3")
+    ranks: Any = SimpleNamespace(processes=[process], last_words=lambda rank: "", remote=None)
     channel: Any = SimpleNamespace(first_to_die=0, dead_ranks=lambda: [0], deaths_fd=-1)
-    line = {"method": "leave", "phase": "running", "step": 7, "pid": 1234}
+    line = {"method": "leave", "phase": "running", "step": 7, "pid": 1234, "node": 0}
     channel.status = SimpleNamespace(line=lambda rank: SimpleNamespace(snapshot=lambda: line))
     plane: Any = SimpleNamespace(poll=lambda timeout_s: (set(), said))
     nothing: Any = None
