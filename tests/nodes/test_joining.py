@@ -18,6 +18,7 @@ from mpspmd.bridge.place import NodePlace
 
 
 @needs_nodes
+@pytest.mark.slow
 def test_nodes_may_start_in_any_order(two: SimulatedNodes) -> None:
     with Cluster(two, start=False) as run:
         node = run.start(1)
@@ -45,7 +46,7 @@ def test_another_secret_is_refused_and_the_head_waits_on(two: SimulatedNodes) ->
 
 
 @needs_nodes
-@pytest.mark.parametrize("shape", [[1, 3, 1], [1, 2, 3]])
+@pytest.mark.parametrize("shape", [[1, 3, 1], pytest.param([1, 2, 3], marks=pytest.mark.slow)])
 def test_another_shape_of_the_run_is_an_error_on_both_sides(
     two: SimulatedNodes, shape: list[int]
 ) -> None:
@@ -79,6 +80,7 @@ def test_two_nodes_with_one_rank_are_an_error_on_both_sides(two: SimulatedNodes)
 
 
 @needs_nodes
+@pytest.mark.slow
 def test_a_late_node_does_not_disturb_a_run(two: SimulatedNodes) -> None:
     with Cluster(two) as run:
         run.ready()

@@ -83,9 +83,9 @@ def test_a_scheduler_says_where_each_node_is(two: SimulatedNodes, scheduler: str
 @pytest.mark.parametrize(
     ("what", "told"),
     [
-        ("raises", "on purpose"),
+        pytest.param("raises", "on purpose", marks=pytest.mark.slow),
         pytest.param("exits", "rank 1 on node 1", marks=pytest.mark.slow),
-        ("is killed", "rank 1 on node 1"),
+        pytest.param("is killed", "rank 1 on node 1", marks=pytest.mark.slow),
     ],
 )
 def test_a_failure_on_node_1_ends_both_launchers(two: SimulatedNodes, what: str, told: str) -> None:

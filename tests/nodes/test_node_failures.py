@@ -25,7 +25,9 @@ def no_process_is_left(nodes: SimulatedNodes, eventually: Eventually) -> None:
     eventually(lambda: not any(node.processes() for node in nodes), "no process is left")
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGSEGV, marks=pytest.mark.slow)]
+)
 def test_a_killed_rank_is_named_with_its_node(two: SimulatedNodes, number: int) -> None:
     with Cluster(two, local=2) as run:
         pids = run.ready().call("pid")
@@ -39,6 +41,7 @@ def test_a_killed_rank_is_named_with_its_node(two: SimulatedNodes, number: int) 
         nothing_is_left(two)
 
 
+@pytest.mark.slow
 def test_a_rank_of_another_node_that_exits_is_named(two: SimulatedNodes) -> None:
     with Cluster(two) as run:
         run.ready()
@@ -49,6 +52,7 @@ def test_a_rank_of_another_node_that_exits_is_named(two: SimulatedNodes) -> None
         nothing_is_left(two)
 
 
+@pytest.mark.slow
 def test_a_rank_of_the_head_that_is_killed_ends_the_other_node(two: SimulatedNodes) -> None:
     with Cluster(two) as run:
         run.ready()
@@ -59,7 +63,11 @@ def test_a_rank_of_the_head_that_is_killed_ends_the_other_node(two: SimulatedNod
 
 
 @pytest.mark.parametrize(
-    ("how", "cause"), [("raises on 1", "no such model"), ("exits on 1", "exit code 7")]
+    ("how", "cause"),
+    [
+        ("raises on 1", "no such model"),
+        pytest.param("exits on 1", "exit code 7", marks=pytest.mark.slow),
+    ],
 )
 def test_a_worker_that_cannot_be_made_on_another_node_fails_the_start(
     two: SimulatedNodes, how: str, cause: str
@@ -86,6 +94,7 @@ def test_a_lost_node_is_named_with_its_ranks(two: SimulatedNodes, eventually: Ev
         no_process_is_left(two, eventually)
 
 
+@pytest.mark.slow
 def test_a_cut_link_loses_the_node_and_ends_its_ranks(two: SimulatedNodes) -> None:
     with Cluster(two) as run:
         run.ready().ask("sleep_on", 1, 30.0)
@@ -115,7 +124,7 @@ def test_a_short_cut_is_only_logged(two: SimulatedNodes) -> None:
         nothing_is_left(two)
 
 
-@pytest.mark.parametrize("whole_group", [False, True])
+@pytest.mark.parametrize("whole_group", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_other_nodes_end_with_the_head(
     two: SimulatedNodes, whole_group: bool, eventually: Eventually
 ) -> None:
@@ -132,7 +141,9 @@ def test_other_nodes_end_with_the_head(
         no_process_is_left(two, eventually)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)]
+)
 def test_a_bridge_that_ends_or_stops_loses_the_other_nodes(
     two: SimulatedNodes, number: int
 ) -> None:
@@ -148,6 +159,7 @@ def test_a_bridge_that_ends_or_stops_loses_the_other_nodes(
         nothing_is_left(two)
 
 
+@pytest.mark.slow
 def test_a_stopped_follower_is_a_lost_node(two: SimulatedNodes) -> None:
     with Cluster(two) as run:
         run.ready().ask("sleep_on", 1, 30.0)
@@ -159,7 +171,9 @@ def test_a_stopped_follower_is_a_lost_node(two: SimulatedNodes) -> None:
         nothing_is_left(two)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_to_another_nodes_command_ends_all(two: SimulatedNodes, number: int) -> None:
     with Cluster(two) as run:
         run.ready().ask("sleep_on", 0, 30.0)
@@ -174,6 +188,7 @@ def test_a_signal_to_another_nodes_command_ends_all(two: SimulatedNodes, number:
         nothing_is_left(two)
 
 
+@pytest.mark.slow
 def test_ctrl_c_at_the_head_ends_all(two: SimulatedNodes) -> None:
     with Cluster(two) as run:
         run.ready().ask("sleep_on", 1, 30.0)

@@ -51,7 +51,7 @@ def victims(run: Cluster) -> dict[str, list[psutil.Process]]:
         "head's rank": [run.process(0, ranks[0])],
         "node's rank": [run.process(1, ranks[1])],
     }
-    found["node"] = [process for process in run.nodes[1].processes()]
+    found["node"] = run.nodes[1].processes()
     return found
 
 
