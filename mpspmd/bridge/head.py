@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import msgspec
 
 from mpspmd import __version__
-from mpspmd.bridge.link import BadFrame, greeting, greeting_in
+from mpspmd.bridge.link import BEAT_S, BadFrame, greeting, greeting_in
 from mpspmd.bridge.messages import (
     PROTOCOL,
     Bye,
@@ -263,7 +263,8 @@ class HeadBridge:
 
     def _check_silence(self, node: Node) -> None:
         silence_s = node.silence_s()
-        if silence_s > self._start.node_timeout_s:
+        # The last frame came up to one beat before the node fell silent.
+        if silence_s > self._start.node_timeout_s - BEAT_S:
             self._lose(node)
         elif silence_s > _SILENT_S and not node.is_silent:
             node.is_silent = True

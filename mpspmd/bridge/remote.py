@@ -39,6 +39,7 @@ from mpspmd.processes.pidfd import wait_readable
 from mpspmd.processes.process import Process
 from mpspmd.processes.signals import STACK_SIGNAL, signals_deferred, signals_of_engine
 from mpspmd.processes.usage import Usage
+from mpspmd.report import HELD
 from mpspmd.threads import signals_blocked
 from mpspmd.transport.channel import ChannelSegments
 from mpspmd.transport.descriptor import Descriptor, pipe_above_standard
@@ -53,6 +54,8 @@ _SHARED_SETTINGS = (
     "step_deltas",
 )
 _END_BYTES = 1 << 16
+_STARVED = 10
+"""So many times longer a bridge may be silent that is not stopped."""
 _LAST_S = 2.0
 """How long the bridge may take to end when all ranks have ended."""
 
@@ -225,13 +228,19 @@ class Remote:
 
     def check(self) -> bool:
         """Gives the ranks up if the bridge has said nothing for too long. True if it has just done so."""
-        bridge = self._bridge
+        bridge, silence_s = self._bridge, time.monotonic() - self._heard
         limit_s = self._config.node_timeout_s
-        if bridge is None or time.monotonic() - self._heard < limit_s:
+        if bridge is None or silence_s < limit_s:
+            return False
+        # On a machine with far too much work it may just wait for a core.
+        usage = bridge.usage()
+        if usage is not None and usage.state not in HELD and silence_s < _STARVED * limit_s:
             return False
         alive = [process for process in self._processes if process.is_alive()]
         for process in alive:
-            process.lose(f"the bridge to it (pid {bridge.pid}) has said nothing for {limit_s:g} s")
+            process.lose(
+                f"the bridge to it (pid {bridge.pid}) has said nothing for {silence_s:.1f} s"
+            )
         return bool(alive)
 
     def end_of_bridge(self) -> NodeGone:

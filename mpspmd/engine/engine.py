@@ -85,7 +85,9 @@ class Engine(Calls):
                 is off.
             start: Starts the ranks' processes. By default they are spawned.
             nodes: For a run over several machines: this one is node 0, and starts only its own ranks of the
-                `world_size`. On each other node `mpspmd.nodes.follow` starts that node's.
+                `world_size`. On each other node `mpspmd.nodes.follow` starts that node's. If the worker is
+                of the main module, that module's classes and functions are sent by value. Otherwise all
+                nodes must be able to import what the calls refer to.
 
         When it raises, nothing of the run remains.
 
@@ -112,7 +114,8 @@ class Engine(Calls):
         spec = WorkerSpec(worker, args, kwargs or {}, step_codec, around_start, start)
         by_value = start is start_ranks and not main_to_import(worker)
         if nodes is not None and start is start_ranks:
-            spec, by_value = for_all_nodes(spec), True
+            spec = for_all_nodes(spec)
+            by_value = by_value or worker.__module__ == "__main__"
         with ExitStack() as made:
             # What needs closing.
             segments = ChannelSegments.create(world_size, config)
