@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import psutil
@@ -15,6 +16,28 @@ HELD = {
     psutil.STATUS_TRACING_STOP: "held by a debugger (gdb, strace)",
 }
 """The states in which a process does nothing, whatever comes; in words."""
+
+
+_FRAME = re.compile(r'File "(.*)", line (\d+),? in (\S+)(?:\n {4}(\S.*))?')
+_NOT_THE_USERS = ("/torch/", "/mpspmd/rank/", "/multiprocessing/", "/threading.py")
+"""In the paths of the files that say nothing of what a method does."""
+
+
+@dataclass(frozen=True)
+class Collective:
+    """What torch.distributed has recorded of a collective of one rank."""
+
+    group: str
+    """The process group."""
+    number: int
+    """It counts the group's collectives. All ranks of a group must take part in the same ones."""
+    kind: str
+    sizes: str
+    """Of its inputs."""
+    done: bool
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.number} of {self.group}, sizes {self.sizes}"
 
 
 @dataclass(frozen=True)
@@ -66,12 +89,28 @@ class RankReport:
     over_s: float
     stacks: str
     """Of all its threads; or why there are none."""
+    collectives: tuple[Collective, ...] = ()
+    """The last one of each process group, as far as torch.distributed has recorded them."""
+
+    @property
+    def _main_stack(self) -> str:
+        return self.stacks.partition(_MAIN_THREAD)[2].partition("\n\n")[0]
 
     @property
     def in_collective(self) -> bool:
         """Whether its main thread waits for other ranks, as far as its stack tells."""
-        main = self.stacks.partition(_MAIN_THREAD)[2].partition("\n\n")[0]
-        return _COLLECTIVE_FILES in main
+        return _COLLECTIVE_FILES in self._main_stack
+
+    @property
+    def line(self) -> str:
+        """Where its main thread is in the user's code: file, line, function and source; or ""."""
+        frames = _FRAME.findall(self._main_stack)
+        if "most recent call first" in self._main_stack:
+            frames.reverse()
+        own = [frame for frame in frames if not any(part in frame[0] for part in _NOT_THE_USERS)]
+        for file, line, function, source in (own or frames)[-1:]:
+            return f"{file}:{line}, in {function}" + (f": {source.strip()}" if source else "")
+        return ""
 
     def __str__(self) -> str:
         p = self.progress
@@ -81,6 +120,7 @@ class RankReport:
             f"rank {p.rank} (pid {p.pid}): {p.place}; of this request: {', '.join(done) or 'not read'}; "
             f"process {state}, {self.cpu_s:.2f} s of CPU in the last {self.over_s:.1f} s; "
             f"{p.unread_bytes} bytes unread"
+            + "".join(f"; last collective: {each}" for each in self.collectives[-1:])
         )
 
 
@@ -99,25 +139,99 @@ class StallReport:
     """The path of the dump that was written for it."""
 
     @property
+    def _missing(self) -> tuple[Collective, list[int], list[int]] | None:
+        """A collective in which ranks wait, these ranks, and those that haven't joined it."""
+        for rank in self.ranks:
+            for each in () if rank.progress.done else rank.collectives:
+                if each.done:
+                    continue
+                last = {
+                    other.progress.rank: found
+                    for other in self.ranks
+                    for found in other.collectives
+                    if found.group == each.group
+                }
+                # The one that most are in, of those that are farthest.
+                number = max(found.number for found in last.values())
+                farthest = [found for found in last.values() if found.number == number]
+                common = max(farthest, key=lambda found: sum(_same(found, o) for o in farthest))
+                inside = [n for n, found in last.items() if _same(found, common)]
+                missing = sorted(last.keys() - set(inside))
+                if missing and not common.done:
+                    return common, inside, missing
+        return None
+
+    @property
     def suspects(self) -> tuple[int, ...]:
-        """The ranks that the others wait for, as far as can be known: those not done that don't wait
-        in a collective themselves; all that aren't done, if all of those do."""
+        """The ranks that the others wait for, as far as can be known: those that haven't joined a
+        collective in which others wait; or those not done that don't wait in a collective themselves; all
+        that aren't done, if all of those do."""
         undone = [rank for rank in self.ranks if not rank.progress.done]
-        held = [rank for rank in undone if rank.state in HELD]
-        awaited = held or [rank for rank in undone if not rank.in_collective] or undone
+        if held := [rank for rank in undone if rank.state in HELD]:
+            return tuple(rank.progress.rank for rank in held)
+        if self._missing is not None:
+            return tuple(self._missing[2])
+        awaited = [rank for rank in undone if not rank.in_collective] or undone
         return tuple(rank.progress.rank for rank in awaited)
 
-    def __str__(self) -> str:
+    @property
+    def headline(self) -> str:
+        """Which rank is awaited, and if known in which collective and at which line of Python: up to three
+        lines."""
         awaited = ", ".join(map(str, self.suspects))
         text = [
             f"{self.method} (step {self.step}) is not done after {self.seconds:.1f} s; "
-            + (f"waiting for rank {awaited}" if awaited else "all ranks have done it"),
+            + (f"waiting for rank {awaited}" if awaited else "all ranks have done it")
+        ]
+        if (found := self._missing) is not None:
+            collective, inside, missing = found
+            text.append(
+                f"{_ranks(missing)} not joined: {collective}, in which {_ranks(inside, 'wait')}; "
+                + "; ".join(self._last_of(rank, collective.group) for rank in missing)
+            )
+        first = next((self.ranks[n] for n in self.suspects if self.ranks[n].line), None)
+        if first is None or first.progress.done:
+            first = next((r for r in self.ranks if not r.progress.done and r.line), None)
+        if first is not None:
+            text.append(f"rank {first.progress.rank} is at {first.line}")
+        return "\n".join(text)
+
+    def _last_of(self, rank: int, group: str) -> str:
+        last = next(each for each in self.ranks[rank].collectives if each.group == group)
+        return f"rank {rank}'s last was {last.kind} {last.number}, sizes {last.sizes}"
+
+    def __str__(self) -> str:
+        text = [
+            self.headline,
             *(str(rank) for rank in self.ranks),
             f"the request ring holds {self.ring_bytes} bytes",
         ]
         if self.dump:
             text.append(f"dump: {self.dump}")
+        for same in self._by_stack():
+            numbers = ", ".join(str(rank.progress.rank) for rank in same)
+            text += ["", f"rank{'s' * (len(same) > 1)} {numbers}:", same[0].stacks.rstrip()]
+        return "\n".join(text)
+
+    def _by_stack(self) -> list[list[RankReport]]:
+        """The ranks that aren't done, in groups whose main threads have the same stack. The odd one out
+        comes first."""
+        groups: dict[str, list[RankReport]] = {}
         for rank in self.ranks:
             if not rank.progress.done:
-                text += ["", f"rank {rank.progress.rank}:", rank.stacks.rstrip()]
-        return "\n".join(text)
+                groups.setdefault(rank._main_stack or rank.stacks, []).append(rank)
+        suspects = self.suspects
+        return sorted(
+            groups.values(), key=lambda same: (same[0].progress.rank not in suspects, len(same))
+        )
+
+
+def _same(one: Collective, other: Collective) -> bool:
+    return (one.number, one.kind, one.sizes) == (other.number, other.kind, other.sizes)
+
+
+def _ranks(ranks: list[int], verb: str = "has") -> str:
+    numbers = ", ".join(map(str, ranks))
+    if len(ranks) == 1:
+        return f"rank {numbers} {'waits' if verb == 'wait' else 'has'}"
+    return f"ranks {numbers} {'wait' if verb == 'wait' else 'have'}"

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from mpspmd.exceptions.fault import Fault
+from mpspmd.report import Collective
 
 
 class Message(msgspec.Struct, tag_field="type", frozen=True):
@@ -38,6 +39,7 @@ class Stacks(Message, tag="stacks", frozen=True):
     rank: int
     nonce: int
     text: str
+    collectives: tuple[Collective, ...] = ()
 
 
 class Shutdown(Message, tag="shutdown", frozen=True):

@@ -1,19 +1,29 @@
-"""RankStacks: asks ranks for the stacks of their threads."""
+"""RankStacks: asks ranks for the stacks of their threads and for their last collectives."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from mpspmd.control.messages import Dump, Stacks
 from mpspmd.control.plane import EnginePlane
 from mpspmd.engine.ranks import Ranks
+from mpspmd.report import Collective
 
 _ANSWER_S = 0.2
 """How long a rank's control thread may take to answer; a signal goes to those that don't."""
 
 _FAR_ANSWER_S = 1.0
 """As long as the ranks of other nodes may take. There the node sends the signal itself."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a rank says of itself."""
+
+    stacks: str
+    collectives: tuple[Collective, ...] = ()
 
 
 class RankStacks:
@@ -25,17 +35,18 @@ class RankStacks:
         self._asking = threading.Lock()
         self._change = threading.Condition()
         self._question = 0
-        self._answers: dict[int, str] = {}
+        self._answers: dict[int, Answer] = {}
 
-    def ask(self, ranks: Sequence[int]) -> dict[int, str]:
-        """The stacks of each of these ranks, or why they aren't known. Takes at most half a second."""
+    def ask(self, ranks: Sequence[int], others: Sequence[int] = ()) -> dict[int, Answer]:
+        """The stacks of each of these ranks, or why they aren't known, and their collectives. Of `others`
+        only those that answer by themselves. Takes at most half a second."""
         with self._asking:
-            answers = self._ask_control_threads(ranks)
+            answers = self._ask_control_threads([*ranks, *others])
             for rank in set(ranks) - answers.keys():
-                answers[rank] = self._ranks.stacks_by_signal(rank)
+                answers[rank] = Answer(self._ranks.stacks_by_signal(rank))
             return answers
 
-    def _ask_control_threads(self, ranks: Sequence[int]) -> dict[int, str]:
+    def _ask_control_threads(self, ranks: Sequence[int]) -> dict[int, Answer]:
         self._answers = {}
         self._question += 1
         for rank in ranks:
@@ -49,5 +60,5 @@ class RankStacks:
         """Called by the supervisor when a rank has answered."""
         if answer.nonce == self._question:
             with self._change:
-                self._answers[answer.rank] = answer.text
+                self._answers[answer.rank] = Answer(answer.text, answer.collectives)
                 self._change.notify_all()

@@ -7,10 +7,11 @@ import logging
 import math
 import threading
 import time
+from dataclasses import replace
 
 from mpspmd.engine.call import Call
 from mpspmd.engine.progress import progress_of
-from mpspmd.engine.rank_stacks import RankStacks
+from mpspmd.engine.rank_stacks import Answer, RankStacks
 from mpspmd.engine.ranks import Ranks
 from mpspmd.engine.start_watch import StartWatch
 from mpspmd.engine.table import CallTable
@@ -81,17 +82,19 @@ class StallWatch:
         """How far each rank is with this call, with stacks of those that aren't done."""
         progress = progress_of(call, self._channel)
         self._sample(call, missing_only=True)
-        stacks = self._stacks.ask([rank.rank for rank in progress if not rank.done])
-        seconds = time.monotonic() - call.began
-        cause = f"{call.method} (step {call.step}) is not done after {seconds:.1f} s"
-        return StallReport(
+        undone = [rank.rank for rank in progress if not rank.done]
+        done = [rank.rank for rank in progress if rank.done]
+        answers = self._stacks.ask(undone, others=done)
+        report = StallReport(
             method=call.method,
             step=call.step,
-            seconds=seconds,
+            seconds=time.monotonic() - call.began,
             ring_bytes=self._channel.request_ring.capacity,
-            ranks=tuple(self._report_rank(rank, stacks.get(rank.rank, "")) for rank in progress),
-            dump=self._janitor.write_dump(cause, failed=False),
+            ranks=tuple(
+                self._report_rank(rank, answers.get(rank.rank, Answer(""))) for rank in progress
+            ),
         )
+        return replace(report, dump=self._janitor.write_dump(report.headline, failed=False))
 
     def timeout(self, call: Call, what: str) -> StepTimeout:
         """The error of a call whose deadline has passed."""
@@ -116,11 +119,11 @@ class StallWatch:
             if (usage := self._ranks.usage(rank)) is not None:
                 self._samples[rank] = (call.step, time.monotonic(), usage.cpu_s)
 
-    def _report_rank(self, progress: Progress, stacks: str) -> RankReport:
+    def _report_rank(self, progress: Progress, answer: Answer) -> RankReport:
         state, cpu_s, over_s = "gone", 0.0, 0.0
         _, since, before = self._samples.get(progress.rank, (-1, time.monotonic(), 0.0))
         if (usage := self._ranks.usage(progress.rank)) is not None:
             state = usage.state
             cpu_s = max(0.0, usage.cpu_s - before)
             over_s = time.monotonic() - since
-        return RankReport(progress, state, cpu_s, over_s, stacks)
+        return RankReport(progress, state, cpu_s, over_s, answer.stacks, answer.collectives)

@@ -71,8 +71,8 @@ class StartWatch:
         ]
         text = f"not all ranks are ready after {age_s:.1f} s: {'; '.join(ranks)}"
         if age_s >= self._warn_s:
-            for rank, stack in sorted(self._stacks.ask(self._attached()).items()):
-                text += f"\n\nrank {rank}:\n{stack.rstrip()}"
+            for rank, answer in sorted(self._stacks.ask(self._attached()).items()):
+                text += f"\n\nrank {rank}:\n{answer.stacks.rstrip()}"
         logger.warning("%s", text)
 
     def _attached(self) -> list[int]:

@@ -24,14 +24,6 @@ class Dump:
     """What each rank was doing, in words."""
 
 
-def is_dump(path: str) -> bool:
-    try:
-        with open(path, "rb") as file:
-            return file.read(len(DUMP_MAGIC)) == DUMP_MAGIC
-    except OSError:
-        return False
-
-
 def read_dump(path: str) -> Dump:
     """DumpError if the file can't be read, is no dump, or is cut off."""
     try:

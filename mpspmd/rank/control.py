@@ -8,6 +8,7 @@ from collections.abc import Callable
 from mpspmd.control.messages import Dump, Shutdown, Stacks, ToEngine
 from mpspmd.control.plane import RankPlane
 from mpspmd.processes.stacks import stacks_of_this_process
+from mpspmd.rank.collectives import last_collectives
 from mpspmd.threads import start_thread
 
 _POLL_S = 1.0
@@ -51,7 +52,8 @@ class ControlThread:
         for message in received:
             match message:
                 case Dump(nonce=nonce):
-                    self.send(Stacks(self._rank, nonce, stacks_of_this_process()))
+                    stacks = stacks_of_this_process()
+                    self.send(Stacks(self._rank, nonce, stacks, last_collectives()))
                 case Shutdown():
                     self._told_to_exit = True
                     if self._on_shutdown is not None:
