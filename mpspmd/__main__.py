@@ -1,4 +1,4 @@
-"""`python -m mpspmd launch|top|trace|alive|doctor …`: the commands, where their scripts aren't in PATH."""
+"""`python -m mpspmd launch …`, and so on: the commands, where their scripts aren't in PATH."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ _COMMANDS = {
     "top": "mpspmd.cli.top",
     "trace": "mpspmd.cli.trace",
     "alive": "mpspmd.cli.alive",
+    "metrics": "mpspmd.cli.metrics",
     "doctor": "mpspmd.cli.doctor.main",
 }
 

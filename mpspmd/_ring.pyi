@@ -49,11 +49,11 @@ class StatusPage:
     def set_cores(self, cores: int, /) -> None:
         """How many cores the processes of the run may use, 1 or more. From the next longer wait on, all
         waits of the run go by it."""
-    def beat(self, pending: int, /) -> None:
-        """The engine's supervisor runs, and so many calls aren't done."""
+    def beat(self, pending: int, late: int, /) -> None:
+        """The engine's supervisor runs. So many calls aren't done; so many replies have come too late."""
     @property
-    def last_beat(self) -> tuple[float, int]:
-        """When beat() was called last, in seconds of time.monotonic(), or 0.0; and its argument."""
+    def last_beat(self) -> tuple[float, int, int]:
+        """When beat() was called last, in seconds of time.monotonic(), or 0.0; and its arguments."""
     @property
     def engine_pid(self) -> int: ...
     @property

@@ -125,12 +125,14 @@ static PyObject *page_sent(struct page_object *self, PyObject *step_object) {
     Py_RETURN_NONE;
 }
 
-static PyObject *page_beat(struct page_object *self, PyObject *pending_object) {
-    uint64_t pending;
-    if (!argument_uint64(pending_object, &pending) || !page_check_writable(self))
+static PyObject *page_beat(struct page_object *self, PyObject *args) {
+    uint64_t pending, late;
+    if (!PyArg_ParseTuple(args, "O&O&:beat", argument_uint64, &pending, argument_uint64, &late) ||
+        !page_check_writable(self))
         return NULL;
     struct status_page *page = self->status.shared;
     atomic_store_explicit(&page->about.pending, pending, memory_order_relaxed);
+    atomic_store_explicit(&page->about.late, late, memory_order_relaxed);
     atomic_store_explicit(&page->about.beat_ns, monotonic_ns(), memory_order_release);
     Py_RETURN_NONE;
 }
@@ -140,8 +142,9 @@ static PyObject *page_last_beat(struct page_object *self, void *Py_UNUSED(closur
         return NULL;
     const struct status_page *page = self->status.shared;
     uint64_t beat_ns = atomic_load_explicit(&page->about.beat_ns, memory_order_acquire);
-    return Py_BuildValue("(dK)", (double)beat_ns / 1e9,
-                         (unsigned long long)atomic_load(&page->about.pending));
+    return Py_BuildValue("(dKK)", (double)beat_ns / 1e9,
+                         (unsigned long long)atomic_load(&page->about.pending),
+                         (unsigned long long)atomic_load(&page->about.late));
 }
 
 static void line_dealloc(PyObject *object) {
@@ -277,7 +280,7 @@ static PyMethodDef page_methods[] = {
     {"line", (PyCFunction)page_line, METH_O, NULL},
     {"sent", (PyCFunction)page_sent, METH_O, NULL},
     {"set_cores", (PyCFunction)page_set_cores, METH_O, NULL},
-    {"beat", (PyCFunction)page_beat, METH_O, NULL},
+    {"beat", (PyCFunction)page_beat, METH_VARARGS, NULL},
     {0},
 };
 

@@ -144,7 +144,8 @@ struct status_page {
         uint64_t ring_inode;    /* the request ring's: which one it is, to who watches the engine */
         _Atomic uint64_t steps; /* requests sent: written by the engine's sending thread */
         _Atomic uint64_t beat_ns; /* when the engine's supervisor ran last, about once a second, */
-        _Atomic uint64_t pending; /* and how many calls weren't done then */
+        _Atomic uint64_t pending; /* and how many calls weren't done then, */
+        _Atomic uint64_t late;    /* and how many replies had come too late */
     } about;
     struct bell engine_bell; /* replies, and space for requests: all that the engine waits for */
     struct spinners spinners;

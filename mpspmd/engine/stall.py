@@ -57,7 +57,7 @@ class StallWatch:
 
         Returns the seconds until the next warning is due.
         """
-        self._channel.status.beat(len(self._table.pending))
+        self._channel.status.beat(len(self._table.pending), self._table.late)
         return self.start.tick() if starting else self._tick()
 
     def _tick(self) -> float:

@@ -14,7 +14,7 @@ _RECENT = 64
 
 def look_at(engine: Watched) -> EngineLook:
     stats = engine.read()
-    beat_at, pending = engine.page.last_beat
+    beat_at, pending, _ = engine.page.last_beat
     now = time.monotonic()
     ranks = []
     for rank in stats.ranks:

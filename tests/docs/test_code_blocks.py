@@ -73,7 +73,7 @@ class _Blocks:
 def search_path(tmp_path_factory: pytest.TempPathFactory) -> str:
     """PATH with the commands as they are here, whatever is installed."""
     folder = tmp_path_factory.mktemp("bin")
-    for name in ("launch", "top", "trace", "alive", "doctor"):
+    for name in ("launch", "top", "trace", "alive", "metrics", "doctor"):
         command = folder / f"mpspmd-{name}"
         command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m mpspmd {name} "$@"\n')
         command.chmod(0o755)

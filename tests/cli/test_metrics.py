@@ -1,0 +1,119 @@
+"""mpspmd-metrics: what Prometheus gets is what the engines did."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import watched_workers
+
+import mpspmd
+
+pytest.importorskip("prometheus_client")
+
+from prometheus_client.parser import text_string_to_metric_families
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """Where it serves."""
+    command = [sys.executable, "-m", "mpspmd", "metrics", "--port", "0", "--interval", "0.1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+        process.terminate()
+
+
+class Scrape:
+    """The samples of one scrape."""
+
+    def __init__(self, address: str) -> None:
+        with urllib.request.urlopen(address, timeout=30) as answer:
+            text = answer.read().decode()
+        self.samples = [
+            sample for family in text_string_to_metric_families(text) for sample in family.samples
+        ]
+
+    def value(self, name: str, **labels: str) -> float:
+        """The sum of all samples of this name with these labels."""
+        return sum(
+            sample.value
+            for sample in self.samples
+            if sample.name == f"mpspmd_{name}" and labels.items() <= sample.labels.items()
+        )
+
+
+def _has_counted(address: str, steps: int) -> bool:
+    found = Scrape(address)
+    counts = [found.value("rank_running_seconds_count", rank=rank) for rank in "01"]
+    return [*counts, found.value("step_seconds_count")] == [steps] * 3
+
+
+def test_figures_are_the_engines_and_go_on_when_the_next_engine_comes(
+    address: str, eventually: Any
+) -> None:
+    steps = 0
+    for slow in (1, 0):
+        with mpspmd.Engine(watched_workers.Stepper, world_size=2) as engine:
+            eventually(lambda: Scrape(address).value("alive", engine="0") == 1, "it is found", 30)
+            before = Scrape(address)
+            assert before.value("steps_total") >= steps
+            for _ in range(60):
+                engine.execute_model(slow, 0.005)
+            engine.collective_rpc("sleep_on", args=(-1, 0))
+            steps += 61
+            eventually(partial(_has_counted, address, steps), "all steps are counted")
+            found = Scrape(address)
+            assert found.value("steps_total") == steps
+            method = {"method": "execute_model"}
+            assert found.value("step_seconds_count", **method) == steps - steps // 61
+            for rank in "01":
+                n = found.value("rank_running_seconds_count", rank=rank, **method)
+                assert n == steps - steps // 61
+                straggler = found.value("straggler_seconds", rank=rank)
+                assert (straggler > 0.003) == (rank == str(slow))
+            more = found.value("rank_running_seconds_sum", rank=str(slow)) - before.value(
+                "rank_running_seconds_sum", rank=str(slow)
+            )
+            assert more > 60 * 0.007
+            assert found.value("missed_steps_total") == 0
+            assert found.value("bytes_total", direction="request") > 100 * steps
+            assert found.value("wakes_total") > 0
+        eventually(lambda: Scrape(address).value("alive") == 0, "it is gone", 30)
+        assert {sample.labels["engine"] for sample in Scrape(address).samples} == {"0"}
+
+
+def test_the_dashboard_asks_for_metrics_that_there_are(address: str) -> None:
+    dashboard = Path(__file__).parents[2] / "examples" / "grafana.json"
+    asked = {
+        name
+        for panel in json.loads(dashboard.read_text())["panels"]
+        for target in panel["targets"]
+        for name in re.findall(r"mpspmd_\w+", target["expr"])
+    }
+    assert len(asked) > 10
+    with mpspmd.Engine(watched_workers.Stepper, world_size=2) as engine:
+        while True:
+            engine.execute_model(-1, 0)
+            found = {sample.name for sample in Scrape(address).samples}
+            if asked <= found:
+                break
+
+
+def test_an_address_that_is_taken_is_one_line(address: str) -> None:
+    port = address.split(":")[2].partition("/")[0]
+    done = subprocess.run(
+        [sys.executable, "-m", "mpspmd", "metrics", "--port", port], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert f"127.0.0.1:{port}: Address already in use" in done.stderr
