@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 HELD = {"T": "stopped (kill -STOP, Ctrl-Z)", "t": "held by a debugger (gdb, strace)"}
 """The states of /proc/PID/stat in which a process does nothing, whatever comes."""
+ELSEWHERE = "?"
+"""The process is on another machine, whose own processes watch it."""
 GONE = ("", "Z", "X")
 """No process, or one that has ended."""
 
@@ -21,7 +23,7 @@ class RankLook:
     pid: int
     """0 until its process has attached itself."""
     state: str
-    """The letter of /proc/PID/stat; "" if there is no such process."""
+    """The letter of /proc/PID/stat; "" if there is no such process; or ELSEWHERE."""
     has_died: bool
     phase: str
     method: str

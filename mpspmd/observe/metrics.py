@@ -140,9 +140,11 @@ def _complete(engine: Table, records: Records) -> npt.NDArray[np.bool_]:
     """Whether all ranks have finished each step, and all their replies have been taken."""
     finished = np.ones(len(engine), bool)
     replies = np.zeros(len(engine), np.int64)
-    for table in records.ranks:
-        if not len(table):
-            return np.zeros(len(engine), bool)
+    tables = [table for table in records.ranks if len(table)]
+    if not tables:
+        return np.zeros(len(engine), bool)
+    # The ranks of other machines record there.
+    for table in tables:
         at, is_there = _places(engine, table)
         # A rank that has no record of a step hasn't begun it, or has gone on by more than it keeps.
         begun = engine["step"] <= _newest(table)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from mpspmd.observe.discovery import Watched
-from mpspmd.observe.health import EngineLook, RankLook
+from mpspmd.observe.health import ELSEWHERE, EngineLook, RankLook
 from mpspmd.processes.proc import read_stat
 
 _RECENT = 64
@@ -22,7 +22,7 @@ def look_at(engine: Watched) -> EngineLook:
         ranks.append(
             RankLook(
                 rank.pid,
-                _state(rank.pid),
+                _state(rank.pid) if rank.node == 0 else ELSEWHERE,
                 line["has_died"],
                 line["phase"],
                 line["method"],

@@ -37,10 +37,14 @@ def straggler(records: Records) -> Straggler | None:
     rank that waits least is ready last.
     """
     done = [rank[(rank["finished"] > 0) & (rank["received"] > 0)] for rank in records.ranks]
-    steps = reduce(np.intersect1d, [rank["step"] for rank in done])
-    if len(done) < 2 or len(steps) < MIN_STEPS:
+    # The ranks of other machines record there.
+    here = [rank for rank, table in enumerate(done) if len(table)]
+    if len(here) < 2:
         return None
-    rows = [rank[np.isin(rank["step"], steps)] for rank in done]
+    steps = reduce(np.intersect1d, [done[rank]["step"] for rank in here])
+    if len(steps) < MIN_STEPS:
+        return None
+    rows = [done[rank][np.isin(done[rank]["step"], steps)] for rank in here]
     ready = np.array([rank["finished"] - rank["collective"] for rank in rows])
     last = ready.argmax(axis=0)
     rank = int(np.bincount(last).argmax())
@@ -49,4 +53,4 @@ def straggler(records: Records) -> Straggler | None:
     share = float((last == rank).mean())
     if share < _MIN_SHARE or late_ns < max(_MIN_LATE_S * 1e9, _MIN_LATE_PART * period_ns):
         return None
-    return Straggler(rank, float(late_ns) / 1e9, share, len(steps))
+    return Straggler(here[rank], float(late_ns) / 1e9, share, len(steps))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from recorded import MS, made
@@ -75,6 +76,17 @@ def test_a_few_steps_say_nothing() -> None:
 
 def test_one_rank_has_nobody_to_wait_for_it() -> None:
     assert straggler(steps(100, 5)) is None
+
+
+def test_ranks_that_record_on_another_machine_are_not_compared() -> None:
+    records = steps(30, 5, 10, 5)
+    away = replace(records, ranks=(records.ranks[0][:0], *records.ranks[1:]))
+    found = straggler(away)
+    assert found is not None
+    assert found.rank == 1
+    assert (
+        straggler(replace(records, ranks=(records.ranks[0], *[records.ranks[0][:0]] * 2))) is None
+    )
 
 
 def test_steps_that_not_all_ranks_have_done_do_not_count() -> None:

@@ -18,7 +18,7 @@ COUNTERS = ("bytes_in", "bytes_out", "requests", "replies", "spins", "yields", "
 def stats(steps: int, count: int = 0) -> EngineStats:
     counters = dict.fromkeys(COUNTERS, count)
     ranks = tuple(
-        RankStats(n, 1, "waiting", "m", steps, 0.0, 0.0, 0, 0, counters) for n in range(2)
+        RankStats(n, 1, "waiting", "m", steps, 0.0, 0.0, 0, 0, counters=counters) for n in range(2)
     )
     return EngineStats(1, steps, 1 << 20, ranks)
 
