@@ -171,6 +171,9 @@ $(VENV)/bin/python:
 
 # The packages: again only when the list of them changes.
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	@# vLLM's build for CPUs is linked with it. Without it vLLM fails late, and its error doesn't name it.
+	@[ "$(VLLM)" = vllm ] || $(PY) -c "import ctypes; ctypes.CDLL('libnuma.so.1')" 2>/dev/null || \
+		{ echo "vLLM's build for CPUs needs libnuma: apt-get install libnuma1"; exit 1; }
 	$(PY) -m pip install "setuptools>=77,<100"
 	@# Compiled when it is imported: most of these packages never is, and to compile them all takes minutes.
 	$(PY) -m pip install --no-compile -e ".[$(VLLM),demo,bench,dev]"

@@ -269,7 +269,7 @@ def first_cause(lines: list[str]) -> str:
     for line, following in pairwise([*lines, ""]):
         in_traceback = in_traceback or line.startswith("Traceback ")
         if in_traceback and EXCEPTION.match(line):
-            # Some messages say what is wrong only in their second line.
-            return f"{line} {following.strip()}" if following.startswith(" ") else line
+            # Some messages say what is wrong only in their second line, ours of a start among them.
+            return f"{line} {following.strip()}" if following.startswith((" ", "rank")) else line
     errors = (line for line in lines if re.search(r"\berror\b", line, re.IGNORECASE))
     return next(errors, "no error in its log")

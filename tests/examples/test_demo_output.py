@@ -10,7 +10,7 @@ import pytest
 sys.path.append(str(Path(__file__).parents[2] / "examples"))
 
 from _progress import Progress
-from _server import newest_information
+from _server import first_cause, newest_information
 
 LOG = """\
 (APIServer pid=7) INFO 11-29 05:06:37 [api_utils.py:347]   █▄█▀ █     █     █     █  model   /tmp/model
@@ -42,3 +42,14 @@ def test_a_line_of_progress_is_printed_once(
         "starting … (0 s)",
         "starting … ready (0 s)",
     ]
+
+
+def test_the_cause_of_a_failed_start_names_the_ranks_and_their_error() -> None:
+    log = [
+        "Traceback (most recent call last):",
+        "mpspmd.errors.StartupError: 2 rank(s) failed while starting",
+        "ranks 0, 1: AttributeError: no attribute 'init_cpu_memory_env'",
+        "Traceback (most recent call last):",
+    ]
+    cause = "2 rank(s) failed while starting ranks 0, 1: AttributeError: no attribute"
+    assert cause in first_cause(log)
