@@ -171,7 +171,9 @@ $(VENV)/bin/python:
 
 # The packages: again only when the list of them changes.
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
-	@# vLLM's build for CPUs is linked with it. Without it vLLM fails late, and its error doesn't name it.
+	@# vLLM's build for CPUs needs both. Without them it fails late, in the middle of a long log.
+	@[ "$(VLLM)" = vllm ] || command -v g++ >/dev/null || \
+		{ echo "vLLM's build for CPUs compiles with g++: apt-get install g++"; exit 1; }
 	@[ "$(VLLM)" = vllm ] || $(PY) -c "import ctypes; ctypes.CDLL('libnuma.so.1')" 2>/dev/null || \
 		{ echo "vLLM's build for CPUs needs libnuma: apt-get install libnuma1"; exit 1; }
 	$(PY) -m pip install "setuptools>=77,<100"
