@@ -252,13 +252,19 @@ def test_nothing_leaks_over_many_rounds(scene: Scene, what: str) -> None:
     files, memory, references = _files(), resident_bytes(), sys.getrefcount(large)
     types = [sys.getrefcount(kind) for kind in (Inbox, Ring, StatusPage, Writer, Segment)]
     maps = _mappings()
+
+    def growth() -> int:
+        before = tracemalloc.get_traced_memory()[0]
+        rounds(times)
+        return tracemalloc.get_traced_memory()[0] - before
+
     tracemalloc.start()
     rounds(10)
-    before = tracemalloc.get_traced_memory()[0]
-    rounds(times)
-    after = tracemalloc.get_traced_memory()[0]
+    # No object is as small. A leak grows each time; a table of the interpreter, such as that of interned
+    # texts, grows once in a while.
+    leaks = all(growth() >= 20 * times for _ in range(3))
     tracemalloc.stop()
-    assert after - before < 20 * times  # no object is as small
+    assert not leaks
     assert _files() == files
     assert _mappings() <= maps + 2
     assert sys.getrefcount(large) == references
