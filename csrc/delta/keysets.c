@@ -28,7 +28,7 @@ static bool end_rows(struct rows *rows, const struct slots *known) {
 }
 
 enum fit keysets_put(struct message *message, PyObject *value, enum field_kind kind) {
-    struct slots *known = &message->scratch.to;
+    struct slots *known = &message->scratch.slots;
     if (!PySet_CheckExact(value) || PySet_GET_SIZE(value) == 0)
         return UNFIT;
     PyObject *iterator = PyObject_GetIter(value), *key;
@@ -58,7 +58,7 @@ static PyObject *get_key(struct message *message, struct slots *known) {
 }
 
 PyObject *keysets_get(struct message *message, enum field_kind kind) {
-    struct slots *known = &message->scratch.to;
+    struct slots *known = &message->scratch.slots;
     size_t n = unpack_length(&message->in);
     PyObject *set = PySet_New(NULL);
     known->n = 0;

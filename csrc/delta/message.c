@@ -39,8 +39,7 @@ void message_free(struct message *message) {
     free(message->out.bytes);
     free(message->scratch.actual.at);
     free(message->scratch.predicted.at);
-    slots_free(&message->scratch.from);
-    slots_free(&message->scratch.to);
+    slots_free(&message->scratch.slots);
     slots_free(&message->keys);
     slots_free(&message->counted);
     Py_CLEAR(message->cold);

@@ -30,7 +30,7 @@ struct message {
     uint64_t digest; /* of the rows after this message */
     struct scratch { /* memory that one field at a time uses */
         struct ints actual, predicted;
-        struct slots from, to;
+        struct slots slots;
     } scratch;
 };
 

@@ -94,7 +94,7 @@ static enum fit put_tails(struct message *message, PyObject *lists, const struct
 }
 
 enum fit tokens_put(struct message *message, PyObject *value, enum field_kind kind) {
-    struct slots *slots = &message->scratch.to;
+    struct slots *slots = &message->scratch.slots;
     if (!PyDict_CheckExact(value) || PyDict_GET_SIZE(value) == 0)
         return UNFIT;
     enum fit fit = put_known_keys(message, value, slots);
@@ -148,7 +148,7 @@ static PyObject *list_of(struct shared_ints *ints, const struct slots *tokens) {
 }
 
 PyObject *tokens_get(struct message *message, enum field_kind kind) {
-    struct slots *slots = &message->scratch.to;
+    struct slots *slots = &message->scratch.slots;
     PyObject *dict = NULL, *lists = NULL;
     if (!get_known_keys(message, slots))
         return NULL;

@@ -564,6 +564,44 @@ def test_an_input_batch_that_changes_a_little_is_said_in_few_bytes(seed: int) ->
     assert sum(sizes[10:]) / len(sizes[10:]) < 45, "a head of 17, and a few edits"
 
 
+def sizes_of_replies(*steps: tuple[list[str], list[str]]) -> list[int]:
+    """Of replies, each (scheduled keys, its own order). They must come out as they went in."""
+    rank, engine = ReplyCodec(batches.outcome_plan()), ReplyCodec(batches.outcome_plan())
+    rank_order, engine_order, sizes = None, None, []
+    for check, (scheduled, keys) in enumerate(steps):
+        outcome = Outcome(keys, {key: i for i, key in enumerate(keys)}, [])
+        message, rank_order = rank.encode(outcome, (check, scheduled, rank_order))
+        base = (check, [copied(key) for key in scheduled], engine_order)
+        got, engine_order = engine.decode(joined(message), base)
+        assert_same(outcome, got)
+        sizes.append(len(joined(message)))
+    return sizes
+
+
+MANY_KEYS = [f"request-{number}" for number in range(1000)]
+
+
+def test_an_order_as_the_request_has_it_takes_few_bytes_though_all_keys_have_moved() -> None:
+    fewer = MANY_KEYS[1:]
+    first, *_, last = sizes_of_replies(
+        (MANY_KEYS, MANY_KEYS), (MANY_KEYS, MANY_KEYS), (fewer, list(fewer))
+    )
+    assert last < first
+    assert last < 45
+
+
+def test_an_order_of_equal_keys_that_are_other_objects_takes_few_bytes() -> None:
+    copies = [copied(key) for key in MANY_KEYS]
+    assert sizes_of_replies((MANY_KEYS, MANY_KEYS), (MANY_KEYS, copies))[1] < 45
+
+
+@pytest.mark.parametrize("mix", [list.reverse, random.Random(0).shuffle])
+def test_an_order_that_is_all_mixed_up_comes_as_it_is(mix: Any) -> None:
+    mixed = list(MANY_KEYS)
+    mix(mixed)
+    sizes_of_replies((MANY_KEYS, mixed), (MANY_KEYS, MANY_KEYS), (MANY_KEYS, mixed))
+
+
 def test_a_reply_that_was_changed_or_is_anothers_is_found() -> None:
     codec = ReplyCodec(batches.outcome_plan())
     scheduled = ["a", "b", "c"]
