@@ -74,6 +74,7 @@ def test_tp_2_over_two_nodes_generates_what_mp_does_on_one_and_ctrl_c_leaves_not
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # two starts, of twice as many processes as on one node
 @pytest.mark.parametrize(("tp", "pp"), [(2, 1), (1, 2)])
 def test_two_nodes_generate_what_mp_does_on_them(setup: Setup, tp: int, pp: int) -> None:
     generated: dict[str, Tokens] = {}
@@ -86,6 +87,7 @@ def test_two_nodes_generate_what_mp_does_on_them(setup: Setup, tp: int, pp: int)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # two starts, of twice as many processes as on one node
 def test_tp_2_in_a_node_and_pp_2_between_generates_what_mp_does(setup: Setup) -> None:
     generated: dict[str, Tokens] = {}
     for backend in ("mp", "mp-spmd"):
@@ -97,6 +99,7 @@ def test_tp_2_in_a_node_and_pp_2_between_generates_what_mp_does(setup: Setup) ->
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # two starts, of twice as many processes as on one node
 def test_an_llm_on_the_head_has_lora_and_callables_as_with_mp(setup: Setup) -> None:
     adapter = make_adapter(setup.model, setup.folder / "adapter")
     generated: dict[str, Any] = {}
