@@ -59,6 +59,8 @@ class Setup:
         return {
             "VLLM_CPU_OMP_THREADS_BIND": "|".join(binding),
             "MPSPMD_SECRET": SECRET,
+            # vLLM's many processes keep a small machine so busy that a node is silent for seconds.
+            "MPSPMD_NODE_TIMEOUT_S": "30",
             # torch asks the name service for the names of addresses, and none answers here.
             "RES_OPTIONS": "timeout:1 attempts:1",
         }
