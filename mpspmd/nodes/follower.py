@@ -26,7 +26,6 @@ from mpspmd.bridge.messages import (
     ToRank,
     decode_to_node,
 )
-from mpspmd.bridge.sockets import is_refused
 from mpspmd.bridge.streams import MessageSink, MessageSource, RingSink, RingSource
 from mpspmd.config import RuntimeConfig
 from mpspmd.control import messages as control
@@ -34,6 +33,7 @@ from mpspmd.engine.ranks import Ranks, WorkerSpec
 from mpspmd.engine.run_files import RunFiles
 from mpspmd.errors import ConfigError, MpSpmdError
 from mpspmd.nodes.connection import Connection
+from mpspmd.nodes.head_watch import HeadWatch
 from mpspmd.nodes.reports import Reports
 from mpspmd.processes.spawn import AroundStart, StartRanks
 from mpspmd.threads import start_thread
@@ -46,10 +46,6 @@ _RETRY_S = 0.001
 """How soon a request is written again for which the request ring had no space."""
 _WAIT_S = 0.1
 """The main thread waits in slices, because the kernel may give Ctrl-C to another thread."""
-_SILENT_S = 0.6
-"""A longer silence is logged."""
-_PAUSE_S = 1.0
-"""This process has been stopped if a turn takes longer: then it is not the head that was silent."""
 _PATIENCE_S = 1.0
 """How long workers may take to shut down in a run that has failed."""
 _LOST_PATIENCE_S = 0.3
@@ -116,10 +112,9 @@ class Follower:
         self._rings_ended = ""
         """How: "closed" or "poisoned"."""
         self._head_lost = ""
-        self._is_silent = False
         self._has_bye = False
         self._closing = False
-        self._last_turn = time.monotonic()
+        self._head = HeadWatch(connection, config.node_timeout_s)
 
     # The main thread.
 
@@ -261,7 +256,7 @@ class Follower:
             if said or self._link.is_beat_due(now):
                 self._link.beat(now, self._reports.lines(now))
             self._link.pump()
-        self._check_head(now)
+        self._check_head()
 
     def _commands(self) -> Iterator[ToNode]:
         while (message := self._received.next()) is not None:
@@ -319,28 +314,10 @@ class Follower:
         self._rings_ended = self._rings_ended or state
         self._changed.set()
 
-    def _check_head(self, now: float) -> None:
-        """Whether the head is still there. Without the lock: this may take a moment."""
-        if now - self._last_turn > _PAUSE_S:
-            self._link.heard = now
-        self._last_turn = now
-        connection, silence_s = self._connection, now - self._link.heard
-        if self._head_lost or self._has_bye:
-            return
-        connection.socket.watch()
-        if connection.refused:
-            self._lose_head(connection.refused)
-        elif silence_s > self._config.node_timeout_s:
-            limit = f"{self._config.node_timeout_s:g} s (MPSPMD_NODE_TIMEOUT_S)"
-            self._lose_head(f"it has been silent for {limit}")
-        elif not connection.socket.is_connected and is_refused(self._place):
-            self._lose_head("nobody listens there any more")
-        elif silence_s > _SILENT_S and not self._is_silent:
-            self._is_silent = True
-            logger.warning("the head at %s is silent", self._place.address)
-        elif silence_s < _SILENT_S / 2 and self._is_silent:
-            self._is_silent = False
-            logger.warning("the head at %s answers again", self._place.address)
+    def _check_head(self) -> None:
+        """Without the lock: this may take a moment."""
+        if not (self._head_lost or self._has_bye) and (why := self._head.why_lost(self._link)):
+            self._lose_head(why)
 
     def _lose_head(self, why: str) -> None:
         self._head_lost = why
