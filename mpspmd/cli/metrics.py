@@ -36,6 +36,9 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich")
     epilog="Examples: mpspmd-metrics; mpspmd-metrics --port 9464 --address 0.0.0.0",
 )
 def metrics(
+    run: Annotated[
+        int | None, typer.Argument(metavar="[RUN]", help="An engine's process id; else all.")
+    ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 9464,
     address: Annotated[str, typer.Option(help="Where it listens.")] = "127.0.0.1",
     interval: Annotated[
@@ -59,7 +62,7 @@ def metrics(
             file=sys.stderr,
         )
         return 1
-    engines = _Engines(stalled_after)
+    engines = _Engines(run, stalled_after)
     registry = CollectorRegistry()
     registry.register(engines)
     try:
@@ -91,15 +94,16 @@ class _Slot:
 class _Engines:
     """Reads all engines in one thread, and is asked for their metrics in others."""
 
-    def __init__(self, stalled_after_s: float) -> None:
+    def __init__(self, only: int | None, stalled_after_s: float) -> None:
+        self._only = only
         self._stalled_after_s = stalled_after_s
         self._slots: list[_Slot] = []
         self._lock = threading.Lock()
 
     def find(self) -> None:
         there: dict[Key, Watched] = {}
-        for pid in own_pids():
-            with contextlib.suppress(PermissionError, ForeignLayout):
+        for pid in own_pids() if self._only is None else [self._only]:
+            with contextlib.suppress(OSError, ForeignLayout):
                 there |= {engine.key: engine for engine in engines_of(pid)}
         with self._lock:
             for slot in self._slots:

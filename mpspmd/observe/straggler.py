@@ -11,7 +11,7 @@ from mpspmd.observe.records import Records
 
 MIN_STEPS = 10
 """Fewer steps say nothing."""
-_MIN_SHARE = 0.6
+_MIN_SHARE = 0.7
 """It comes last in so many of the steps,"""
 _MIN_LATE_S = 200e-6
 """and so much later than the others in half of them: wake-ups alone make tens of microseconds."""

@@ -13,9 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import watched_workers
-
-import mpspmd
 
 pytest.importorskip("prometheus_client")
 
@@ -24,11 +21,50 @@ from prometheus_client.parser import text_string_to_metric_families
 pytestmark = pytest.mark.timeout(120)
 
 
+PROGRAM = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import mpspmd, watched_workers
+if __name__ == "__main__":
+    for line in sys.stdin:
+        exec(line)
+        print("done", flush=True)
+"""
+
+
+class Program:
+    """A process of its own, so that there are no other engines in it."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self.pid = process.pid
+
+    def do(self, line: str) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+        assert self._process.stdout.readline() == "done\n"
+
+    def start_engine(self) -> None:
+        self.do("engine = mpspmd.Engine(watched_workers.Stepper, world_size=2)")
+
+
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """Where it serves."""
-    command = [sys.executable, "-m", "mpspmd", "metrics", "--port", "0", "--interval", "0.1"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+def program() -> Iterator[Program]:
+    command = [sys.executable, "-c", PROGRAM, str(Path(__file__).parent)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield Program(process)
+
+
+@pytest.fixture(scope="module")
+def address(program: Program) -> Iterator[str]:
+    """Where the program's metrics are served."""
+    command = [sys.executable, "-m", "mpspmd", "metrics", str(program.pid)]
+    options = ["--port", "0", "--interval", "0.1"]
+    with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         yield process.stdout.readline().strip()
         process.terminate()
@@ -60,40 +96,42 @@ def _has_counted(address: str, steps: int) -> bool:
 
 
 def test_figures_are_the_engines_and_go_on_when_the_next_engine_comes(
-    address: str, eventually: Any
+    program: Program, address: str, eventually: Any
 ) -> None:
     steps = 0
     for slow in (1, 0):
-        with mpspmd.Engine(watched_workers.Stepper, world_size=2) as engine:
-            eventually(lambda: Scrape(address).value("alive", engine="0") == 1, "it is found", 30)
-            before = Scrape(address)
-            assert before.value("steps_total") >= steps
-            for _ in range(60):
-                engine.execute_model(slow, 0.005)
-            engine.collective_rpc("sleep_on", args=(-1, 0))
-            steps += 61
-            eventually(partial(_has_counted, address, steps), "all steps are counted")
-            found = Scrape(address)
-            assert found.value("steps_total") == steps
-            method = {"method": "execute_model"}
-            assert found.value("step_seconds_count", **method) == steps - steps // 61
-            for rank in "01":
-                n = found.value("rank_running_seconds_count", rank=rank, **method)
-                assert n == steps - steps // 61
-                straggler = found.value("straggler_seconds", rank=rank)
-                assert (straggler > 0.003) == (rank == str(slow))
-            more = found.value("rank_running_seconds_sum", rank=str(slow)) - before.value(
-                "rank_running_seconds_sum", rank=str(slow)
-            )
-            assert more > 60 * 0.007
-            assert found.value("missed_steps_total") == 0
-            assert found.value("bytes_total", direction="request") > 100 * steps
-            assert found.value("wakes_total") > 0
+        program.start_engine()
+        eventually(lambda: Scrape(address).value("alive", engine="0") == 1, "it is found", 30)
+        before = Scrape(address)
+        assert before.value("steps_total") == steps
+        program.do(f"for _ in range(60): engine.execute_model({slow}, 0.05)")
+        program.do("engine.collective_rpc('sleep_on', args=(-1, 0))")
+        steps += 61
+        eventually(partial(_has_counted, address, steps), "all steps are counted")
+        found = Scrape(address)
+        assert found.value("steps_total") == steps
+        method = {"method": "execute_model"}
+        assert found.value("step_seconds_count", **method) == steps - steps // 61
+        for rank in "01":
+            n = found.value("rank_running_seconds_count", rank=rank, **method)
+            assert n == steps - steps // 61
+            straggler = found.value("straggler_seconds", rank=rank)
+            assert (straggler > 0.03) == (rank == str(slow))
+        more = found.value("rank_running_seconds_sum", rank=str(slow)) - before.value(
+            "rank_running_seconds_sum", rank=str(slow)
+        )
+        assert more > 60 * 0.05
+        assert found.value("missed_steps_total") == 0
+        assert found.value("bytes_total", direction="request") > 10 * steps
+        assert found.value("wakes_total") > 0
+        program.do("engine.shutdown()")
         eventually(lambda: Scrape(address).value("alive") == 0, "it is gone", 30)
-        assert {sample.labels["engine"] for sample in Scrape(address).samples} == {"0"}
+    assert {sample.labels["engine"] for sample in Scrape(address).samples} == {"0"}
 
 
-def test_the_dashboard_asks_for_metrics_that_there_are(address: str) -> None:
+def test_the_dashboard_asks_for_metrics_that_there_are(
+    program: Program, address: str, eventually: Any
+) -> None:
     dashboard = Path(__file__).parents[2] / "examples" / "grafana.json"
     asked = {
         name
@@ -102,12 +140,14 @@ def test_the_dashboard_asks_for_metrics_that_there_are(address: str) -> None:
         for name in re.findall(r"mpspmd_\w+", target["expr"])
     }
     assert len(asked) > 10
-    with mpspmd.Engine(watched_workers.Stepper, world_size=2) as engine:
-        while True:
-            engine.execute_model(-1, 0)
-            found = {sample.name for sample in Scrape(address).samples}
-            if asked <= found:
-                break
+    program.start_engine()
+
+    def are_there() -> bool:
+        program.do("engine.execute_model(-1, 0)")
+        return asked <= {sample.name for sample in Scrape(address).samples}
+
+    eventually(are_there, f"there are {asked}", 30)
+    program.do("engine.shutdown()")
 
 
 def test_an_address_that_is_taken_is_one_line(address: str) -> None:

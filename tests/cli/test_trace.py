@@ -53,11 +53,11 @@ def test_equal_ranks_name_nobody_and_the_rank_that_sleeps_longer_is_named(
 ) -> None:
     assert straggler(engine, -1, 0) == "straggler: none"
     for _ in range(20):  # so that the slow steps are in the majority
-        engine.execute_model(1, 0.005)
-    line = straggler(engine, 1, 0.005)
+        engine.execute_model(1, 0.02)
+    line = straggler(engine, 1, 0.02)
     assert line.startswith("straggler: rank 1, ready ")
     late_ms = float(line.split(" ready ")[1].split(" ms")[0])
-    assert late_ms > 3
+    assert late_ms > 10
 
 
 def test_top_names_it_too(engine: mpspmd.Engine) -> None:
@@ -65,12 +65,12 @@ def test_top_names_it_too(engine: mpspmd.Engine) -> None:
         [sys.executable, "-m", "mpspmd", "top", "--json", str(os.getpid())], stdout=subprocess.PIPE
     ) as top:
         while top.poll() is None:
-            engine.execute_model(1, 0.005)  # as in the test before: the last five seconds count
+            engine.execute_model(1, 0.02)  # as in the test before: the last five seconds count
         assert top.stdout is not None
         views = json.loads(top.stdout.read())
     (view,) = (v for v in views if [rank["stats"]["pid"] for rank in v["ranks"]] == engine.pids)
     assert view["straggler"]["rank"] == 1
-    assert view["straggler"]["late_s"] > 0.003
+    assert view["straggler"]["late_s"] > 0.01
     assert 0 < view["bubble"]["p50"] < 0.1
     table = run("top", "--once", str(os.getpid())).stdout
     assert "bubble" in table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -37,7 +38,7 @@ scrape_configs:
 
 @contextmanager
 def metrics() -> Iterator[tuple[psutil.Process, str]]:
-    command = [sys.executable, "-m", "mpspmd", "metrics", "--port", "0"]
+    command = [sys.executable, "-m", "mpspmd", "metrics", str(os.getpid()), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         yield psutil.Process(process.pid), process.stdout.readline().strip()
