@@ -29,7 +29,8 @@ def _doctor(*arguments: str, before: str = "", prefix: tuple[str, ...] = ()) -> 
     """Exit code and output; `before` are shell commands that prepare its process."""
     command = f"{before} exec {shlex.join([*_DOCTOR, *arguments])}"
     done = subprocess.run([*prefix, "/bin/sh", "-c", command], capture_output=True, text=True)
-    assert done.stderr == ""
+    # A busy machine may take so long for a start that this is noted.
+    assert not [line for line in done.stderr.splitlines() if "not all ranks are ready" not in line]
     return done.returncode, done.stdout
 
 

@@ -72,13 +72,15 @@ def test_the_figures_are_psutils_and_the_engines_own(engine: mpspmd.Engine) -> N
 
 
 def test_a_rank_that_hangs_is_seen_in_its_method_with_its_lag(
-    engine: mpspmd.Engine, eventually: Any
+    engine: mpspmd.Engine, eventually: Any, tmp_path: Path
 ) -> None:
-    futures = [engine.collective_rpc("sleep_on", args=(1, 3.0), non_block=True)]
-    eventually(lambda: engine.stats().ranks[1].method == "sleep_on", "rank 1 hangs")
+    go = tmp_path / "go"
+    futures = [engine.collective_rpc("wait_for", args=(str(go), None, 1), non_block=True)]
+    eventually(lambda: engine.stats().ranks[1].method == "wait_for", "rank 1 hangs")
     futures += [engine.collective_rpc("echo", args=(0,), non_block=True) for _ in range(3)]
     top = _start("--once", str(os.getpid()))
     out, err = top.communicate()
+    go.touch()
     assert (top.returncode, err) == (0, "")
     idle, hanging = (
         [cell.strip() for cell in line.split("│")[1:-1]]
@@ -86,7 +88,7 @@ def test_a_rank_that_hangs_is_seen_in_its_method_with_its_lag(
         if line.startswith("│") and any(f" {pid} " in line for pid in engine.pids)
     )
     assert idle[1:3] == [str(engine.pids[0]), "idle"]
-    assert hanging[:3] == ["1", str(engine.pids[1]), "sleep_on"]
+    assert hanging[:3] == ["1", str(engine.pids[1]), "wait_for"]
     assert hanging[3].endswith(" s") or hanging[3].endswith(" ms")
     assert hanging[5] == "3"
     for future in futures:
@@ -111,14 +113,15 @@ def test_engines_come_and_go(engine: mpspmd.Engine) -> None:
     assert tuple(other.pids) not in seen()
 
 
-def test_engines_of_one_process_are_not_taken_for_each_other() -> None:
+def test_engines_of_one_process_are_not_taken_for_each_other(tmp_path: Path) -> None:
     """Their descriptors are reused: an older engine's page may come after a newer one's ring."""
     engines = [mpspmd.Engine(workers.Calculator, world_size=1) for _ in range(2)]
     engines.pop(0).shutdown()
     engines.append(mpspmd.Engine(workers.Calculator, world_size=1))
     try:
-        for busy in engines:
-            futures = [busy.collective_rpc("sleep", args=(1.0,), non_block=True)]
+        for number, busy in enumerate(engines):
+            go = tmp_path / f"{number}"
+            futures = [busy.collective_rpc("wait_for", args=(str(go),), non_block=True)]
             futures += [busy.collective_rpc("echo", args=(0,), non_block=True) for _ in range(3)]
             watcher = Watcher(os.getpid())
             watcher.find()
@@ -127,6 +130,7 @@ def test_engines_of_one_process_are_not_taken_for_each_other() -> None:
                 unread = engine.stats().ranks[0].unread_bytes
                 assert (unread > 0) == (engine is busy)
                 assert seen[engine.pids[0]].unread_bytes == unread
+            go.touch()
             for future in futures:
                 future.result()
     finally:

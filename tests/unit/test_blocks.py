@@ -15,7 +15,7 @@ from rings import make_scene
 
 from mpspmd._ring import Block
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage")
 MIB = 1 << 20
@@ -48,7 +48,7 @@ def run(script: str) -> str:
         stdout=subprocess.PIPE,
         text=True,
         check=True,
-        timeout=50,
+        timeout=200,
     ).stdout
 
 
