@@ -1,7 +1,10 @@
 """The ring, its waiting and the status page, in C. See csrc/README.md."""
 
+import weakref
 from collections.abc import Callable
-from typing import Any, TypedDict
+from concurrent.futures import Future
+from threading import Lock
+from typing import Any, Final, Literal, TypedDict
 
 from typing_extensions import Buffer
 
@@ -359,3 +362,110 @@ def serve(
     A method that returns `later` has no reply. Whatever a callback raises, and a method's SystemExit, ends
     it; as do ChannelClosed, ChannelPoisoned and ChannelCorrupt.
     """
+
+NO_REPLY: Final[object]
+"""In the place of a reply that hasn't come."""
+
+class Call:
+    """A request whose replies are still coming. Written by the leader, or by the supervisor's thread."""
+
+    step: Final[int]
+    method: Final[str]
+    ranks: Final[int | Literal["all"] | None]
+    deadline: Final[float | None]
+    """Of time.monotonic()."""
+    began: Final[float]
+    """Likewise."""
+    key: Final[int]
+    """Calls with the same key are expected to take equally long."""
+    asked: Final[int]
+    """How many ranks reply."""
+    missing: int
+    """How many of them haven't replied yet."""
+    replies: Final[list[Any]]
+    """One for each rank; NO_REPLY until it comes. In a call that fails, also the RankError of a rank."""
+    done: bool
+    error: BaseException | None
+    future: weakref.ref[Future[Any]] | None
+    """Weak: a call without an answer must not keep alive a future that nobody has, nor the engine."""
+    kept_future: Future[Any] | None
+    """The same future, if it has callbacks: these are called although nobody has the future."""
+    later: list[Any] | None
+    """Calls of the same step, which fail when this one does; see StepCalls.send."""
+    closes: Any | None
+    """The call that began the step, if this is the step's last."""
+    reply_context: Any
+    """What the step codec decodes the replies with."""
+    errors: Final[list[tuple[int, Exception]] | None]
+    """What ranks have raised in it so far, each with its rank."""
+    keeps_late: bool
+    """Whether replies that come after the call has failed are kept: see StepCalls.call."""
+
+    def __new__(
+        cls,
+        step: int,
+        method: str,
+        ranks: int | Literal["all"] | None,
+        n_ranks: int,
+        deadline: float | None,
+        bytes: int,
+    ) -> Call:
+        """`bytes`: of the request, or 0 if it is in several parts."""
+    def take_future(self) -> weakref.ref[Future[Any]] | None:
+        """The future, which the call no longer has then. Of several threads only one gets it."""
+    def note_error(self, rank: int, error: Exception, /) -> None:
+        """Appends to `errors`. Any thread."""
+
+class Exchange:
+    """Which call waits for which step, and which thread reads the replies of all.
+
+    Any thread. A class that derives from it has three methods, which are called for what isn't plain:
+    `take(rank, kind, step, payload)` takes a message; the caller frees the message's space in the ring.
+    `finish(call)` ends a call whose last reply has come, and tells others. `hand_over()` wakes the threads
+    that wait for their turn to read.
+    """
+
+    steps: int
+    """The number of the last request."""
+    leader: Final[int]
+    """The identity of the thread that reads for all; 0: nobody reads."""
+    followers: Final[list[Lock]]
+    """Of each thread that waits until it is its turn to read, what it waits for."""
+    sender_waits: bool
+    """A thread that sends waits for space. It relies on the leader to take the ranks' replies."""
+
+    def __init__(
+        self,
+        requests: Writer,
+        replies: Inbox,
+        page: StatusPage,
+        pending: dict[int, Any],
+        sending: Lock,
+        call_type: type[Call],
+    ) -> None:
+        """`sending` is locked while a thread sends a request in another way than by send_plain()."""
+    def send_plain(
+        self,
+        method: object,
+        args: object,
+        kwargs: object,
+        reply_ranks: int | Literal["all"] | None,
+        deadline: float | None,
+        /,
+    ) -> Any | None:
+        """Sends a request that is a plain value, and returns its call. It is in `pending` if ranks reply.
+
+        None, and nothing is sent: it isn't plain, another thread is sending, there is no space for it, or
+        the ring has ended."""
+    def read_for(self, call: Call, limit: float | None, /) -> bool:
+        """Leads, and reads replies until the call is done: True. False if another thread leads.
+
+        TimeoutError at the call's deadline, or when it is `limit`, of time.monotonic(); ChannelError."""
+    def drain(self) -> None:
+        """Only for the leader. Takes all replies that have come out of the rings, awaited or not."""
+    def end(self, call: Call, error: BaseException | None, /) -> bool:
+        """Ends a call that is in `pending`, and removes it there. Of several threads only one gets True."""
+    def lead(self) -> bool:
+        """Makes this thread the leader if there is none. Whether it has done so."""
+    def stop_leading(self) -> None:
+        """Only for the leader. Calls hand_over() if there are followers."""

@@ -6,6 +6,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stdbool.h>
+#include <structmember.h>
 
 /* For a module's execution slot: false with an ImportError set in a subinterpreter, and where the
  * interpreter runs without its lock. */

@@ -194,27 +194,35 @@ static PyObject *inbox_recv(struct inbox_object *self, PyObject *const *args, Py
     return PyErr_Occurred() ? NULL : inbox_receive(self, deadline_ns, key);
 }
 
-static PyObject *inbox_try_recv(struct inbox_object *self, PyObject *Py_UNUSED(none)) {
+PyObject *inbox_poll(struct inbox_object *self) {
     if (!enter(self))
         return NULL;
     PyObject *result = received_poll(self);
     self->busy = false;
+    return result;
+}
+
+static PyObject *inbox_try_recv(struct inbox_object *self, PyObject *Py_UNUSED(none)) {
+    PyObject *result = inbox_poll(self);
     return result || PyErr_Occurred() ? result : Py_NewRef(Py_None);
 }
 
-static PyObject *inbox_release(struct inbox_object *self, PyObject *Py_UNUSED(none)) {
+bool inbox_release_record(struct inbox_object *self) {
     if (self->current < 0)
-        Py_RETURN_NONE;
+        return true;
     if (self->exports > 0)
-        return PyErr_Format(
-            PyExc_BufferError,
-            "%zd views of the record in the ring are still held: copy what you keep",
-            self->exports);
-    if (!fork_check(self->generation))
-        return NULL;
+        PyErr_Format(PyExc_BufferError,
+                     "%zd views of the record in the ring are still held: copy what you keep",
+                     self->exports);
+    if (self->exports > 0 || !fork_check(self->generation))
+        return false;
     ring_release(&self->readers[self->current], &self->messages[self->current].record);
     self->current = -1;
-    Py_RETURN_NONE;
+    return true;
+}
+
+static PyObject *inbox_release(struct inbox_object *self, PyObject *Py_UNUSED(none)) {
+    return inbox_release_record(self) ? Py_NewRef(Py_None) : NULL;
 }
 
 static PyObject *inbox_interrupt(struct inbox_object *self, PyObject *Py_UNUSED(none)) {

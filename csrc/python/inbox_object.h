@@ -40,6 +40,12 @@ bool inbox_is_readable(struct inbox_object *inbox);
  */
 PyObject *inbox_receive(struct inbox_object *inbox, uint64_t deadline_ns, uint64_t key);
 
+/* What Inbox.try_recv() returns, but NULL without an exception if there is no message. */
+PyObject *inbox_poll(struct inbox_object *inbox);
+
+/* Inbox.release(). False with an exception set. */
+bool inbox_release_record(struct inbox_object *inbox);
+
 /* Whether interrupt() was called since the last time. */
 bool inbox_take_interrupt(struct inbox_object *inbox);
 

@@ -1,6 +1,8 @@
 /* mpspmd._ring: the ring, its waiting and the status page, for Python. */
 #include "python/module.h"
 
+#include "python/call_object.h"
+#include "python/exchange_object.h"
 #include "python/fork.h"
 #include "python/inbox_object.h"
 #include "python/liveness_object.h"
@@ -22,7 +24,9 @@ static bool add_types(PyObject *module, struct module_state *state) {
            extension_add_type(module, &liveness_object_spec, &state->liveness_type) &&
            extension_add_type(module, &recorder_object_spec, &state->recorder_type) &&
            extension_add_type(module, &track_object_spec, &state->track_type) &&
-           extension_add_type(module, &block_spec, &state->block_type);
+           extension_add_type(module, &block_spec, &state->block_type) &&
+           extension_add_type(module, &call_object_spec, &state->call_type) &&
+           extension_add_type(module, &exchange_object_spec, &state->exchange_type);
 }
 
 static bool add_constants(PyObject *module) {
@@ -44,6 +48,18 @@ static bool add_constants(PyObject *module) {
     return true;
 }
 
+static bool add_objects(PyObject *module, struct module_state *state) {
+    state->no_reply = PyObject_CallNoArgs((PyObject *)&PyBaseObject_Type);
+    state->name_take = PyUnicode_InternFromString("take");
+    state->name_finish = PyUnicode_InternFromString("finish");
+    state->name_hand_over = PyUnicode_InternFromString("hand_over");
+    state->name_locked = PyUnicode_InternFromString("locked");
+    state->name_release = PyUnicode_InternFromString("release");
+    return state->no_reply && state->name_take && state->name_finish && state->name_hand_over &&
+           state->name_locked && state->name_release &&
+           PyModule_AddObjectRef(module, "NO_REPLY", state->no_reply) == 0;
+}
+
 static int module_exec(PyObject *module) {
     struct module_state *state = PyModule_GetState(module);
     if (!extension_check())
@@ -57,45 +73,49 @@ static int module_exec(PyObject *module) {
                 extension_find_error("ChannelPoisoned", &state->channel_poisoned) &&
                 extension_find_error("ChannelCorrupt", &state->channel_corrupt) &&
                 extension_find_error("ChannelError", &state->channel_error) &&
-                add_types(module, state) && add_constants(module);
+                add_types(module, state) && add_constants(module) && add_objects(module, state);
     return made ? 0 : -1;
 }
 
+/* The places of all objects in the state; NULL at the end. */
+#define PLACES(state)                                                                              \
+    {(PyObject **)&(state)->ring_type,                                                             \
+     (PyObject **)&(state)->writer_type,                                                           \
+     (PyObject **)&(state)->inbox_type,                                                            \
+     (PyObject **)&(state)->page_type,                                                             \
+     (PyObject **)&(state)->line_type,                                                             \
+     (PyObject **)&(state)->liveness_type,                                                         \
+     (PyObject **)&(state)->block_type,                                                            \
+     (PyObject **)&(state)->tap_type,                                                              \
+     (PyObject **)&(state)->recorder_type,                                                         \
+     (PyObject **)&(state)->track_type,                                                            \
+     (PyObject **)&(state)->call_type,                                                             \
+     (PyObject **)&(state)->exchange_type,                                                         \
+     &(state)->channel_closed,                                                                     \
+     &(state)->channel_poisoned,                                                                   \
+     &(state)->channel_corrupt,                                                                    \
+     &(state)->channel_error,                                                                      \
+     &(state)->no_reply,                                                                           \
+     &(state)->name_take,                                                                          \
+     &(state)->name_finish,                                                                        \
+     &(state)->name_hand_over,                                                                     \
+     &(state)->name_locked,                                                                        \
+     &(state)->name_release,                                                                       \
+     NULL}
+
 static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     struct module_state *state = PyModule_GetState(module);
-    Py_VISIT(state->ring_type);
-    Py_VISIT(state->writer_type);
-    Py_VISIT(state->inbox_type);
-    Py_VISIT(state->tap_type);
-    Py_VISIT(state->page_type);
-    Py_VISIT(state->line_type);
-    Py_VISIT(state->liveness_type);
-    Py_VISIT(state->block_type);
-    Py_VISIT(state->recorder_type);
-    Py_VISIT(state->track_type);
-    Py_VISIT(state->channel_closed);
-    Py_VISIT(state->channel_poisoned);
-    Py_VISIT(state->channel_corrupt);
-    Py_VISIT(state->channel_error);
+    PyObject **places[] = PLACES(state);
+    for (size_t i = 0; places[i]; i++)
+        Py_VISIT(*places[i]);
     return 0;
 }
 
 static int module_clear(PyObject *module) {
     struct module_state *state = PyModule_GetState(module);
-    Py_CLEAR(state->ring_type);
-    Py_CLEAR(state->writer_type);
-    Py_CLEAR(state->inbox_type);
-    Py_CLEAR(state->tap_type);
-    Py_CLEAR(state->page_type);
-    Py_CLEAR(state->line_type);
-    Py_CLEAR(state->liveness_type);
-    Py_CLEAR(state->block_type);
-    Py_CLEAR(state->recorder_type);
-    Py_CLEAR(state->track_type);
-    Py_CLEAR(state->channel_closed);
-    Py_CLEAR(state->channel_poisoned);
-    Py_CLEAR(state->channel_corrupt);
-    Py_CLEAR(state->channel_error);
+    PyObject **places[] = PLACES(state);
+    for (size_t i = 0; places[i]; i++)
+        Py_CLEAR(*places[i]);
     return 0;
 }
 
@@ -116,6 +136,11 @@ static struct PyModuleDef ring_module = {
     .m_clear = module_clear,
     .m_free = module_free,
 };
+
+struct module_state *module_state_of_type(PyTypeObject *type) {
+    PyObject *module = PyType_GetModuleByDef(type, &ring_module);
+    return module ? PyModule_GetState(module) : NULL;
+}
 
 PyMODINIT_FUNC PyInit__ring(void) {
     return PyModuleDef_Init(&ring_module);

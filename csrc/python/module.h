@@ -16,10 +16,15 @@ enum {
 
 struct module_state {
     PyTypeObject *ring_type, *writer_type, *inbox_type, *page_type, *line_type, *liveness_type;
-    PyTypeObject *block_type, *recorder_type, *track_type, *tap_type;
+    PyTypeObject *block_type, *recorder_type, *track_type, *tap_type, *call_type, *exchange_type;
     PyObject *channel_closed, *channel_poisoned, *channel_corrupt, *channel_error;
+    PyObject *no_reply; /* in the place of a reply that hasn't come */
+    PyObject *name_take, *name_finish, *name_hand_over, *name_locked, *name_release;
     struct idle_blocks idle_blocks;
 };
+
+/* Of one of the module's types, or of a class that derives from one. NULL with an exception set. */
+struct module_state *module_state_of_type(PyTypeObject *type);
 
 /* Of an object of one of the module's types. */
 static inline struct module_state *module_state_of(PyObject *self) {

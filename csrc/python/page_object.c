@@ -117,11 +117,15 @@ static PyObject *page_steps(struct page_object *self, void *Py_UNUSED(closure)) 
     return PyLong_FromUnsignedLongLong(atomic_load(&self->status.shared->about.steps));
 }
 
+void page_note_sent(struct page_object *self, uint64_t step) {
+    atomic_store_explicit(&self->status.shared->about.steps, step, memory_order_relaxed);
+}
+
 static PyObject *page_sent(struct page_object *self, PyObject *step_object) {
     unsigned long long step = PyLong_AsUnsignedLongLong(step_object);
     if (PyErr_Occurred() || !page_check_writable(self))
         return NULL;
-    atomic_store_explicit(&self->status.shared->about.steps, step, memory_order_relaxed);
+    page_note_sent(self, step);
     Py_RETURN_NONE;
 }
 

@@ -30,4 +30,7 @@ bool page_check_writable(struct page_object *page);
 void line_change(const struct line_object *self, enum status_phase phase, uint64_t step,
                  const char *method, size_t method_bytes);
 
+/* The engine has sent a request. The page is writable. */
+void page_note_sent(struct page_object *page, uint64_t step);
+
 #endif

@@ -58,3 +58,7 @@ PyObject *raise_taken(void) {
     Py_XDECREF(traceback);
     return error;
 }
+
+void raise_again(PyObject *error) {
+    PyErr_Restore(Py_NewRef((PyObject *)Py_TYPE(error)), error, PyException_GetTraceback(error));
+}

@@ -21,4 +21,7 @@ void raise_busy(const char *what, const char *does);
 /* The exception that is set, with its traceback, as an object; none is set any more. */
 PyObject *raise_taken(void);
 
+/* Sets what raise_taken() has returned. Takes the reference. */
+void raise_again(PyObject *error);
+
 #endif

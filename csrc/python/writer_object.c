@@ -9,6 +9,7 @@
 #include "python/page_object.h"
 #include "python/raise.h"
 #include "python/recorder_object.h"
+#include "python/space.h"
 #include "python/values.h"
 #include "python/waits.h"
 
@@ -120,41 +121,6 @@ static bool read_arguments(struct writer_object *self, PyObject *const *args, Py
     return true;
 }
 
-static uint32_t next_length(struct writer_object *self) {
-    return self->pending ? message_next_length(&self->writer, &self->message) : 0;
-}
-
-static bool wait_is_over(void *condition) {
-    struct writer_object *self = condition;
-    return ring_writable(&self->writer, next_length(self)) ||
-           self->interrupts != self->interrupts_seen ||
-           (self->watched && inbox_is_readable(self->watched));
-}
-
-/* As waits_run(): until there is space, an interrupt, or something in the watched inbox. First asks
- * for a quarter of the ring, and then for less, because a reader may stop before it frees so much.
- */
-static int wait_for_space(struct writer_object *self, uint64_t deadline_ns) {
-    struct waiter waiter = {
-        .bell = self->owner->ring.space_bell,
-        .bit = SPACE_BIT,
-        .ready = wait_is_over,
-        .condition = self,
-        .counts = waits_counts(NULL, self->counts),
-    };
-    struct waiting waiting = {0};
-    uint32_t length = next_length(self);
-    uint64_t patient_ns = monotonic_ns() + RING_PATIENCE_NS;
-    ring_want(&self->writer, length);
-    if (deadline_ns > patient_ns) {
-        int ready = waits_run(&self->strategy, &waiting, &waiter, patient_ns);
-        if (ready != 0)
-            return ready;
-        ring_want_least(&self->writer, length);
-    }
-    return waits_run(&self->strategy, &waiting, &waiter, deadline_ns);
-}
-
 static PyObject *writer_try_send(struct writer_object *self, PyObject *const *args,
                                  Py_ssize_t n_args) {
     struct sending sending;
@@ -191,12 +157,15 @@ static PyObject *writer_abandon(struct writer_object *self, PyObject *Py_UNUSED(
     Py_RETURN_NONE;
 }
 
-static PyObject *writer_interrupt(struct writer_object *self, PyObject *Py_UNUSED(none)) {
+void writer_interrupt(struct writer_object *self) {
     atomic_fetch_add(&self->interrupts, 1);
-    if (!fork_check(self->owner->generation))
-        return NULL;
-    bell_notify(self->owner->ring.space_bell, SPACE_BIT);
-    Py_RETURN_NONE;
+    if (self->owner->generation == fork_generation)
+        bell_notify(self->owner->ring.space_bell, SPACE_BIT);
+}
+
+static PyObject *interrupt_method(struct writer_object *self, PyObject *Py_UNUSED(none)) {
+    writer_interrupt(self);
+    return fork_check(self->owner->generation) ? Py_NewRef(Py_None) : NULL;
 }
 
 static PyObject *writer_wait(struct writer_object *self, PyObject *args, PyObject *kwargs) {
@@ -223,7 +192,7 @@ static PyObject *writer_wait(struct writer_object *self, PyObject *args, PyObjec
     self->watched = watched;
     if (watched)
         watched->busy = true;
-    int ready = wait_for_space(self, deadline_ns);
+    int ready = space_wait(self, deadline_ns);
     self->busy = false;
     self->watched = NULL;
     if (watched) {
@@ -235,68 +204,31 @@ static PyObject *writer_wait(struct writer_object *self, PyObject *args, PyObjec
     return ready < 0 ? NULL : PyBool_FromLong(ready);
 }
 
-/* False with an exception set. */
-static bool send_waiting(struct writer_object *self, const struct sending *sending) {
-    if (outgoing_put_bytes(self, sending))
-        return true;
-    if (!outgoing_begin(self, sending))
-        return false;
-    int sent = outgoing_go_on(self);
-    if (sent == 0) {
-        uint64_t deadline_ns = argument_deadline(sending->timeout);
-        int ready = PyErr_Occurred() ? -1 : 1;
-        while (sent == 0 && ready > 0) {
-            ready = wait_for_space(self, deadline_ns);
-            self->interrupts_seen = self->interrupts;
-            if (ready >= 0)
-                sent = outgoing_go_on(self);
-        }
-        if (sent == 0) {
-            outgoing_give_up(self);
-            if (ready == 0)
-                PyErr_SetString(PyExc_TimeoutError, "no space in the ring before the deadline");
-        }
-    }
-    return sent == 1;
-}
-
 static PyObject *writer_send(struct writer_object *self, PyObject *const *args, Py_ssize_t n_args) {
     struct sending sending;
     if (!enter(self))
         return NULL;
-    bool sent = read_arguments(self, args, n_args, &sending) && send_waiting(self, &sending);
+    bool sent = read_arguments(self, args, n_args, &sending) && space_send(self, &sending);
     self->busy = false;
     if (!sent)
         return NULL;
     Py_RETURN_NONE;
 }
 
-/* 1: it was sent. 0: it isn't a plain value. -1 with an exception set. */
-static int send_packed(struct writer_object *self, struct sending *sending) {
-    Py_ssize_t size = values_size(sending->what);
-    if (size < 0)
-        return 0;
-    sending->kind |= KIND_PACKED;
-    if (outgoing_put_packed(self, sending, (size_t)size))
-        return 1;
-    /* It has to wait, needs fragments, or the ring has ended: send it as bytes. */
-    PyObject *packed = PyBytes_FromStringAndSize(NULL, size);
-    if (!packed)
-        return -1;
-    values_pack(PyBytes_AS_STRING(packed), sending->what);
-    sending->what = packed;
-    bool sent = send_waiting(self, sending);
-    Py_DECREF(packed);
-    return sent ? 1 : -1;
-}
-
 int writer_send_packed(struct writer_object *self, uint16_t kind, uint64_t tag, PyObject *value) {
     struct sending sending = {kind, tag, value, NULL};
     if (!enter(self))
         return -1;
-    int sent = may_begin(self) ? send_packed(self, &sending) : -1;
+    int sent = may_begin(self) ? space_send_packed(self, &sending) : -1;
     self->busy = false;
     return sent;
+}
+
+bool writer_try_packed(struct writer_object *self, uint16_t kind, uint64_t tag, PyObject *value,
+                       size_t size) {
+    struct sending sending = {kind | KIND_PACKED, tag, value, NULL};
+    return !self->busy && !self->pending && self->owner->generation == fork_generation &&
+           outgoing_put_packed(self, &sending, size);
 }
 
 static PyObject *send_packed_method(struct writer_object *self, PyObject *const *args,
@@ -304,7 +236,8 @@ static PyObject *send_packed_method(struct writer_object *self, PyObject *const 
     struct sending sending;
     if (!enter(self))
         return NULL;
-    int sent = read_arguments(self, args, n_args, &sending) ? send_packed(self, &sending) : -1;
+    int sent =
+        read_arguments(self, args, n_args, &sending) ? space_send_packed(self, &sending) : -1;
     self->busy = false;
     return sent < 0 ? NULL : PyBool_FromLong(sent);
 }
@@ -342,7 +275,7 @@ static PyMethodDef writer_methods[] = {
     {"resume", (PyCFunction)writer_resume, METH_NOARGS, NULL},
     {"append", (PyCFunction)writer_append, METH_O, NULL},
     {"abandon", (PyCFunction)writer_abandon, METH_NOARGS, NULL},
-    {"interrupt", (PyCFunction)writer_interrupt, METH_NOARGS, NULL},
+    {"interrupt", (PyCFunction)interrupt_method, METH_NOARGS, NULL},
     {"wait", (PyCFunction)(void (*)(void))writer_wait, METH_VARARGS | METH_KEYWORDS, NULL},
     {0},
 };

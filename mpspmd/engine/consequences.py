@@ -122,7 +122,7 @@ class Consequences:
 
     def _end_calls(self, error: BaseException) -> None:
         """After the rings have been closed or poisoned: a call that comes later fails when it is sent."""
-        self._reader.end()
+        self._reader.stop()
         self._finish((call, anew(error)) for call in self._table.all())
         self._channel.requests.interrupt()
 

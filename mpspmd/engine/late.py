@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from mpspmd._ring import Inbox
 from mpspmd.codec.objects import decode
 from mpspmd.codec.steps import EngineEnd
 from mpspmd.engine.call import Call
@@ -17,8 +16,7 @@ from mpspmd.wire import KIND_ERROR, KIND_FLAGS, KIND_OUT_OF_BAND, KIND_PACKED, K
 class LateReplies:
     """Only for the thread that reads replies."""
 
-    def __init__(self, inbox: Inbox, table: CallTable, step_codec: EngineEnd | None) -> None:
-        self._inbox = inbox
+    def __init__(self, table: CallTable, step_codec: EngineEnd | None) -> None:
         self._table = table
         self._step_codec = step_codec
 
@@ -27,7 +25,6 @@ class LateReplies:
         self._table.late += 1
         call = self._table.kept.get(step)
         if call is None:
-            release(self._inbox, payload)
             return
         try:
             call.replies[rank] = self._read(call, rank, kind, payload)
@@ -35,12 +32,10 @@ class LateReplies:
             if is_perhaps_a_signals(undecodable):
                 raise
             call.replies[rank] = undecodable
-        finally:
-            release(self._inbox, payload)
         self._table.drop_if_complete(call)
 
     def _read(self, call: Call, rank: int, kind: int, payload: Any) -> Any:
-        """What the reply holds. Reader._take() has its own copy of these lines, to save a call a step."""
+        """What the reply holds. Reader.take() has its own copy of these lines, to save a call a step."""
         if kind & KIND_PACKED:
             value = payload
         elif kind & KIND_STEP and self._step_codec is not None and call.reply_context is not None:
@@ -50,10 +45,3 @@ class LateReplies:
         else:
             value = decode(payload, kind & KIND_OUT_OF_BAND != 0)
         return error_of(value) if kind & ~KIND_FLAGS == KIND_ERROR else value
-
-
-def release(inbox: Inbox, payload: Any) -> None:
-    """Frees the record's space in the ring. Only a memoryview refers to the ring; others are copies."""
-    if isinstance(payload, memoryview):
-        payload.release()
-        inbox.release()

@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
+from mpspmd._ring import Exchange
 from mpspmd.codec.objects import decode
 from mpspmd.codec.steps import EngineEnd
 from mpspmd.engine.blame import first_cause
 from mpspmd.engine.call import Call
 from mpspmd.engine.event_queue import EventQueue
 from mpspmd.engine.events import Raised
-from mpspmd.engine.late import LateReplies, release
+from mpspmd.engine.late import LateReplies
 from mpspmd.engine.stall import StallWatch
 from mpspmd.engine.table import CallTable
 from mpspmd.errors import ChannelError, DecodeError
@@ -36,7 +37,7 @@ _SLICE_S = 0.2
 """How long a thread waits before it sees for itself whose turn it is to read, and what is urgent."""
 
 
-class Reader:
+class Reader(Exchange):
     """Any thread. It matches replies with the calls in the table, and finishes the calls. If a rank has
     replied an exception, it tells the supervisor, which decides how the call ends."""
 
@@ -48,27 +49,30 @@ class Reader:
         stalls: StallWatch,
         step_codec: EngineEnd | None = None,
     ) -> None:
-        self._channel = channel
-        self._inbox = channel.replies
+        self.sending = threading.Lock()
+        """Of a thread that sends in another way than by send_plain()."""
+        super().__init__(
+            channel.requests, channel.replies, channel.status, table.pending, self.sending, Call
+        )
+        self._requests, self._inbox = channel.requests, channel.replies
         self._table = table
         self._pending = table.pending
         self._events = events
         self._stalls = stalls
         self._step_codec = step_codec
-        self._late = LateReplies(self._inbox, table, step_codec)
-        self._lock = threading.Lock()
-        self._turn = threading.Condition(self._lock)
-        self._leader: int | None = None  # the reading thread's identity
-        self._followers = 0
+        self._late = LateReplies(table, step_codec)
+        self._starting = threading.Lock()
         self._reader: threading.Thread | None = None
         self._reader_has_work = threading.Event()
         self._ended = False
-        self.sender_waits = False
-        """A thread that sends waits for space. It relies on the leader to take the ranks' replies."""
 
     def expect(self, call: Call) -> None:
         """Call this before the request is sent: its reply may come before the sending returns."""
         self._pending[call.step] = call
+        self.wake_reader()
+
+    def wake_reader(self) -> None:
+        """There is a call to read for."""
         if self._reader is not None:
             self._reader_has_work.set()
 
@@ -93,16 +97,19 @@ class Reader:
 
         `tell` tells the call's future.
         """
-        # Only one thread can pop it from the table, because a dict's pop is atomic.
-        if self._pending.pop(call.step, None) is not call:
-            return False
+        was_done = call.done
         try:
-            call.finish(error)
-            if call.future is not None:  # a future made later checks whether the call is done
-                tell(call)
+            return self.end(call, error)
         finally:
-            self._finish_others(call, error, tell)
-        return True
+            # Ask the call: a signal's handler may raise as soon as end() has returned.
+            if call.done and not was_done:
+                try:
+                    if (
+                        call.future is not None
+                    ):  # a future made later checks whether the call is done
+                        tell(call)
+                finally:
+                    self._finish_others(call, error, tell)
 
     def _finish_others(self, call: Call, error: BaseException | None, tell: _Tell) -> None:
         """Ends the calls of the same step that end with this one."""
@@ -116,16 +123,15 @@ class Reader:
             if error is not None:
                 for each in later:
                     self.finish(each, error, tell)
-        if self._followers:
-            with self._turn:
-                self._turn.notify_all()
+        if self.followers:
+            self.hand_over()
 
     def finish_now(self, call: Call, error: BaseException) -> None:
         """As finish(), in a thread that isn't the leader. Wakes the leader, which may wait for it."""
         if self.finish(call, error):
             self._inbox.interrupt()
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """Nobody waits for replies any more."""
         self._ended = True
         self._inbox.interrupt()
@@ -141,33 +147,13 @@ class Reader:
         """
         while not call.done:
             try:
-                self._read_for(call, limit)
+                if not self.read_for(call, limit):
+                    self._follow(call, limit)
             except TimeoutError:
                 self.expire()
                 # At the call's own deadline another thread may be about to end it: go on waiting for that.
                 if not call.done and limit is not None and limit <= time.monotonic():
                     raise
-
-    def _read_for(self, call: Call, limit: float | None) -> None:
-        """Returns when the call is done. TimeoutError at its deadline, or at `limit`."""
-        until = call.deadline
-        if limit is not None and (until is None or limit < until):
-            until = limit
-        this = threading.get_ident()
-        if self._leader == this:
-            # This is a future's callback. This thread leads already: it called it while it was reading.
-            self._read_until(call, until)
-            return
-        try:
-            if self._lead_or_follow(call, until):
-                self._read_until(call, until)
-        finally:
-            # First, and not by a call: a signal's handler may raise when a call begins.
-            if self._leader == this:
-                self._leader = None
-                self._hand_over()
-                if self.sender_waits:
-                    self._let_sender_read()
 
     def expire(self) -> None:
         """Ends the calls whose deadline has passed."""
@@ -188,31 +174,25 @@ class Reader:
             if leads:
                 self.drain()
         if leads and self.sender_waits:
-            self._let_sender_read()
+            self._requests.interrupt()  # nobody reads now: it must take replies itself
         self.expire()
 
     @contextlib.contextmanager
     def leading(self) -> Iterator[bool]:
-        """In the body this thread leads, unless another one does. Yields whether it leads."""
-        this, leads = threading.get_ident(), False
+        """In the body this thread leads, unless another one does, or this one already. Yields whether it
+        leads."""
+        this = threading.get_ident()
+        led_before = self.leader == this
         try:
-            with self._turn:
-                if leads := self._leader is None:
-                    self._leader = this
-            yield leads
+            yield self.lead()
         finally:
-            if leads and self._leader == this:
-                self._leader = None
-                self._hand_over()
-
-    def drain(self) -> None:
-        """Only for the leader. Takes all replies that have come out of the rings, awaited or not."""
-        while (message := self._inbox.try_recv()) is not None:
-            self._take(*message)
+            # Ask whether it leads: a signal's handler may raise as soon as lead() has returned.
+            if not led_before and self.leader == this:
+                self.stop_leading()
 
     def start_reader(self) -> None:
         """From now on a thread reads whenever anything is awaited, so that callbacks are called."""
-        with self._turn:
+        with self._starting:
             if self._reader is None:
                 self._reader = start_thread(self._read_always, name="mpspmd-reader")
         self._reader_has_work.set()
@@ -238,51 +218,36 @@ class Reader:
             self.wait_for(first, time.monotonic() + _SLICE_S)
         return True
 
-    def _lead_or_follow(self, call: Call, limit: float | None) -> bool:
-        """True: this thread leads now. False: the call is done. TimeoutError."""
-        with self._lock:
-            if self._leader is None and not call.done:
-                self._leader = threading.get_ident()
-                return True
-            self._followers += 1
-            try:
-                while self._leader is not None and not call.done:
-                    left = None if limit is None else limit - time.monotonic()
-                    if left is not None and left <= 0:
-                        raise TimeoutError
-                    # In slices: a signal's handler may have kept the leader from its notification.
-                    self._turn.wait(_SLICE_S if left is None else min(left, _SLICE_S))
-            finally:
-                self._followers -= 1
-            if call.done:
-                return False
-            self._leader = threading.get_ident()
-            return True
+    def _follow(self, call: Call, limit: float | None) -> None:
+        """Waits until the call is done, or nobody leads. TimeoutError at its deadline, or at `limit`."""
+        until = call.deadline
+        if limit is not None and (until is None or limit < until):
+            until = limit
+        turn = threading.Lock()
+        turn.acquire()
+        try:
+            self.followers.append(turn)
+            # Check after appending: whoever stops leading, or ends the call, after this releases `turn`.
+            while self.leader and not call.done:
+                left = None if until is None else until - time.monotonic()
+                if left is not None and left <= 0:
+                    raise TimeoutError
+                # In slices: a signal's handler may have kept the leader from releasing it.
+                turn.acquire(timeout=_SLICE_S if left is None else min(left, _SLICE_S))
+        finally:
+            self.followers.remove(turn)  # at once: a signal's handler may raise in any other call
 
-    def _let_sender_read(self) -> None:
-        """Wakes the thread that waits for space: there is no leader now, so it must take replies itself."""
-        self._channel.requests.interrupt()
+    def hand_over(self) -> None:
+        """Wakes the threads that wait for their turn: this one has stopped leading, or has ended a call.
 
-    def _hand_over(self) -> None:
-        """This thread has stopped leading."""
-        with self._lock:
-            if self._followers:
-                self._turn.notify_all()
+        No lock is needed, which a signal's handler that raises might leave locked."""
+        for turn in list(self.followers):
+            with contextlib.suppress(RuntimeError):  # it has been released already
+                turn.release()
 
-    def _read_until(self, call: Call, limit: float | None) -> None:
-        recv, take = self._inbox.recv, self._take
-        while True:
-            left = None if limit is None else max(0.0, limit - time.monotonic())
-            # Check last: a finalizer run by the garbage collector may itself read replies and finish this
-            # call.
-            if call.done:
-                return
-            # By the key recv() predicts the wait: the last of several replies comes soon after the others.
-            message = recv(left, call.key + call.missing)
-            if message is not None:
-                take(*message)
-
-    def _take(self, rank: int, kind: int, step: int, payload: Any) -> None:
+    def take(self, rank: int, kind: int, step: int, payload: Any) -> None:
+        """Takes a message of a rank. The caller then releases its record in the ring, and finishes the call
+        if it has all replies. Only for the leader."""
         call = self._pending.get(step)
         if call is None:
             self._late.take(rank, kind, step, payload)
@@ -311,14 +276,9 @@ class Reader:
             # Such as KeyboardInterrupt: the reply is lost, and this call may be another thread's.
             error = DecodeError(f"a reply can't be rebuilt here: {type(end).__name__} was raised")
             interrupt = end
-        finally:
-            if type(payload) is memoryview:
-                release(self._inbox, payload)
         if error is not None:
             call.replies[rank] = error
             self._table.note_error(call, rank, error)
             self._events.put(Raised(rank, step, call.method, error, awaited=True))
             if interrupt is not None and is_perhaps_a_signals(interrupt):
                 raise interrupt
-        elif call.missing == 0:
-            self.finish(call)

@@ -47,6 +47,11 @@ class RequestEncoder:
         )
         return _LARGE_REQUEST if isinstance(message, list) else KIND_REQUEST, message
 
+    @property
+    def has_steps(self) -> bool:
+        """Whether the step codec encodes any requests and replies."""
+        return self._step_end is not None
+
     def reply_context(self) -> ReplyContext | None:
         """What the replies to the last message will be decoded with."""
         return self._step_end.reply_context() if self._step_end is not None else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -36,8 +35,8 @@ class Sender:
         self._stalls = stalls
         self._world_size = channel.request_ring.n_readers
         self._encoder = encoder
-        self._sending = threading.Lock()
-        self._steps = 0
+        self._sending = reader.sending
+        self._packs = not encoder.has_steps
 
     def send(
         self,
@@ -60,19 +59,27 @@ class Sender:
             RuntimeError: A signal's handler, or a destructor, sends while this thread already does.
             MpSpmdError: The cause, if the engine has failed or was shut down.
         """
+        if self._packs and ends is None and not keeps_late and self._outcome.cause is None:
+            reader = self._reader
+            sent: Call | None = reader.send_plain(method, args, kwargs, reply_ranks, deadline)
+            if sent is not None:
+                reader.wake_reader()
+                if future is not None:
+                    future.follow(sent)
+                return sent
         # Only `with` surely releases the lock if a signal's handler raises.
         while self._sending.locked():
             self._wait_to_send(deadline)
         with self._sending:
             if self._outcome.cause is not None:
                 self._outcome.raise_cause()
-            step = self._steps + 1
+            step = self._reader.steps + 1
             kind, message = self._encoder.encode(step, method, args, kwargs, reply_ranks)
-            self._steps = step
+            self._reader.steps = step
             name = method if isinstance(method, str) else _name_of(method)
             large = isinstance(message, list)
-            size_class = 0 if large else len(message).bit_length()
-            call = Call(step, name, reply_ranks, self._world_size, deadline, size_class)
+            n_bytes = 0 if large else len(message)
+            call = Call(step, name, reply_ranks, self._world_size, deadline, n_bytes)
             if ends is not None:
                 call.closes = ends
             if (context := self._encoder.reply_context()) is not None:

@@ -31,7 +31,7 @@ class CallTable:
 
     def note_error(self, call: Call, rank: int, error: Exception) -> None:
         """A rank has raised. The thread that reads, or the supervisor's; both may at once."""
-        vars(call).setdefault("errors", []).append((rank, error))
+        call.note_error(rank, error)
         self.failing[call.step] = call
 
     def keep(self, call: Call) -> None:

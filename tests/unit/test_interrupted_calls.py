@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import signal
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,6 +15,7 @@ import pytest
 import workers
 
 from mpspmd import Engine
+from mpspmd.errors import DecodeError, EncodeError, StepTimeout
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -36,19 +40,84 @@ def _interrupted(call: Callable[[], Any], number: int) -> bool:
     sys.setprofile(_raise_at(number))
     try:
         call()
-    except Came:
+    except (Came, EncodeError):  # pickling turns what a handler raises into an EncodeError
         return True
     finally:
         sys.setprofile(None)
     return False
 
 
-def test_they_harm_no_other_thread_wherever_that_happens() -> None:
+@pytest.mark.parametrize(("argument", "places"), [("plain", 10), ({"not plain"}, 20)])
+def test_they_harm_no_other_thread_wherever_that_happens(
+    argument: Collection[str], places: int
+) -> None:
     number = 0
     with Engine(workers.Calculator, world_size=1) as engine, ThreadPoolExecutor(1) as pool:
-        while _interrupted(lambda: engine.execute_model("x"), number):
+        while _interrupted(lambda: engine.call("size", (argument,)), number):
             other = pool.submit(engine.collective_rpc, "rank", timeout=10)
             assert other.result() == [0], number
             number += 1
-        assert number > 20
-        assert engine.execute_model("y") == (0, ("y",))
+        assert number > places
+        assert engine.call("size", (argument,)) == [len(argument)]
+
+
+def test_threads_with_deadlines_get_their_own_replies_while_signals_interrupt_the_main_thread() -> (
+    None
+):
+    """Replies come after their deadline, threads take turns in reading, the garbage collector runs often,
+    and a handler raises in the main thread, wherever it is."""
+    interrupted, done = 0, 0
+
+    def handle(*_: object) -> None:
+        if armed:
+            raise Came
+
+    def ask(thread: int) -> int:
+        asked = 0
+        while time.monotonic() < end:
+            asked += 1
+            number = thread << 32 | asked
+            value = number if asked % 3 else {number}
+            timeout = 0.001 if asked % 5 == 0 else None
+            try:
+                if asked % 7 == 0:
+                    future = engine.call("echo", (value,), timeout=timeout, non_block=True)
+                    assert future.result() == [value, value]
+                else:
+                    assert engine.call("echo", (value,), timeout=timeout) == [value, value]
+            except (StepTimeout, DecodeError):
+                pass  # DecodeError: the main thread read this reply when its handler raised
+        return asked
+
+    armed = False
+    thresholds = gc.get_threshold()
+    before = signal.signal(signal.SIGALRM, handle)
+    try:
+        with Engine(workers.Calculator, world_size=2) as engine, ThreadPoolExecutor(3) as pool:
+            end = time.monotonic() + 3.0
+            gc.set_threshold(20, 2, 2)
+            signal.setitimer(signal.ITIMER_REAL, 0.001, 0.002)
+            threads = [pool.submit(ask, thread) for thread in range(3)]
+            while time.monotonic() < end:
+                value: Any = done if done % 2 else [done]
+                try:
+                    armed = True
+                    reply = engine.call("echo", (value,))
+                    armed = False
+                    assert reply == [value, value]
+                    done += 1
+                except (Came, DecodeError):
+                    armed = False
+                    interrupted += 1
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            counts = [thread.result() for thread in threads]
+            assert min(counts) > 10
+            assert engine.call("echo", ("last",), timeout=20) == ["last", "last"]
+            assert engine._table.pending.keys() <= {engine._reader.steps}
+            assert (engine._reader.leader, engine._reader.followers) == (0, [])
+    finally:
+        gc.set_threshold(*thresholds)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert interrupted > 10
+    assert done > 10

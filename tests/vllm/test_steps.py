@@ -120,10 +120,10 @@ def test_outputs_are_the_same_without_early_answers(
 
 
 def test_a_step_without_grammar_is_one_request(asynchronous: Any) -> None:
-    sent = asynchronous._engine._sending._steps
+    sent = asynchronous._engine._reader.steps
     for _ in range(5):
         assert run(asynchronous, step("a")).req_ids == ["a"]
-    assert asynchronous._engine._sending._steps == sent + 5
+    assert asynchronous._engine._reader.steps == sent + 5
 
 
 def test_a_grammar_that_the_scheduler_has_not_announced_is_refused(

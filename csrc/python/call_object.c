@@ -1,0 +1,170 @@
+#include "python/call_object.h"
+
+#include <stddef.h>
+
+#include "ring/clock.h"
+
+struct call_object *call_new(struct module_state *state, PyTypeObject *type, PyObject *method,
+                             PyObject *ranks, PyObject *deadline, Py_ssize_t n_ranks) {
+    Py_hash_t hash = PyObject_Hash(method);
+    if (hash == -1 && PyErr_Occurred())
+        return NULL;
+    PyObject *replies = PyList_New(n_ranks);
+    if (!replies)
+        return NULL;
+    for (Py_ssize_t i = 0; i < n_ranks; i++)
+        PyList_SET_ITEM(replies, i, Py_NewRef(state->no_reply));
+    struct call_object *self = (struct call_object *)PyType_GenericAlloc(type, 0);
+    if (!self) {
+        Py_DECREF(replies);
+        return NULL;
+    }
+    self->method = Py_NewRef(method);
+    self->ranks = Py_NewRef(ranks);
+    self->deadline = Py_NewRef(deadline);
+    self->replies = replies;
+    self->key = (unsigned long long)hash;
+    self->began = (double)monotonic_ns() / 1e9;
+    bool all = PyUnicode_Check(ranks) && PyUnicode_CompareWithASCIIString(ranks, "all") == 0;
+    self->asked = self->missing = all ? n_ranks : 1;
+    return self;
+}
+
+void call_set_size(struct call_object *self, size_t bytes) {
+    unsigned long long bits = bytes > 0 ? 64 - (unsigned long long)__builtin_clzll(bytes) : 0;
+    self->key += bits << 8;
+}
+
+/* Call(step, method, ranks, n_ranks, deadline, bytes) */
+static PyObject *call_make(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"step", "method", "ranks", "n_ranks", "deadline", "bytes", NULL};
+    PyObject *step, *method, *ranks, *deadline;
+    Py_ssize_t n_ranks, bytes;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!UOnOn:Call", names, &PyLong_Type, &step,
+                                     &method, &ranks, &n_ranks, &deadline, &bytes))
+        return NULL;
+    if (n_ranks < 1 || bytes < 0) {
+        PyErr_Format(PyExc_ValueError, "a call of %zd bytes to %zd ranks", bytes, n_ranks);
+        return NULL;
+    }
+    struct module_state *state = module_state_of_type(type);
+    struct call_object *self =
+        state ? call_new(state, type, method, ranks, deadline, n_ranks) : NULL;
+    if (!self)
+        return NULL;
+    self->step = Py_NewRef(step);
+    call_set_size(self, (size_t)bytes);
+    return (PyObject *)self;
+}
+
+static int call_traverse(PyObject *object, visitproc visit, void *arg) {
+    struct call_object *self = (struct call_object *)object;
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(self->ranks);
+    Py_VISIT(self->deadline);
+    Py_VISIT(self->replies);
+    Py_VISIT(self->error);
+    Py_VISIT(self->errors);
+    Py_VISIT(self->future);
+    Py_VISIT(self->kept_future);
+    Py_VISIT(self->later);
+    Py_VISIT(self->closes);
+    Py_VISIT(self->reply_context);
+    return 0;
+}
+
+static int call_clear(PyObject *object) {
+    struct call_object *self = (struct call_object *)object;
+    Py_CLEAR(self->step);
+    Py_CLEAR(self->method);
+    Py_CLEAR(self->ranks);
+    Py_CLEAR(self->deadline);
+    Py_CLEAR(self->replies);
+    Py_CLEAR(self->error);
+    Py_CLEAR(self->errors);
+    Py_CLEAR(self->future);
+    Py_CLEAR(self->kept_future);
+    Py_CLEAR(self->later);
+    Py_CLEAR(self->closes);
+    Py_CLEAR(self->reply_context);
+    return 0;
+}
+
+static void call_dealloc(PyObject *object) {
+    PyObject_GC_UnTrack(object);
+    call_clear(object);
+    extension_free(object);
+}
+
+/* Only one of several threads gets the future. */
+static PyObject *call_take_future(struct call_object *self, PyObject *Py_UNUSED(none)) {
+    PyObject *future = self->future;
+    self->future = NULL;
+    return future ? future : Py_NewRef(Py_None);
+}
+
+/* note_error(rank, error): several threads may note errors of one call at the same time. */
+static PyObject *call_note_error(struct call_object *self, PyObject *args) {
+    if (!PyTuple_Check(args) || PyTuple_GET_SIZE(args) != 2) {
+        PyErr_SetString(PyExc_TypeError, "note_error(rank, error)");
+        return NULL;
+    }
+    PyObject *errors = self->errors ? NULL : PyList_New(0);
+    if (!self->errors && !errors)
+        return NULL;
+    if (!self->errors) /* the garbage collector may have run a thread that has made the list */
+        self->errors = errors;
+    else
+        Py_XDECREF(errors);
+    if (PyList_Append(self->errors, args) != 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef call_methods[] = {
+    {"take_future", (PyCFunction)call_take_future, METH_NOARGS, NULL},
+    {"note_error", (PyCFunction)call_note_error, METH_VARARGS, NULL},
+    {0},
+};
+
+#define MEMBER(name, type, flags) {#name, type, offsetof(struct call_object, name), flags, NULL}
+
+static PyMemberDef call_members[] = {
+    MEMBER(step, T_OBJECT, READONLY),
+    MEMBER(method, T_OBJECT, READONLY),
+    MEMBER(ranks, T_OBJECT, READONLY),
+    MEMBER(deadline, T_OBJECT, READONLY),
+    MEMBER(replies, T_OBJECT, READONLY),
+    MEMBER(error, T_OBJECT, 0),
+    MEMBER(errors, T_OBJECT, READONLY),
+    MEMBER(future, T_OBJECT, 0),
+    MEMBER(kept_future, T_OBJECT, 0),
+    MEMBER(later, T_OBJECT, 0),
+    MEMBER(closes, T_OBJECT, 0),
+    MEMBER(reply_context, T_OBJECT, 0),
+    MEMBER(began, T_DOUBLE, READONLY),
+    MEMBER(asked, T_PYSSIZET, READONLY),
+    MEMBER(missing, T_PYSSIZET, 0),
+    MEMBER(key, T_ULONGLONG, READONLY),
+    MEMBER(done, T_BOOL, 0),
+    MEMBER(keeps_late, T_BOOL, 0),
+    {0},
+};
+
+static PyType_Slot call_slots[] = {
+    {Py_tp_doc, "A request whose replies are still coming; see _ring.pyi."},
+    {Py_tp_new, call_make},
+    {Py_tp_traverse, call_traverse},
+    {Py_tp_clear, call_clear},
+    {Py_tp_dealloc, call_dealloc},
+    {Py_tp_methods, call_methods},
+    {Py_tp_members, call_members},
+    {0, NULL},
+};
+
+PyType_Spec call_object_spec = {
+    .name = "mpspmd._ring.Call",
+    .basicsize = sizeof(struct call_object),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = call_slots,
+};

@@ -1,0 +1,32 @@
+/* Exchange: plain requests and their replies, without Python code in between.
+ *
+ * Reader derives from it. Its methods `take`, `finish` and `hand_over` do what isn't plain. What
+ * changes a call or the leader here happens in one go: no Python code runs meanwhile, and the
+ * interpreter's lock is held. */
+#ifndef MPSPMD_PYTHON_EXCHANGE_OBJECT_H
+#define MPSPMD_PYTHON_EXCHANGE_OBJECT_H
+
+#include "python/call_object.h"
+#include "python/inbox_object.h"
+#include "python/page_object.h"
+#include "python/writer_object.h"
+
+struct exchange_object {
+    PyObject_HEAD
+    struct module_state *state; /* NULL until __init__() is through */
+    struct writer_object *requests;
+    struct inbox_object *replies;
+    struct page_object *page;
+    PyObject *pending; /* a dict: step -> call */
+    PyObject *sending; /* a lock: another thread sends a request that isn't plain */
+    PyTypeObject *call_type;
+    unsigned long long steps; /* the number of the last request */
+    unsigned long leader;     /* the reading thread's identity; 0: nobody reads */
+    PyObject *followers;      /* a list: a lock of each thread that waits until it is its turn */
+    char sender_waits;        /* a thread waits for space, and relies on the leader to read */
+    PyObject *untaken;        /* a message that `take` hasn't taken, or NULL */
+};
+
+extern PyType_Spec exchange_object_spec;
+
+#endif

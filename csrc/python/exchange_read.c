@@ -1,0 +1,158 @@
+#include "python/exchange_read.h"
+
+#include "python/raise.h"
+
+enum { MOST_TRIES = 10 /* to tell that a call is done, while signals' handlers raise */ };
+
+int exchange_end_call(struct exchange_object *self, struct call_object *call, PyObject *error) {
+    PyObject *found = call->step ? PyDict_GetItemWithError(self->pending, call->step) : NULL;
+    if (found != (PyObject *)call)
+        return PyErr_Occurred() ? -1 : 0;
+    if (error != Py_None)
+        extension_replace(&call->error, Py_NewRef(error));
+    call->done = true;
+    return PyDict_DelItem(self->pending, call->step) == 0 ? 1 : -1;
+}
+
+/* Whether others are told when the call is done. */
+static bool has_company(const struct exchange_object *self, const struct call_object *call) {
+    return PyList_GET_SIZE(self->followers) > 0 || call->future || call->kept_future ||
+           call->closes || call->later;
+}
+
+/* The last reply to a call in `pending` has come. A signal's handler may raise before `finish` has
+ * begun: then it is called again, because the call may be another thread's. */
+static bool finish(struct exchange_object *self, struct call_object *call) {
+    if (!has_company(self, call))
+        return exchange_end_call(self, call, Py_None) >= 0;
+    PyObject *error = NULL;
+    for (int tries = 0; !call->done && tries < MOST_TRIES; tries++) {
+        PyObject *ended =
+            PyObject_CallMethodOneArg((PyObject *)self, self->state->name_finish, (PyObject *)call);
+        if (!ended)
+            extension_replace(&error, raise_taken());
+        Py_XDECREF(ended);
+    }
+    if (error)
+        raise_again(error);
+    return !error;
+}
+
+/* The call that a message is for, if it is pending and has a place for it; or NULL. A new
+ * reference. */
+static struct call_object *call_of(const struct exchange_object *self, PyObject *message,
+                                   Py_ssize_t rank) {
+    PyObject *found = PyDict_GetItemWithError(self->pending, PyTuple_GET_ITEM(message, 2));
+    struct call_object *call = (struct call_object *)found;
+    bool fits = found && Py_IS_TYPE(found, self->call_type) && call->replies &&
+                PyList_CheckExact(call->replies) && rank < PyList_GET_SIZE(call->replies);
+    return fits ? (struct call_object *)Py_NewRef(found) : NULL;
+}
+
+/* The record in the ring that a message shows may be overwritten from now on. */
+static bool release_record(struct exchange_object *self, PyObject *message) {
+    PyObject *view = PyTuple_GET_ITEM(message, 3);
+    PyObject *none = PyObject_CallMethodNoArgs(view, self->state->name_release);
+    Py_XDECREF(none);
+    return none && inbox_release_record(self->replies);
+}
+
+/* Lets `take` take a message. If a signal's handler raises before it has begun, the message stays
+ * for the next reader, because it may be for another thread. */
+static bool take_slowly(struct exchange_object *self, PyObject *message, struct call_object *call,
+                        Py_ssize_t rank) {
+    PyObject *none = PyObject_CallMethodObjArgs(
+        (PyObject *)self, self->state->name_take, PyTuple_GET_ITEM(message, 0),
+        PyTuple_GET_ITEM(message, 1), PyTuple_GET_ITEM(message, 2), PyTuple_GET_ITEM(message, 3),
+        NULL);
+    PyObject *error = none ? NULL : raise_taken();
+    bool missed = !none && call && !call->done &&
+                  PyList_GetItem(call->replies, rank) == self->state->no_reply;
+    Py_XDECREF(none);
+    if (missed)
+        extension_replace(&self->untaken, Py_NewRef(message));
+    bool released = missed || self->replies->current < 0 || release_record(self, message);
+    if (released && error)
+        raise_again(error);
+    else
+        Py_XDECREF(error);
+    return released && !error;
+}
+
+/* finish(), also with an exception set, which stays. */
+static bool finish_after(struct exchange_object *self, struct call_object *call, bool taken) {
+    PyObject *error = taken ? NULL : raise_taken();
+    bool finished = finish(self, call);
+    if (finished && error)
+        raise_again(error);
+    else
+        Py_XDECREF(error);
+    return finished && taken;
+}
+
+/* A message that Inbox.recv() has returned; `message` is the caller's no more. */
+static bool take(struct exchange_object *self, PyObject *message) {
+    Py_ssize_t rank = PyLong_AsSsize_t(PyTuple_GET_ITEM(message, 0));
+    unsigned long kind = PyLong_AsUnsignedLong(PyTuple_GET_ITEM(message, 1));
+    struct call_object *call = call_of(self, message, rank);
+    bool taken = !PyErr_Occurred();
+    if (taken && call && kind == (KIND_REPLY | KIND_PACKED)) {
+        taken = PyList_SetItem(call->replies, rank, Py_NewRef(PyTuple_GET_ITEM(message, 3))) == 0;
+        call->missing--;
+    } else if (taken) {
+        taken = take_slowly(self, message, call, rank);
+    }
+    if (call && call->missing == 0 && !call->done)
+        taken = finish_after(self, call, taken);
+    Py_XDECREF((PyObject *)call);
+    Py_DECREF(message);
+    return taken;
+}
+
+/* The message that nobody has taken yet, or the next one. */
+static PyObject *next_message(struct exchange_object *self, uint64_t deadline_ns, uint64_t key) {
+    PyObject *message = self->untaken;
+    self->untaken = NULL;
+    return message ? message : inbox_receive(self->replies, deadline_ns, key);
+}
+
+bool exchange_read_until(struct exchange_object *self, struct call_object *call,
+                         uint64_t deadline_ns) {
+    /* Nothing that may run Python code comes between this check and the wait. */
+    while (!call->done) {
+        uint64_t key = call->key + (uint64_t)call->missing;
+        PyObject *message = next_message(self, deadline_ns, key);
+        if (!message)
+            return false;
+        if (message == Py_None)
+            Py_DECREF(message);
+        else if (!take(self, message))
+            return false;
+    }
+    return true;
+}
+
+bool exchange_read_all(struct exchange_object *self) {
+    for (;;) {
+        PyObject *message = self->untaken ? next_message(self, 0, 0) : inbox_poll(self->replies);
+        if (!message)
+            return !PyErr_Occurred();
+        if (!take(self, message))
+            return false;
+    }
+}
+
+bool exchange_give_up_lead(struct exchange_object *self) {
+    self->leader = 0;
+    if (PyList_GET_SIZE(self->followers) == 0)
+        return true;
+    PyObject *error = PyErr_Occurred() ? raise_taken() : NULL;
+    PyObject *none = PyObject_CallMethodNoArgs((PyObject *)self, self->state->name_hand_over);
+    bool told = none != NULL;
+    Py_XDECREF(none);
+    if (told && error)
+        raise_again(error);
+    else
+        Py_XDECREF(error);
+    return told;
+}

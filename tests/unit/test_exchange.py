@@ -1,0 +1,422 @@
+"""Plain requests and their replies in the native module, without an engine: this thread plays the ranks."""
+
+from __future__ import annotations
+
+import gc
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from rings import make_page, make_scene
+
+from mpspmd._ring import KIND_PACKED, KIND_REPLY, KIND_REQUEST, NO_REPLY, Call, Exchange
+from mpspmd.errors import ChannelClosed, ChannelPoisoned
+
+pytestmark = pytest.mark.timeout(30)
+
+
+class Came(BaseException):
+    """What a signal's handler raises."""
+
+
+class Engine(Exchange):
+    """One rank's engine, which notes what the exchange leaves to Python."""
+
+    def __init__(self, capacity: int = 1 << 16) -> None:
+        self.to_rank, self.to_engine = make_scene(capacity=capacity), make_scene()
+        segment, self.page = make_page(1)
+        segment.close()
+        self.pending: dict[int, Call] = {}
+        self.lock = threading.Lock()
+        self.taken: list[tuple[Any, ...]] = []
+        self.finished: list[Call] = []
+        self.handed_over = 0
+        super().__init__(
+            self.to_rank.writer, self.to_engine.inbox, self.page, self.pending, self.lock, Call
+        )
+
+    def close(self) -> None:
+        self.to_rank.segment.close()
+        self.to_engine.segment.close()
+
+    def take(self, *message: Any) -> None:
+        self.taken.append(message)
+
+    def finish(self, call: Call) -> None:
+        self.finished.append(self.pending.pop(call.step))
+        call.done = True
+
+    def hand_over(self) -> None:
+        self.handed_over += 1
+
+    def sends(self, *args: Any, reply_ranks: Any = "all", deadline: float | None = None) -> Any:
+        return self.send_plain("echo", args, {}, reply_ranks, deadline)
+
+    def replies(self, step: int, value: Any = None) -> None:
+        assert self.to_engine.writer.send_packed(KIND_REPLY, step, value)
+
+    def sent(self) -> list[tuple[int, Any]]:
+        """(step, request) of what is in the request ring."""
+        sent = []
+        while (message := self.to_rank.inbox.try_recv()) is not None:
+            _, kind, step, request = message
+            assert kind == KIND_REQUEST | KIND_PACKED
+            sent.append((step, request))
+        return sent
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    engine = Engine()
+    yield engine
+    engine.close()
+
+
+def test_a_plain_request_is_numbered_sent_and_awaited(engine: Engine) -> None:
+    before = time.monotonic()
+    calls = [engine.sends(1, "two"), engine.sends(reply_ranks=0, deadline=before + 9)]
+    assert engine.sent() == [
+        (1, ("echo", (1, "two"), {}, "all")),
+        (2, ("echo", (), {}, 0)),
+    ]
+    assert engine.pending == {1: calls[0], 2: calls[1]}
+    assert (engine.steps, engine.page.steps) == (2, 2)
+    first, second = calls
+    assert (first.step, first.method, first.ranks, first.deadline) == (1, "echo", "all", None)
+    assert (second.ranks, second.deadline) == (0, before + 9)
+    assert (first.asked, first.missing, first.replies, first.done) == (1, 1, [NO_REPLY], False)
+    assert before <= first.began <= time.monotonic()
+    assert first.key != second.key  # by the size of the request
+
+
+def test_a_request_without_replies_is_not_awaited(engine: Engine) -> None:
+    call = engine.sends(reply_ranks=None)
+    assert (call.step, engine.pending) == (1, {})
+    assert len(engine.sent()) == 1
+
+
+def _full(engine: Engine) -> None:
+    while engine.to_rank.writer.try_send(1, 0, bytes(4096)):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("why", "args"),
+    [
+        (lambda engine: None, ({1},)),
+        (lambda engine: None, (bytes(1 << 15),)),
+        (lambda engine: engine.lock.acquire(), (1,)),
+        (_full, (1,)),
+        (lambda engine: engine.to_rank.ring.close(), (1,)),
+        (lambda engine: engine.to_rank.ring.poison(1, 0), (1,)),
+    ],
+    ids=["not plain", "large", "another thread sends", "no space", "closed", "poisoned"],
+)
+def test_any_other_request_is_left_to_python(engine: Engine, why: Any, args: Any) -> None:
+    why(engine)
+    tail = engine.to_rank.ring.tail
+    assert engine.sends(*args) is None
+    assert (engine.pending, engine.steps, engine.page.steps) == ({}, 0, 0)
+    assert engine.to_rank.ring.tail == tail
+
+
+@pytest.mark.parametrize("method", [print, type("Name", (str,), {})("echo"), 5, b"echo"])
+def test_only_a_method_that_is_a_str_is_plain(engine: Engine, method: Any) -> None:
+    assert engine.send_plain(method, (), {}, "all", None) is None
+
+
+def test_a_call_gets_its_own_reply_in_whatever_order_they_come(engine: Engine) -> None:
+    calls = [engine.sends(i) for i in range(3)]
+    for step in (3, 1, 2):
+        engine.replies(step, [step])
+    for step in (1, 2, 3):
+        call = calls[step - 1]
+        assert engine.read_for(call, None) is True
+        assert (call.done, call.missing, call.replies) == (True, 0, [[step]])
+    assert (engine.pending, engine.taken, engine.leader) == ({}, [], 0)
+
+
+def test_what_is_no_plain_reply_to_a_call_is_left_to_python(engine: Engine) -> None:
+    call = engine.sends()
+    engine.replies(77, "late")
+    engine.to_engine.writer.send(KIND_REPLY, 1, b"pickle")
+    engine.to_engine.writer.send_packed(3, 1, "error")
+    engine.replies(1, "reply")
+    assert engine.read_for(call, None)
+    assert engine.taken == [
+        (0, KIND_REPLY | KIND_PACKED, 77, "late"),
+        (0, KIND_REPLY, 1, b"pickle"),
+        (0, 3 | KIND_PACKED, 1, "error"),
+    ]
+    assert call.replies == ["reply"]
+    engine.replies(1, "once more")
+    with pytest.raises(TimeoutError):
+        engine.read_for(engine.sends(), time.monotonic())
+    assert engine.taken[3:] == [(0, KIND_REPLY | KIND_PACKED, 1, "once more")]
+
+
+def test_a_call_that_has_more_to_do_at_its_end_is_finished_by_python(engine: Engine) -> None:
+    calls = [engine.sends() for _ in range(5)]
+    calls[0].future = lambda: None
+    calls[1].later = [calls[2]]
+    calls[2].closes = calls[1]
+    calls[3].kept_future = object()
+    for call in calls:
+        engine.replies(call.step)
+        assert engine.read_for(call, None)
+    assert engine.finished == calls[:4]
+
+
+def test_a_thread_that_waits_for_its_turn_is_woken(engine: Engine) -> None:
+    call = engine.sends()
+    engine.followers.append(threading.Lock())
+    engine.replies(1)
+    assert engine.read_for(call, None)
+    assert (engine.finished, engine.handed_over) == ([call], 1)
+    with pytest.raises(TimeoutError):
+        engine.read_for(engine.sends(), time.monotonic())
+    assert engine.handed_over == 2
+
+
+def test_only_one_thread_leads(engine: Engine) -> None:
+    call = engine.sends()
+    assert engine.lead()
+    assert not engine.lead()
+    assert engine.leader == threading.get_ident()
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(engine.read_for, call, None).result() is False
+        assert pool.submit(engine.lead).result() is False
+    engine.replies(1)
+    assert engine.read_for(call, None)  # as a future's callback does
+    assert engine.leader == threading.get_ident()
+    engine.stop_leading()
+    assert engine.leader == 0
+
+
+@pytest.mark.parametrize(("deadline", "limit"), [(0.05, None), (None, 0.05), (9, 0.05), (0.05, 9)])
+def test_it_waits_until_the_earlier_of_two_times(
+    engine: Engine, deadline: float | None, limit: float | None
+) -> None:
+    now = time.monotonic()
+    call = engine.sends(deadline=None if deadline is None else now + deadline)
+    with pytest.raises(TimeoutError):
+        engine.read_for(call, None if limit is None else now + limit)
+    assert now + 0.05 <= time.monotonic() < now + 5
+    assert (engine.leader, engine.pending) == (0, {1: call})
+
+
+@pytest.mark.parametrize("limit", [0, -1, -math.inf, math.nan])
+def test_a_time_that_has_passed_lets_it_take_what_has_come(engine: Engine, limit: float) -> None:
+    call = engine.sends()
+    with pytest.raises(TimeoutError):
+        engine.read_for(call, limit)
+    engine.replies(1)
+    assert engine.read_for(call, limit)
+
+
+def test_a_call_that_another_thread_ends_is_done(engine: Engine) -> None:
+    call = engine.sends()
+
+    def end() -> None:
+        while not engine.leader:
+            time.sleep(0.001)
+        call.done = True
+        engine.to_engine.inbox.interrupt()
+
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(end)
+        assert engine.read_for(call, time.monotonic() + 10)
+        ended.result()
+
+
+@pytest.mark.parametrize("end", [ChannelClosed, ChannelPoisoned])
+def test_the_end_of_the_ring_ends_it(engine: Engine, end: type[Exception]) -> None:
+    calls = [engine.sends(), engine.sends()]
+    engine.replies(1)
+    engine.to_engine.ring.close() if end is ChannelClosed else engine.to_engine.ring.poison(1, 0)
+    assert engine.read_for(calls[0], None)
+    with pytest.raises(end):
+        engine.read_for(calls[1], None)
+    assert engine.leader == 0
+
+
+def test_what_is_raised_for_one_message_ends_it_and_nothing_stays_in_use(engine: Engine) -> None:
+    call = engine.sends()
+
+    def take(*message: Any) -> None:
+        raise KeyError(message[2])
+
+    engine.take = take  # type: ignore[method-assign]
+    engine.replies(70)
+    engine.replies(1)
+    with pytest.raises(KeyError, match="70"):
+        engine.read_for(call, None)
+    assert (engine.leader, call.done) == (0, False)
+    assert engine.read_for(call, None)
+
+
+def test_an_exception_of_a_signals_handler_leaves_no_leader(engine: Engine) -> None:
+    def handle(*_: object) -> None:
+        raise Came
+
+    call = engine.sends()
+    engine.followers.append(threading.Lock())
+    before = signal.signal(signal.SIGALRM, handle)
+    try:
+        for delay_s in (0.0001, 0.001, 0.01, 0.05):
+            signal.setitimer(signal.ITIMER_REAL, delay_s)
+            with pytest.raises(Came):
+                engine.read_for(call, time.monotonic() + 10)
+            assert engine.leader == 0
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert engine.handed_over == 4
+    engine.replies(1)
+    assert engine.read_for(call, None)
+
+
+def test_what_handing_over_raises_is_raised(engine: Engine) -> None:
+    def hand_over() -> None:
+        raise Came
+
+    engine.hand_over = hand_over  # type: ignore[method-assign]
+    engine.followers.append(threading.Lock())
+    with pytest.raises(Came):
+        engine.read_for(engine.sends(), time.monotonic())
+    assert engine.leader == 0
+
+
+def test_finalizers_that_send_while_a_call_is_made_get_steps_of_their_own(engine: Engine) -> None:
+    """Nearly each object that is made lets the garbage collector run, whose finalizer sends."""
+
+    class Cycle:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            calls.append(engine.sends("finalizer"))
+
+    calls: list[Any] = []
+    before = gc.get_threshold()
+    gc.set_threshold(1, 1, 1)
+    try:
+        for number in range(100):
+            Cycle()
+            calls.append(engine.sends("caller", number))
+    finally:
+        gc.set_threshold(*before)
+    steps = [call.step for call in calls]
+    assert len(steps) > 150
+    assert sorted(steps) == list(range(1, len(steps) + 1))
+    sent = engine.sent()
+    assert [step for step, _ in sent] == list(range(1, len(steps) + 1))
+    for call in calls:
+        assert engine.pending[call.step] is call
+
+
+def test_finalizers_that_read_while_replies_come_take_nothing_of_others(engine: Engine) -> None:
+    class Cycle:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            call = engine.sends()
+            engine.replies(call.step, "finalizer")
+            assert engine.read_for(call, time.monotonic() + 5)
+            read.append(call.replies)
+
+    read: list[Any] = []
+    before = gc.get_threshold()
+    gc.set_threshold(1, 1, 1)
+    try:
+        for number in range(200):
+            call = engine.sends()
+            engine.replies(call.step, [[number], {"x": number}])
+            Cycle()
+            assert engine.read_for(call, time.monotonic() + 5)
+            assert call.replies == [[[number], {"x": number}]]
+    finally:
+        gc.set_threshold(*before)
+    assert len(read) > 100
+    assert all(replies == ["finalizer"] for replies in read)
+
+
+def test_a_call_in_a_circle_is_collected(engine: Engine) -> None:
+    class Counted:
+        def __del__(self) -> None:
+            ended.append(0)
+
+    ended: list[int] = []
+    for place in ("later", "closes", "error", "kept_future", "reply_context"):
+        call = Call(1, "m", "all", 2, None, 0)
+        error = Exception(call, Counted())
+        setattr(call, place, [error] if place == "later" else error)
+        call.replies[0] = call
+        call.note_error(0, error)
+    del call, error
+    gc.collect()
+    assert len(ended) == 5
+
+
+def test_only_one_taker_gets_the_future() -> None:
+    call = Call(1, "m", 0, 2, None, 0)
+    future = call.future = lambda: None
+    assert call.take_future() is future
+    assert call.take_future() is None
+    assert call.future is None
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda engine: Call(1, "m", "all", 0, None, 0),
+        lambda engine: Call(1, "m", "all", 1, None, -1),
+        lambda engine: Call("1", "m", "all", 1, None, 1),
+        lambda engine: Exchange.__new__(Exchange).send_plain("m", (), {}, "all", None),
+        lambda engine: Exchange.__new__(Exchange).read_for(None, None),
+        lambda engine: Exchange.__new__(Exchange).stop_leading(),
+        lambda engine: Engine.__init__(engine),
+        lambda engine: Exchange(*[None] * 6),
+        lambda engine: engine.read_for(None, None),
+        lambda engine: engine.read_for(engine.sends(), "soon"),
+        lambda engine: engine.send_plain("m"),
+    ],
+)
+def test_misuse_is_refused(engine: Engine, use: Any) -> None:
+    with pytest.raises((TypeError, ValueError, RuntimeError)):
+        use(engine)
+    assert engine.leader == 0
+
+
+def test_nothing_leaks(engine: Engine) -> None:
+    argument, reply_ranks = ("argument", 5), "all"
+    watched = (argument, reply_ranks, None, NO_REPLY, Call, Engine, engine.pending, engine)
+    held: list[int] = []
+    for turn in range(300):
+        if turn == 2:
+            held = [sys.getrefcount(each) for each in watched]
+        for method in ("echo", print):
+            call = engine.send_plain(method, argument, {"x": [1]}, reply_ranks, None)
+            if call is None:
+                continue
+            with pytest.raises(TimeoutError):
+                engine.read_for(call, 0)
+            engine.followers[:] = [threading.Lock()] * (turn % 2)
+            engine.replies(call.step, "reply")
+            engine.replies(call.step, "late")
+            assert engine.read_for(call, None)
+        with engine.lock:
+            assert engine.sends() is None
+        engine.sent()
+        engine.finished.clear()
+        engine.taken.clear()
+        del call
+    for each, before in zip(watched, held, strict=True):
+        assert abs(sys.getrefcount(each) - before) < 50, each  # a leak has hundreds
