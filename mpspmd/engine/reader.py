@@ -17,7 +17,7 @@ from mpspmd._ring import Exchange
 from mpspmd.codec.objects import decode
 from mpspmd.codec.steps import EngineEnd
 from mpspmd.engine.blame import first_cause
-from mpspmd.engine.call import Call
+from mpspmd.engine.call import NO_REPLY, Call
 from mpspmd.engine.event_queue import EventQueue
 from mpspmd.engine.events import Raised
 from mpspmd.engine.late import LateReplies
@@ -278,7 +278,12 @@ class Reader(Exchange):
             interrupt = end
         if error is not None:
             call.replies[rank] = error
-            self._table.note_error(call, rank, error)
-            self._events.put(Raised(rank, step, call.method, error, awaited=True))
+            try:
+                self._table.note_error(call, rank, error)
+                self._events.put(Raised(rank, step, call.method, error, awaited=True))
+            except BaseException:
+                # A signal's handler. The next reader takes this message: it may be another thread's.
+                call.replies[rank] = NO_REPLY
+                raise
             if interrupt is not None and is_perhaps_a_signals(interrupt):
                 raise interrupt

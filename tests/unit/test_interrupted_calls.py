@@ -15,7 +15,7 @@ import pytest
 import workers
 
 from mpspmd import Engine
-from mpspmd.errors import DecodeError, EncodeError, StepTimeout
+from mpspmd.errors import DecodeError, EncodeError, RankError, StepTimeout
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -59,6 +59,19 @@ def test_they_harm_no_other_thread_wherever_that_happens(
             number += 1
         assert number > places
         assert engine.call("size", (argument,)) == [len(argument)]
+
+
+def test_they_take_no_error_from_another_thread_wherever_that_happens() -> None:
+    """The interrupted thread reads what a rank has raised in a call of another thread."""
+    number, interrupted = 0, True
+    with Engine(workers.Calculator, world_size=1) as engine, ThreadPoolExecutor(1) as pool:
+        while interrupted or number < 60:  # what is raised while an error is decoded is held back
+            other = engine.call("fail", ("x",), non_block=True)
+            own = engine.steps.send("rank")
+            interrupted = _interrupted(lambda own=own: engine.steps.outcome(own), number)
+            error = pool.submit(other.exception, 10).result()
+            assert isinstance(error, RankError | DecodeError), number
+            number += 1
 
 
 def test_threads_with_deadlines_get_their_own_replies_while_signals_interrupt_the_main_thread() -> (
