@@ -90,20 +90,25 @@ static bool finish_after(struct exchange_object *self, struct call_object *call,
     return finished && taken;
 }
 
-/* A message that Inbox.recv() has returned; `message` is the caller's no more. */
+/* A message that Inbox.recv() has returned; `message` is the caller's no more. If its call can't be
+ * finished now, as near the limit of recursion, the message stays: the next reader finishes it. */
 static bool take(struct exchange_object *self, PyObject *message) {
     Py_ssize_t rank = PyLong_AsSsize_t(PyTuple_GET_ITEM(message, 0));
     unsigned long kind = PyLong_AsUnsignedLong(PyTuple_GET_ITEM(message, 1));
     struct call_object *call = call_of(self, message, rank);
     bool taken = !PyErr_Occurred();
-    if (taken && call && kind == (KIND_REPLY | KIND_PACKED)) {
+    bool was_taken = call && call->missing == 0;
+    if (taken && !was_taken && call && kind == (KIND_REPLY | KIND_PACKED)) {
         taken = PyList_SetItem(call->replies, rank, Py_NewRef(PyTuple_GET_ITEM(message, 3))) == 0;
         call->missing--;
-    } else if (taken) {
+    } else if (taken && !was_taken) {
         taken = take_slowly(self, message, call, rank);
     }
-    if (call && call->missing == 0 && !call->done)
+    if (call && call->missing == 0 && !call->done) {
         taken = finish_after(self, call, taken);
+        if (!call->done)
+            extension_replace(&self->untaken, Py_NewRef(message));
+    }
     Py_XDECREF((PyObject *)call);
     Py_DECREF(message);
     return taken;

@@ -261,6 +261,25 @@ def test_what_is_raised_for_one_message_ends_it_and_nothing_stays_in_use(engine:
     assert engine.read_for(call, None)
 
 
+def test_a_call_that_one_reader_cannot_finish_is_finished_by_the_next(engine: Engine) -> None:
+    """As when the one is near its limit of recursion."""
+
+    def fail(call: Call) -> None:
+        raise RecursionError
+
+    theirs, own = engine.sends(), engine.sends()
+    theirs.future = lambda: None
+    engine.replies(1, "reply")
+    engine.finish = fail  # type: ignore[method-assign]
+    with pytest.raises(RecursionError):
+        engine.read_for(own, time.monotonic() + 5)
+    del engine.finish
+    assert engine.read_for(theirs, time.monotonic() + 5)
+    assert (theirs.replies, engine.finished, engine.leader) == (["reply"], [theirs], 0)
+    engine.replies(2)
+    assert engine.read_for(own, time.monotonic() + 5)
+
+
 def test_an_exception_of_a_signals_handler_leaves_no_leader(engine: Engine) -> None:
     def handle(*_: object) -> None:
         raise Came
