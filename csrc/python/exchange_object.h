@@ -24,6 +24,7 @@ struct exchange_object {
     unsigned long leader;     /* the reading thread's identity; 0: nobody reads */
     PyObject *followers;      /* a list: a lock of each thread that waits until it is its turn */
     char sender_waits;        /* a thread waits for space, and relies on the leader to read */
+    unsigned n_taken;         /* messages */
     PyObject *untaken;        /* a message that `take` hasn't taken, or NULL */
 };
 

@@ -1,6 +1,7 @@
 #include "python/exchange_read.h"
 
 #include "python/raise.h"
+#include "python/waits.h"
 
 enum { MOST_TRIES = 10 /* to tell that a call is done, while signals' handlers raise */ };
 
@@ -111,7 +112,7 @@ static bool take(struct exchange_object *self, PyObject *message) {
     }
     Py_XDECREF((PyObject *)call);
     Py_DECREF(message);
-    return taken;
+    return taken && (++self->n_taken % MOST_IN_A_ROW > 0 || waits_let_others_run());
 }
 
 /* The message that nobody has taken yet, or the next one. */

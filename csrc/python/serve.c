@@ -4,6 +4,7 @@
 #include "python/module.h"
 #include "python/page_object.h"
 #include "python/raise.h"
+#include "python/waits.h"
 #include "python/writer_object.h"
 
 enum { MOST_ARGUMENTS = 8 /* of a method that is called without making a tuple */ };
@@ -204,8 +205,9 @@ static PyObject *receive(const struct server *self) {
 
 /* Returns after an interrupt, or with an exception set. */
 static void serve_all(struct server *self) {
-    for (;;) {
-        if (PyErr_CheckSignals() != 0 || inbox_take_interrupt(self->requests) ||
+    for (unsigned served = 0;; served++) {
+        bool goes_on = served % MOST_IN_A_ROW == 0 ? waits_let_others_run() : !PyErr_CheckSignals();
+        if (!goes_on || inbox_take_interrupt(self->requests) ||
             !enter_phase(self, PHASE_WAITING, 0, NULL, 0))
             return;
         PyObject *message = receive(self);

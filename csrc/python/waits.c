@@ -25,6 +25,12 @@ int waits_run(struct strategy *strategy, struct waiting *waiting, const struct w
     }
 }
 
+bool waits_let_others_run(void) {
+    Py_BEGIN_ALLOW_THREADS
+    Py_END_ALLOW_THREADS
+    return PyErr_CheckSignals() == 0;
+}
+
 PyObject *waits_counts_dict(const struct wait_counts *counts) {
     return Py_BuildValue(
         "{s:K,s:K,s:K,s:K,s:K,s:K}", "spins", (unsigned long long)*counts->spins, "yields",

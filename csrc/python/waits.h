@@ -13,6 +13,12 @@ enum { N_WAIT_COUNTS = 6 };
 int waits_run(struct strategy *strategy, struct waiting *waiting, const struct waiter *waiter,
               uint64_t deadline_ns);
 
+enum { MOST_IN_A_ROW = 64 /* messages, until waits_let_others_run() is due */ };
+
+/* Other threads that want the interpreter's lock get it, and signals' handlers are called: for a
+ * loop that may neither wait nor run Python code for long. False with an exception set. */
+bool waits_let_others_run(void);
+
 /* The counters of a status line, or of `own`, which has N_WAIT_COUNTS, where there is no line. */
 struct wait_counts waits_counts(struct status_line *line, _Atomic uint64_t *own);
 

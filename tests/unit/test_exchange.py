@@ -28,8 +28,9 @@ class Came(BaseException):
 class Engine(Exchange):
     """One rank's engine, which notes what the exchange leaves to Python."""
 
-    def __init__(self, capacity: int = 1 << 16) -> None:
-        self.to_rank, self.to_engine = make_scene(capacity=capacity), make_scene()
+    def __init__(self, capacity: int = 1 << 16, reply_capacity: int = 1 << 16) -> None:
+        self.to_rank = make_scene(capacity=capacity)
+        self.to_engine = make_scene(capacity=reply_capacity)
         segment, self.page = make_page(1)
         segment.close()
         self.pending: dict[int, Call] = {}
@@ -278,6 +279,27 @@ def test_a_call_that_one_reader_cannot_finish_is_finished_by_the_next(engine: En
     assert (theirs.replies, engine.finished, engine.leader) == (["reply"], [theirs], 0)
     engine.replies(2)
     assert engine.read_for(own, time.monotonic() + 5)
+
+
+def test_a_signals_handler_waits_for_few_of_many_messages() -> None:
+    def handle(*_: object) -> None:
+        raise Came
+
+    engine = Engine(reply_capacity=1 << 25)
+    calls = [Call(step, "echo", "all", 1, None, 0) for step in range(1, 100_000)]
+    engine.pending.update((call.step, call) for call in calls)
+    for call in calls:
+        engine.replies(call.step)
+    before = signal.signal(signal.SIGALRM, handle)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.001)
+        with pytest.raises(Came):
+            engine.read_for(calls[-1], None)
+        assert len(engine.pending) > 1000
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        engine.close()
 
 
 def test_an_exception_of_a_signals_handler_leaves_no_leader(engine: Engine) -> None:

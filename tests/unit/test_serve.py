@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import signal
@@ -129,6 +130,18 @@ def test_a_method_gets_its_arguments(rank: Rank, n_args: int) -> None:
 def test_only_a_rank_that_is_asked_replies(rank: Rank, ranks: Any, replies: bool) -> None:
     assert (rank.serves("echo", (5,), {}, ranks) == (5,)) is replies
     assert rank.line.snapshot()["replies"] == replies
+
+
+def test_other_threads_run_while_methods_run_no_python_code(rank: Rank) -> None:
+    request = ("feed", (), {}, None)
+    send = rank.requests.writer.send_packed
+    rank.feed = functools.partial(send, KIND_REQUEST, 1, request)  # type: ignore[attr-defined]
+    assert send(KIND_REQUEST, 1, request)
+    timer = threading.Timer(0.01, rank.requests.ring.close)
+    timer.start()
+    with pytest.raises(ChannelClosed):
+        rank.serve()
+    timer.join()
 
 
 def test_arguments_may_be_any_iterable_and_any_mapping(rank: Rank) -> None:
