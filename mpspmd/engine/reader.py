@@ -36,6 +36,9 @@ _Tell: TypeAlias = Callable[[Call], object]
 _SLICE_S = 0.2
 """How long a thread waits before it sees for itself whose turn it is to read, and what is urgent."""
 
+_ROUNDING_S = 0.001
+"""More than what the native module rounds off a time: it may see it come before time.monotonic() does."""
+
 
 class Reader(Exchange):
     """Any thread. It matches replies with the calls in the table, and finishes the calls. If a rank has
@@ -150,9 +153,13 @@ class Reader(Exchange):
                 if not self.read_for(call, limit):
                     self._follow(call, limit)
             except TimeoutError:
+                now = time.monotonic()
+                times = [each for each in (call.deadline, limit) if each is not None]
+                if now < min(times, default=math.inf) - _ROUNDING_S:
+                    raise  # A signal's handler has raised it.
                 self.expire()
                 # At the call's own deadline another thread may be about to end it: go on waiting for that.
-                if not call.done and limit is not None and limit <= time.monotonic():
+                if not call.done and limit is not None and limit <= now:
                     raise
 
     def expire(self) -> None:

@@ -41,6 +41,8 @@ class Waiting:
             if not call.done:
                 self._run_outcome.raise_cause(error)
         except TimeoutError:
+            if limit is None or time.monotonic() < limit:
+                raise  # A signal's handler has raised it.
             raise TimeoutError(f"{call.method} (step {call.step}) is not done yet") from None
 
     def _read_replies(self) -> None:
