@@ -466,6 +466,7 @@ class Exchange:
     def end(self, call: Call, error: BaseException | None, /) -> bool:
         """Ends a call that is in `pending`, and removes it there. Of several threads only one gets True."""
     def lead(self) -> bool:
-        """Makes this thread the leader if there is none. Whether it has done so."""
+        """Makes this thread the leader if there is none. Whether it leads and may read: a future's
+        callback may, and a signal's handler that is called while the leader waits may not."""
     def stop_leading(self) -> None:
         """Only for the leader. Calls hand_over() if there are followers."""

@@ -195,10 +195,15 @@ static PyObject *exchange_end(struct exchange_object *self, PyObject *const *arg
 }
 
 static PyObject *exchange_lead(struct exchange_object *self, PyObject *Py_UNUSED(none)) {
-    bool leads = self->leader == 0;
-    if (leads)
-        self->leader = PyThread_get_thread_ident();
-    return PyBool_FromLong(leads);
+    unsigned long this = PyThread_get_thread_ident();
+    if (!is_ready(self))
+        return NULL;
+    bool leads_already = self->leader == this;
+    if (self->leader == 0)
+        self->leader = this;
+    /* A future's callback may read. What is called while a message comes or is decoded may not. */
+    bool may_read = !self->replies->busy && (self->replies->current < 0 || self->untaken);
+    return PyBool_FromLong(self->leader == this && (!leads_already || may_read));
 }
 
 static PyObject *exchange_stop_leading(struct exchange_object *self, PyObject *Py_UNUSED(none)) {

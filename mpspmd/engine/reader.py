@@ -186,8 +186,7 @@ class Reader(Exchange):
 
     @contextlib.contextmanager
     def leading(self) -> Iterator[bool]:
-        """In the body this thread leads, unless another one does, or this one already. Yields whether it
-        leads."""
+        """In the body this thread leads, unless another one does. Yields whether it leads and may read."""
         this = threading.get_ident()
         led_before = self.leader == this
         try:

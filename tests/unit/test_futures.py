@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import workers
 
-from mpspmd import Engine
+from mpspmd import Engine, RuntimeConfig
 from mpspmd.engine.call import Call
 from mpspmd.errors import EngineClosed, RankError, StepTimeout
 
@@ -335,3 +335,26 @@ def test_a_future_that_comes_while_the_reply_comes_is_told_once(engine: Engine) 
         assert future.result(timeout=10) == i
     assert wrong == []
     assert sorted(told) == list(range(2000))
+
+
+def test_a_callback_reads_replies_while_its_request_waits_for_space() -> None:
+    """Its thread leads, so that nobody else reads; and ranks don't free space before they can reply."""
+    outcome: list[Any] = []
+    called = threading.Event()
+
+    def call_back(_: Any) -> None:
+        try:
+            outcome.append(engine.call("size", (bytes(1 << 18),), timeout=10))
+        finally:
+            called.set()
+
+    config = RuntimeConfig(request_ring_bytes=1 << 16, reply_ring_bytes=1 << 16)
+    with Engine(workers.Calculator, world_size=1, config=config) as engine:
+        first = engine.call("sleep", (0.2,), non_block=True)
+        for _ in range(8):
+            engine.steps.send("echo", (bytes(5000),))
+        for _ in range(3):
+            engine.steps.send("sleep", (0.0, bytes(9000)))
+        first.add_done_callback(call_back)
+        assert called.wait(60)
+        assert outcome == [[1 << 18]]
