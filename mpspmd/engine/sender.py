@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,11 @@ from mpspmd.engine.stall import StallWatch
 from mpspmd.errors import ChannelError, StepTimeout
 from mpspmd.transport.channel import EngineChannel
 from mpspmd.wire import ExecuteModelRequest, ReplyRanks
+
+_ANOTHER_WAITED = "timed out while another thread's request waited for space"
+
+_POLL_S = 0.001
+"""How often a thread that reads replies for all sees whether another one's request has been sent."""
 
 
 class Sender:
@@ -116,12 +122,23 @@ class Sender:
                 "a signal's handler or a destructor may not use an engine while its own thread sends a "
                 "request to it: that request would never go on; let the handler note the signal instead"
             )
+        if self._reader.leader == threading.get_ident():
+            # A future's callback. That request may wait for ranks whose replies this thread has to read.
+            self._read_while_another_sends(deadline)
+            return
         if deadline is None:
             with self._sending:
                 return
         if not self._sending.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            raise StepTimeout("timed out while another thread's request waited for space")
+            raise StepTimeout(_ANOTHER_WAITED)
         self._sending.release()
+
+    def _read_while_another_sends(self, deadline: float | None) -> None:
+        while self._sending.locked():
+            if deadline is not None and deadline <= time.monotonic():
+                raise StepTimeout(_ANOTHER_WAITED)
+            self._reader.read_now()
+            time.sleep(_POLL_S)
 
     def _is_sent_by_this_thread(self) -> bool:
         """Whether a send() further down this thread's stack holds the lock. It is searched for only when

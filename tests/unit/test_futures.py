@@ -358,3 +358,30 @@ def test_a_callback_reads_replies_while_its_request_waits_for_space() -> None:
         first.add_done_callback(call_back)
         assert called.wait(60)
         assert outcome == [[1 << 18]]
+
+
+def test_a_callback_reads_replies_while_another_threads_request_waits_for_space() -> None:
+    """That thread waits for ranks, which wait until the callback's thread reads their replies."""
+    outcome: list[Any] = []
+    called = threading.Event()
+
+    def call_back(_: Any) -> None:
+        try:
+            outcome.append(engine.call("rank", timeout=10))
+        finally:
+            called.set()
+
+    config = RuntimeConfig(request_ring_bytes=1 << 16, reply_ring_bytes=1 << 16)
+    with Engine(workers.Calculator, world_size=1, config=config) as engine:
+        first = engine.call("sleep", (1.0,), non_block=True)
+        first.add_done_callback(call_back)
+        for _ in range(10):
+            engine.steps.send(lambda worker: bytes(9000))
+        with ThreadPoolExecutor(1) as pool:
+            other = pool.submit(engine.call, "size", (bytes(1 << 18),))
+            while not engine._reader.sender_waits and not first.done():
+                time.sleep(0.001)
+            assert not first.done()
+            assert called.wait(60)
+            assert outcome == [[0]]
+            assert other.result() == [1 << 18]
