@@ -153,6 +153,11 @@ static void set(struct step_record *record, int word, uint64_t value) {
     atomic_store_explicit(&record->words[word], value, memory_order_release);
 }
 
+/* The record of the next step was written a lap ago. */
+static void prefetch_next(const struct track *track, uint64_t step) {
+    __builtin_prefetch(&track->records[(step + 1) & track->mask], 1);
+}
+
 static uint64_t get(const struct step_record *record, int word) {
     return atomic_load_explicit(&record->words[word], memory_order_relaxed);
 }
@@ -182,6 +187,7 @@ void track_sent(struct track *track, uint64_t step, uint64_t bytes, uint64_t now
     set(record, ENGINE_SENT_NS, now_ns);
     set(record, ENGINE_BYTES_OUT, bytes);
     end(record, sequence);
+    prefetch_next(track, step);
 }
 
 void track_taken(struct track *track, uint64_t step, uint64_t bytes, uint64_t now_ns) {
@@ -228,15 +234,20 @@ void track_replied(struct track *track, uint64_t step, uint64_t bytes, uint64_t 
     set(record, RANK_REPLIED_NS, now_ns);
     set(record, RANK_BYTES, (get(record, RANK_BYTES) & UINT32_MAX) | capped(bytes) << 32);
     end(record, sequence);
+    prefetch_next(track, step);
 }
 
 /* The place of a method's name, plus 1, which is added if it is new; 0 if there are too many. */
 static uint32_t place_of(struct track *track, const char *method, size_t bytes) {
+    /* Mostly it is the last one again. */
+    if (track->method && bytes < METHOD_BYTES) {
+        const char *last = track->names->names[track->method - 1];
+        if (memcmp(last, method, bytes) == 0 && last[bytes] == 0)
+            return track->method;
+    }
     char name[METHOD_BYTES] = {0};
     memcpy(name, method, bytes < METHOD_BYTES ? bytes : METHOD_BYTES - 1);
     struct track_names *names = track->names;
-    if (track->method && memcmp(names->names[track->method - 1], name, sizeof name) == 0)
-        return track->method;
     uint32_t n = atomic_load_explicit(&names->n, memory_order_relaxed);
     for (uint32_t i = 0; i < n && i < RECORDER_METHODS; i++)
         if (memcmp(names->names[i], name, sizeof name) == 0)
