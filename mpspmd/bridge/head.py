@@ -53,13 +53,15 @@ _PAUSE_S = 1.0
 _BYE_S = 0.7
 """How long the last messages may take to reach the nodes, when all else is over."""
 _SLICE_S = 1.0
+_RECEIVE_S = 0.2
+"""How long the thread that receives waits before it checks whether the run is over."""
 _REQUESTS = 1
 """The number of the stream of requests."""
 
 
 class HeadBridge:
-    """Two threads take turns by a lock: one waits for requests of the engine, and sends them; the
-    other waits for all else. Both take the frames that have come."""
+    """Three threads take turns by a lock: one waits for requests of the engine, and sends them; one waits
+    for frames; the main thread does all else. Whoever has sent takes the frames that have come, too."""
 
     def __init__(self, start: BridgeStart) -> None:
         self._start = start
@@ -76,17 +78,20 @@ class HeadBridge:
         self._commands.setblocking(False)
         self._plane = RankPlane(control_address(start.run_dir), remote[0])
         self._socket = HeadSocket(place, start.keys, start.listener)
-        self._plane.watch(self._socket.fd)
         self._plane.watch(self._commands.fileno())
         self._lock = threading.Lock()
         self._rings_ended = False
+        self._closing = False
         self._last_turn = time.monotonic()
         self._next_usage = 0.0
         self._over_by: float | None = None
 
     def run(self) -> None:
         """Returns when the run is over and all nodes know it."""
-        thread = start_thread(self._copy_requests, name="mpspmd-requests")
+        threads = [
+            start_thread(self._copy_requests, name="mpspmd-requests"),
+            start_thread(self._receive, name="mpspmd-frames"),
+        ]
         while not self._is_over():
             waiting = any(node.is_waiting for node in self._nodes)
             self._plane.poll(_RETRY_S if waiting else _TURN_S)
@@ -94,8 +99,10 @@ class HeadBridge:
                 self._take_commands()
                 self._take_frames()
                 self._take_turn()
+        self._closing = True
         self._channel.tap.interrupt()
-        thread.join(1.0)
+        for thread in threads:
+            thread.join(1.0)
         self._plane.poll(0)
         self._socket.close(linger_ms=500)
         self._plane.close()
@@ -115,7 +122,7 @@ class HeadBridge:
                 self._take_frames()
                 if ring.state[0] != "open" and not self._rings_ended:
                     self._end_rings()
-                if self._rings_ended or any(node.has_messages for node in self._nodes):
+                if self._rings_ended:
                     self._plane.wake()
 
     def _positions(self) -> Iterator[int | None]:
@@ -134,6 +141,14 @@ class HeadBridge:
             node.tell(RingsEnd(state, code, rank, tail))
             assert node.link is not None
             node.link.pump()
+
+    # The thread that receives.
+
+    def _receive(self) -> None:
+        while not self._closing:
+            if self._socket.wait(_RECEIVE_S):
+                with self._lock:
+                    self._take_frames()
 
     # The thread that does all else.
 
@@ -162,6 +177,8 @@ class HeadBridge:
                     self._answer(name, Refused("the head doesn't know this node any more"))
             except BadFrame as error:
                 logger.warning("dropped what no node of this version sends: %s", error)
+        if any(node.has_messages or node.is_waiting for node in self._nodes):
+            self._plane.wake()
 
     def _answer(self, name: bytes, message: Welcome | Refused) -> None:
         self._socket.send(name, greeting(encode(message)))

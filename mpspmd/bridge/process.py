@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 
 from mpspmd import log
 from mpspmd.bridge.head import HeadBridge
@@ -14,6 +15,8 @@ from mpspmd.processes.signals import GROUP_SIGNALS
 from mpspmd.transport.descriptor import open_standard_descriptors
 
 logger = logging.getLogger(__name__)
+
+_SWITCH_S = 0.0005
 
 
 def serve_bridge(start: BridgeStart) -> None:
@@ -27,6 +30,8 @@ def serve_bridge(start: BridgeStart) -> None:
             signal.signal(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
         log.set_level()
+        # A thread that has something to send waits so long for one that does less urgent work.
+        sys.setswitchinterval(_SWITCH_S)
         bridge = HeadBridge(start)
         start.death_pipe.disarm()
         bridge.run()

@@ -7,6 +7,7 @@ threads as long as they take turns, so each call here is made with the bridge's 
 from __future__ import annotations
 
 import logging
+import select
 import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from zmq.auth.thread import ThreadAuthenticator
 
 _BACKLOG = 128
-_HANDSHAKE_MS = 2000
+_HANDSHAKE_MS = 5000
 """How long a new connection may take to show that it knows the secret."""
 _RECONNECT_MS = 50
 _CONNECT_MS = 500
@@ -75,13 +76,18 @@ class _Frames:
         # What is unacknowledged is limited by the rings, and ZeroMQ must not drop any of it.
         self._socket.sndhwm = self._socket.rcvhwm = 0
         self._socket.maxmsgsize = MAX_FRAME_BYTES
-        self._socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
         self._socket.setsockopt(zmq.HEARTBEAT_IVL, _SILENCE_MS // 2)
         self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _SILENCE_MS)
         self._socket.setsockopt(zmq.HEARTBEAT_TTL, 2 * _SILENCE_MS)
         self.fd = int(self._socket.getsockopt(zmq.FD))
         """Readable when frames may have come; whoever has sent must look as well, because sending may take
         the notice away."""
+        self._poller = select.poll()
+        self._poller.register(self.fd, select.POLLIN)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Until frames may have come; without the lock. One thread."""
+        return bool(self._poller.poll(timeout_s * 1000))
 
     def frames(self) -> Iterator[list[bytes]]:
         """All that have come."""
@@ -101,6 +107,7 @@ class HeadSocket(_Frames):
 
     def __init__(self, place: NodePlace, keys: Keys | None, listener: Descriptor) -> None:
         super().__init__(zmq.ROUTER)
+        self._socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         # A node that connects anew is heard at once, also before the old connection has ended.
         self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 _ASK_S = 0.5
 _NOTE_S = 5.0
-_REFUSALS = 3
+_REFUSALS = 4
 """So often the head has closed the connection during the handshake before its keys are to blame."""
 
 

@@ -52,6 +52,8 @@ _LOST_PATIENCE_S = 0.3
 """And when the head is gone: nobody waits for them any more."""
 _BYE_S = 1.0
 """How long the last messages may take, when all ranks have ended."""
+_RECEIVE_S = 0.2
+"""How long the thread that receives waits before it checks whether the run is over."""
 _REPLIES = 1
 """The number of the stream of the first rank's replies."""
 
@@ -69,8 +71,8 @@ class Given:
 
 
 class Follower:
-    """The main thread starts and ends the ranks. One more thread sends their replies, and one does all
-    else; these two take turns by a lock."""
+    """The main thread starts and ends the ranks. One more thread sends their replies, one receives, and one
+    does all else; these three take turns by a lock."""
 
     def __init__(
         self, connection: Connection, session: bytes, config: RuntimeConfig, given: Given
@@ -120,11 +122,11 @@ class Follower:
 
     def run(self) -> int:
         """Returns the exit code when the run has ended."""
-        self._plane.watch(self._connection.socket.fd)
         self._plane.watch(self._channel.deaths_fd)
         self._threads = [
             start_thread(self._serve, name="mpspmd-node"),
             start_thread(self._copy_replies, name="mpspmd-replies"),
+            start_thread(self._receive, name="mpspmd-frames"),
         ]
         self._wait(lambda: self._start is not None or bool(self._rings_ended))
         if self._start is not None:
@@ -225,10 +227,16 @@ class Follower:
             with self._lock:
                 link.pump()
                 self._take_frames()
-                if self._received.has_messages:
-                    self._plane.wake()
                 if self._channel.reply_rings[0].state[0] != "open":
                     return  # the other thread sends what is left
+
+    # The thread that receives.
+
+    def _receive(self) -> None:
+        while not self._closing:
+            if self._connection.socket.wait(_RECEIVE_S):
+                with self._lock:
+                    self._take_frames()
 
     # The thread that does all else.
 
@@ -272,6 +280,8 @@ class Follower:
                     self._link.receive(frame)
             except (BadFrame, msgspec.DecodeError) as error:
                 logger.warning("dropped what no head of this version sends: %s", error)
+        if self._received.has_messages or self._requests.is_waiting:
+            self._plane.wake()
 
     def _take(self, message: ToNode) -> None:
         match message:

@@ -136,7 +136,7 @@ def test_other_nodes_end_with_the_head(
         else:
             run.process(0, run.call("pids")[0]).kill()
         assert run.members[1].wait(20) == 1
-        assert not two[1].processes()
+        eventually(lambda: not two[1].processes(), "no process is left on the other node")
         assert time.monotonic() - began < 10
         no_process_is_left(two, eventually)
 
