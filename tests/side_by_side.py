@@ -51,7 +51,7 @@ def _check(result: int) -> None:
         )
 
 
-_FIRST = ("vllm", "native", "examples", "launch", "deployments", "faults", "docs")
+_FIRST = ("vllm", "nodes", "native", "examples", "launch", "deployments", "faults", "docs")
 """The folders whose tests take longest. What is short comes last, so that all processes end together."""
 
 
