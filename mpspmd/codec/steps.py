@@ -9,6 +9,7 @@ rank has decoded later requests.
 from __future__ import annotations
 
 import functools
+import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -58,6 +59,20 @@ class StepCodec:
 
     def rank_end(self) -> RankEnd:
         return RankEnd(self)
+
+
+@dataclass(frozen=True)
+class PickledStepCodec:
+    """The step codec of another node's engine, or None, as that engine has pickled it.
+
+    Only a rank rebuilds it, because that may import for many seconds.
+    """
+
+    data: bytes
+
+    def rank_end(self) -> RankEnd | None:
+        codec: StepCodec | None = pickle.loads(self.data)
+        return None if codec is None else codec.rank_end()
 
 
 class EngineEnd:

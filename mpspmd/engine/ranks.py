@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpspmd._ring import StatusPage
 from mpspmd.bridge.place import NodePlace
-from mpspmd.codec.steps import StepCodec
+from mpspmd.codec.steps import PickledStepCodec, StepCodec
 from mpspmd.config import RuntimeConfig
 from mpspmd.engine.run_files import RunFiles
 from mpspmd.errors import SegmentError
@@ -45,7 +45,7 @@ class WorkerSpec:
     worker: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    step_codec: StepCodec | None
+    step_codec: StepCodec | PickledStepCodec | None
     around_start: AroundStart | None
     start: StartRanks
     pickled: bytes | None = None

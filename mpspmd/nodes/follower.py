@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +26,7 @@ from mpspmd.bridge.messages import (
     decode_to_node,
 )
 from mpspmd.bridge.streams import MessageSink, MessageSource, RingSink, RingSource
+from mpspmd.codec.steps import PickledStepCodec
 from mpspmd.config import RuntimeConfig
 from mpspmd.control import messages as control
 from mpspmd.engine.ranks import Ranks, WorkerSpec
@@ -153,7 +153,7 @@ class Follower:
                 given.worker or _no_worker,
                 given.args,
                 given.kwargs,
-                pickle.loads(start.step_codec),
+                PickledStepCodec(start.step_codec),
                 given.around_start,
                 given.start,
                 None if given.worker is not None else start.worker,

@@ -10,7 +10,7 @@ from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any, cast
 
-from mpspmd.codec.steps import StepCodec
+from mpspmd.codec.steps import PickledStepCodec, StepCodec
 from mpspmd.errors import DecodeError, WorkerNotPicklable, text_of
 from mpspmd.processes.death_pipe import DeathPipe
 from mpspmd.processes.janitor import Janitor
@@ -49,7 +49,7 @@ class RankStart:
     stack_file: StackFile
     signals_of_engine: frozenset[int] = frozenset()
     """The signals that the rank leaves to its engine."""
-    step_codec: StepCodec | None = None
+    step_codec: StepCodec | PickledStepCodec | None = None
     main: Main | None = None
     """How to import the engine's main module; None if this process has it already."""
     hash_seed: str = ""

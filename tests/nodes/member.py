@@ -14,10 +14,13 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import mpspmd
 from mpspmd.nodes import NodePlace, follow
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 
 class Worker(mpspmd.Worker):
@@ -138,12 +141,18 @@ def main() -> None:
     how = os.environ.get("MEMBER_HOW", "")
     if rank > 0:
         try:
-            sys.exit(follow(world_size=place.world_size, nodes=place))
+            code = follow(world_size=place.world_size, nodes=place)
+            # Only ranks import what the head's codec needs: that of vLLM takes many seconds.
+            sys.exit(code or (4 if "batches" in sys.modules else 0))
         except mpspmd.MpSpmdError as error:
             print(json.dumps(told(error)), flush=True)
             sys.exit(3)
     try:
-        engine = mpspmd.Engine(Worker, world_size=place.world_size, args=(how,), nodes=place)
+        from batches import CODEC
+
+        engine = mpspmd.Engine(
+            Worker, world_size=place.world_size, args=(how,), nodes=place, step_codec=CODEC
+        )
     except mpspmd.MpSpmdError as error:
         print(json.dumps(told(error)), flush=True)
         sys.exit(3)
