@@ -38,7 +38,8 @@ _Label: TypeAlias = tuple[str, ReplyRanks, tuple[int, ...]]
 
 # Cached, because nearly all steps of a run have the same label.
 _label = functools.lru_cache(1000)(msgspec.msgpack.Encoder().encode)
-_read_label = functools.lru_cache(1000)(msgspec.msgpack.Decoder(_Label).decode)
+_label_decoder: msgspec.msgpack.Decoder[_Label] = msgspec.msgpack.Decoder(_Label)
+_read_label = functools.lru_cache(1000)(_label_decoder.decode)
 
 
 @dataclass(frozen=True)

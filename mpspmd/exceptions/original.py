@@ -47,7 +47,7 @@ class _Exception(msgspec.Struct, array_like=True):
 _Encoded = list[_Exception | None]
 """The exception, and all that it refers to; None for one that can't be sent."""
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(_Encoded)
+_decoder: msgspec.msgpack.Decoder[_Encoded] = msgspec.msgpack.Decoder(_Encoded)
 
 
 class _TooMuch(Exception):

@@ -25,7 +25,7 @@ class _Record(msgspec.Struct, frozen=True):
     args: list[Any]
 
 
-_decoder = msgspec.msgpack.Decoder(_Record)
+_decoder: msgspec.msgpack.Decoder[_Record] = msgspec.msgpack.Decoder(_Record)
 _seen = 0  # bytes of earlier engines' causes
 
 
