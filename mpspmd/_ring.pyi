@@ -429,6 +429,8 @@ class Exchange:
     """The number of the last request."""
     leader: Final[int]
     """The identity of the thread that reads for all; 0: nobody reads."""
+    sender: Final[int]
+    """The identity of the thread that sends a request in another way than by send_plain(); 0: none does."""
     followers: Final[list[Lock]]
     """Of each thread that waits until it is its turn to read, what it waits for."""
     sender_waits: bool
@@ -440,10 +442,8 @@ class Exchange:
         replies: Inbox,
         page: StatusPage,
         pending: dict[int, Any],
-        sending: Lock,
         call_type: type[Call],
-    ) -> None:
-        """`sending` is locked while a thread sends a request in another way than by send_plain()."""
+    ) -> None: ...
     def send_plain(
         self,
         method: object,
@@ -470,3 +470,8 @@ class Exchange:
         callback may, and a signal's handler that is called while the leader waits may not."""
     def stop_leading(self) -> None:
         """Only for the leader. Calls hand_over() if there are followers."""
+    def begin_sending(self) -> bool:
+        """Makes this thread the sender if there is none, and returns whether it did."""
+    def end_sending(self) -> None:
+        """There is no sender any more, if this thread was it. Nothing can come before that: a signal's
+        handler may raise only when this has returned."""

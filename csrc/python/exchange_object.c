@@ -8,14 +8,14 @@
 #define NEVER_NS (UINT64_MAX / 2)
 
 static int exchange_init(PyObject *object, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"requests", "replies", "page", "pending", "sending", "call_type", NULL};
+    static char *names[] = {"requests", "replies", "page", "pending", "call_type", NULL};
     struct exchange_object *self = (struct exchange_object *)object;
     struct module_state *state = module_state_of_type(Py_TYPE(object));
-    PyObject *requests, *replies, *page, *pending, *sending, *call_type;
-    if (!state || !PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O!O!OO!:Exchange", names,
-                                               state->writer_type, &requests, state->inbox_type,
-                                               &replies, state->page_type, &page, &PyDict_Type,
-                                               &pending, &sending, &PyType_Type, &call_type))
+    PyObject *requests, *replies, *page, *pending, *call_type;
+    if (!state ||
+        !PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O!O!O!:Exchange", names, state->writer_type,
+                                     &requests, state->inbox_type, &replies, state->page_type,
+                                     &page, &PyDict_Type, &pending, &PyType_Type, &call_type))
         return -1;
     if (self->state || self->followers ||
         !PyType_IsSubtype((PyTypeObject *)call_type, state->call_type)) {
@@ -32,7 +32,6 @@ static int exchange_init(PyObject *object, PyObject *args, PyObject *kwargs) {
     self->replies = (struct inbox_object *)Py_NewRef(replies);
     self->page = (struct page_object *)Py_NewRef(page);
     self->pending = Py_NewRef(pending);
-    self->sending = Py_NewRef(sending);
     self->call_type = (PyTypeObject *)Py_NewRef(call_type);
     self->state = state;
     return 0;
@@ -43,7 +42,6 @@ static int exchange_traverse(PyObject *object, visitproc visit, void *arg) {
     struct exchange_object *self = (struct exchange_object *)object;
     Py_VISIT(Py_TYPE(object));
     Py_VISIT(self->pending);
-    Py_VISIT(self->sending);
     Py_VISIT(self->followers);
     Py_VISIT(self->untaken);
     Py_VISIT(self->call_type);
@@ -57,7 +55,6 @@ static void exchange_dealloc(PyObject *object) {
     Py_XDECREF((PyObject *)self->replies);
     Py_XDECREF((PyObject *)self->page);
     Py_XDECREF(self->pending);
-    Py_XDECREF(self->sending);
     Py_XDECREF(self->followers);
     Py_XDECREF((PyObject *)self->call_type);
     Py_XDECREF(self->untaken);
@@ -83,22 +80,13 @@ static bool to_deadline(PyObject *seconds, uint64_t *ns) {
     return !PyErr_Occurred();
 }
 
-/* 1: another thread is sending. -1 with an exception set. */
-static int is_sending(const struct exchange_object *self) {
-    PyObject *locked = PyObject_CallMethodNoArgs(self->sending, self->state->name_locked);
-    int sends = locked ? PyObject_IsTrue(locked) : -1;
-    Py_XDECREF(locked);
-    return sends;
-}
-
 /* 1: it was sent. 0: it must be sent slowly. -1 with an exception set. `request` and `call` were
  * made before, because that may start the garbage collector, whose finalizers may send requests
  * too. */
 static int send_now(struct exchange_object *self, PyObject *request, struct call_object *call) {
-    int sends = is_sending(self);
-    Py_ssize_t size = sends == 0 ? values_size(request) : -1;
+    Py_ssize_t size = self->sender == 0 ? values_size(request) : -1;
     if (size < 0)
-        return sends < 0 ? -1 : 0;
+        return 0;
     uint64_t step = self->steps + 1;
     call->step = PyLong_FromUnsignedLongLong(step);
     if (!call->step)
@@ -212,6 +200,19 @@ static PyObject *exchange_stop_leading(struct exchange_object *self, PyObject *P
     Py_RETURN_NONE;
 }
 
+static PyObject *exchange_begin_sending(struct exchange_object *self, PyObject *Py_UNUSED(none)) {
+    bool begins = self->sender == 0;
+    if (begins)
+        self->sender = PyThread_get_thread_ident();
+    return PyBool_FromLong(begins);
+}
+
+static PyObject *exchange_end_sending(struct exchange_object *self, PyObject *Py_UNUSED(none)) {
+    if (self->sender == PyThread_get_thread_ident())
+        self->sender = 0;
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef exchange_methods[] = {
     {"send_plain", (PyCFunction)(void (*)(void))exchange_send_plain, METH_FASTCALL, NULL},
     {"read_for", (PyCFunction)(void (*)(void))exchange_read_for, METH_FASTCALL, NULL},
@@ -219,17 +220,17 @@ static PyMethodDef exchange_methods[] = {
     {"end", (PyCFunction)(void (*)(void))exchange_end, METH_FASTCALL, NULL},
     {"lead", (PyCFunction)exchange_lead, METH_NOARGS, NULL},
     {"stop_leading", (PyCFunction)exchange_stop_leading, METH_NOARGS, NULL},
+    {"begin_sending", (PyCFunction)exchange_begin_sending, METH_NOARGS, NULL},
+    {"end_sending", (PyCFunction)exchange_end_sending, METH_NOARGS, NULL},
     {0},
 };
 
 #define MEMBER(name, type, flags) {#name, type, offsetof(struct exchange_object, name), flags, NULL}
 
 static PyMemberDef exchange_members[] = {
-    MEMBER(steps, T_ULONGLONG, 0),
-    MEMBER(leader, T_ULONG, READONLY),
-    MEMBER(followers, T_OBJECT, READONLY),
-    MEMBER(sender_waits, T_BOOL, 0),
-    {0},
+    MEMBER(steps, T_ULONGLONG, 0),     MEMBER(leader, T_ULONG, READONLY),
+    MEMBER(sender, T_ULONG, READONLY), MEMBER(followers, T_OBJECT, READONLY),
+    MEMBER(sender_waits, T_BOOL, 0),   {0},
 };
 
 static PyType_Slot exchange_slots[] = {

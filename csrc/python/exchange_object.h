@@ -18,10 +18,10 @@ struct exchange_object {
     struct inbox_object *replies;
     struct page_object *page;
     PyObject *pending; /* a dict: step -> call */
-    PyObject *sending; /* a lock: another thread sends a request that isn't plain */
     PyTypeObject *call_type;
     unsigned long long steps; /* the number of the last request */
     unsigned long leader;     /* the reading thread's identity; 0: nobody reads */
+    unsigned long sender;     /* the thread that sends a request that isn't plain; 0: none */
     PyObject *followers;      /* a list: a lock of each thread that waits until it is its turn */
     char sender_waits;        /* a thread waits for space, and relies on the leader to read */
     unsigned n_taken;         /* messages */

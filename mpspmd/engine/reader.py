@@ -52,11 +52,7 @@ class Reader(Exchange):
         stalls: StallWatch,
         step_codec: EngineEnd | None = None,
     ) -> None:
-        self.sending = threading.Lock()
-        """Of a thread that sends in another way than by send_plain()."""
-        super().__init__(
-            channel.requests, channel.replies, channel.status, table.pending, self.sending, Call
-        )
+        super().__init__(channel.requests, channel.replies, channel.status, table.pending, Call)
         self._requests, self._inbox = channel.requests, channel.replies
         self._table = table
         self._pending = table.pending

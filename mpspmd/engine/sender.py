@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -18,10 +18,11 @@ from mpspmd.errors import ChannelError, StepTimeout
 from mpspmd.transport.channel import EngineChannel
 from mpspmd.wire import ExecuteModelRequest, ReplyRanks
 
-_ANOTHER_WAITED = "timed out while another thread's request waited for space"
-
 _POLL_S = 0.001
 """How often a thread that reads replies for all sees whether another one's request has been sent."""
+
+_SLICE_S = 0.2
+"""How long another thread waits before it sees for itself whether that request has been sent."""
 
 
 class Sender:
@@ -41,7 +42,8 @@ class Sender:
         self._stalls = stalls
         self._world_size = channel.request_ring.n_readers
         self._encoder = encoder
-        self._sending = reader.sending
+        self._waiting: list[threading.Lock] = []
+        """Of each thread that waits until another one has sent its request."""
         self._packs = not encoder.has_steps
 
     def send(
@@ -73,83 +75,113 @@ class Sender:
                 if future is not None:
                     future.follow(sent)
                 return sent
-        # Only `with` surely releases the lock if a signal's handler raises.
-        while self._sending.locked():
-            self._wait_to_send(deadline)
-        with self._sending:
-            if self._outcome.cause is not None:
-                self._outcome.raise_cause()
-            step = self._reader.steps + 1
-            kind, message = self._encoder.encode(step, method, args, kwargs, reply_ranks)
-            self._reader.steps = step
-            name = method if isinstance(method, str) else _name_of(method)
-            large = isinstance(message, list)
-            n_bytes = 0 if large else len(message)
-            call = Call(step, name, reply_ranks, self._world_size, deadline, n_bytes)
-            if ends is not None:
-                call.closes = ends
-            if (context := self._encoder.reply_context()) is not None:
-                call.reply_context = context
-            if future is not None:
-                if keeps_late:
-                    call.keeps_late = True
-                future.follow(call)
-            # Before it is sent: the reply may be there before try_send() returns.
-            if reply_ranks is not None:
-                self._reader.expect(call)
-            try:
-                if not self._channel.requests.try_send(kind, step, message):
-                    self._send_slowly(call)
-                self._channel.status.sent(step)
-            except BaseException as error:
-                self._reader.forget(call, error)
-                self._channel.requests.abandon()
-                if isinstance(error, ChannelError):
-                    self._outcome.raise_cause(error)
-                raise
-            self._encoder.sent(kind)
-            return call
+        self._refuse_within_a_send()
+        try:
+            while not self._reader.begin_sending():
+                self._wait_to_send(deadline)
+            return self._send_now(
+                method, args, kwargs, reply_ranks, deadline, future, ends, keeps_late
+            )
+        finally:
+            # The first call here: a signal's handler can't raise before it has returned.
+            self._reader.end_sending()
+            if self._waiting:
+                self._wake_waiting()
+
+    def _send_now(
+        self,
+        method: str | Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        reply_ranks: ReplyRanks,
+        deadline: float | None,
+        future: StepFuture[Any] | None,
+        ends: Call | None,
+        keeps_late: bool,
+    ) -> Call:
+        """Only for the thread that is the sender."""
+        if self._outcome.cause is not None:
+            self._outcome.raise_cause()
+        step = self._reader.steps + 1
+        kind, message = self._encoder.encode(step, method, args, kwargs, reply_ranks)
+        self._reader.steps = step
+        name = method if isinstance(method, str) else _name_of(method)
+        large = isinstance(message, list)
+        n_bytes = 0 if large else len(message)
+        call = Call(step, name, reply_ranks, self._world_size, deadline, n_bytes)
+        if ends is not None:
+            call.closes = ends
+        if (context := self._encoder.reply_context()) is not None:
+            call.reply_context = context
+        if future is not None:
+            if keeps_late:
+                call.keeps_late = True
+            future.follow(call)
+        # Before it is sent: the reply may be there before try_send() returns.
+        if reply_ranks is not None:
+            self._reader.expect(call)
+        try:
+            if not self._channel.requests.try_send(kind, step, message):
+                self._send_slowly(call)
+            self._channel.status.sent(step)
+        except BaseException as error:
+            self._reader.forget(call, error)
+            self._channel.requests.abandon()
+            if isinstance(error, ChannelError):
+                self._outcome.raise_cause(error)
+            raise
+        self._encoder.sent(kind)
+        return call
 
     def send_anew(self) -> None:
         """Makes the next step a key frame."""
-        with self._sending:
+        self._refuse_within_a_send()
+        try:
+            while not self._reader.begin_sending():
+                self._wait_to_send(None)
             self._encoder.send_anew()
+        finally:
+            self._reader.end_sending()
+            if self._waiting:
+                self._wake_waiting()
+
+    def _refuse_within_a_send(self) -> None:
+        if self._reader.sender == threading.get_ident():
+            raise RuntimeError(
+                "a signal's handler, a destructor or a future's callback may not use an engine while its "
+                "own thread sends a request to it: that request would never go on; let it note what has "
+                "happened instead"
+            )
 
     def _wait_to_send(self, deadline: float | None) -> None:
-        """Until the request of another thread is out. StepTimeout, RuntimeError: as send()."""
-        if self._is_sent_by_this_thread():
-            raise RuntimeError(
-                "a signal's handler or a destructor may not use an engine while its own thread sends a "
-                "request to it: that request would never go on; let the handler note the signal instead"
-            )
+        """Until another thread has sent its request, or it may have. StepTimeout."""
         if self._reader.leader == threading.get_ident():
             # A future's callback. That request may wait for ranks whose replies this thread has to read.
-            self._read_while_another_sends(deadline)
-            return
-        if deadline is None:
-            with self._sending:
-                return
-        if not self._sending.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            raise StepTimeout(_ANOTHER_WAITED)
-        self._sending.release()
-
-    def _read_while_another_sends(self, deadline: float | None) -> None:
-        while self._sending.locked():
-            if deadline is not None and deadline <= time.monotonic():
-                raise StepTimeout(_ANOTHER_WAITED)
             self._reader.read_now()
+            self._raise_if_late(deadline)
             time.sleep(_POLL_S)
+            return
+        turn = threading.Lock()
+        turn.acquire()
+        try:
+            self._waiting.append(turn)
+            # Check after appending: whoever ends its sending after this releases `turn`.
+            if self._reader.sender:
+                left = None if deadline is None else deadline - time.monotonic()
+                # In slices: a signal's handler may have kept the sender from releasing it.
+                turn.acquire(timeout=_SLICE_S if left is None else min(max(left, 0), _SLICE_S))
+        finally:
+            self._waiting.remove(turn)
+        self._raise_if_late(deadline)
 
-    def _is_sent_by_this_thread(self) -> bool:
-        """Whether a send() further down this thread's stack holds the lock. It is searched for only when
-        the lock is taken, because noting the holder would cost each request time."""
-        above, frame = None, sys._getframe(2).f_back  # above the send() that waits for the lock
-        while frame is not None:
-            sends = frame.f_code is Sender.send.__code__ and frame.f_locals.get("self") is self
-            if sends and above is not Sender._wait_to_send.__code__:
-                return True
-            above, frame = frame.f_code, frame.f_back
-        return False
+    def _raise_if_late(self, deadline: float | None) -> None:
+        if self._reader.sender and deadline is not None and deadline <= time.monotonic():
+            raise StepTimeout("timed out while another thread's request waited for space")
+
+    def _wake_waiting(self) -> None:
+        for turn in list(self._waiting):
+            with contextlib.suppress(RuntimeError):  # it has been released already
+                turn.release()
 
     def _send_slowly(self, call: Call) -> None:
         """Waits for space. Ranks may wait for space in their reply rings, so it takes replies meanwhile."""

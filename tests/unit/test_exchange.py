@@ -34,13 +34,10 @@ class Engine(Exchange):
         segment, self.page = make_page(1)
         segment.close()
         self.pending: dict[int, Call] = {}
-        self.lock = threading.Lock()
         self.taken: list[tuple[Any, ...]] = []
         self.finished: list[Call] = []
         self.handed_over = 0
-        super().__init__(
-            self.to_rank.writer, self.to_engine.inbox, self.page, self.pending, self.lock, Call
-        )
+        super().__init__(self.to_rank.writer, self.to_engine.inbox, self.page, self.pending, Call)
 
     def close(self) -> None:
         self.to_rank.segment.close()
@@ -112,7 +109,7 @@ def _full(engine: Engine) -> None:
     [
         (lambda engine: None, ({1},)),
         (lambda engine: None, (bytes(1 << 15),)),
-        (lambda engine: engine.lock.acquire(), (1,)),
+        (lambda engine: engine.begin_sending(), (1,)),
         (_full, (1,)),
         (lambda engine: engine.to_rank.ring.close(), (1,)),
         (lambda engine: engine.to_rank.ring.poison(1, 0), (1,)),
@@ -453,11 +450,30 @@ def test_nothing_leaks(engine: Engine) -> None:
             engine.replies(call.step, "reply")
             engine.replies(call.step, "late")
             assert engine.read_for(call, None)
-        with engine.lock:
-            assert engine.sends() is None
+        assert engine.begin_sending()
+        assert engine.sends() is None
+        engine.end_sending()
         engine.sent()
         engine.finished.clear()
         engine.taken.clear()
         del call
     for each, before in zip(watched, held, strict=True):
         assert abs(sys.getrefcount(each) - before) < 50, each  # a leak has hundreds
+
+
+def test_of_several_threads_one_sends_and_only_that_one_ends_it(engine: Engine) -> None:
+    assert engine.begin_sending()
+    assert engine.sender == threading.get_ident()
+    began: list[bool] = []
+
+    def other() -> None:
+        began.append(engine.begin_sending())
+        engine.end_sending()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    assert began == [False]
+    assert engine.sender == threading.get_ident()
+    engine.end_sending()
+    assert engine.sender == 0
