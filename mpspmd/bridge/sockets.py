@@ -6,11 +6,12 @@ threads as long as they take turns, so each call here is made with the bridge's 
 
 from __future__ import annotations
 
+import errno
 import logging
 import select
 import socket
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
@@ -196,12 +197,25 @@ class NodeSocket(_Frames):
         self._context.term()
 
 
-def is_refused(place: NodePlace) -> bool:
-    """Whether the head's machine answers that nobody listens at its port."""
+def addresses_of(place: NodePlace) -> list[Any]:
+    """The head's addresses, as `socket.getaddrinfo` gives them; none if its name can't be resolved now."""
     try:
-        socket.create_connection((place.head, place.port), 0.2).close()
-    except ConnectionRefusedError:
-        return True
-    except OSError:
-        return False
-    return False
+        return socket.getaddrinfo(place.head, place.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+
+
+def is_refused(head: list[Any]) -> bool:
+    """Whether the head's machine answers that nobody listens at its port. It takes up to 0.2 s for each
+    address."""
+    return bool(head) and all(_try(*each) == errno.ECONNREFUSED for each in head)
+
+
+def _try(family: int, kind: int, protocol: int, name: str, address: Any) -> int:
+    """The error number of an attempt to connect; 0 if it succeeds."""
+    try:
+        with socket.socket(family, kind, protocol) as probe:
+            probe.settimeout(0.2)
+            return probe.connect_ex(address)
+    except OSError as error:
+        return error.errno or 0

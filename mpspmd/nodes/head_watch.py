@@ -6,7 +6,7 @@ import logging
 import time
 
 from mpspmd.bridge.link import Link
-from mpspmd.bridge.sockets import is_refused
+from mpspmd.bridge.sockets import addresses_of, is_refused
 from mpspmd.nodes.connection import Connection
 
 logger = logging.getLogger(__name__)
@@ -23,6 +23,8 @@ class HeadWatch:
     def __init__(self, connection: Connection, timeout_s: float) -> None:
         self._connection = connection
         self._timeout_s = timeout_s
+        # While there is no connection the name service may not answer either.
+        self._head = addresses_of(connection.place)
         self._is_silent = False
         self._asked = time.monotonic()
 
@@ -39,7 +41,7 @@ class HeadWatch:
             return connection.refused
         if silence_s > self._timeout_s:
             return f"it has been silent for {self._timeout_s:g} s (MPSPMD_NODE_TIMEOUT_S)"
-        if not connection.socket.is_connected and is_refused(connection.place):
+        if not connection.socket.is_connected and is_refused(self._head):
             return "nobody listens there any more"
         if silence_s > _SILENT_S and not self._is_silent:
             self._is_silent = True
