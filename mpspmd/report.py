@@ -60,6 +60,8 @@ class Progress:
     """Whether the call waits for its reply."""
     unread_bytes: int
     """What of the request ring it has not read yet."""
+    node: int = 0
+    """The machine that `pid` is on; 0: the engine's."""
 
     @property
     def done(self) -> bool:
@@ -116,8 +118,9 @@ class RankReport:
         p = self.progress
         done = [name for name in ("read", "started", "finished", "replied") if getattr(p, name)]
         state = HELD.get(self.state, self.state)
+        who = f"rank {p.rank}" + (f" on node {p.node}" if p.node else "")
         return (
-            f"rank {p.rank} (pid {p.pid}): {p.place}; of this request: {', '.join(done) or 'not read'}; "
+            f"{who} (pid {p.pid}): {p.place}; of this request: {', '.join(done) or 'not read'}; "
             f"process {state}, {self.cpu_s:.2f} s of CPU in the last {self.over_s:.1f} s; "
             f"{p.unread_bytes} bytes unread"
             + "".join(f"; last collective: {each}" for each in self.collectives[-1:])

@@ -119,7 +119,7 @@ def _cells(view: EngineView, rank: RankView) -> dict[str, str]:
     stats = rank.stats
     return {
         "rank": str(stats.rank),
-        "pid": str(stats.pid or ""),
+        "pid": f"{stats.pid} on node {stats.node}" if stats.node else str(stats.pid or ""),
         "state": escape(rank.state),
         "for": _seconds(stats.phase_s),
         "step": str(stats.step),

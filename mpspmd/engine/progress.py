@@ -42,4 +42,5 @@ def _of_rank(call: Call, rank: int, channel: EngineChannel, unread: int) -> Prog
         awaited=awaited,
         replied=awaited and has_reply,
         unread_bytes=max(0, unread),
+        node=line["node"],
     )

@@ -69,4 +69,5 @@ def _place(page: StatusPage, rank: int, now: float) -> str:
     doing = {"running": f"in {line['method']}", "waiting": "waiting for a request after"}
     where = doing.get(line["phase"], line["phase"])
     since_s = max(0.0, now - line["since"])
-    return f"rank {rank} (pid {line['pid']}): {where}{step} for {since_s:.3f} s{ended}"
+    node = f" on node {line['node']}" if line["node"] else ""
+    return f"rank {rank}{node} (pid {line['pid']}): {where}{step} for {since_s:.3f} s{ended}"

@@ -77,6 +77,7 @@ def test_a_timeout_shows_where_a_rank_of_another_node_is(run: Cluster) -> None:
     error = run.call("sleep_on", 3, 3.0, timeout=0.5)
     assert error["error"] == "StepTimeout"
     assert "waiting for rank 3" in error["text"]
+    assert "rank 3 on node 1 (pid " in error["text"]
     assert "in sleep_on" in error["text"]  # its stack
     assert run.call("execute_model", 1, reply_ranks=3) == [3, 1]
 
