@@ -35,6 +35,7 @@ from mpspmd.errors import ConfigError, MpSpmdError
 from mpspmd.nodes.connection import Connection
 from mpspmd.nodes.head_watch import HeadWatch
 from mpspmd.nodes.reports import Reports
+from mpspmd.notice import notice
 from mpspmd.processes.spawn import AroundStart, StartRanks
 from mpspmd.threads import start_thread
 from mpspmd.transport.channel import ChannelSegments, FollowerChannel, Poison
@@ -124,9 +125,9 @@ class Follower:
         """Returns the exit code when the run has ended."""
         self._plane.watch(self._channel.deaths_fd)
         self._threads = [
-            start_thread(self._serve, name="mpspmd-node"),
-            start_thread(self._copy_replies, name="mpspmd-replies"),
-            start_thread(self._receive, name="mpspmd-frames"),
+            start_thread(self._guard, self._serve, name="mpspmd-node"),
+            start_thread(self._guard, self._copy_replies, name="mpspmd-replies"),
+            start_thread(self._guard, self._receive, name="mpspmd-frames"),
         ]
         self._wait(lambda: self._start is not None or bool(self._rings_ended))
         if self._start is not None:
@@ -212,6 +213,14 @@ class Follower:
         self._ranks.end(_PATIENCE_S)
         self._plane.wake()
         self._wait(lambda: self._has_bye or bool(self._head_lost), _BYE_S)
+
+    def _guard(self, serve: Callable[[], None]) -> None:
+        """In all other threads: without them the ranks would wait for ever."""
+        try:
+            serve()
+        except BaseException as error:
+            notice(logger.error, "node %d can't serve", self._place.node_rank, exc_info=error)
+            self._give_up(f"{type(error).__name__}: {error}")
 
     # The thread that sends replies.
 
@@ -327,17 +336,12 @@ class Follower:
     def _check_head(self) -> None:
         """Without the lock: this may take a moment."""
         if not (self._head_lost or self._has_bye) and (why := self._head.why_lost(self._link)):
-            self._lose_head(why)
+            self._give_up(f"the head at {self._place.address} is lost: {why}")
 
-    def _lose_head(self, why: str) -> None:
+    def _give_up(self, why: str) -> None:
         self._head_lost = why
         if not self._rings_ended:
-            logger.error(
-                "node %d ends: the head at %s is lost: %s",
-                self._place.node_rank,
-                self._place.address,
-                why,
-            )
+            logger.error("node %d ends: %s", self._place.node_rank, why)
         with self._lock:
             self._channel.expect_deaths()
             self._channel.poison(Poison.ENGINE_DIED, -1)

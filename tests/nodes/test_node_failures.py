@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable
@@ -197,3 +198,20 @@ def test_ctrl_c_at_the_head_ends_all(two: SimulatedNodes) -> None:
         codes = [member.wait(20) for member in run.members]
         assert codes[0] != 0
         nothing_is_left(two)
+
+
+def test_a_node_that_has_no_free_descriptor_ends_rather_than_hangs(
+    two: SimulatedNodes, eventually: Eventually
+) -> None:
+    with Cluster(two) as run:
+        run.ready()
+        follower = run.command(1)
+        used = {int(name) for name in os.listdir(f"/proc/{follower.pid}/fd")}
+        lowest = min(set(range(1000)) - used)
+        follower.rlimit(resource.RLIMIT_NOFILE, (lowest, lowest))
+        run.ask("sleep_on", 0, 30.0)
+        assert run.line()["error"] == "NodeLost"
+        assert run.members[1].wait(20) == 1
+        assert "Too many open files" in run.errors(1)
+        assert run.end() == [1, 1]
+        no_process_is_left(two, eventually)
