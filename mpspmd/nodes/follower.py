@@ -106,6 +106,7 @@ class Follower:
             [self._received, self._requests],
             connection.socket.send,
         )
+        self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._reports = Reports(place, ranks, channel, self._messages.put, self._lock)
         self._start: Start | None = None
@@ -124,11 +125,9 @@ class Follower:
     def run(self) -> int:
         """Returns the exit code when the run has ended."""
         self._plane.watch(self._channel.deaths_fd)
-        self._threads = [
-            start_thread(self._guard, self._serve, name="mpspmd-node"),
-            start_thread(self._guard, self._copy_replies, name="mpspmd-replies"),
-            start_thread(self._guard, self._receive, name="mpspmd-frames"),
-        ]
+        serving = {"node": self._serve, "replies": self._copy_replies, "frames": self._receive}
+        for name, serve in serving.items():
+            self._threads.append(start_thread(self._guard, serve, name=f"mpspmd-{name}"))
         self._wait(lambda: self._start is not None or bool(self._rings_ended))
         if self._start is not None:
             self._start_ranks(self._start)
