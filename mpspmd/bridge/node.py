@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import struct
 import time
@@ -23,6 +24,8 @@ from mpspmd.bridge.messages import (
 from mpspmd.bridge.streams import MessageSink, MessageSource, RingSink, RingSource
 from mpspmd.transport.channel import BridgeChannel
 from mpspmd.transport.descriptor import Descriptor
+
+logger = logging.getLogger(__name__)
 
 USAGE = struct.Struct("<d16s")
 """CPU time in seconds, and the process's state: it follows each line of a LINES frame."""
@@ -118,7 +121,10 @@ class Node:
             self.link.beat(now)
         lines, self.link.lines = self.link.lines, b""
         if lines:
-            self._show(lines, status)
+            try:
+                self._show(lines, status)
+            except (ValueError, struct.error) as error:
+                logger.warning("dropped status lines of node %d: %s", self.number, error)
 
     def _show(self, lines: bytes, status: StatusPage) -> None:
         size = len(lines) // len(self.ranks)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import random
 import struct
+import time
 from collections import deque
 
 import pytest
 
+from mpspmd import RuntimeConfig
 from mpspmd._ring import Inbox, Ring, StatusPage, Tap, Writer
 from mpspmd.bridge.link import BadFrame, Link
 from mpspmd.bridge.messages import Dying, Ended, FromRank, decode_to_head
+from mpspmd.bridge.node import USAGE, Node
 from mpspmd.bridge.streams import MessageSink, MessageSource, RingSink, RingSource
 from mpspmd.errors import ChannelClosed, ChannelCorrupt
+from mpspmd.transport.channel import BridgeChannel, ChannelSegments
 from mpspmd.transport.segment import Segment
 
 CAPACITY = 1 << 16
@@ -180,6 +184,24 @@ def test_frames_of_another_session_are_dropped_and_damaged_ones_refused() -> Non
         with pytest.raises(BadFrame):
             receiver.receive(frame)
     assert rig.there.tail == 0
+
+
+def test_damaged_status_lines_are_dropped(caplog: pytest.LogCaptureFixture) -> None:
+    segments = ChannelSegments.create(2, RuntimeConfig())
+    channel = BridgeChannel(segments, range(1, 2))
+    node = Node(1, range(1, 2), channel, {})
+    node.join(b"node-1", "host", lambda name, frame: True)
+    assert node.link is not None
+    whole = channel.status.line(0).copy() + USAGE.pack(1.0, b"sleeping")
+    for lines in (whole[:10], whole[:-1], b"x" + whole, b"\xff" * len(whole)):
+        node.link.lines = lines
+        node.turn(time.monotonic(), channel.status)
+    assert (len(caplog.records), node.usages) == (4, {})
+    node.link.lines = whole
+    node.turn(time.monotonic(), channel.status)
+    assert node.usages == {1: (1, "sleeping", 1.0)}
+    channel._liveness.close()
+    segments.close()
 
 
 def test_messages_survive_their_encoding() -> None:
