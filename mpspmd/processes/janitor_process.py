@@ -166,12 +166,13 @@ class Dump:
             self.write(os.path.join(self._settings["folder"], name), _KILLED)
 
     def write(self, path: str, cause: str) -> bool:
-        """Makes a new file that only this user can read. False if there is such a file, or no space."""
+        """Makes a new file that only this user can read. False if there is such a file, or no space or
+        memory."""
         try:
             status, recorder = _bytes_of(self._settings["status"]), self._recorder()
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             fd = os.open(path, flags, 0o600)
-        except OSError:
+        except (OSError, MemoryError):
             return False
         about = self._settings["about"] | {
             "time": time.time(),
@@ -182,7 +183,7 @@ class Dump:
         try:
             with open(fd, "wb") as file:
                 file.write(DUMP_MAGIC + json.dumps(about).encode() + b"\n" + status + recorder)
-        except OSError:
+        except (OSError, MemoryError):
             with contextlib.suppress(OSError):
                 os.unlink(path)
             return False

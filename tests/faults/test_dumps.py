@@ -18,6 +18,7 @@ import pytest
 import mpspmd
 from mpspmd.errors import ConfigError, DumpError, RankDied, StepTimeout
 from mpspmd.observe.dump import read_dump
+from mpspmd.processes import janitor_process
 from mpspmd.processes.janitor_process import Dump
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
@@ -179,6 +180,38 @@ def test_a_dump_never_replaces_a_file(tmp_path: Path) -> None:
     assert not (tmp_path / "nothing").exists()
     assert dump.write(str(tmp_path / "new"), "cause")
     os.close(fd)
+
+
+def test_a_dump_that_memory_is_lacking_for_does_not_keep_the_runs_files(tmp_path: Path) -> None:
+    memory, left = tmp_path / "memory", tmp_path / "left"
+    memory.touch()
+    left.touch()
+    os.truncate(memory, 1 << 30)
+    fd = os.open(memory, os.O_RDONLY)
+    dump = {"status": fd, "recorder": fd, "records_at": 1 << 30, "about": {"pid": 1}}
+    settings = {
+        "token": "00" * janitor_process.TOKEN_BYTES,
+        "folders": [],
+        "patterns": [str(left)],
+        "dump": dump | {"folder": str(tmp_path)},
+    }
+    # Address space for the interpreter, and not for what is to be read.
+    subprocess.run(
+        [
+            "/usr/bin/prlimit",
+            f"--as={256 << 20}",
+            sys.executable,
+            "-I",
+            "-S",
+            janitor_process.__file__,
+        ],
+        stdin=subprocess.DEVNULL,
+        env={janitor_process.VARIABLE: json.dumps(settings)},
+        pass_fds=(fd,),
+        check=True,
+    )
+    os.close(fd)
+    assert list(tmp_path.iterdir()) == [memory]
 
 
 @pytest.mark.parametrize("folder", ["/nowhere", __file__])
