@@ -10,6 +10,8 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from mpspmd.transport.channel import Poison
+
 PROTOCOL = 1
 """Changes with what the bridges say to each other."""
 
@@ -82,6 +84,13 @@ class RingsEnd(_Message, tag="rings-end", frozen=True):
     code: int
     rank: int
     tail: int
+
+    @property
+    def why(self) -> str:
+        """Why they are poisoned, in words."""
+        if self.code == Poison.ENGINE_DIED:
+            return "the engine has ended without a shutdown"
+        return f"rank {self.rank} has {'died' if self.code == Poison.RANK_DIED else 'failed'}"
 
 
 class Dying(_Message, tag="dying", frozen=True):

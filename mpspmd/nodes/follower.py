@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -260,7 +260,7 @@ class Follower:
                 self._reports.note(message)
                 self._messages.put(FromRank(control.encode(message)))
             self._take_frames()
-            for command in self._commands():
+            while (command := self._received.next()) is not None:
                 self._take(command)
             self._requests.retry()
             self._apply_end()
@@ -273,10 +273,6 @@ class Follower:
                 self._link.beat(now, self._reports.lines(now))
             self._link.pump()
         self._check_head()
-
-    def _commands(self) -> Iterator[ToNode]:
-        while (message := self._received.next()) is not None:
-            yield message
 
     def _take_frames(self) -> None:
         for (frame,) in self._connection.socket.frames():
@@ -326,6 +322,8 @@ class Follower:
             self._channel.close()
         else:
             self._channel.poison(end.code, end.rank)
+            if not self._reports.because:
+                logger.error("node %d ends: %s", self._place.node_rank, end.why)
         self._set_ended(end.state)
 
     def _set_ended(self, state: str) -> None:

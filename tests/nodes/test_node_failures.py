@@ -60,6 +60,7 @@ def test_a_rank_of_the_head_that_is_killed_ends_the_other_node(two: SimulatedNod
         error = run.call("kill_on", 0, signal.SIGKILL)
         assert (error["error"], error["node"], error["rank"]) == ("RankDied", 0, 0)
         assert run.end() == [1, 1]
+        assert "node 1 ends: rank 0 has died" in run.errors(1)
         nothing_is_left(two)
 
 
@@ -137,6 +138,7 @@ def test_other_nodes_end_with_the_head(
         else:
             run.process(0, run.call("pids")[0]).kill()
         assert run.members[1].wait(20) == 1
+        assert "node 1 ends: the " in run.errors(1)
         eventually(lambda: not two[1].processes(), "no process is left on the other node")
         assert time.monotonic() - began < 10
         no_process_is_left(two, eventually)
