@@ -299,7 +299,7 @@ class Follower:
                 self._plane.send(rank, command)
             case Signal(rank=rank, number=number):
                 index = rank - self._place.ranks[0]
-                if index < len(self._ranks.processes):
+                if 0 <= index < len(self._ranks.processes):
                     self._ranks.processes[index].send_signal(number)
             case RingsEnd():
                 self._end = message
