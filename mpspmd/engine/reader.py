@@ -60,6 +60,8 @@ class Reader(Exchange):
         self._stalls = stalls
         self._step_codec = step_codec
         self._late = LateReplies(table, step_codec)
+        self.untold: list[Call] = []
+        """Calls that were done while their reader was sending. It tells their futures when it has sent."""
         self._starting = threading.Lock()
         self._reader: threading.Thread | None = None
         self._reader_has_work = threading.Event()
@@ -103,10 +105,13 @@ class Reader(Exchange):
             # Ask the call: a signal's handler may raise as soon as end() has returned.
             if call.done and not was_done:
                 try:
-                    if (
-                        call.future is not None
-                    ):  # a future made later checks whether the call is done
-                        tell(call)
+                    # A future made later checks whether the call is done.
+                    if call.future is not None:
+                        if self.sender and self.sender == threading.get_ident():
+                            # A callback may use the engine, and this thread is in the middle of a request.
+                            self.untold.append(call)
+                        else:
+                            tell(call)
                 finally:
                     self._finish_others(call, error, tell)
 
@@ -124,6 +129,12 @@ class Reader(Exchange):
                     self.finish(each, error, tell)
         if self.followers:
             self.hand_over()
+
+    def tell_untold(self) -> None:
+        """Any thread that isn't sending."""
+        with contextlib.suppress(IndexError):  # another thread may have told the last one
+            while True:
+                self.untold.pop(0).tell()
 
     def finish_now(self, call: Call, error: BaseException) -> None:
         """As finish(), in a thread that isn't the leader. Wakes the leader, which may wait for it."""

@@ -87,6 +87,8 @@ class Sender:
             self._reader.end_sending()
             if self._waiting:
                 self._wake_waiting()
+            if self._reader.untold:
+                self._reader.tell_untold()
 
     def _send_now(
         self,
@@ -148,9 +150,8 @@ class Sender:
     def _refuse_within_a_send(self) -> None:
         if self._reader.sender == threading.get_ident():
             raise RuntimeError(
-                "a signal's handler, a destructor or a future's callback may not use an engine while its "
-                "own thread sends a request to it: that request would never go on; let it note what has "
-                "happened instead"
+                "a signal's handler or a destructor may not use an engine while its own thread sends a "
+                "request to it: that request would never go on; let the handler note the signal instead"
             )
 
     def _wait_to_send(self, deadline: float | None) -> None:

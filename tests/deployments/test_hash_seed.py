@@ -60,7 +60,7 @@ def test_launched_ranks_without_an_engine_hash_alike_after_a_restart_too(traces:
 @pytest.mark.parametrize("before", [{}, {"PYTHONHASHSEED": ""}, {"PYTHONHASHSEED": "random"}])
 def test_the_environment_is_afterwards_as_it_was(before: dict[str, str]) -> None:
     environ = dict(before)
-    with one_seed(environ) as seed:
+    with one_seed(environ=environ) as seed:
         assert environ["PYTHONHASHSEED"] == seed or seed == ""
         assert (seed == "") == (before.get("PYTHONHASHSEED") == "random")
         of_rank = dict(environ)

@@ -385,3 +385,20 @@ def test_a_callback_reads_replies_while_another_threads_request_waits_for_space(
             assert called.wait(60)
             assert outcome == [[0]]
             assert other.result() == [1 << 18]
+
+
+def test_a_callback_may_call_the_engine_although_its_thread_has_read_the_reply_while_it_sent() -> (
+    None
+):
+    outcome: list[Any] = []
+    config = RuntimeConfig(request_ring_bytes=1 << 16, reply_ring_bytes=1 << 16)
+    with Engine(workers.Calculator, world_size=1, config=config) as engine:
+        with engine._reader.leading() as leads:  # so that no other thread reads
+            assert leads
+            first = engine.call("sleep", (0.2,), non_block=True)
+            first.add_done_callback(
+                lambda _: outcome.append((threading.get_ident(), engine.call("rank", timeout=10)))
+            )
+            other = engine.call("size", (bytes(1 << 18),), non_block=True)  # waits for space
+            assert outcome == [(threading.get_ident(), [0])]
+        assert other.result() == [1 << 18]

@@ -36,8 +36,9 @@ def check(trace: dict[str, Any]) -> None:
         assert pair.keys() == {"s", "f"}
         assert pair["s"]["ts"] <= pair["f"]["ts"]
         for end in pair.values():
+            # To a nanosecond: the times are microseconds, as floating-point numbers.
             assert any(
-                event["ts"] <= end["ts"] <= event["ts"] + event["dur"]
+                event["ts"] - 1e-3 <= end["ts"] <= event["ts"] + event["dur"] + 1e-3
                 for event in tracks[end["tid"]]
             )
 
