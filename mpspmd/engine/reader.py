@@ -23,6 +23,7 @@ from mpspmd.engine.events import Raised
 from mpspmd.engine.late import LateReplies
 from mpspmd.engine.stall import StallWatch
 from mpspmd.engine.table import CallTable
+from mpspmd.engine.turns import let_others_go_on, wait_for_turn
 from mpspmd.errors import ChannelError, DecodeError
 from mpspmd.exceptions.fault import error_of
 from mpspmd.exceptions.foreign import is_perhaps_a_signals
@@ -34,7 +35,7 @@ _KIND_MASK = ~KIND_FLAGS
 _Tell: TypeAlias = Callable[[Call], object]
 
 _SLICE_S = 0.2
-"""How long a thread waits before it sees for itself whose turn it is to read, and what is urgent."""
+"""How long the reader thread reads for one call before it sees which one is the most urgent."""
 
 _ROUNDING_S = 0.001
 """More than what the native module rounds off a time: it may see it come before time.monotonic() does."""
@@ -132,9 +133,12 @@ class Reader(Exchange):
 
     def tell_untold(self) -> None:
         """Any thread that isn't sending."""
-        with contextlib.suppress(IndexError):  # another thread may have told the last one
-            while True:
-                self.untold.pop(0).tell()
+        while self.untold:
+            try:
+                call = self.untold.pop(0)
+            except IndexError:  # another thread has told the last one
+                return
+            call.tell()
 
     def finish_now(self, call: Call, error: BaseException) -> None:
         """As finish(), in a thread that isn't the leader. Wakes the leader, which may wait for it."""
@@ -236,27 +240,12 @@ class Reader(Exchange):
         until = call.deadline
         if limit is not None and (until is None or limit < until):
             until = limit
-        turn = threading.Lock()
-        turn.acquire()
-        try:
-            self.followers.append(turn)
-            # Check after appending: whoever stops leading, or ends the call, after this releases `turn`.
-            while self.leader and not call.done:
-                left = None if until is None else until - time.monotonic()
-                if left is not None and left <= 0:
-                    raise TimeoutError
-                # In slices: a signal's handler may have kept the leader from releasing it.
-                turn.acquire(timeout=_SLICE_S if left is None else min(left, _SLICE_S))
-        finally:
-            self.followers.remove(turn)  # at once: a signal's handler may raise in any other call
+        if not wait_for_turn(self.followers, lambda: self.leader != 0 and not call.done, until):
+            raise TimeoutError
 
     def hand_over(self) -> None:
-        """Wakes the threads that wait for their turn: this one has stopped leading, or has ended a call.
-
-        No lock is needed, which a signal's handler that raises might leave locked."""
-        for turn in list(self.followers):
-            with contextlib.suppress(RuntimeError):  # it has been released already
-                turn.release()
+        """This thread has stopped leading, or has ended a call."""
+        let_others_go_on(self.followers)
 
     def take(self, rank: int, kind: int, step: int, payload: Any) -> None:
         """Takes a message of a rank. The caller then releases its record in the ring, and finishes the call

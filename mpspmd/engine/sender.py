@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
+from mpspmd.codec.objects import Message
 from mpspmd.engine.call import Call
 from mpspmd.engine.future import StepFuture
 from mpspmd.engine.outcome import Outcome
 from mpspmd.engine.reader import Reader
 from mpspmd.engine.requests import RequestEncoder
 from mpspmd.engine.stall import StallWatch
+from mpspmd.engine.turns import Turns, let_others_go_on, wait_for_turn
 from mpspmd.errors import ChannelError, StepTimeout
 from mpspmd.transport.channel import EngineChannel
 from mpspmd.wire import ExecuteModelRequest, ReplyRanks
 
 _POLL_S = 0.001
 """How often a thread that reads replies for all sees whether another one's request has been sent."""
-
-_SLICE_S = 0.2
-"""How long another thread waits before it sees for itself whether that request has been sent."""
 
 
 class Sender:
@@ -42,8 +40,7 @@ class Sender:
         self._stalls = stalls
         self._world_size = channel.request_ring.n_readers
         self._encoder = encoder
-        self._waiting: list[threading.Lock] = []
-        """Of each thread that waits until another one has sent its request."""
+        self._waiting: Turns = []
         self._packs = not encoder.has_steps
 
     def send(
@@ -75,77 +72,44 @@ class Sender:
                 if future is not None:
                     future.follow(sent)
                 return sent
-        self._refuse_within_a_send()
+        if self._reader.sender:
+            self._refuse_within_a_send()
         try:
-            while not self._reader.begin_sending():
-                self._wait_to_send(deadline)
-            return self._send_now(
-                method, args, kwargs, reply_ranks, deadline, future, ends, keeps_late
-            )
+            if not self._reader.begin_sending():
+                self._take_turn(deadline)
+            if self._outcome.cause is not None:
+                self._outcome.raise_cause()
+            step = self._reader.steps + 1
+            kind, message = self._encoder.encode(step, method, args, kwargs, reply_ranks)
+            self._reader.steps = step
+            name = method if isinstance(method, str) else _name_of(method)
+            n_bytes = 0 if isinstance(message, list) else len(message)
+            call = Call(step, name, reply_ranks, self._world_size, deadline, n_bytes)
+            if ends is not None:
+                call.closes = ends
+            if (context := self._encoder.reply_context()) is not None:
+                call.reply_context = context
+            if future is not None:
+                if keeps_late:
+                    call.keeps_late = True
+                future.follow(call)
+            self._put(call, kind, message)
+            return call
         finally:
             # The first call here: a signal's handler can't raise before it has returned.
             self._reader.end_sending()
-            if self._waiting:
-                self._wake_waiting()
-            if self._reader.untold:
-                self._reader.tell_untold()
-
-    def _send_now(
-        self,
-        method: str | Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        reply_ranks: ReplyRanks,
-        deadline: float | None,
-        future: StepFuture[Any] | None,
-        ends: Call | None,
-        keeps_late: bool,
-    ) -> Call:
-        """Only for the thread that is the sender."""
-        if self._outcome.cause is not None:
-            self._outcome.raise_cause()
-        step = self._reader.steps + 1
-        kind, message = self._encoder.encode(step, method, args, kwargs, reply_ranks)
-        self._reader.steps = step
-        name = method if isinstance(method, str) else _name_of(method)
-        large = isinstance(message, list)
-        n_bytes = 0 if large else len(message)
-        call = Call(step, name, reply_ranks, self._world_size, deadline, n_bytes)
-        if ends is not None:
-            call.closes = ends
-        if (context := self._encoder.reply_context()) is not None:
-            call.reply_context = context
-        if future is not None:
-            if keeps_late:
-                call.keeps_late = True
-            future.follow(call)
-        # Before it is sent: the reply may be there before try_send() returns.
-        if reply_ranks is not None:
-            self._reader.expect(call)
-        try:
-            if not self._channel.requests.try_send(kind, step, message):
-                self._send_slowly(call)
-            self._channel.status.sent(step)
-        except BaseException as error:
-            self._reader.forget(call, error)
-            self._channel.requests.abandon()
-            if isinstance(error, ChannelError):
-                self._outcome.raise_cause(error)
-            raise
-        self._encoder.sent(kind)
-        return call
+            if self._waiting or self._reader.untold:
+                self._let_go_on()
 
     def send_anew(self) -> None:
         """Makes the next step a key frame."""
         self._refuse_within_a_send()
         try:
-            while not self._reader.begin_sending():
-                self._wait_to_send(None)
+            self._take_turn(None)
             self._encoder.send_anew()
         finally:
             self._reader.end_sending()
-            if self._waiting:
-                self._wake_waiting()
+            self._let_go_on()
 
     def _refuse_within_a_send(self) -> None:
         if self._reader.sender == threading.get_ident():
@@ -154,35 +118,42 @@ class Sender:
                 "request to it: that request would never go on; let the handler note the signal instead"
             )
 
-    def _wait_to_send(self, deadline: float | None) -> None:
-        """Until another thread has sent its request, or it may have. StepTimeout."""
-        if self._reader.leader == threading.get_ident():
-            # A future's callback. That request may wait for ranks whose replies this thread has to read.
-            self._reader.read_now()
-            self._raise_if_late(deadline)
-            time.sleep(_POLL_S)
-            return
-        turn = threading.Lock()
-        turn.acquire()
+    def _take_turn(self, deadline: float | None) -> None:
+        """Returns when this thread is the sender. StepTimeout."""
+        reader = self._reader
+        while not reader.begin_sending():
+            if reader.leader == threading.get_ident():
+                # A future's callback. The other thread's request may wait for ranks whose replies this
+                # thread has to read.
+                reader.read_now()
+                time.sleep(_POLL_S)
+                is_late = deadline is not None and deadline <= time.monotonic() and reader.sender
+            else:
+                is_late = not wait_for_turn(self._waiting, lambda: reader.sender != 0, deadline)
+            if is_late:
+                raise StepTimeout("timed out while another thread's request waited for space")
+
+    def _let_go_on(self) -> None:
+        """This thread has sent: other threads may, and callbacks that it had to put off."""
+        let_others_go_on(self._waiting)
+        self._reader.tell_untold()
+
+    def _put(self, call: Call, kind: int, message: Message) -> None:
+        """Returns when all of the request is in the ring."""
+        # Before it is sent: the reply may be there before try_send() returns.
+        if call.ranks is not None:
+            self._reader.expect(call)
         try:
-            self._waiting.append(turn)
-            # Check after appending: whoever ends its sending after this releases `turn`.
-            if self._reader.sender:
-                left = None if deadline is None else deadline - time.monotonic()
-                # In slices: a signal's handler may have kept the sender from releasing it.
-                turn.acquire(timeout=_SLICE_S if left is None else min(max(left, 0), _SLICE_S))
-        finally:
-            self._waiting.remove(turn)
-        self._raise_if_late(deadline)
-
-    def _raise_if_late(self, deadline: float | None) -> None:
-        if self._reader.sender and deadline is not None and deadline <= time.monotonic():
-            raise StepTimeout("timed out while another thread's request waited for space")
-
-    def _wake_waiting(self) -> None:
-        for turn in list(self._waiting):
-            with contextlib.suppress(RuntimeError):  # it has been released already
-                turn.release()
+            if not self._channel.requests.try_send(kind, call.step, message):
+                self._send_slowly(call)
+            self._channel.status.sent(call.step)
+        except BaseException as error:
+            self._reader.forget(call, error)
+            self._channel.requests.abandon()
+            if isinstance(error, ChannelError):
+                self._outcome.raise_cause(error)
+            raise
+        self._encoder.sent(kind)
 
     def _send_slowly(self, call: Call) -> None:
         """Waits for space. Ranks may wait for space in their reply rings, so it takes replies meanwhile."""
