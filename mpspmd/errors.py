@@ -18,6 +18,8 @@ from collections.abc import Iterable
 from concurrent.futures import BrokenExecutor
 from typing import TYPE_CHECKING
 
+from mpspmd.report import rank_name
+
 if TYPE_CHECKING:
     from mpspmd.report import StallReport
 
@@ -196,8 +198,8 @@ class RankDied(MpSpmdError, BrokenExecutor):
         doing = f"in {self.method} (step {self.step})"
         if not self.method:
             doing = f"idle, after step {self.step}" if self.step else "before its first step"
-        where = f" on node {self.node}" if self.node else ""
-        return f"rank {self.rank}{where} (pid {self.pid}) died {doing}: {self.reason}{self._dump}"
+        who = rank_name(self.rank, self.pid, self.node)
+        return f"{who} died {doing}: {self.reason}{self._dump}"
 
     @property
     def _dump(self) -> str:

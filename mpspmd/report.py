@@ -5,22 +5,28 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-import psutil
-
 _COLLECTIVE_FILES = "/distributed/"
 """In the paths of the files in which torch, and frameworks above it, wait for other ranks."""
 _MAIN_THREAD = "MainThread"
 
 HELD = {
-    psutil.STATUS_STOPPED: "stopped (kill -STOP, Ctrl-Z)",
-    psutil.STATUS_TRACING_STOP: "held by a debugger (gdb, strace)",
+    "stopped": "stopped (kill -STOP, Ctrl-Z)",
+    "tracing-stop": "held by a debugger (gdb, strace)",
 }
-"""The states in which a process does nothing, whatever comes; in words."""
-
+"""The states in which a process does nothing, whatever comes, as psutil calls them; in words."""
 
 _FRAME = re.compile(r'File "(.*)", line (\d+),? in (\S+)(?:\n {4}(\S.*))?')
 _NOT_THE_USERS = ("/torch/", "/mpspmd/rank/", "/multiprocessing/", "/threading.py")
 """In the paths of the files that say nothing of what a method does."""
+
+
+def on_node(node: int) -> str:
+    """What follows a rank or a pid in a text: "" on the engine's node, whose processes have these pids."""
+    return f" on node {node}" if node else ""
+
+
+def rank_name(rank: int, pid: int, node: int) -> str:
+    return f"rank {rank}{on_node(node)} (pid {pid})"
 
 
 @dataclass(frozen=True)
@@ -118,9 +124,9 @@ class RankReport:
         p = self.progress
         done = [name for name in ("read", "started", "finished", "replied") if getattr(p, name)]
         state = HELD.get(self.state, self.state)
-        who = f"rank {p.rank}" + (f" on node {p.node}" if p.node else "")
         return (
-            f"{who} (pid {p.pid}): {p.place}; of this request: {', '.join(done) or 'not read'}; "
+            f"{rank_name(p.rank, p.pid, p.node)}: {p.place}; "
+            f"of this request: {', '.join(done) or 'not read'}; "
             f"process {state}, {self.cpu_s:.2f} s of CPU in the last {self.over_s:.1f} s; "
             f"{p.unread_bytes} bytes unread"
             + "".join(f"; last collective: {each}" for each in self.collectives[-1:])

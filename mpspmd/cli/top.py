@@ -19,6 +19,7 @@ from mpspmd.cli.command import CONTEXT, run_command
 from mpspmd.cli.version import Version
 from mpspmd.observe.straggler import Straggler
 from mpspmd.observe.watch import EngineView, RankView, Watcher
+from mpspmd.report import on_node
 
 _INTERVAL_S = 0.5
 _FIND_EVERY = 4
@@ -119,7 +120,7 @@ def _cells(view: EngineView, rank: RankView) -> dict[str, str]:
     stats = rank.stats
     return {
         "rank": str(stats.rank),
-        "pid": f"{stats.pid} on node {stats.node}" if stats.node else str(stats.pid or ""),
+        "pid": f"{stats.pid or ''}{on_node(stats.node)}",
         "state": escape(rank.state),
         "for": _seconds(stats.phase_s),
         "step": str(stats.step),

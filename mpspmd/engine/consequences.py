@@ -24,6 +24,7 @@ from mpspmd.engine.table import CallTable
 from mpspmd.errors import EngineClosed, RankDied, RankError, StartupError
 from mpspmd.notice import notice
 from mpspmd.processes.janitor import Janitor
+from mpspmd.report import rank_name
 from mpspmd.threads import start_thread
 from mpspmd.transport.channel import EngineChannel, Poison
 
@@ -78,8 +79,9 @@ class Consequences:
             case Report(error=error):
                 notice(logger.error, "%s", error)
             case Explain(rank=rank, reason=reason):
-                pid = self._ranks.pids[rank]
-                notice(logger.error, "rank %d (pid %s): %s", rank, pid, reason)
+                process = self._ranks.processes[rank]
+                who = rank_name(rank, process.pid, process.node)
+                notice(logger.error, "%s: %s", who, reason)
 
     def _fail_call(self, failed: CallFails) -> None:
         self._name_those_that_succeeded(failed)

@@ -87,7 +87,7 @@ class Ending:
         if self._begun or self._pid != os.getpid():
             return
         self._supervisor.drop(self.shutdown)
-        pids = ", ".join(map(str, self._ranks.pids))
+        pids = ", ".join(process.pid_and_node for process in self._ranks.processes)
         warnings.warn(
             f"an engine was dropped without shutdown(); its ranks (pids {pids}) are ended",
             ResourceWarning,

@@ -207,9 +207,9 @@ class Ranks:
         if killed and patience_s > 0:
             notice(
                 logger.warning,
-                "ranks had to be killed: pids %s; a worker's shutdown, or a thread that isn't a daemon, "
+                "ranks had to be killed: pids [%s]; a worker's shutdown, or a thread that isn't a daemon, "
                 "has taken longer than %g s (after a failure at most 1 s, else MPSPMD_SHUTDOWN_TIMEOUT_S)",
-                killed,
+                ", ".join(process.pid_and_node for process in killed),
                 patience_s,
             )
 

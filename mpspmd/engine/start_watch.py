@@ -10,6 +10,7 @@ import time
 
 from mpspmd.engine.rank_stacks import RankStacks
 from mpspmd.engine.ranks import Ranks
+from mpspmd.report import rank_name
 from mpspmd.threads import start_thread
 from mpspmd.transport.channel import EngineChannel
 
@@ -64,10 +65,10 @@ class StartWatch:
         return f"{where} for {now - line['since']:.1f} s"
 
     def _log(self, age_s: float) -> None:
-        pids, places = self._ranks.pids, self.places()
+        processes, places = self._ranks.processes, self.places()
         ranks = [
-            f"rank {n} (pid {pid}) {place}"
-            for n, (pid, place) in enumerate(zip(pids, places, strict=True))
+            f"{rank_name(n, process.pid, process.node)} {place}"
+            for n, (process, place) in enumerate(zip(processes, places, strict=True))
         ]
         text = f"not all ranks are ready after {age_s:.1f} s: {'; '.join(ranks)}"
         if age_s >= self._warn_s:

@@ -11,6 +11,7 @@ from mpspmd._ring import StatusPage
 from mpspmd.errors import DumpError
 from mpspmd.observe.records import NoRecords, Records, parse
 from mpspmd.processes.janitor_process import DUMP_MAGIC
+from mpspmd.report import rank_name
 from mpspmd.transport.segment import open_memory
 
 
@@ -69,5 +70,5 @@ def _place(page: StatusPage, rank: int, now: float) -> str:
     doing = {"running": f"in {line['method']}", "waiting": "waiting for a request after"}
     where = doing.get(line["phase"], line["phase"])
     since_s = max(0.0, now - line["since"])
-    node = f" on node {line['node']}" if line["node"] else ""
-    return f"rank {rank}{node} (pid {line['pid']}): {where}{step} for {since_s:.3f} s{ended}"
+    who = rank_name(rank, line["pid"], line["node"])
+    return f"{who}: {where}{step} for {since_s:.3f} s{ended}"

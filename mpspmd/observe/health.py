@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-HELD = {"T": "stopped (kill -STOP, Ctrl-Z)", "t": "held by a debugger (gdb, strace)"}
+from mpspmd import report
+from mpspmd.report import rank_name
+
+HELD = {"T": report.HELD["stopped"], "t": report.HELD["tracing-stop"]}
 """The states of /proc/PID/stat in which a process does nothing, whatever comes."""
 ELSEWHERE = "?"
 """The process is on another machine, whose own processes watch it."""
@@ -32,6 +35,8 @@ class RankLook:
     """When its phase changed last."""
     unread: bool
     """Whether it has yet to read a request."""
+    node: int = 0
+    """The machine that `pid` is on; 0: the engine's."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +73,13 @@ def judge(look: EngineLook, stalled_after_s: float) -> Health:
         return Health(False, f"{who} has ended")
     for rank, each in enumerate(look.ranks):
         if each.has_died or (each.pid and each.state in GONE):
-            return Health(False, f"{who}: rank {rank} (pid {each.pid}) is dead")
+            return Health(False, f"{who}: {rank_name(rank, each.pid, each.node)} is dead")
     if look.state in HELD:
         return Health(False, f"{who} is {HELD[look.state]}", held=True)
     for rank, each in enumerate(look.ranks):
         if each.state in HELD:
-            return Health(
-                False, f"{who}: rank {rank} (pid {each.pid}) is {HELD[each.state]}", held=True
-            )
+            name = rank_name(rank, each.pid, each.node)
+            return Health(False, f"{who}: {name} is {HELD[each.state]}", held=True)
     if any(rank.phase == "loading" for rank in look.ranks):
         return Health(True, f"{who} is starting")
     deaf_s = look.now - look.beat_at

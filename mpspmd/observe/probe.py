@@ -29,6 +29,7 @@ def look_at(engine: Watched) -> EngineLook:
                 line["step"],
                 line["since"] if line["pid"] else now,
                 rank.unread_bytes > 0,
+                rank.node,
             )
         )
     return EngineLook(

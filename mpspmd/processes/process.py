@@ -20,6 +20,7 @@ from mpspmd.processes.pidfd import (
 )
 from mpspmd.processes.proc import Stat, read_stat
 from mpspmd.processes.usage import Usage
+from mpspmd.report import on_node
 
 _POLL_S = 0.1
 """How often a process is polled if no descriptor announces its end."""
@@ -59,6 +60,10 @@ class Process:
             self._close_pidfd()
             if is_child:
                 self._exit_code = _reap(os.P_PID, pid)
+
+    @property
+    def pid_and_node(self) -> str:
+        return f"{self.pid}{on_node(self.node)}"
 
     @property
     def sentinel(self) -> int:

@@ -70,10 +70,10 @@ def _start(rank: RankStart, child: Child, started: list[Process]) -> None:
 
 def stop_ranks(
     processes: Sequence[Process], patience_s: float, has_begun: Callable[[int], bool]
-) -> list[int]:
+) -> list[Process]:
     """Waits until the processes have ended. After `patience_s` sends SIGTERM, a second later SIGKILL.
 
-    Returns the pids that got SIGKILL then. Stopped processes (SIGSTOP) are continued, because otherwise
+    Returns those that got SIGKILL then. Stopped processes (SIGSTOP) are continued, because otherwise
     they couldn't end. A rank for which `has_begun` is false still imports: it has no worker to shut down
     and handles no SIGTERM, so it gets SIGKILL at once after `patience_s`.
     """
@@ -90,7 +90,7 @@ def stop_ranks(
     for process in killed:
         process.send_signal(signal.SIGKILL)
     _join_all(killed, _KILL_GRACE_S)
-    return [process.pid for process in killed]
+    return killed
 
 
 def _join_all(processes: Sequence[Process], timeout_s: float) -> None:

@@ -40,6 +40,7 @@ HOUR = NOW - 3600
         (engine(rank(pid=0, phase="loading", state=""), IDLE), True, "is starting"),
         (engine(IDLE, rank(has_died=True)), False, "rank 1 (pid 11) is dead"),
         (engine(rank(state=""), IDLE), False, "rank 0 (pid 11) is dead"),
+        (engine(IDLE, rank(has_died=True, node=2)), False, "rank 1 on node 2 (pid 11) is dead"),
         (engine(rank(state="?"), IDLE), True, "is idle"),
         (engine(rank(state="T"), IDLE), False, "rank 0 (pid 11) is stopped"),
         (engine(rank(state="t"), IDLE), False, "held by a debugger"),

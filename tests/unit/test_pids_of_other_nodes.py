@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from mpspmd import RuntimeConfig
 from mpspmd._ring import Ring, StatusPage
+from mpspmd.bridge.place import NodePlace
+from mpspmd.bridge.remote import RemoteProcess
 from mpspmd.cli import top
+from mpspmd.engine.ranks import Ranks
 from mpspmd.observe import dump
 from mpspmd.observe.stats import read_stats
 from mpspmd.observe.watch import EngineView, RankView
+from mpspmd.processes import spawn
 from mpspmd.transport.channel import ChannelSegments
 
 
@@ -40,3 +46,20 @@ def test_top_names_the_node(segments: ChannelSegments) -> None:
     view = EngineView(1, "", 0, 0.0, 0.0, None, None, None, None, ranks)
     here, there = (top._cells(view, rank)["pid"] for rank in ranks)
     assert (here, there) == (str(os.getpid()), f"{os.getpid()} on node 1")
+
+
+def test_the_engine_names_the_node_of_a_rank_that_it_had_to_kill(
+    segments: ChannelSegments, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for grace in ("_TERM_GRACE_S", "_KILL_GRACE_S"):
+        monkeypatch.setattr(spawn, grace, 0.01)
+    page = StatusPage(segments.status.fd)
+    read, bridges_end = os.pipe()
+    remote: Any = SimpleNamespace(send=lambda message: None)
+    place = NodePlace(0, 2, 1, "head", 7000)
+    ranks = Ranks(2, RuntimeConfig(), page)
+    ranks.processes = [RemoteProcess(1, place, read, page.line(1), remote)]
+    ranks.end(0.01)
+    ranks.close()
+    os.close(bridges_end)
+    assert f"ranks had to be killed: pids [{os.getpid()} on node 1];" in caplog.text
