@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from concurrent.futures import BrokenExecutor
 from typing import TYPE_CHECKING
 
-from mpspmd.report import rank_name
+from mpspmd.naming import rank_name
 
 if TYPE_CHECKING:
     from mpspmd.report import StallReport

@@ -5,45 +5,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from mpspmd.collective import Collective
+from mpspmd.naming import HELD, rank_name
+
 _COLLECTIVE_FILES = "/distributed/"
 """In the paths of the files in which torch, and frameworks above it, wait for other ranks."""
 _MAIN_THREAD = "MainThread"
 
-HELD = {
-    "stopped": "stopped (kill -STOP, Ctrl-Z)",
-    "tracing-stop": "held by a debugger (gdb, strace)",
-}
-"""The states in which a process does nothing, whatever comes, as psutil calls them; in words."""
-
 _FRAME = re.compile(r'File "(.*)", line (\d+),? in (\S+)(?:\n {4}(\S.*))?')
 _NOT_THE_USERS = ("/torch/", "/mpspmd/rank/", "/multiprocessing/", "/threading.py")
 """In the paths of the files that say nothing of what a method does."""
-
-
-def on_node(node: int) -> str:
-    """What follows a rank or a pid in a text: "" on the engine's node, whose processes have these pids."""
-    return f" on node {node}" if node else ""
-
-
-def rank_name(rank: int, pid: int, node: int) -> str:
-    return f"rank {rank}{on_node(node)} (pid {pid})"
-
-
-@dataclass(frozen=True)
-class Collective:
-    """What torch.distributed has recorded of a collective of one rank."""
-
-    group: str
-    """The process group."""
-    number: int
-    """It counts the group's collectives. All ranks of a group must take part in the same ones."""
-    kind: str
-    sizes: str
-    """Of its inputs."""
-    done: bool
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.number} of {self.group}, sizes {self.sizes}"
 
 
 @dataclass(frozen=True)

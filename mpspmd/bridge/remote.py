@@ -29,6 +29,7 @@ from mpspmd.bridge.sockets import listen
 from mpspmd.bridge.start import BridgeStart
 from mpspmd.config import RuntimeConfig
 from mpspmd.control import messages as control
+from mpspmd.naming import HELD
 from mpspmd.processes.child import Child
 from mpspmd.processes.death_pipe import DeathPipe
 from mpspmd.processes.exit_status import PENDING
@@ -39,7 +40,6 @@ from mpspmd.processes.pidfd import wait_readable
 from mpspmd.processes.process import Process
 from mpspmd.processes.signals import STACK_SIGNAL, signals_deferred, signals_of_engine
 from mpspmd.processes.usage import Usage
-from mpspmd.report import HELD
 from mpspmd.threads import signals_blocked
 from mpspmd.transport.channel import ChannelSegments
 from mpspmd.transport.descriptor import Descriptor, pipe_above_standard

@@ -17,9 +17,9 @@ from rich.table import Table
 
 from mpspmd.cli.command import CONTEXT, run_command
 from mpspmd.cli.version import Version
+from mpspmd.naming import on_node
 from mpspmd.observe.straggler import Straggler
 from mpspmd.observe.watch import EngineView, RankView, Watcher
-from mpspmd.report import on_node
 
 _INTERVAL_S = 0.5
 _FIND_EVERY = 4

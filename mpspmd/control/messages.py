@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from mpspmd.collective import Collective
 from mpspmd.exceptions.fault import Fault
-from mpspmd.report import Collective
 
 
 class Message(msgspec.Struct, tag_field="type", frozen=True):

@@ -22,9 +22,9 @@ from mpspmd.engine.ranks import Ranks
 from mpspmd.engine.reader import Reader
 from mpspmd.engine.table import CallTable
 from mpspmd.errors import EngineClosed, RankDied, RankError, StartupError
+from mpspmd.naming import rank_name
 from mpspmd.notice import notice
 from mpspmd.processes.janitor import Janitor
-from mpspmd.report import rank_name
 from mpspmd.threads import start_thread
 from mpspmd.transport.channel import EngineChannel, Poison
 

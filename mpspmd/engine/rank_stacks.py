@@ -6,10 +6,10 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mpspmd.collective import Collective
 from mpspmd.control.messages import Dump, Stacks
 from mpspmd.control.plane import EnginePlane
 from mpspmd.engine.ranks import Ranks
-from mpspmd.report import Collective
 
 _ANSWER_S = 0.2
 """How long a rank's control thread may take to answer; a signal goes to those that don't."""

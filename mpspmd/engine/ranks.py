@@ -16,6 +16,7 @@ from mpspmd.config import RuntimeConfig
 from mpspmd.engine.run_files import RunFiles
 from mpspmd.errors import SegmentError
 from mpspmd.machine.advice import with_advice
+from mpspmd.naming import HELD
 from mpspmd.notice import notice
 from mpspmd.processes.death_pipe import DeathPipe
 from mpspmd.processes.process import Process
@@ -26,7 +27,6 @@ from mpspmd.processes.start import RankStart, not_picklable
 from mpspmd.processes.usage import Usage
 from mpspmd.processes.working_directory import existing_working_directory
 from mpspmd.rank.process import serve
-from mpspmd.report import HELD
 from mpspmd.transport.channel import ChannelSegments
 
 if TYPE_CHECKING:  # only the head of a run over several machines needs it

@@ -7,7 +7,6 @@ import logging
 import os
 import platform
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 
 import zmq
@@ -76,6 +75,8 @@ def _dump_source(folder: str, segments: ChannelSegments) -> DumpSource | None:
         raise ConfigError(f"dump_dir={folder!r}: must be a folder that this user can write to")
     if (recorder := segments.recorder) is None:
         return None
+    from importlib import metadata  # its import takes 10 ms, and most runs have no dumps
+
     versions = {
         "mpspmd": __version__,
         "python": platform.python_version(),

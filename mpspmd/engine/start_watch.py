@@ -10,7 +10,7 @@ import time
 
 from mpspmd.engine.rank_stacks import RankStacks
 from mpspmd.engine.ranks import Ranks
-from mpspmd.report import rank_name
+from mpspmd.naming import rank_name
 from mpspmd.threads import start_thread
 from mpspmd.transport.channel import EngineChannel
 

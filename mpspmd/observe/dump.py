@@ -9,9 +9,9 @@ from typing import Any
 
 from mpspmd._ring import StatusPage
 from mpspmd.errors import DumpError
+from mpspmd.naming import rank_name
 from mpspmd.observe.records import NoRecords, Records, parse
 from mpspmd.processes.janitor_process import DUMP_MAGIC
-from mpspmd.report import rank_name
 from mpspmd.transport.segment import open_memory
 
 

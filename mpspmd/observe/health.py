@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mpspmd import report
-from mpspmd.report import rank_name
+from mpspmd import naming
+from mpspmd.naming import rank_name
 
-HELD = {"T": report.HELD["stopped"], "t": report.HELD["tracing-stop"]}
+HELD = {"T": naming.HELD["stopped"], "t": naming.HELD["tracing-stop"]}
 """The states of /proc/PID/stat in which a process does nothing, whatever comes."""
 ELSEWHERE = "?"
 """The process is on another machine, whose own processes watch it."""

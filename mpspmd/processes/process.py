@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 from mpspmd.machine.memory_killer import MemoryKiller
+from mpspmd.naming import on_node
 from mpspmd.processes.exit_status import ONLY_THE_LAUNCHER_KNOWS, PENDING, TAKEN, describe_exit
 from mpspmd.processes.pidfd import (
     P_PIDFD,
@@ -20,7 +21,6 @@ from mpspmd.processes.pidfd import (
 )
 from mpspmd.processes.proc import Stat, read_stat
 from mpspmd.processes.usage import Usage
-from mpspmd.report import on_node
 
 _POLL_S = 0.1
 """How often a process is polled if no descriptor announces its end."""

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from mpspmd.report import Collective
+from mpspmd.collective import Collective
 
 _DUMPS = ("_dump_nccl_trace_json", "_dump_fr_trace_json")
 """Of torch._C._distributed_c10d: NCCL's, and since PyTorch 2.13 that of all backends. Which there are

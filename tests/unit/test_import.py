@@ -65,6 +65,23 @@ if __name__ == "__main__":
     assert _in_a_fresh_interpreter(program) == "False [False] False [False]\n"
 
 
+def test_a_start_imports_nothing_that_only_dumps_or_reports_need() -> None:
+    program = """
+import sys
+before = frozenset(sys.modules)
+from mpspmd import Engine, Worker
+
+def imported(worker, names):
+    return names & sys.modules.keys()
+
+if __name__ == "__main__":
+    with Engine(Worker, world_size=1) as engine:
+        print(imported(None, {"importlib.metadata", "email"} - before))
+        print(engine.collective_rpc(imported, ({"importlib.metadata", "mpspmd.report"} - before,)))
+"""
+    assert _in_a_fresh_interpreter(program) == "set()\n[set()]\n"
+
+
 def test_all_public_names_are_there_and_no_other() -> None:
     import mpspmd
 

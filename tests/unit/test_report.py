@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from mpspmd.collective import Collective
 from mpspmd.rank.collectives import newest
-from mpspmd.report import Collective, Progress, RankReport, StallReport
+from mpspmd.report import Progress, RankReport, StallReport
 
 WAITS = (
     'MainThread:\n  File "/app/model.py", line 7, in forward\n    dist.all_reduce(x)\n'

@@ -1,0 +1,22 @@
+"""Collective: data only. Each rank imports it when it starts: keep it small."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Collective:
+    """What torch.distributed has recorded of a collective of one rank."""
+
+    group: str
+    """The process group."""
+    number: int
+    """It counts the group's collectives. All ranks of a group must take part in the same ones."""
+    kind: str
+    sizes: str
+    """Of its inputs."""
+    done: bool
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.number} of {self.group}, sizes {self.sizes}"
