@@ -125,8 +125,10 @@ def test_all_processes_killed_in_mid_step_leave_a_dump(dumps: Path, eventually: 
     )
     assert process.stdout is not None
     ranks = [int(pid) for pid in process.stdout.readline().split()]
-    for pid in (process.pid, *ranks):
-        os.kill(pid, signal.SIGKILL)
+    # All are stopped first: none may do anything about the death of another.
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in (process.pid, *ranks):
+            os.kill(pid, number)
     process.communicate()
     path = only(dumps, eventually)
     assert Path(path).name.startswith(f"mpspmd-{process.pid}-")
