@@ -66,7 +66,7 @@ class RunFiles:
 
     def close_copies(self) -> None:
         """In a process forked from the engine's: the run goes on without it."""
-        self.janitor.close()
+        self.janitor.close_copies()
 
 
 def _dump_source(folder: str, segments: ChannelSegments) -> DumpSource | None:

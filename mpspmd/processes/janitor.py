@@ -9,10 +9,13 @@ import logging
 import os
 import secrets
 import subprocess
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mpspmd.errors import ConfigError
+from mpspmd.notice import notice
 from mpspmd.processes import janitor_process
 from mpspmd.processes.interpreter import interpreter
 from mpspmd.processes.janitor_process import (
@@ -24,6 +27,7 @@ from mpspmd.processes.janitor_process import (
     place,
 )
 from mpspmd.processes.orphan import Orphan
+from mpspmd.processes.pidfd import wait_readable
 from mpspmd.processes.signals import GROUP_SIGNALS, signals_deferred
 from mpspmd.threads import signals_blocked
 from mpspmd.transport.descriptor import Descriptor, pipe_above_standard
@@ -48,6 +52,8 @@ _closed: list[Orphan] = []
 
 _MAX_DUMPS = 8
 """Of one run: each has as many bytes as the recorder."""
+_DUMP_S = 1.0
+"""How long an error or a report waits for its dump."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +65,53 @@ class DumpSource:
     recorder: int
     records_at: int
     about: dict[str, Any]
+
+
+class _Dumps:
+    """Has the janitor write dumps. Any thread of the engine."""
+
+    def __init__(self, source: DumpSource, answers: int) -> None:
+        """`answers`: the read end of the pipe through which the janitor says whether it has written a dump.
+        This object owns it."""
+        self._source = source
+        self._answers = Descriptor(answers)
+        self._n = 0
+        # The handler of a signal that comes while this thread waits may close the run.
+        self.lock = threading.RLock()
+
+    def write(self, send: Callable[[bytes], None], cause: str, *, failed: bool) -> str | None:
+        with self.lock:
+            if self._n >= _MAX_DUMPS or self._answers.fd < 0:
+                return None
+            self._n += 1
+            path = os.path.join(self._source.folder, dump_name(self._source.about["pid"]))
+            text = ("!" if failed else " ") + cause
+            request = WRITE_DUMP + os.fsencode(path) + b"\0" + text.encode(errors="replace")
+            try:
+                send(request[:MAX_NAME_BYTES])
+                why = self._wait_for(os.path.basename(path))
+            except OSError:
+                why = "the janitor has ended"
+        if why:
+            notice(logger.warning, "no dump %s: %s", path, why)
+        return None if why else path
+
+    def _wait_for(self, name: str) -> str:
+        """Why this dump isn't there; "" if it is. OSError if the janitor has ended."""
+        deadline = time.monotonic() + _DUMP_S
+        while wait_readable(self._answers.fd, max(0.0, deadline - time.monotonic())):
+            data = os.read(self._answers.fd, 1 << 16)
+            if not data:
+                raise BrokenPipeError
+            for line in data.decode(errors="replace").splitlines():
+                about, _, why = line.partition(" ")
+                if about == name:  # else it is late, and of an earlier dump
+                    return why
+        return f"it wasn't written within {_DUMP_S:g} s"
+
+    def close(self) -> None:
+        with self.lock:  # no other thread reads from the descriptor
+            self._answers.close()
 
 
 class Janitor:
@@ -85,19 +138,23 @@ class Janitor:
         python = interpreter()
         _reap_closed()
         self._token = secrets.token_bytes(janitor_process.TOKEN_BYTES)
-        settings = {
+        settings: dict[str, Any] = {
             "token": self._token.hex(),
             "folders": self._folders,
             "patterns": [os.path.abspath(pattern) for pattern in patterns],
-            "dump": dump and vars(dump),
         }
-        self._dump = dump
-        self._n_dumps = 0
         read, write = pipe_above_standard()
         self._pipe = Descriptor(write)
+        janitors = [read]
         script = os.path.abspath(janitor_process.__file__)
         self._process: Orphan | None = None
+        self._dumps: _Dumps | None = None
         try:
+            if dump is not None:
+                answers, answers_end = pipe_above_standard()
+                janitors.append(answers_end)
+                self._dumps = _Dumps(dump, answers)
+                settings["dump"] = vars(dump) | {"answers": answers_end}
             # The janitor inherits that these signals are blocked, and later ignores them. They are deferred
             # here, because subprocess swallows a KeyboardInterrupt that comes while it cleans up.
             with signals_deferred(), signals_blocked(GROUP_SIGNALS):
@@ -107,7 +164,7 @@ class Janitor:
                     env=os.environ | {janitor_process.VARIABLE: json.dumps(settings)},
                     cwd="/",
                     start_new_session=True,
-                    pass_fds=(dump.status, dump.recorder) if dump else (),
+                    pass_fds=(dump.status, dump.recorder, *janitors[1:]) if dump else (),
                     check=True,
                     stdout=subprocess.PIPE,
                 )
@@ -115,7 +172,8 @@ class Janitor:
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             logger.warning("no janitor: a killed run may leave files behind (%s)", error)
         finally:
-            os.close(read)
+            for fd in janitors:
+                os.close(fd)
 
     def remove_at_end(self, name: str) -> None:
         """Has a file or folder of this run removed when the run's last process has ended.
@@ -138,35 +196,43 @@ class Janitor:
             os.write(self._pipe.fd, frame(self._token, encoded, identity))
 
     def write_dump(self, cause: str, *, failed: bool) -> str | None:
-        """Has the run's memory written into a file now. `failed`: the run is over, and no later dump is
-        needed. Returns the file's path; None if there are no dumps, or have been too many."""
-        if self._dump is None or self._process is None or self._n_dumps >= _MAX_DUMPS:
+        """Has the run's memory written into a file now, and waits for that, up to a second. `failed`: the
+        run is over, and no later dump is needed.
+
+        Returns the path of the complete file. None if there are no dumps, or have been too many, or if it
+        isn't there; then the log says why.
+        """
+        if self._dumps is None or self._process is None:
             return None
-        self._n_dumps += 1
-        path = os.path.join(self._dump.folder, dump_name(self._dump.about["pid"]))
-        text = ("!" if failed else " ") + cause
-        name = WRITE_DUMP + os.fsencode(path) + b"\0" + text.encode(errors="replace")
-        with contextlib.suppress(OSError):
-            os.write(self._pipe.fd, frame(self._token, name[:MAX_NAME_BYTES]))
-            return path
-        return None
+        return self._dumps.write(self._send, cause, failed=failed)
+
+    def _send(self, text: bytes) -> None:
+        os.write(self._pipe.fd, frame(self._token, text))
 
     def shut_down(self) -> None:
         """The run ends as it should, or its failure has been written: no more dump is needed."""
-        if self._dump is not None:
+        if self._dumps is not None:
             with contextlib.suppress(OSError):
-                os.write(self._pipe.fd, frame(self._token, SHUT_DOWN))
+                self._send(SHUT_DOWN)
 
     def close(self) -> None:
         """This process makes no more files for the run."""
         self._pipe.close()
+        if self._dumps is not None:
+            self._dumps.close()
         if self._process is not None:
             _closed.append(self._process)
             self._process = None
         _reap_closed()
 
+    def close_copies(self) -> None:
+        """In a process forked from the engine's."""
+        if self._dumps is not None:
+            self._dumps.lock = threading.RLock()  # another thread of the parent may have held it
+        self.close()
+
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_process": None}
+        return self.__dict__ | {"_process": None, "_dumps": None}
 
 
 def _reap_closed() -> None:

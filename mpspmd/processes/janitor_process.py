@@ -145,7 +145,9 @@ class Dump:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         """`settings`: folder; status and recorder: descriptors; records_at: where the recorder's records
-        begin; about: what is put into the header as it is, among it the engine's `pid`."""
+        begin; about: what is put into the header as it is, among it the engine's `pid`; answers: the
+        descriptor of the pipe for answers to `take`: the file's name, a space, why there is none, a
+        newline."""
         self._settings = settings
         self.is_complete = False
         """The run's failure has been written, or there was none."""
@@ -156,8 +158,12 @@ class Dump:
             return
         path, _, cause = frame[len(WRITE_DUMP) :].partition(b"\0")
         failed, text = cause[:1] == b"!", cause[1:].decode(errors="replace")
-        if self.write(os.fsdecode(path), text) and failed:
+        why = self.write(os.fsdecode(path), text)
+        if failed and not why:
             self.is_complete = True
+        with contextlib.suppress(OSError):  # the engine has ended meanwhile
+            answer = os.path.basename(path) + b" " + why.encode() + b"\n"
+            os.write(self._settings["answers"], answer)
 
     def write_last(self) -> None:
         """The input has ended."""
@@ -165,15 +171,15 @@ class Dump:
             name = dump_name(self._settings["about"]["pid"])
             self.write(os.path.join(self._settings["folder"], name), _KILLED)
 
-    def write(self, path: str, cause: str) -> bool:
-        """Makes a new file that only this user can read. False if there is such a file, or no space or
-        memory."""
+    def write(self, path: str, cause: str) -> str:
+        """Makes a new file that only this user can read. Returns "", or why there is none: there is such
+        a file already, or space or memory is lacking."""
         try:
             status, recorder = _bytes_of(self._settings["status"]), self._recorder()
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             fd = os.open(path, flags, 0o600)
-        except (OSError, MemoryError):
-            return False
+        except (OSError, MemoryError) as error:
+            return _why(error)
         about = self._settings["about"] | {
             "time": time.time(),
             "monotonic": time.monotonic(),
@@ -183,11 +189,11 @@ class Dump:
         try:
             with open(fd, "wb") as file:
                 file.write(DUMP_MAGIC + json.dumps(about).encode() + b"\n" + status + recorder)
-        except (OSError, MemoryError):
+        except (OSError, MemoryError) as error:
             with contextlib.suppress(OSError):
                 os.unlink(path)
-            return False
-        return True
+            return _why(error)
+        return ""
 
     def _recorder(self) -> bytearray:
         """Ranks may still write. A record that changed meanwhile is marked as incomplete: an odd number."""
@@ -204,6 +210,10 @@ def dump_name(pid: int) -> str:
     now = time.time()
     when = time.strftime("%Y%m%dT%H%M%S", time.localtime(now))
     return f"mpspmd-{pid}-{when}.{int(now % 1 * 1000):03}.dump"
+
+
+def _why(error: OSError | MemoryError) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else "memory is lacking"
 
 
 def _bytes_of(fd: int) -> bytes:

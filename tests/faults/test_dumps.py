@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import stat
 import subprocess
@@ -168,6 +169,55 @@ def test_a_run_that_ends_as_it_should_leaves_none(dumps: Path) -> None:
     assert list(dumps.iterdir()) == []
 
 
+def timeout_of(engine: mpspmd.Engine) -> tuple[str | None, str]:
+    """The path of the dump of a call that times out, and the error's text."""
+    with pytest.raises(StepTimeout) as raised:
+        engine.collective_rpc("sleep", args=(0.3,), timeout=0.1)
+    report = raised.value.report
+    assert report is not None
+    return report.dump, str(raised.value)
+
+
+def test_a_dump_that_cannot_be_written_is_not_named(
+    engine: mpspmd.Engine, dumps: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dumps.rmdir()
+    path, text = timeout_of(engine)
+    assert (path, "dump:" in text) == (None, False)
+    assert f"no dump {dumps}/mpspmd-{os.getpid()}-" in caplog.text
+    assert ".dump: No such file or directory" in caplog.text
+    dumps.mkdir()
+    path, text = timeout_of(engine)
+    assert path is not None
+    assert f"dump: {path}" in text
+    read_dump(path)  # it is complete
+    dumps.rename(dumps.parent / "elsewhere")
+    os.kill(engine.pids[1], signal.SIGKILL)
+    with pytest.raises(RankDied) as raised:
+        engine.collective_rpc("echo", args=(1,))
+    assert (raised.value.dump, "dump" in str(raised.value)) == (None, False)
+
+
+def test_a_janitor_that_is_slow_or_dead_holds_up_no_error(
+    engine: mpspmd.Engine, dumps: Path, eventually: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    janitor = engine._ending._files.janitor._process
+    assert janitor is not None
+    os.kill(janitor.pid, signal.SIGSTOP)
+    assert timeout_of(engine)[0] is None
+    assert ".dump: it wasn't written within 1 s" in caplog.text
+    os.kill(janitor.pid, signal.SIGCONT)
+    late = Path(only(dumps, eventually))
+    path, _ = timeout_of(engine)
+    assert path is not None
+    assert {Path(path), late} == set(dumps.iterdir())
+    assert Path(path) != late
+    read_dump(path)
+    os.kill(janitor.pid, signal.SIGKILL)
+    assert timeout_of(engine)[0] is None
+    assert ".dump: the janitor has ended" in caplog.text
+
+
 def test_a_dump_never_replaces_a_file(tmp_path: Path) -> None:
     (tmp_path / "memory").write_bytes(bytes(256))
     fd = os.open(tmp_path / "memory", os.O_RDONLY)
@@ -176,12 +226,30 @@ def test_a_dump_never_replaces_a_file(tmp_path: Path) -> None:
     other, link = tmp_path / "other", tmp_path / "link"
     other.write_text("another program's")
     link.symlink_to(tmp_path / "nothing")
-    assert not dump.write(str(other), "cause")
-    assert not dump.write(str(link), "cause")
+    assert dump.write(str(other), "cause") == "File exists"
+    assert dump.write(str(link), "cause") == "File exists"
     assert other.read_text() == "another program's"
     assert not (tmp_path / "nothing").exists()
-    assert dump.write(str(tmp_path / "new"), "cause")
+    assert dump.write(str(tmp_path / "new"), "cause") == ""
+    assert (tmp_path / "new").read_bytes().startswith(janitor_process.DUMP_MAGIC)
     os.close(fd)
+
+
+def test_a_dump_that_space_is_lacking_for_leaves_no_file(tmp_path: Path) -> None:
+    memory = tmp_path / "memory"
+    memory.write_bytes(bytes(256))
+    fd = os.open(memory, os.O_RDONLY)
+    settings = {"folder": str(tmp_path), "status": fd, "recorder": fd, "records_at": 128}
+    dump = Dump(settings | {"about": {"pid": 1}})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (128, hard))
+    try:
+        why = dump.write(str(tmp_path / "new"), "cause")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    os.close(fd)
+    assert why == "File too large"
+    assert list(tmp_path.iterdir()) == [memory]
 
 
 def test_a_dump_that_memory_is_lacking_for_does_not_keep_the_runs_files(tmp_path: Path) -> None:
