@@ -25,8 +25,9 @@ STOP_REPEAT_SECONDS = 5.0
 SETTLE_SECONDS = 5.0
 CLEAN_EXITS = (0, 128 + signal.SIGINT, -signal.SIGINT)
 TAIL_LINES = 15
-# "(EngineCore pid=7) INFO 11-22 16:12:07 [core.py:402] message", each part optional.
+# "(EngineCore pid=7) INFO 11-22 16:12:07 [core.py:402] message"
 INFORMATION = re.compile(r"^(\([^)]* pid=\d+\) ?)?INFO \d\d-\d\d [\d:]+ \[[^]]*\] \w")
+# The same of any level, each part optional.
 LOG_PREFIX = re.compile(r"^(\([^)]* pid=\d+\) ?)?([A-Z]+ \d\d-\d\d [\d:]+ \[[^]]*\] ?)?")
 EXCEPTION = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Exit|Interrupt)(?::|$)")
 SHARED_MEMORY = Path("/dev/shm")

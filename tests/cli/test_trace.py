@@ -12,12 +12,9 @@ from typing import Any
 
 import pytest
 import watched_workers
+from chrome_traces import check
 
 import mpspmd
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
-
-from test_timeline import check
 
 pytestmark = pytest.mark.timeout(120)
 

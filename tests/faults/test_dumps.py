@@ -25,7 +25,7 @@ from mpspmd.processes.janitor_process import Dump
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 
 import workers
-from test_timeline import check
+from chrome_traces import check
 
 pytestmark = pytest.mark.timeout(120)
 

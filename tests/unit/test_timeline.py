@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
-from itertools import pairwise
 from typing import Any
 
+from chrome_traces import check
 from recorded import made
 
 from mpspmd.observe.timeline import chrome_trace
@@ -15,32 +13,6 @@ from mpspmd.observe.timeline import chrome_trace
 def slices_of(trace: dict[str, Any], track: int) -> list[dict[str, Any]]:
     found = [e for e in trace["traceEvents"] if e["ph"] == "X" and e["tid"] == track]
     return sorted(found, key=lambda event: event["ts"])
-
-
-def check(trace: dict[str, Any]) -> None:
-    """What a viewer needs: no overlap in a track, and an end for each arrow, both within slices."""
-    json.loads(json.dumps(trace))
-    tracks: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    arrows: dict[tuple[str, int], dict[str, dict[str, Any]]] = defaultdict(dict)
-    for event in trace["traceEvents"]:
-        if event["ph"] == "X":
-            tracks[event["tid"]].append(event)
-        elif event["ph"] in "sf":
-            assert event["ph"] not in arrows[event["cat"], event["id"]]
-            arrows[event["cat"], event["id"]][event["ph"]] = event
-    for events in tracks.values():
-        events.sort(key=lambda event: event["ts"])
-        for one, other in pairwise(events):
-            assert one["ts"] + one["dur"] <= other["ts"] + 1e-4
-    for pair in arrows.values():
-        assert pair.keys() == {"s", "f"}
-        assert pair["s"]["ts"] <= pair["f"]["ts"]
-        for end in pair.values():
-            # To a nanosecond: the times are microseconds, as floating-point numbers.
-            assert any(
-                event["ts"] - 1e-3 <= end["ts"] <= event["ts"] + event["dur"] + 1e-3
-                for event in tracks[end["tid"]]
-            )
 
 
 def test_a_step_is_drawn_from_its_request_to_its_reply() -> None:
