@@ -8,7 +8,7 @@ import time
 
 from mpspmd import __version__
 from mpspmd.cli.command import prepare_process
-from mpspmd.observe.discovery import ForeignLayout, Watched, engines_of, own_pids
+from mpspmd.observe.discovery import Watched, find_engines
 from mpspmd.observe.health import Health, judge
 from mpspmd.observe.probe import look_at
 
@@ -19,19 +19,14 @@ _AGAIN_S = 0.1
 
 
 def alive(pid: int | None, stalled_after_s: float) -> Health:
-    engines: list[Watched] = []
-    unreadable = 0
-    for each in own_pids() if pid is None else [pid]:
-        try:
-            engines += engines_of(each)
-        except PermissionError:
-            unreadable += 1
-        except ForeignLayout:
-            return Health(False, f"process {each} is an engine of another version of mpspmd")
-    if not engines:
-        return Health(False, _no_engine(pid, unreadable))
-    found = [_look(engine, stalled_after_s) for engine in engines]
-    return min(found, key=lambda health: health.alive)
+    found = find_engines(pid)
+    if found.foreign:
+        other = found.foreign[0]
+        return Health(False, f"process {other} is an engine of another version of mpspmd")
+    if not found.engines:
+        return Health(False, _no_engine(pid, len(found.unreadable)))
+    healths = [_look(engine, stalled_after_s) for engine in found.engines]
+    return min(healths, key=lambda health: health.alive)
 
 
 def _look(engine: Watched, stalled_after_s: float) -> Health:

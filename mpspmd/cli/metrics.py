@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import threading
 import time
@@ -14,7 +13,7 @@ import typer
 
 from mpspmd.cli.command import CONTEXT, run_command
 from mpspmd.cli.version import Version
-from mpspmd.observe.discovery import ForeignLayout, Key, Watched, engines_of, own_pids
+from mpspmd.observe.discovery import Watched, find_engines
 from mpspmd.observe.health import judge
 from mpspmd.observe.metrics import BUCKETS_S, Histogram, Meter, Totals
 from mpspmd.observe.probe import look_at
@@ -101,10 +100,10 @@ class _Engines:
         self._lock = threading.Lock()
 
     def find(self) -> None:
-        there: dict[Key, Watched] = {}
-        for pid in own_pids() if self._only is None else [self._only]:
-            with contextlib.suppress(OSError, ForeignLayout):
-                there |= {engine.key: engine for engine in engines_of(pid)}
+        try:
+            there = {engine.key: engine for engine in find_engines(self._only).engines}
+        except OSError:
+            return  # of this process: too many open files, for example
         with self._lock:
             for slot in self._slots:
                 if slot.engine is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from mpspmd._ring import Recorder, Ring, StatusPage
@@ -50,8 +51,29 @@ class ForeignLayout(Exception):
     """A process has segments of another version of mpspmd."""
 
 
-def own_pids() -> list[int]:
-    """The processes of this user."""
+@dataclass(frozen=True)
+class Found:
+    engines: list[Watched]
+    unreadable: list[int]
+    """Processes whose descriptors may not be read."""
+    foreign: list[int]
+    """Engines of other versions of mpspmd."""
+
+
+def find_engines(only: int | None) -> Found:
+    """The engines of one process; None: those of all processes of this user."""
+    found = Found([], [], [])
+    for pid in _own_pids() if only is None else [only]:
+        try:
+            found.engines.extend(engines_of(pid))
+        except PermissionError:
+            found.unreadable.append(pid)
+        except ForeignLayout:
+            found.foreign.append(pid)
+    return found
+
+
+def _own_pids() -> list[int]:
     own = os.geteuid()
     pids = []
     for name in os.listdir("/proc"):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from mpspmd.observe.discovery import ForeignLayout, Key, Watched, engines_of, own_pids
+from mpspmd.observe.discovery import Key, Watched, find_engines
 from mpspmd.observe.records import parse
 from mpspmd.observe.stats import RankStats
 from mpspmd.observe.straggler import Straggler, straggler
@@ -70,23 +70,14 @@ class Watcher:
 
     def find(self) -> None:
         """Adds engines that are new, and drops those that have ended."""
-        self.unreadable, self.foreign = [], []
-        there: set[Key] = set()
-        for pid in own_pids() if self._only is None else [self._only]:
-            try:
-                engines = engines_of(pid)
-            except PermissionError:
-                self.unreadable.append(pid)
-            except ForeignLayout:
-                self.foreign.append(pid)
+        found = find_engines(self._only)
+        self.unreadable, self.foreign = found.unreadable, found.foreign
+        for engine in found.engines:
+            if engine.key in self._known:
+                engine.close()
             else:
-                for engine in engines:
-                    there.add(engine.key)
-                    if engine.key in self._known:
-                        engine.close()
-                    else:
-                        self._known[engine.key] = _Known(engine)
-        for key in self._known.keys() - there:
+                self._known[engine.key] = _Known(engine)
+        for key in self._known.keys() - {engine.key for engine in found.engines}:
             self._known.pop(key).watched.close()
 
     def read(self) -> list[EngineView]:
