@@ -105,6 +105,21 @@ def test_equal_stacks_are_shown_once_and_the_odd_one_first() -> None:
     assert text.index("\nrank 2:\n") < text.index("\nranks 0, 1, 3:\n")
 
 
+def test_suspects_are_shown_first_also_where_they_are_many() -> None:
+    text = str(report(rank(0, WAITS), rank(1, WORKS), rank(2, WORKS)))
+    assert text.index("\nranks 1, 2:\n") < text.index("\nrank 0:\n")
+
+
+def test_nobody_is_said_to_be_missing_in_a_collective_that_is_done() -> None:
+    found = report(
+        rank(0, WAITS, collective(2, False)),
+        rank(1, WORKS, collective(3, True)),
+        rank(2, WORKS, collective(3, True)),
+    )
+    assert found.suspects == (1, 2)
+    assert "joined" not in str(found)
+
+
 def test_the_last_collective_of_each_group_is_read_from_torchs_records() -> None:
     def entry(record: int, number: int, group: list[str], **changes: Any) -> dict[str, Any]:
         return {

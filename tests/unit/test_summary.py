@@ -69,6 +69,16 @@ def test_what_makes_no_difference_to_the_step_is_no_straggler() -> None:
     assert straggler(steps(100, 50, 51)) is None  # 2 %
 
 
+def test_a_rank_that_is_late_in_six_of_ten_steps_is_no_straggler() -> None:
+    def rank(late: range) -> list[tuple[float, float, float, float]]:
+        ready = [20 * n + (15.0 if n % 10 in late else 5.0) for n in range(1, 101)]
+        return [(end - 5, end - 5, end, end + 1) for end in ready]
+
+    engine = [(20 * n, 20 * n + 16) for n in range(1, 101)]
+    assert straggler(made(engine, rank(range(6)), rank(range(6, 10)))) is None
+    assert straggler(made(engine, rank(range(8)), rank(range(8, 10)))) is not None
+
+
 def test_a_few_steps_say_nothing() -> None:
     assert straggler(steps(9, 5, 50)) is None
     assert straggler(steps(10, 5, 50)) is not None
@@ -102,6 +112,14 @@ def test_bubbles_are_the_times_without_a_request_under_way() -> None:
     records = made(engine, [])
     # The third was sent while the second was under way. Nobody replies to the fourth.
     assert list(bubbles(records.engine)) == [3 * MS, 5 * MS, 6 * MS, 10 * MS]
+
+
+def test_a_request_is_behind_no_bubble_before_any_reply_was_taken() -> None:
+    assert list(bubbles(made([(10, 0), (20, 30), (34, 40)], []).engine)) == [4 * MS]
+
+
+def test_idle_is_never_negative_though_the_next_request_is_read_early() -> None:
+    assert list(idles(made([], [(10, 11, 20, 21), (19, 25, 30, 31)]).ranks[0])) == [0]
 
 
 def test_idle_is_the_time_from_the_end_of_a_method_to_the_next_request() -> None:

@@ -48,6 +48,12 @@ def test_steps_that_overlap_are_drawn_one_after_the_other() -> None:
     assert replying == [(15e3, 0.5e3), (24e3, 0.5e3)]
 
 
+def test_no_arrow_goes_back_though_a_request_is_received_before_its_sender_reads_the_clock() -> (
+    None
+):
+    check(chrome_trace(made([(10.5, 20)], [(10, 11, 18, 19)])))
+
+
 def test_what_never_ended_goes_on_to_the_end_of_the_records() -> None:
     trace = chrome_trace(
         made([(10, 20), (30, 0)], [(11, 11, 18, 19), (31, 32, 0, 0)], [(11, 11, 50, 51)])

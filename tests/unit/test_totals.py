@@ -63,6 +63,14 @@ def test_what_was_done_before_counts_for_nothing() -> None:
     assert n_of(totals.step_s["execute_model"]) == 1
 
 
+def test_a_total_never_gets_smaller() -> None:
+    totals = Totals()
+    meter = Meter(totals, stats(0), 0, NONE)
+    meter.take(stats(1, 7), 0, steps(1))
+    meter.take(stats(2, 3), 0, steps(2))
+    assert totals.counters[0, "parks"] == 7
+
+
 def test_a_step_that_goes_on_is_counted_when_it_is_done() -> None:
     totals = Totals()
     meter = Meter(totals, stats(0), 0, NONE)
