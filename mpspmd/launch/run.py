@@ -6,7 +6,6 @@ import contextlib
 import gc
 import multiprocessing
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -18,6 +17,7 @@ from mpspmd.launch import launched
 from mpspmd.launch.handover import hand_over
 from mpspmd.processes.launch import Launch
 from mpspmd.processes.main_module import RANK_NAME, refuse_while_main_is_imported
+from mpspmd.processes.signals import exiting_at_sigterm
 from mpspmd.transport.descriptor import open_standard_descriptors
 
 Result = TypeVar("Result")
@@ -129,22 +129,12 @@ def _default_world_size() -> int:
 @contextlib.contextmanager
 def _exiting_at_signals() -> Iterator[None]:
     """In the body SIGTERM raises SystemExit(143), and Ctrl-C becomes SystemExit(130)."""
-
-    def exit_by_signal(signum: int, frame: object) -> None:
-        raise SystemExit(128 + signum)
-
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    ours = in_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    if ours:
-        signal.signal(signal.SIGTERM, exit_by_signal)
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit) as end:
-        # The process ends. Its last garbage collection would look through all of torch: half a second.
-        gc.freeze()
-        if isinstance(end, SystemExit):
-            raise
-        raise SystemExit(128 + signal.SIGINT) from None
-    finally:
-        if ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with exiting_at_sigterm():
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit) as end:
+            # The process ends. Its last garbage collection would look through all of torch: half a second.
+            gc.freeze()
+            if isinstance(end, SystemExit):
+                raise
+            raise SystemExit(128 + signal.SIGINT) from None

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,10 +17,9 @@ from mpspmd.nodes.connection import Connection
 from mpspmd.nodes.follower import Follower, Given
 from mpspmd.processes.launch import refuse_an_engine_on_a_rank
 from mpspmd.processes.main_module import refuse_while_main_is_imported
+from mpspmd.processes.signals import exiting_at_sigterm
 from mpspmd.processes.spawn import AroundStart, StartRanks, start_ranks
 from mpspmd.transport.descriptor import open_standard_descriptors
-
-logger = logging.getLogger(__name__)
 
 
 def follow(
@@ -68,7 +63,7 @@ def follow(
     set_level()
     nodes.check(world_size, is_head=False)
     config = config or RuntimeConfig.from_env()
-    with _raising_at_sigterm(), Connection(nodes, keys_from()) as connection:
+    with exiting_at_sigterm(), Connection(nodes, keys_from()) as connection:
         welcome = connection.join(config.start_timeout_s)
         config = replace(config, **welcome.settings)
         given = Given(worker, args, kwargs or {}, around_start, start, remove_at_end)
@@ -80,21 +75,3 @@ def follow(
             raise
         with follower:
             return follower.run()
-
-
-@contextlib.contextmanager
-def _raising_at_sigterm() -> Iterator[None]:
-    """In the body SIGTERM raises SystemExit(143), unless the program has a handler for it."""
-
-    def exit_by_signal(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    is_main = threading.current_thread() is threading.main_thread()
-    ours = is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    if ours:
-        signal.signal(signal.SIGTERM, exit_by_signal)
-    try:
-        yield
-    finally:
-        if ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)

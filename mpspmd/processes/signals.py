@@ -1,4 +1,4 @@
-"""Which signals a rank leaves to its engine, and how signals are deferred."""
+"""Which signals a rank leaves to its engine, and how a process handles its own or defers them."""
 
 from __future__ import annotations
 
@@ -74,3 +74,22 @@ def signals_deferred() -> Iterator[None]:
                 last_to_first.callback(raise_if_came, number)
             for number, handler in handlers.items():
                 last_to_first.callback(signal.signal, number, handler)
+
+
+@contextlib.contextmanager
+def exiting_at_sigterm() -> Iterator[None]:
+    """In the body SIGTERM raises SystemExit(143) in the main thread, unless the program handles SIGTERM
+    itself. In another thread this does nothing."""
+
+    def exit_by_signal(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, exit_by_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
