@@ -30,12 +30,11 @@ from mpspmd.bridge.messages import (
     Welcome,
     decode_greeting,
     decode_to_bridge,
-    encode,
 )
 from mpspmd.bridge.node import Node
 from mpspmd.bridge.sockets import HeadSocket
 from mpspmd.bridge.start import BridgeStart
-from mpspmd.control.messages import Ready, Usages, decode_to_engine
+from mpspmd.control.messages import Ready, Usages, decode_to_engine, encode
 from mpspmd.control.plane import RankPlane, control_address
 from mpspmd.threads import start_thread
 from mpspmd.transport.channel import BridgeChannel

@@ -8,19 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-import msgspec
-
+from mpspmd.control.messages import Message, decoder_of
 from mpspmd.transport.channel import Poison
 
 PROTOCOL = 1
 """Changes with what the bridges say to each other."""
 
 
-class _Message(msgspec.Struct, tag_field="type", frozen=True):
-    """The base. The tag of the class travels as `type`."""
-
-
-class Join(_Message, tag="join", frozen=True):
+class Join(Message, tag="join", frozen=True):
     """Node to head: this node wants to take part."""
 
     protocol: int
@@ -34,7 +29,7 @@ class Join(_Message, tag="join", frozen=True):
     """For messages to people."""
 
 
-class Welcome(_Message, tag="welcome", frozen=True):
+class Welcome(Message, tag="welcome", frozen=True):
     """Head to node: the node takes part. `session` is in each frame from now on."""
 
     session: bytes
@@ -42,13 +37,13 @@ class Welcome(_Message, tag="welcome", frozen=True):
     """The fields of RuntimeConfig that must be the same on all nodes."""
 
 
-class Refused(_Message, tag="refused", frozen=True):
+class Refused(Message, tag="refused", frozen=True):
     """Head to node: the node can't take part, or does no more."""
 
     why: str
 
 
-class Start(_Message, tag="start", frozen=True):
+class Start(Message, tag="start", frozen=True):
     """Head to node: start the ranks."""
 
     worker: bytes
@@ -57,27 +52,27 @@ class Start(_Message, tag="start", frozen=True):
     hash_seed: str
 
 
-class ToRank(_Message, tag="to-rank", frozen=True):
+class ToRank(Message, tag="to-rank", frozen=True):
     """Engine to a rank: a message of the control plane."""
 
     rank: int
     data: bytes
 
 
-class FromRank(_Message, tag="from-rank", frozen=True):
+class FromRank(Message, tag="from-rank", frozen=True):
     """A rank to the engine: a message of the control plane."""
 
     data: bytes
 
 
-class Signal(_Message, tag="signal", frozen=True):
+class Signal(Message, tag="signal", frozen=True):
     """Engine to a node: send this signal to the rank's process."""
 
     rank: int
     number: int
 
 
-class RingsEnd(_Message, tag="rings-end", frozen=True):
+class RingsEnd(Message, tag="rings-end", frozen=True):
     """Head to node: the engine's rings are closed or poisoned, the request ring with this tail."""
 
     state: str
@@ -93,13 +88,13 @@ class RingsEnd(_Message, tag="rings-end", frozen=True):
         return f"rank {self.rank} has {'died' if self.code == Poison.RANK_DIED else 'failed'}"
 
 
-class Dying(_Message, tag="dying", frozen=True):
+class Dying(Message, tag="dying", frozen=True):
     """Node to head: the rank's process has ended. Why follows in an Ended."""
 
     rank: int
 
 
-class Ended(_Message, tag="ended", frozen=True):
+class Ended(Message, tag="ended", frozen=True):
     """Node to head, and bridge to engine: the rank's process has ended, and why."""
 
     rank: int
@@ -108,19 +103,19 @@ class Ended(_Message, tag="ended", frozen=True):
     reason: str
 
 
-class NodeGone(_Message, tag="node-gone", frozen=True):
+class NodeGone(Message, tag="node-gone", frozen=True):
     """Bridge to engine: the node doesn't answer any more."""
 
     reason: str
 
 
-class Failed(_Message, tag="failed", frozen=True):
+class Failed(Message, tag="failed", frozen=True):
     """Node to head: the node can't start its ranks."""
 
     why: str
 
 
-class Bye(_Message, tag="bye", frozen=True):
+class Bye(Message, tag="bye", frozen=True):
     """Head to node: the run is over; nothing more will come. Node to head: nor from here."""
 
 
@@ -130,16 +125,8 @@ Greeting: TypeAlias = Join | Welcome | Refused | Failed
 ToBridge: TypeAlias = ToRank | Signal
 EndOfRank: TypeAlias = Ended | NodeGone
 
-encode: Callable[[object], bytes] = msgspec.msgpack.Encoder().encode
-
-
-def _decoder(kinds: Any) -> Callable[[bytes | memoryview], Any]:
-    return msgspec.msgpack.Decoder(kinds).decode
-
-
-# They raise msgspec.DecodeError if the bytes are no such message.
-decode_to_node: Callable[[bytes | memoryview], ToNode] = _decoder(ToNode)
-decode_to_head: Callable[[bytes | memoryview], ToHead] = _decoder(ToHead)
-decode_greeting: Callable[[bytes | memoryview], Greeting] = _decoder(Greeting)
-decode_to_bridge: Callable[[bytes | memoryview], ToBridge] = _decoder(ToBridge)
-decode_end: Callable[[bytes | memoryview], EndOfRank] = _decoder(EndOfRank)
+decode_to_node: Callable[[bytes], ToNode] = decoder_of(ToNode)
+decode_to_head: Callable[[bytes], ToHead] = decoder_of(ToHead)
+decode_greeting: Callable[[bytes], Greeting] = decoder_of(Greeting)
+decode_to_bridge: Callable[[bytes], ToBridge] = decoder_of(ToBridge)
+decode_end: Callable[[bytes], EndOfRank] = decoder_of(EndOfRank)

@@ -19,9 +19,9 @@ from mpspmd.bridge.messages import (
     ToHead,
     ToNode,
     decode_to_head,
-    encode,
 )
 from mpspmd.bridge.streams import MessageSink, MessageSource, RingSink, RingSource
+from mpspmd.control.messages import encode
 from mpspmd.transport.channel import BridgeChannel
 from mpspmd.transport.descriptor import Descriptor
 

@@ -21,7 +21,6 @@ from mpspmd.bridge.messages import (
     ToBridge,
     ToRank,
     decode_end,
-    encode,
 )
 from mpspmd.bridge.place import NodePlace
 from mpspmd.bridge.process import serve_bridge
@@ -29,6 +28,7 @@ from mpspmd.bridge.sockets import listen
 from mpspmd.bridge.start import BridgeStart
 from mpspmd.config import RuntimeConfig
 from mpspmd.control import messages as control
+from mpspmd.control.messages import encode
 from mpspmd.naming import HELD
 from mpspmd.processes.child import Child
 from mpspmd.processes.death_pipe import DeathPipe
@@ -218,7 +218,7 @@ class Remote:
         """For a rank on another node; False if it is on this one."""
         if rank in self.place.ranks:
             return False
-        self.send(ToRank(rank, control.encode(message)))
+        self.send(ToRank(rank, encode(message)))
         return True
 
     def take(self, usages: control.Usages) -> None:

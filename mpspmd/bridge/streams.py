@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from mpspmd._ring import Ring, Tap, Writer
-from mpspmd.bridge.messages import encode
+from mpspmd.control.messages import Message, encode
 from mpspmd.errors import ChannelError
 
 _LENGTH = struct.Struct("<I")
@@ -110,7 +110,7 @@ class MessageSource:
         self._bytes = bytearray()
         self._released = 0
 
-    def put(self, message: object) -> None:
+    def put(self, message: Message) -> None:
         data = encode(message)
         self._bytes += _LENGTH.pack(len(data)) + data
 
@@ -135,7 +135,7 @@ class MessageSource:
 class MessageSink(Generic[_Received]):
     """Makes messages of the bytes again. `take_all` yields those that are complete."""
 
-    def __init__(self, decode: Callable[[bytes | memoryview], _Received]) -> None:
+    def __init__(self, decode: Callable[[bytes], _Received]) -> None:
         self._decode = decode
         self._bytes = bytearray()
         self._messages: deque[_Received] = deque()

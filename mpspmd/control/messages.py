@@ -66,7 +66,7 @@ ToRank: TypeAlias = Dump | Shutdown
 _encoder = msgspec.msgpack.Encoder()
 
 
-def encode(message: ToEngine | ToRank) -> bytes:
+def encode(message: Message | Fault) -> bytes:
     try:
         return _encoder.encode(message)
     except UnicodeEncodeError:
@@ -74,7 +74,7 @@ def encode(message: ToEngine | ToRank) -> bytes:
         return _encoder.encode(msgspec.structs.replace(message, **_as_utf8(message)))
 
 
-def _as_utf8(message: ToEngine | ToRank) -> dict[str, str]:
+def _as_utf8(message: Message | Fault) -> dict[str, str]:
     return {
         name: value.encode(errors="backslashreplace").decode()
         for name, value in msgspec.structs.asdict(message).items()
@@ -82,7 +82,9 @@ def _as_utf8(message: ToEngine | ToRank) -> dict[str, str]:
     }
 
 
-def _decoder(kinds: Any) -> Callable[[bytes], Any]:
+def decoder_of(kinds: Any) -> Callable[[bytes], Any]:
+    """Decodes messages of these classes. It raises msgspec.DecodeError if the bytes are no such message;
+    msgspec.ValidationError is a subclass."""
     decoder = msgspec.msgpack.Decoder(kinds)
 
     def decode(data: bytes) -> Any:
@@ -94,6 +96,5 @@ def _decoder(kinds: Any) -> Callable[[bytes], Any]:
     return decode
 
 
-# They raise msgspec.DecodeError if the bytes are no such message. msgspec.ValidationError is a subclass.
-decode_to_engine: Callable[[bytes], ToEngine] = _decoder(ToEngine)
-decode_to_rank: Callable[[bytes], ToRank] = _decoder(ToRank)
+decode_to_engine: Callable[[bytes], ToEngine] = decoder_of(ToEngine)
+decode_to_rank: Callable[[bytes], ToRank] = decoder_of(ToRank)

@@ -20,10 +20,10 @@ from mpspmd.bridge.messages import (
     Refused,
     Welcome,
     decode_greeting,
-    encode,
 )
 from mpspmd.bridge.place import NodePlace
 from mpspmd.bridge.sockets import NodeSocket
+from mpspmd.control.messages import encode
 from mpspmd.errors import ConfigError, StartupError
 
 logger = logging.getLogger(__name__)

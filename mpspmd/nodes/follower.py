@@ -31,7 +31,7 @@ from mpspmd.config import RuntimeConfig
 from mpspmd.control import messages as control
 from mpspmd.engine.ranks import Ranks, WorkerSpec
 from mpspmd.engine.run_files import RunFiles
-from mpspmd.errors import ConfigError, MpSpmdError
+from mpspmd.errors import ConfigError, MpSpmdError, text_of
 from mpspmd.nodes.connection import Connection
 from mpspmd.nodes.head_watch import HeadWatch
 from mpspmd.nodes.reports import Reports
@@ -162,7 +162,7 @@ class Follower:
             self._ranks.start(spec, self._segments, self._files, self._channel.deaths_fd)
         except Exception as error:
             with self._lock:
-                self._messages.put(Failed(f"{type(error).__name__}: {error}"))
+                self._messages.put(Failed(f"{type(error).__name__}: {text_of(error)}"))
             self._plane.wake()
             self._wait(lambda: bool(self._rings_ended), self._config.node_timeout_s)
             raise
@@ -219,7 +219,7 @@ class Follower:
             serve()
         except BaseException as error:
             notice(logger.error, "node %d can't serve", self._place.node_rank, exc_info=error)
-            self._give_up(f"{type(error).__name__}: {error}")
+            self._give_up(f"{type(error).__name__}: {text_of(error)}")
 
     # The thread that sends replies.
 

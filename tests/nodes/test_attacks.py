@@ -19,7 +19,8 @@ from simulated_nodes import SimulatedNodes, needs_nodes
 
 from mpspmd.bridge.keys import keys_from
 from mpspmd.bridge.link import greeting
-from mpspmd.bridge.messages import PROTOCOL, Join, encode
+from mpspmd.bridge.messages import PROTOCOL, Join
+from mpspmd.control.messages import encode
 
 pytestmark = needs_nodes
 

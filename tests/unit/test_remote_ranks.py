@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from mpspmd.bridge.messages import Ended, NodeGone, encode
+from mpspmd.bridge.messages import Ended, NodeGone
 from mpspmd.bridge.place import NodePlace
 from mpspmd.bridge.remote import Remote, RemoteProcess
 from mpspmd.config import RuntimeConfig
+from mpspmd.control.messages import encode
 from mpspmd.processes.exit_status import PENDING
 from mpspmd.processes.usage import Usage
 
