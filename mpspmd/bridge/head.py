@@ -10,8 +10,6 @@ import threading
 import time
 from collections.abc import Iterator
 
-import msgspec
-
 from mpspmd import __version__
 from mpspmd.bridge.link import BEAT_S, BadFrame, greeting, greeting_in
 from mpspmd.bridge.messages import (
@@ -21,6 +19,7 @@ from mpspmd.bridge.messages import (
     Ended,
     Failed,
     FromRank,
+    Greeting,
     Join,
     Refused,
     RingsEnd,
@@ -28,13 +27,12 @@ from mpspmd.bridge.messages import (
     Start,
     ToHead,
     Welcome,
-    decode_greeting,
     decode_to_bridge,
 )
 from mpspmd.bridge.node import Node
 from mpspmd.bridge.sockets import HeadSocket
 from mpspmd.bridge.start import BridgeStart
-from mpspmd.control.messages import Ready, Usages, decode_to_engine, encode
+from mpspmd.control.messages import Ready, Usages, decode_to_engine
 from mpspmd.control.plane import RankPlane, control_address
 from mpspmd.threads import start_thread
 from mpspmd.transport.channel import BridgeChannel
@@ -163,15 +161,13 @@ class HeadBridge:
                     node.end_all("its node has not joined", gone=False)
 
     def _take_frames(self) -> None:
-        for name, *frames in self._socket.frames():
-            if len(frames) != 1:
-                continue
+        for name, frame in self._socket.frames():
             try:
-                message = greeting_in(frames[0])
+                message = greeting_in(frame)
                 if message is not None:
                     self._greet(name, message)
                 elif (node := self._by_name.get(name)) is not None and node.is_linked:
-                    node.receive(frames[0])
+                    node.receive(frame)
                 else:
                     self._answer(name, Refused("the head doesn't know this node any more"))
             except BadFrame as error:
@@ -180,13 +176,9 @@ class HeadBridge:
             self._plane.wake()
 
     def _answer(self, name: bytes, message: Welcome | Refused) -> None:
-        self._socket.send(name, greeting(encode(message)))
+        self._socket.send(name, greeting(message))
 
-    def _greet(self, name: bytes, data: bytes) -> None:
-        try:
-            message = decode_greeting(data)
-        except msgspec.DecodeError as error:
-            raise BadFrame(str(error)) from error
+    def _greet(self, name: bytes, message: Greeting) -> None:
         known = self._by_name.get(name)
         match message:
             case Join() if known is not None and known.is_linked:

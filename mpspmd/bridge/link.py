@@ -11,7 +11,11 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 
+import msgspec
+
+from mpspmd.bridge.messages import Greeting, decode_greeting
 from mpspmd.bridge.streams import Sink, Source
+from mpspmd.control.messages import encode
 
 CHUNK_BYTES = 60 * 1024
 """The most bytes of a stream in one frame."""
@@ -22,11 +26,12 @@ _WINDOW_BYTES = CHUNK_BYTES // 4
 BEAT_S = 0.1
 """How often each end says how far it is, also when nothing else is to be said."""
 
-GREETING, BEAT, AGAIN, LINES = 0xFFFF, 0xFFFE, 0xFFFD, 0xFFFC
-"""In place of a stream's number: a message before there is a session, or one of the link itself."""
+BEAT, AGAIN, LINES = 0xFFFE, 0xFFFD, 0xFFFC
+"""In place of a stream's number: a message of the link itself."""
 
 _HEADER = struct.Struct("<8sHHIQ")  # session, stream, number of acknowledgements, 0, position
-NO_SESSION = bytes(8)
+_GREETING = _HEADER.pack(bytes(8), 0xFFFF, 0, 0, 0)
+"""The header of a message from before there is a session."""
 
 Send = Callable[[bytes], bool]
 
@@ -35,17 +40,21 @@ class BadFrame(Exception):
     """Bytes that no link of this version sends."""
 
 
-def greeting(data: bytes) -> bytes:
+def greeting(message: Greeting) -> bytes:
     """A frame with a message from before there is a session."""
-    return _HEADER.pack(NO_SESSION, GREETING, 0, 0, 0) + data
+    return _GREETING + encode(message)
 
 
-def greeting_in(frame: bytes) -> bytes | None:
+def greeting_in(frame: bytes) -> Greeting | None:
     """The message in such a frame; None if it is another frame. BadFrame."""
     if len(frame) < _HEADER.size:
         raise BadFrame(f"{len(frame)} bytes")
-    session, stream, *_ = _HEADER.unpack_from(frame)
-    return frame[_HEADER.size :] if (session, stream) == (NO_SESSION, GREETING) else None
+    if not frame.startswith(_GREETING):
+        return None
+    try:
+        return decode_greeting(frame[_HEADER.size :])
+    except msgspec.DecodeError as error:
+        raise BadFrame(str(error)) from error
 
 
 class Link:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import msgspec
 
 from mpspmd._ring import StatusPage
-from mpspmd.bridge.link import BadFrame, Link
+from mpspmd.bridge.link import Link
 from mpspmd.bridge.messages import (
     Ended,
     EndOfRank,
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 USAGE = struct.Struct("<d16s")
 """CPU time in seconds, and the process's state: it follows each line of a LINES frame."""
 _MAX_REASON = 15_000
-"""A pipe takes so much without anybody reading it."""
+"""In characters. Nobody may read the pipe yet, and it holds 64 KiB."""
 
 
 class Node:
@@ -46,8 +46,6 @@ class Node:
         self._indexes = [rank - channel.first_rank for rank in ranks]
         self.left = set(ranks)
         """The ranks whose end the engine hasn't been told of."""
-        self.name = b""
-        """What its frames come under."""
         self.host = ""
         self.session = b""
         self.n_ready = 0
@@ -62,7 +60,7 @@ class Node:
         self._sinks: list[RingSink] = []
 
     def join(self, name: bytes, host: str, send: Callable[[bytes, bytes], bool]) -> None:
-        self.name, self.host, self.session = name, host, os.urandom(8)
+        self.host, self.session = host, os.urandom(8)
         channel = self._channel
         self._sinks = [RingSink(channel.replies[rank]) for rank in self.ranks]
         self.link = Link(
@@ -98,10 +96,7 @@ class Node:
     def receive(self, frame: bytes) -> None:
         """BadFrame."""
         assert self.link is not None
-        try:
-            self.link.receive(frame)
-        except msgspec.DecodeError as error:
-            raise BadFrame(str(error)) from error
+        self.link.receive(frame)
 
     def next_message(self) -> ToHead | None:
         return self._received.next()
@@ -142,9 +137,7 @@ class Node:
         """Tells the engine how a rank has ended, once."""
         if end.rank in self.left:
             self.left.discard(end.rank)
-            self._tell_engine(
-                end.rank, msgspec.structs.replace(end, reason=end.reason[:_MAX_REASON])
-            )
+            self._tell_engine(end.rank, end)
 
     def end_all(self, reason: str, *, gone: bool) -> None:
         """Of all ranks that are left: their node is gone, or has never been there."""
@@ -154,6 +147,7 @@ class Node:
         self.left.clear()
 
     def _tell_engine(self, rank: int, end: EndOfRank) -> None:
+        end = msgspec.structs.replace(end, reason=end.reason[:_MAX_REASON])
         pipe = self._ends[rank]
         try:
             os.write(pipe.fd, encode(end))

@@ -90,10 +90,11 @@ class _Frames:
         """Until frames may have come; without the lock. One thread."""
         return bool(self._poller.poll(timeout_s * 1000))
 
-    def frames(self) -> Iterator[list[bytes]]:
-        """All that have come."""
+    def _received(self, parts: int) -> Iterator[list[bytes]]:
+        """All messages of so many parts that have come. Others are dropped."""
         while _has_message(self._socket):
-            yield self._socket.recv_multipart(zmq.NOBLOCK)
+            if len(message := self._socket.recv_multipart(zmq.NOBLOCK)) == parts:
+                yield message
 
     def _send(self, parts: list[bytes]) -> bool:
         try:
@@ -132,6 +133,10 @@ class HeadSocket(_Frames):
     def send(self, name: bytes, frame: bytes) -> bool:
         """False when that node isn't connected."""
         return self._send([name, frame])
+
+    def frames(self) -> Iterator[tuple[bytes, bytes]]:
+        """All that have come, each with its sender's name."""
+        return ((name, frame) for name, frame in self._received(2))
 
     def close(self, linger_ms: int) -> None:
         self._socket.close(linger_ms)
@@ -176,6 +181,10 @@ class NodeSocket(_Frames):
     def send(self, frame: bytes) -> bool:
         """False when there is no connection."""
         return self._send([frame])
+
+    def frames(self) -> Iterator[bytes]:
+        """All that have come."""
+        return (frame for (frame,) in self._received(1))
 
     def watch(self) -> bool:
         """Takes note of what has become of the connection. True if it has just ended."""

@@ -5,14 +5,20 @@ A position counts the bytes of a stream from its beginning. A ring's cursors are
 
 from __future__ import annotations
 
+import logging
 import struct
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
+import msgspec
+
 from mpspmd._ring import Ring, Tap, Writer
 from mpspmd.control.messages import Message, encode
 from mpspmd.errors import ChannelError
+from mpspmd.notice import notice
+
+logger = logging.getLogger(__name__)
 
 _LENGTH = struct.Struct("<I")
 _Received = TypeVar("_Received")
@@ -133,7 +139,7 @@ class MessageSource:
 
 
 class MessageSink(Generic[_Received]):
-    """Makes messages of the bytes again. `take_all` yields those that are complete."""
+    """Makes messages of the bytes again. `next` returns those that are complete."""
 
     def __init__(self, decode: Callable[[bytes], _Received]) -> None:
         self._decode = decode
@@ -154,7 +160,10 @@ class MessageSink(Generic[_Received]):
             end = begin + _LENGTH.size + length
             if len(self._bytes) < end:
                 break
-            self._messages.append(self._decode(bytes(self._bytes[begin + _LENGTH.size : end])))
+            try:
+                self._messages.append(self._decode(bytes(self._bytes[begin + _LENGTH.size : end])))
+            except msgspec.DecodeError as error:
+                notice(logger.warning, "dropped a message of %d bytes: %s", length, error)
             begin = end
         del self._bytes[:begin]
 

@@ -12,18 +12,17 @@ from types import TracebackType
 
 from mpspmd import __version__
 from mpspmd.bridge.keys import Keys
-from mpspmd.bridge.link import greeting, greeting_in
+from mpspmd.bridge.link import BadFrame, greeting, greeting_in
 from mpspmd.bridge.messages import (
     PROTOCOL,
     Failed,
+    Greeting,
     Join,
     Refused,
     Welcome,
-    decode_greeting,
 )
 from mpspmd.bridge.place import NodePlace
 from mpspmd.bridge.sockets import NodeSocket
-from mpspmd.control.messages import encode
 from mpspmd.errors import ConfigError, StartupError
 
 logger = logging.getLogger(__name__)
@@ -49,19 +48,19 @@ class Connection:
         """Waits until the head has taken this node. Logs each 5 s what it waits for.
 
         Raises:
-            ConfigError: The head refuses this node.
+            ConfigError: The head refuses this node, or what answers is no head of this version.
             StartupError: `timeout_s` has passed; None waits without a limit.
         """
         place, began = self.place, time.monotonic()
-        join = greeting(encode(self._join_message()))
+        join = greeting(self._join_message())
         asked, noted = 0.0, began
         poller = select.poll()
         poller.register(self.socket.fd, select.POLLIN)
         while True:
             now = time.monotonic()
-            for (frame,) in self.socket.frames():
-                if (welcome := self.answer_in(frame)) is not None:
-                    return welcome
+            for frame in self.socket.frames():
+                if isinstance(message := self._answer_in(frame), Welcome):
+                    return message
             self.socket.watch()
             if self.refused:
                 raise ConfigError(f"the head at {place.address} refuses this node: {self.refused}")
@@ -97,17 +96,25 @@ class Connection:
             f"{socket.gethostname()}, pid {os.getpid()}",
         )
 
-    def answer_in(self, frame: bytes) -> Welcome | None:
-        """The head's Welcome, if the frame is one. A refusal is noted."""
-        data = greeting_in(frame)
-        message = None if data is None else decode_greeting(data)
+    def _answer_in(self, frame: bytes) -> Greeting | None:
+        try:
+            return self.greeting_in(frame)
+        except BadFrame as error:
+            raise ConfigError(
+                f"what answers at {self.place.address} isn't the head of a run with mpspmd {__version__} "
+                f"({error}): check the address and the port, and install the same version on all nodes"
+            ) from error
+
+    def greeting_in(self, frame: bytes) -> Greeting | None:
+        """What the head has said outside the session; None for another frame. Notes a refusal. BadFrame."""
+        message = greeting_in(frame)
         if isinstance(message, Refused):
             self.refused = message.why
-        return message if isinstance(message, Welcome) else None
+        return message
 
     def fail(self, why: str) -> None:
         """This node can't start its ranks."""
-        self.socket.send(greeting(encode(Failed(why))))
+        self.socket.send(greeting(Failed(why)))
 
     def __enter__(self) -> Connection:
         return self

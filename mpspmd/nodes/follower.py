@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-import msgspec
-
 from mpspmd.bridge.link import BadFrame, Link
 from mpspmd.bridge.messages import (
     Bye,
@@ -275,14 +273,12 @@ class Follower:
         self._check_head()
 
     def _take_frames(self) -> None:
-        for (frame,) in self._connection.socket.frames():
+        for frame in self._connection.socket.frames():
             try:
-                # Another Welcome answers an earlier Join.
-                if len(frame) > 8 and frame[:8] == bytes(8):
-                    self._connection.answer_in(frame)
-                else:
+                # Another Welcome may come: it answers an earlier Join.
+                if self._connection.greeting_in(frame) is None:
                     self._link.receive(frame)
-            except (BadFrame, msgspec.DecodeError) as error:
+            except BadFrame as error:
                 logger.warning("dropped what no head of this version sends: %s", error)
         if self._received.has_messages or self._requests.is_waiting:
             self._plane.wake()

@@ -20,7 +20,6 @@ from simulated_nodes import SimulatedNodes, needs_nodes
 from mpspmd.bridge.keys import keys_from
 from mpspmd.bridge.link import greeting
 from mpspmd.bridge.messages import PROTOCOL, Join
-from mpspmd.control.messages import encode
 
 pytestmark = needs_nodes
 
@@ -28,7 +27,7 @@ ATTACK = Path(__file__)
 
 
 def join() -> bytes:
-    return greeting(encode(Join(PROTOCOL, "0.1.0", 1, 2, 1, 2, "an attacker")))
+    return greeting(Join(PROTOCOL, "0.1.0", 1, 2, 1, 2, "an attacker"))
 
 
 def connected(

@@ -9,12 +9,17 @@ import time
 from pathlib import Path
 
 import pytest
+import zmq
 from cluster import MEMBER, SECRET, Cluster
 from simulated_nodes import SimulatedNodes, needs_nodes
 
 from mpspmd import errors
 from mpspmd.bridge.keys import keys_from
+from mpspmd.bridge.link import greeting
+from mpspmd.bridge.messages import Refused
 from mpspmd.bridge.place import NodePlace
+from mpspmd.nodes.connection import Connection
+from mpspmd.threads import start_thread
 
 
 @needs_nodes
@@ -88,6 +93,43 @@ def test_a_late_node_does_not_disturb_a_run(two: SimulatedNodes) -> None:
         assert "has joined from" in run.line(2)["text"]
         assert run.call("execute_model", 1) == [[0, 1], [1, 1]]
         assert run.end() == [0, 0, 3]
+
+
+@needs_nodes
+def test_a_node_without_a_folder_is_an_error_on_both_sides_also_with_a_name_that_is_not_utf_8(
+    two: SimulatedNodes,
+) -> None:
+    with Cluster(two, start=False) as run:
+        run.start(0)
+        run.start(1, MPSPMD_RUNTIME_DIR=os.fsdecode(b"/none/\xff"))
+        error = run.line(1)
+        assert error["error"] == "SegmentError"
+        assert "/none/" in error["text"]
+        error = run.line(0)
+        assert error["error"] == "StartupError"
+        assert r"/none/\udcff" in error["causes"]["1"]
+        assert run.end() == [3, 3]
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pytest.param(b"short", id="no frame"),
+        pytest.param(greeting(Refused("")).replace(b"refused", b"unknown"), id="no message"),
+        pytest.param(greeting(Refused("x" * 9)).replace(b"x", b"\xff"), id="no text"),
+    ],
+)
+def test_a_head_that_speaks_otherwise_is_an_error_that_names_it(frame: bytes) -> None:
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as head:
+        head.linger = 0
+        port = head.bind_to_random_port("tcp://127.0.0.1")
+        with Connection(NodePlace(1, 2, 1, "127.0.0.1", port), None) as node:
+            answer = start_thread(
+                lambda: head.send_multipart([head.recv_multipart()[0], frame]), name="head"
+            )
+            with pytest.raises(errors.ConfigError, match=rf"127\.0\.0\.1:{port}.*same version"):
+                node.join(20)
+            answer.join()
 
 
 @needs_nodes

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import random
 import struct
 import time
 from collections import deque
 
+import msgspec
 import pytest
 
 from mpspmd import RuntimeConfig
 from mpspmd._ring import Inbox, Ring, StatusPage, Tap, Writer
 from mpspmd.bridge.link import BadFrame, Link
-from mpspmd.bridge.messages import Dying, Ended, FromRank, decode_to_head
+from mpspmd.bridge.messages import Dying, Ended, Failed, FromRank, decode_end, decode_to_head
 from mpspmd.bridge.node import USAGE, Node
 from mpspmd.bridge.streams import MessageSink, MessageSource, RingSink, RingSource
 from mpspmd.errors import ChannelClosed, ChannelCorrupt
 from mpspmd.transport.channel import BridgeChannel, ChannelSegments
+from mpspmd.transport.descriptor import Descriptor
 from mpspmd.transport.segment import Segment
 
 CAPACITY = 1 << 16
@@ -200,6 +203,47 @@ def test_damaged_status_lines_are_dropped(caplog: pytest.LogCaptureFixture) -> N
     node.link.lines = whole
     node.turn(time.monotonic(), channel.status)
     assert node.usages == {1: (1, "sleeping", 1.0)}
+    channel._liveness.close()
+    segments.close()
+
+
+def test_a_message_that_cannot_be_decoded_is_dropped_and_the_rest_arrives(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    sent: list[bytes] = []
+    source, sink = MessageSource(), MessageSink(decode_to_head)
+    sender = Link(SESSION, [source], [], lambda frame: not sent.append(frame))
+    receiver = Link(SESSION, [], [sink], lambda frame: True)
+    for message in (Dying(1), Bad(2), Dying(3)):
+        source.put(message)
+    sender.pump()
+    source.put(Dying(4))
+    sender.pump()
+    for frame in sent:
+        receiver.receive(frame)
+    assert [sink.next() for _ in range(4)] == [Dying(1), Dying(3), Dying(4), None]
+    assert len(caplog.records) == 1
+    assert sink.received == source.tail
+
+
+class Bad(msgspec.Struct, tag_field="type", tag="of a later version"):
+    rank: int
+
+
+def test_a_text_that_is_not_utf_8_reaches_the_other_side() -> None:
+    source, sink = MessageSource(), MessageSink(decode_to_head)
+    source.put(Failed("no folder /\udcff"))
+    sink.take(memoryview(source.read(0, 100)))
+    assert sink.next() == Failed(r"no folder /\udcff")
+
+
+def test_a_long_reason_does_not_stop_the_bridge() -> None:
+    read, write = os.pipe2(os.O_NONBLOCK)
+    segments = ChannelSegments.create(2, RuntimeConfig())
+    channel = BridgeChannel(segments, range(1, 2))
+    with open(read, "rb") as pipe:
+        Node(1, range(1, 2), channel, {1: Descriptor(write)}).end_all("ü" * 100_000, gone=False)
+        assert decode_end(pipe.read()).reason.startswith("üüü")
     channel._liveness.close()
     segments.close()
 
