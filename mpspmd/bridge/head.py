@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import socket
-import threading
 import time
 from collections.abc import Iterator
 
@@ -30,11 +29,11 @@ from mpspmd.bridge.messages import (
     decode_to_bridge,
 )
 from mpspmd.bridge.node import Node
+from mpspmd.bridge.serving import Serving
 from mpspmd.bridge.sockets import HeadSocket
 from mpspmd.bridge.start import BridgeStart
 from mpspmd.control.messages import Ready, Usages, decode_to_engine
 from mpspmd.control.plane import RankPlane, control_address
-from mpspmd.threads import start_thread
 from mpspmd.transport.channel import BridgeChannel
 
 logger = logging.getLogger(__name__)
@@ -50,8 +49,6 @@ _PAUSE_S = 1.0
 _BYE_S = 0.7
 """How long the last messages may take to reach the nodes, when all else is over."""
 _SLICE_S = 1.0
-_RECEIVE_S = 0.2
-"""How long the thread that receives waits before it checks whether the run is over."""
 _REQUESTS = 1
 """The number of the stream of requests."""
 
@@ -76,30 +73,30 @@ class HeadBridge:
         self._plane = RankPlane(control_address(start.run_dir), remote[0])
         self._socket = HeadSocket(place, start.keys, start.listener)
         self._plane.watch(self._commands.fileno())
-        self._lock = threading.Lock()
+        self._serving = Serving(self._note_failure)
+        self._lock = self._serving.lock
+        self._failure: BaseException | None = None
         self._rings_ended = False
-        self._closing = False
         self._last_turn = time.monotonic()
         self._next_usage = 0.0
         self._over_by: float | None = None
 
     def run(self) -> None:
-        """Returns when the run is over and all nodes know it."""
-        threads = [
-            start_thread(self._copy_requests, name="mpspmd-requests"),
-            start_thread(self._receive, name="mpspmd-frames"),
-        ]
+        """Returns when the run is over and all nodes know it. Raises what a thread has raised."""
+        self._serving.start(self._copy_requests, "requests")
+        self._serving.start_receiving(self._socket, self._take_frames_and_wake)
         while not self._is_over():
             waiting = any(node.is_waiting for node in self._nodes)
             self._plane.poll(_RETRY_S if waiting else _TURN_S)
+            if self._failure is not None:
+                raise self._failure
             with self._lock:
                 self._take_commands()
                 self._take_frames()
                 self._take_turn()
-        self._closing = True
+        self._serving.is_closing = True
         self._channel.tap.interrupt()
-        for thread in threads:
-            thread.join(1.0)
+        self._serving.close()
         self._plane.poll(0)
         self._socket.close(linger_ms=500)
         self._plane.close()
@@ -116,7 +113,7 @@ class HeadBridge:
                 for node in self._linked():
                     assert node.link is not None
                     node.link.pump()
-                self._take_frames()
+                self._take_frames_and_wake()
                 if ring.state[0] != "open" and not self._rings_ended:
                     self._end_rings()
                 if self._rings_ended:
@@ -139,13 +136,15 @@ class HeadBridge:
             assert node.link is not None
             node.link.pump()
 
-    # The thread that receives.
+    # These two threads.
 
-    def _receive(self) -> None:
-        while not self._closing:
-            if self._socket.wait(_RECEIVE_S):
-                with self._lock:
-                    self._take_frames()
+    def _take_frames_and_wake(self) -> None:
+        if self._take_frames():
+            self._plane.wake()
+
+    def _note_failure(self, error: BaseException) -> None:
+        self._failure = error
+        self._plane.wake()
 
     # The thread that does all else.
 
@@ -160,7 +159,9 @@ class HeadBridge:
                 elif isinstance(command, Signal):
                     node.end_all("its node has not joined", gone=False)
 
-    def _take_frames(self) -> None:
+    def _take_frames(self) -> bool:
+        """Any thread, with the lock. Whether there is something to do for the thread that does all else."""
+        is_work = False
         for name, frame in self._socket.frames():
             try:
                 message = greeting_in(frame)
@@ -168,12 +169,12 @@ class HeadBridge:
                     self._greet(name, message)
                 elif (node := self._by_name.get(name)) is not None and node.is_linked:
                     node.receive(frame)
+                    is_work = is_work or node.has_messages or node.is_waiting
                 else:
                     self._answer(name, Refused("the head doesn't know this node any more"))
             except BadFrame as error:
                 logger.warning("dropped what no node of this version sends: %s", error)
-        if any(node.has_messages or node.is_waiting for node in self._nodes):
-            self._plane.wake()
+        return is_work
 
     def _answer(self, name: bytes, message: Welcome | Refused) -> None:
         self._socket.send(name, greeting(message))

@@ -23,6 +23,7 @@ from mpspmd.bridge.messages import (
     ToRank,
     decode_to_node,
 )
+from mpspmd.bridge.serving import Serving
 from mpspmd.bridge.streams import MessageSink, MessageSource, RingSink, RingSource
 from mpspmd.codec.steps import PickledStepCodec
 from mpspmd.config import RuntimeConfig
@@ -35,7 +36,6 @@ from mpspmd.nodes.head_watch import HeadWatch
 from mpspmd.nodes.reports import Reports
 from mpspmd.notice import notice
 from mpspmd.processes.spawn import AroundStart, StartRanks
-from mpspmd.threads import start_thread
 from mpspmd.transport.channel import ChannelSegments, FollowerChannel, Poison
 
 logger = logging.getLogger(__name__)
@@ -51,8 +51,6 @@ _LOST_PATIENCE_S = 0.3
 """And when the head is gone: nobody waits for them any more."""
 _BYE_S = 1.0
 """How long the last messages may take, when all ranks have ended."""
-_RECEIVE_S = 0.2
-"""How long the thread that receives waits before it checks whether the run is over."""
 _REPLIES = 1
 """The number of the stream of the first rank's replies."""
 
@@ -104,8 +102,8 @@ class Follower:
             [self._received, self._requests],
             connection.socket.send,
         )
-        self._threads: list[threading.Thread] = []
-        self._lock = threading.Lock()
+        self._serving = Serving(self._note_failure)
+        self._lock = self._serving.lock
         self._reports = Reports(place, ranks, channel, self._messages.put, self._lock)
         self._start: Start | None = None
         self._end: RingsEnd | None = None
@@ -115,7 +113,6 @@ class Follower:
         """How: "closed" or "poisoned"."""
         self._head_lost = ""
         self._has_bye = False
-        self._closing = False
         self._head = HeadWatch(connection, config.node_timeout_s)
 
     # The main thread.
@@ -123,9 +120,9 @@ class Follower:
     def run(self) -> int:
         """Returns the exit code when the run has ended."""
         self._plane.watch(self._channel.deaths_fd)
-        serving = {"node": self._serve, "replies": self._copy_replies, "frames": self._receive}
-        for name, serve in serving.items():
-            self._threads.append(start_thread(self._guard, serve, name=f"mpspmd-{name}"))
+        self._serving.start(self._serve, "node")
+        self._serving.start(self._copy_replies, "replies")
+        self._serving.start_receiving(self._connection.socket, self._take_frames_and_wake)
         self._wait(lambda: self._start is not None or bool(self._rings_ended))
         if self._start is not None:
             self._start_ranks(self._start)
@@ -190,11 +187,10 @@ class Follower:
     ) -> None:
         if error is not None:
             self._leave(error)
-        self._closing = True
+        self._serving.is_closing = True
         self._plane.wake()
         self._channel.tap.interrupt()
-        for thread in self._threads:
-            thread.join(1.0)
+        self._serving.close()
         self._plane.close()
         self._made.close()
 
@@ -211,20 +207,23 @@ class Follower:
         self._plane.wake()
         self._wait(lambda: self._has_bye or bool(self._head_lost), _BYE_S)
 
-    def _guard(self, serve: Callable[[], None]) -> None:
-        """In all other threads: without them the ranks would wait for ever."""
-        try:
-            serve()
-        except BaseException as error:
-            notice(logger.error, "node %d can't serve", self._place.node_rank, exc_info=error)
-            self._give_up(f"{type(error).__name__}: {text_of(error)}")
+    # The other threads.
+
+    def _note_failure(self, error: BaseException) -> None:
+        notice(logger.error, "node %d can't serve", self._place.node_rank, exc_info=error)
+        self._give_up(f"{type(error).__name__}: {text_of(error)}")
+
+    def _take_frames_and_wake(self) -> None:
+        self._take_frames()
+        if self._received.has_messages or self._requests.is_waiting:
+            self._plane.wake()
 
     # The thread that sends replies.
 
     def _copy_replies(self) -> None:
         tap, link = self._channel.tap, self._link
         n = len(self._channel.reply_rings)
-        while not self._closing:
+        while not self._serving.is_closing:
             with self._lock:
                 positions: tuple[int | None, ...] = (None,) * n
                 if not link.is_cut:
@@ -232,22 +231,14 @@ class Follower:
             tap.wait(positions, _WAIT_S if link.is_cut else 1.0)
             with self._lock:
                 link.pump()
-                self._take_frames()
+                self._take_frames_and_wake()
                 if self._channel.reply_rings[0].state[0] != "open":
                     return  # the other thread sends what is left
-
-    # The thread that receives.
-
-    def _receive(self) -> None:
-        while not self._closing:
-            if self._connection.socket.wait(_RECEIVE_S):
-                with self._lock:
-                    self._take_frames()
 
     # The thread that does all else.
 
     def _serve(self) -> None:
-        while not self._closing:
+        while not self._serving.is_closing:
             self._plane_turn(_RETRY_S if self._requests.is_waiting else _TURN_S)
         self._plane_turn(0)
 
@@ -280,8 +271,6 @@ class Follower:
                     self._link.receive(frame)
             except BadFrame as error:
                 logger.warning("dropped what no head of this version sends: %s", error)
-        if self._received.has_messages or self._requests.is_waiting:
-            self._plane.wake()
 
     def _take(self, message: ToNode) -> None:
         match message:

@@ -128,6 +128,17 @@ def test_a_short_cut_is_only_logged(two: SimulatedNodes) -> None:
         nothing_is_left(two)
 
 
+def test_a_node_waits_for_a_busy_rank_without_using_its_core(two: SimulatedNodes) -> None:
+    with Cluster(two) as run:
+        follower = run.ready() and run.command(1)
+        before = follower.cpu_times()
+        run.call("sleep_on", 1, 3.0, reply_ranks=None)
+        assert run.call("large", 50_000_000) == [50_000_000] * 2  # the rings are full meanwhile
+        after = follower.cpu_times()
+        assert after.user + after.system - before.user - before.system < 1.0
+        assert run.end() == [0, 0]
+
+
 @pytest.mark.parametrize("whole_group", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_other_nodes_end_with_the_head(
     two: SimulatedNodes, whole_group: bool, eventually: Eventually
