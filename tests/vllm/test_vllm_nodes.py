@@ -75,23 +75,18 @@ def test_tp_2_over_two_nodes_generates_what_mp_does_on_one_and_ctrl_c_leaves_not
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)  # two starts, of twice as many processes as on one node
-@pytest.mark.parametrize(("tp", "pp"), [(2, 1), (1, 2)])
+@pytest.mark.parametrize(
+    ("tp", "pp"),
+    [
+        pytest.param(2, 1, id="tp 2 between the nodes"),
+        pytest.param(1, 2, id="pp 2 between the nodes"),
+        pytest.param(2, 2, id="tp 2 in each node and pp 2 between them"),
+    ],
+)
 def test_two_nodes_generate_what_mp_does_on_them(setup: Setup, tp: int, pp: int) -> None:
     generated: dict[str, Tokens] = {}
     for backend in ("mp", "mp-spmd"):
         with running(dataclasses.replace(setup, backend=backend, tp=tp, pp=pp)) as (head, _):
-            generated[backend] = generate(head)
-        for node in setup.nodes:
-            node.kill_all()
-    assert generated["mp-spmd"] == generated["mp"]
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)  # two starts, of twice as many processes as on one node
-def test_tp_2_in_a_node_and_pp_2_between_generates_what_mp_does(setup: Setup) -> None:
-    generated: dict[str, Tokens] = {}
-    for backend in ("mp", "mp-spmd"):
-        with running(dataclasses.replace(setup, backend=backend, tp=2, pp=2)) as (head, _):
             generated[backend] = generate(head)
         for node in setup.nodes:
             node.kill_all()
