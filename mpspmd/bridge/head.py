@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 
 from mpspmd import __version__
-from mpspmd.bridge.link import BEAT_S, BadFrame, greeting, greeting_in
+from mpspmd.bridge.link import BadFrame, greeting, greeting_in
 from mpspmd.bridge.messages import (
     PROTOCOL,
     Bye,
@@ -42,10 +42,6 @@ _TURN_S = 0.05
 _RETRY_S = 0.001
 """How soon a reply is written again for which the reply ring had no space."""
 _USAGE_S = 0.5
-_SILENT_S = 0.6
-"""A longer silence is logged."""
-_PAUSE_S = 1.0
-"""This process has been stopped if a turn takes longer: then it is not the others that were silent."""
 _BYE_S = 0.7
 """How long the last messages may take to reach the nodes, when all else is over."""
 _SLICE_S = 1.0
@@ -77,7 +73,6 @@ class HeadBridge:
         self._lock = self._serving.lock
         self._failure: BaseException | None = None
         self._rings_ended = False
-        self._last_turn = time.monotonic()
         self._next_usage = 0.0
         self._over_by: float | None = None
 
@@ -200,7 +195,9 @@ class HeadBridge:
                 self._fail_start(starting[0], f"node {join.node} ({join.host}) can't join: {why}")
             return
         node = self._nodes[join.node - 1]
-        node.join(name, join.host, self._socket.send)
+        node.join(
+            join.host, lambda frame: self._socket.send(name, frame), self._start.node_timeout_s
+        )
         self._by_name[name] = node
         start = self._start
         node.tell(Start(start.worker, start.step_codec, start.hash_seed))
@@ -232,16 +229,12 @@ class HeadBridge:
 
     def _take_turn(self) -> None:
         now = time.monotonic()
-        if now - self._last_turn > _PAUSE_S:
-            for node in self._linked():
-                assert node.link is not None
-                node.link.heard = now
-        self._last_turn = now
         for node in self._linked():
             while (message := node.next_message()) is not None:
                 self._take_message(node, message)
             node.turn(now, self._channel.status)
-            self._check_silence(node)
+            if node.is_silent():
+                self._lose(node)
         if now >= self._next_usage:
             self._next_usage = now + _USAGE_S
             usages = (usage for node in self._linked() for usage in node.usages.values())
@@ -269,18 +262,6 @@ class HeadBridge:
             self._channel.poison(rank)
             with contextlib.suppress(OSError):
                 os.eventfd_write(self._start.deaths.fd, 1)
-
-    def _check_silence(self, node: Node) -> None:
-        silence_s = node.silence_s()
-        # The last frame came up to one beat before the node fell silent.
-        if silence_s > self._start.node_timeout_s - BEAT_S:
-            self._lose(node)
-        elif silence_s > _SILENT_S and not node.is_silent:
-            node.is_silent = True
-            logger.warning("node %d (%s) is silent", node.number, node.host)
-        elif silence_s < _SILENT_S / 2 and node.is_silent:
-            node.is_silent = False
-            logger.warning("node %d (%s) answers again", node.number, node.host)
 
     def _lose(self, node: Node) -> None:
         node.is_lost = True

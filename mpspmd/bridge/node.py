@@ -5,13 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import struct
-import time
-from collections.abc import Callable
 
 import msgspec
 
 from mpspmd._ring import StatusPage
-from mpspmd.bridge.link import Link
+from mpspmd.bridge.link import BEAT_S, Link, Send
 from mpspmd.bridge.messages import (
     Ended,
     EndOfRank,
@@ -20,6 +18,7 @@ from mpspmd.bridge.messages import (
     ToNode,
     decode_to_head,
 )
+from mpspmd.bridge.silence import Silence
 from mpspmd.bridge.streams import MessageSink, MessageSource, RingSink, RingSource
 from mpspmd.control.messages import encode
 from mpspmd.transport.channel import BridgeChannel
@@ -52,14 +51,15 @@ class Node:
         """How many of its ranks have made their workers."""
         self.is_lost = False
         self.has_said_bye = False
-        self.is_silent = False
         self.link: Link | None = None
         self.usages: dict[int, tuple[int, str, float]] = {}
+        self._silence: Silence | None = None
         self._messages = MessageSource()
         self._received: MessageSink[ToHead] = MessageSink(decode_to_head)
         self._sinks: list[RingSink] = []
 
-    def join(self, name: bytes, host: str, send: Callable[[bytes, bytes], bool]) -> None:
+    def join(self, host: str, send: Send, timeout_s: float) -> None:
+        """The node takes part from now on. After a silence of `timeout_s` it is lost."""
         self.host, self.session = host, os.urandom(8)
         channel = self._channel
         self._sinks = [RingSink(channel.replies[rank]) for rank in self.ranks]
@@ -67,8 +67,10 @@ class Node:
             self.session,
             [self._messages, RingSource(channel.tap, channel.request_ring, self._indexes)],
             [self._received, *self._sinks],
-            lambda frame: send(name, frame),
+            send,
         )
+        # The last frame came up to one beat before the node fell silent.
+        self._silence = Silence(f"node {self.number} ({host})", timeout_s - BEAT_S)
 
     @property
     def is_linked(self) -> bool:
@@ -130,8 +132,11 @@ class Node:
                 status.line(rank).paste(line[: -USAGE.size], self.number)
                 self.usages[rank] = (rank, state.rstrip(b"\0").decode(), cpu_s)
 
-    def silence_s(self) -> float:
-        return 0.0 if self.link is None else time.monotonic() - self.link.heard
+    def is_silent(self) -> bool:
+        """For too long. Ask in each turn."""
+        assert self.link is not None
+        assert self._silence is not None
+        return self._silence.is_too_long(self.link)
 
     def end_rank(self, end: Ended) -> None:
         """Tells the engine how a rank has ended, once."""

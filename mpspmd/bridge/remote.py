@@ -9,7 +9,6 @@ import signal
 import socket
 import threading
 import time
-from dataclasses import asdict
 from typing import Any
 
 from mpspmd._ring import StatusLine, StatusPage
@@ -186,7 +185,7 @@ class Remote:
             ends=ends,
             deaths=deaths,
             death_pipe=self._death_pipe,
-            settings={name: asdict(self._config)[name] for name in _SHARED_SETTINGS},
+            settings={name: getattr(self._config, name) for name in _SHARED_SETTINGS},
             node_timeout_s=self._config.node_timeout_s,
             worker=worker,
             step_codec=step_codec,

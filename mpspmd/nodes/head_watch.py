@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-import time
-
 from mpspmd.bridge.link import Link
+from mpspmd.bridge.silence import Silence
 from mpspmd.bridge.sockets import addresses_of, is_refused
 from mpspmd.nodes.connection import Connection
-
-logger = logging.getLogger(__name__)
-
-_SILENT_S = 0.6
-"""A longer silence is logged."""
-_PAUSE_S = 1.0
-"""If nobody has asked for so long, this process has been stopped: it was not the head that was silent."""
 
 
 class HeadWatch:
@@ -25,28 +16,16 @@ class HeadWatch:
         self._timeout_s = timeout_s
         # While there is no connection the name service may not answer either.
         self._head = addresses_of(connection.place)
-        self._is_silent = False
-        self._asked = time.monotonic()
+        self._silence = Silence(f"the head at {connection.place.address}", timeout_s)
 
     def why_lost(self, link: Link) -> str:
         """Why the head is lost, or "". It takes up to 0.2 s while there is no connection."""
-        now = time.monotonic()
-        if now - self._asked > _PAUSE_S:
-            link.heard = now
-        self._asked = now
-        silence_s = now - link.heard
-        connection, address = self._connection, self._connection.place.address
+        connection = self._connection
         connection.socket.watch()
         if connection.refused:
             return connection.refused
-        if silence_s > self._timeout_s:
+        if self._silence.is_too_long(link):
             return f"it has been silent for {self._timeout_s:g} s (MPSPMD_NODE_TIMEOUT_S)"
         if not connection.socket.is_connected and is_refused(self._head):
             return "nobody listens there any more"
-        if silence_s > _SILENT_S and not self._is_silent:
-            self._is_silent = True
-            logger.warning("the head at %s is silent", address)
-        elif silence_s < _SILENT_S / 2 and self._is_silent:
-            self._is_silent = False
-            logger.warning("the head at %s answers again", address)
         return ""

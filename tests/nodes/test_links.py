@@ -193,7 +193,7 @@ def test_damaged_status_lines_are_dropped(caplog: pytest.LogCaptureFixture) -> N
     segments = ChannelSegments.create(2, RuntimeConfig())
     channel = BridgeChannel(segments, range(1, 2))
     node = Node(1, range(1, 2), channel, {})
-    node.join(b"node-1", "host", lambda name, frame: True)
+    node.join("host", lambda frame: True, 3.0)
     assert node.link is not None
     whole = channel.status.line(0).copy() + USAGE.pack(1.0, b"sleeping")
     for lines in (whole[:10], whole[:-1], b"x" + whole, b"\xff" * len(whole)):
