@@ -9,12 +9,13 @@ from typing import Any
 from mpspmd.bridge.keys import keys_from
 from mpspmd.bridge.place import NodePlace
 from mpspmd.config import RuntimeConfig
+from mpspmd.engine.ranks import WorkerSpec
 from mpspmd.errors import MpSpmdError
 from mpspmd.log import set_level
 from mpspmd.machine.green_threads import refuse_green_threads
 from mpspmd.machine.room import check_room
 from mpspmd.nodes.connection import Connection
-from mpspmd.nodes.follower import Follower, Given
+from mpspmd.nodes.follower import Follower, the_heads_worker
 from mpspmd.processes.launch import refuse_an_engine_on_a_rank
 from mpspmd.processes.main_module import refuse_while_main_is_imported
 from mpspmd.processes.signals import exiting_at_sigterm
@@ -66,10 +67,10 @@ def follow(
     with exiting_at_sigterm(), Connection(nodes, keys_from()) as connection:
         welcome = connection.join(config.start_timeout_s)
         config = replace(config, **welcome.settings)
-        given = Given(worker, args, kwargs or {}, around_start, start, remove_at_end)
+        spec = WorkerSpec(worker or the_heads_worker, args, kwargs or {}, None, around_start, start)
         try:
             check_room(nodes.local_world_size)
-            follower = Follower(connection, welcome.session, config, given)
+            follower = Follower(connection, welcome.session, config, spec, remove_at_end)
         except MpSpmdError as error:
             connection.fail(str(error))
             raise

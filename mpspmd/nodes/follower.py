@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -35,7 +35,6 @@ from mpspmd.nodes.connection import Connection
 from mpspmd.nodes.head_watch import HeadWatch
 from mpspmd.nodes.reports import Reports
 from mpspmd.notice import notice
-from mpspmd.processes.spawn import AroundStart, StartRanks
 from mpspmd.transport.channel import ChannelSegments, FollowerChannel, Poison
 
 logger = logging.getLogger(__name__)
@@ -55,16 +54,9 @@ _REPLIES = 1
 """The number of the stream of the first rank's replies."""
 
 
-@dataclass(frozen=True)
-class Given:
-    """What follow() was given."""
-
-    worker: Callable[..., Any] | None
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    around_start: AroundStart | None
-    start: StartRanks
-    remove_at_end: Sequence[str]
+def the_heads_worker(*args: Any, **kwargs: Any) -> None:
+    """In a WorkerSpec: the ranks make the worker that the head sends."""
+    raise MpSpmdError("the head's worker takes this one's place")
 
 
 class Follower:
@@ -72,19 +64,24 @@ class Follower:
     does all else; these three take turns by a lock."""
 
     def __init__(
-        self, connection: Connection, session: bytes, config: RuntimeConfig, given: Given
+        self,
+        connection: Connection,
+        session: bytes,
+        config: RuntimeConfig,
+        spec: WorkerSpec,
+        remove_at_end: Sequence[str] = (),
     ) -> None:
-        """SegmentError, ConfigError."""
+        """`spec` lacks what the head sends. SegmentError, ConfigError."""
         self._connection = connection
         self._config = config
-        self._given = given
+        self._spec = spec
         self._place = place = connection.place
         with ExitStack() as made:
             self._segments = segments = ChannelSegments.create(place.local_world_size, config)
             made.callback(segments.close)
             self._channel = channel = FollowerChannel(segments)
             made.callback(channel.release)
-            self._files = files = RunFiles(config, given.remove_at_end, segments)
+            self._files = files = RunFiles(config, remove_at_end, segments)
             made.callback(files.close)
             self._ranks = ranks = Ranks(place.world_size, config, channel.status, place)
             made.callback(ranks.close)
@@ -138,21 +135,15 @@ class Follower:
             self._changed.clear()
 
     def _start_ranks(self, start: Start) -> None:
-        given = self._given
+        has_own = self._spec.worker is not the_heads_worker
         try:
-            if given.worker is None and not start.worker:
-                raise ConfigError(
-                    "the head sends no worker to other nodes, and this one was given none"
-                )
-            spec = WorkerSpec(
-                given.worker or _no_worker,
-                given.args,
-                given.kwargs,
-                PickledStepCodec(start.step_codec),
-                given.around_start,
-                given.start,
-                None if given.worker is not None else start.worker,
-                start.hash_seed,
+            if not has_own and not start.worker:
+                raise ConfigError("the head sends no worker, and follow() has none of its own here")
+            spec = replace(
+                self._spec,
+                step_codec=PickledStepCodec(start.step_codec),
+                pickled=None if has_own else start.worker,
+                hash_seed=start.hash_seed,
             )
             self._ranks.start(spec, self._segments, self._files, self._channel.deaths_fd)
         except Exception as error:
@@ -186,7 +177,7 @@ class Follower:
         traceback: TracebackType | None,
     ) -> None:
         if error is not None:
-            self._leave(error)
+            self._end_by(error)
         self._serving.is_closing = True
         self._plane.wake()
         self._channel.tap.interrupt()
@@ -194,8 +185,8 @@ class Follower:
         self._plane.close()
         self._made.close()
 
-    def _leave(self, error: BaseException) -> None:
-        """An exception, Ctrl-C or SIGTERM ends this node: tells the head why, and ends the ranks."""
+    def _end_by(self, error: BaseException) -> None:
+        """Ends the ranks, and tells the head why: an exception, Ctrl-C or SIGTERM ends this node."""
         what = "an exception"
         if isinstance(error, KeyboardInterrupt | SystemExit):
             what = "Ctrl-C" if isinstance(error, KeyboardInterrupt) else "SIGTERM"
@@ -328,7 +319,3 @@ class Follower:
             self._channel.expect_deaths()
             self._channel.poison(Poison.ENGINE_DIED, -1)
             self._set_ended("poisoned")
-
-
-def _no_worker(*args: Any) -> None:
-    raise MpSpmdError("the head's worker takes this one's place")
