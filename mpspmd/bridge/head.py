@@ -144,7 +144,7 @@ class HeadBridge:
     # The thread that does all else.
 
     def _take_commands(self) -> None:
-        """What the engine wants."""
+        """Does what the engine asks for."""
         with contextlib.suppress(BlockingIOError, ConnectionError):
             while data := self._commands.recv(1 << 16):
                 command = decode_to_bridge(data)

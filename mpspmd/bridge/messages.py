@@ -38,7 +38,7 @@ class Welcome(Message, tag="welcome", frozen=True):
 
 
 class Refused(Message, tag="refused", frozen=True):
-    """Head to node: the node can't take part, or does no more."""
+    """Head to node: the node can't take part, or has been given up."""
 
     why: str
 

@@ -33,7 +33,7 @@ _MAX_REASON = 15_000
 
 
 class Node:
-    """With the bridge's lock held."""
+    """All calls need the bridge's lock."""
 
     def __init__(
         self, number: int, ranks: range, channel: BridgeChannel, ends: dict[int, Descriptor]
@@ -133,7 +133,7 @@ class Node:
                 self.usages[rank] = (rank, state.rstrip(b"\0").decode(), cpu_s)
 
     def is_silent(self) -> bool:
-        """For too long. Ask in each turn."""
+        """Whether it has been silent for too long. Ask once a turn."""
         assert self.link is not None
         assert self._silence is not None
         return self._silence.is_too_long(self.link)
@@ -145,7 +145,7 @@ class Node:
             self._tell_engine(end.rank, end)
 
     def end_all(self, reason: str, *, gone: bool) -> None:
-        """Of all ranks that are left: their node is gone, or has never been there."""
+        """Tells the engine that all ranks that are left have ended: their node is gone, or never came."""
         for rank in sorted(self.left):
             end = NodeGone(reason) if gone else Ended(rank, 0, None, reason)
             self._tell_engine(rank, end)

@@ -54,7 +54,7 @@ _SHARED_SETTINGS = (
 )
 _END_BYTES = 1 << 16
 _STARVED = 10
-"""So many times longer a bridge may be silent that is not stopped."""
+"""A bridge that isn't stopped may be silent so many times longer."""
 _LAST_S = 2.0
 """How long the bridge may take to end when all ranks have ended."""
 
@@ -154,7 +154,7 @@ class Remote:
         self._death_pipe = DeathPipe()
         self._processes: list[RemoteProcess] = []
         self._heard = math.inf
-        """When the bridge has said something; not yet."""
+        """When the bridge said something last; infinity before the first time."""
 
     def start(
         self,

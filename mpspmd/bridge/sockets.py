@@ -30,7 +30,7 @@ _HANDSHAKE_MS = 5000
 """How long a new connection may take to show that it knows the secret."""
 _RECONNECT_MS = 50
 _CONNECT_MS = 500
-"""The kernel waits for longer and longer until it tries to connect again; this begins anew."""
+"""The kernel waits longer before each further attempt to connect. After this time ZeroMQ begins anew."""
 _SILENCE_MS = 700
 """A connection that has been silent for so long is replaced: the kernel may take seconds to send again."""
 
@@ -81,8 +81,8 @@ class _Frames:
         self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _SILENCE_MS)
         self._socket.setsockopt(zmq.HEARTBEAT_TTL, 2 * _SILENCE_MS)
         self.fd = int(self._socket.getsockopt(zmq.FD))
-        """Readable when frames may have come; whoever has sent must look as well, because sending may take
-        the notice away."""
+        """Readable when frames may have come. Whoever has sent a frame must also check for frames: sending
+        may make this unreadable again."""
         self._poller = select.poll()
         self._poller.register(self.fd, select.POLLIN)
 

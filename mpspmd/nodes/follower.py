@@ -47,7 +47,7 @@ _WAIT_S = 0.1
 _PATIENCE_S = 1.0
 """How long workers may take to shut down in a run that has failed."""
 _LOST_PATIENCE_S = 0.3
-"""And when the head is gone: nobody waits for them any more."""
+"""How long they may take when the head is gone: nobody waits for them any more."""
 _BYE_S = 1.0
 """How long the last messages may take, when all ranks have ended."""
 _REPLIES = 1
@@ -285,8 +285,8 @@ class Follower:
                 self._changed.set()
 
     def _apply_end(self) -> None:
-        """Ends this node's rings as the engine's have ended; closed ones not before all requests are
-        there."""
+        """Ends this node's rings in the way in which the engine's have ended. Before it closes them, all
+        requests must be there."""
         end = self._end
         if end is None or (end.state == "closed" and self._requests.accepted < end.tail):
             return

@@ -24,7 +24,7 @@ _STACKS_S = 0.2
 
 
 class Reports:
-    """With the follower's lock held. `put` sends a message to the head."""
+    """All calls but `watch_from_now_on` need the follower's lock. `put` sends a message to the head."""
 
     def __init__(
         self,
@@ -48,14 +48,14 @@ class Reports:
         self._usages = [USAGE.pack(0.0, b"unknown")] * place.local_world_size
         self._next_usage = 0.0
         self._stacks: dict[int, tuple[int, float]] = {}
-        """Ranks that have been asked for their stacks: the question's number, and when it is too late."""
+        """Ranks that have been asked for their stacks: the request's nonce, and the time to answer it."""
 
     def watch_from_now_on(self) -> None:
         """All processes have been started. Any thread."""
         self._watching = set()
 
     def note(self, message: control.ToEngine) -> None:
-        """What a rank says to the engine."""
+        """Takes note of what a rank has said to the engine."""
         if isinstance(message, control.Ready):
             self._ready.add(message.rank)
         elif isinstance(message, control.Stacks):

@@ -93,7 +93,7 @@ class ProcessSetup(LogsSpecs):
             lines = lines.read_bytes().splitlines(keepends=True)[-TAIL_LINES:]
         is_engine = self._is_engine(place)
         return Failure(
-            ENGINE if is_engine else self._first_rank + place if self._group.has_engine else rank,
+            self._rank_of(place) if self._group.has_engine else rank,
             failure.pid,
             failure.exitcode,
             read_error_file(failure.error_file),
@@ -105,12 +105,16 @@ class ProcessSetup(LogsSpecs):
     def _is_engine(self, place: int) -> bool:
         return self._group.has_engine and place == self._group.n_ranks
 
+    def _rank_of(self, place: int) -> int:
+        """Of a process on this node; ENGINE for the engine, or for what stands in its place."""
+        return ENGINE if self._is_engine(place) else self._first_rank + place
+
     def _assign_part(self, place: int, env: dict[str, str], attempt: int) -> None:
         n_ranks = self._group.n_ranks
         node, count = int(env["GROUP_RANK"]), int(env["GROUP_WORLD_SIZE"])
         self._first_rank = node * n_ranks
         launch = Launch(
-            ENGINE if self._is_engine(place) else self._first_rank + place,
+            self._rank_of(place),
             count * n_ranks,
             str(engine_socket(self._folder, attempt)),
             node_rank=node,
