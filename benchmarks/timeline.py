@@ -27,6 +27,10 @@ def draw(trace: Path, picture: Path, first: int, steps: int) -> None:
     events: list[dict[str, Any]] = json.loads(trace.read_text())["traceEvents"]
     wanted = range(first, first + steps)
     slices = [e for e in events if e["ph"] == "X" and e["args"]["step"] in wanted]
+    if not slices:
+        found = [e["args"]["step"] for e in events if e["ph"] == "X"]
+        there = f"it has the steps {min(found)} to {max(found)}" if found else "it has none"
+        raise SystemExit(f"{trace}: has no step from {first} to {first + steps - 1}; {there}")
     begin = min(e["ts"] for e in slices)
     names = {e["tid"]: e["args"]["name"] for e in events if e["name"] == "thread_name"}
     figure, axes = pyplot.subplots(figsize=(10, 0.6 + 0.55 * len(names)), dpi=110)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from benchmarks import pictures
+from benchmarks import pictures, timeline
 from benchmarks.peers import CLASSES
 from benchmarks.pictures import COLOURS, draw
 from benchmarks.results import new_results
@@ -40,3 +41,11 @@ def test_a_picture_of_round_trips_has_no_panel_with_a_single_point(
     draw(results, tmp_path / "round-trips.png")
     assert titles == panels
     assert (tmp_path / "round-trips.png").stat().st_size > 1000
+
+
+def test_a_timeline_of_steps_that_are_not_in_the_trace_says_which_are(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.json"
+    steps = [{"ph": "X", "name": "step", "args": {"step": number}} for number in range(700, 764)]
+    trace.write_text(json.dumps({"traceEvents": steps}))
+    with pytest.raises(SystemExit, match="has no step from 30 to 34; it has the steps 700 to 763"):
+        timeline.draw(trace, tmp_path / "picture.png", 30, 5)
