@@ -44,7 +44,7 @@ class RuntimeConfig:
         engine = mpspmd.Engine(Worker, world_size=2, config=config)
 
     `from_env()` takes MPSPMD_<NAME> for each field; without `config` an engine does that. The defaults take
-    15 MiB of shared memory with 8 ranks; Docker gives 64 MiB. Small rings also stay in the processor's
+    14.3 MiB of shared memory with 8 ranks; Docker gives 64 MiB. Small rings also stay in the processor's
     cache. A message may be larger than its ring: it goes in fragments.
 
     Raises:
