@@ -1,4 +1,4 @@
-"""One engine and N rank processes on one machine, over a lock-free shared-memory ring.
+"""One engine and N rank processes, on one machine or several, over a lock-free shared-memory ring.
 
 Importing this loads neither torch nor vLLM nor ZeroMQ: each name is imported at its first use.
 """

@@ -50,8 +50,9 @@ def metrics(
 ) -> int:
     """Serves metrics of all engines of this user at http://127.0.0.1:9464/metrics, until it is ended.
 
-    Everything is read from shared memory. An engine that comes and goes keeps its number in the label
-    `engine`, which the next one gets; its counters go on.
+    It reads everything from shared memory.
+
+    The label `engine` counts the engines. When one ends, the next one gets its number and its counters.
     """
     try:
         from prometheus_client import CollectorRegistry, start_http_server

@@ -45,7 +45,7 @@ def top(
     ] = False,
     version: Version = False,
 ) -> int:
-    """Shows this user's engines: what each rank is in and since when, how far it is behind, how busy it is.
+    """Shows this user's engines: each rank's method and since when, how far it is behind, how busy it is.
 
     Everything is read from memory that the processes keep anyway, so watching doesn't slow them down.
     """

@@ -38,7 +38,7 @@ def _seconds(text: str) -> float:
 @app.command(
     context_settings=CONTEXT,
     epilog="Examples: mpspmd-trace 1234 -o trace.json; mpspmd-trace 1234 --last 5s --summary; "
-    "mpspmd-trace mpspmd-1234-20260102T030405.dump -o trace.json",
+    "mpspmd-trace mpspmd-1234-20260102T030405.678.dump -o trace.json",
 )
 def trace(
     target: Annotated[
@@ -59,8 +59,9 @@ def trace(
 ) -> int:
     """Writes the last steps of an engine and its ranks as a Chrome trace, for ui.perfetto.dev.
 
-    They are read from shared memory, or from the dump of a run that has failed. The engine does nothing
-    for it.
+    It reads them from shared memory, or from the dump of a run that has failed.
+
+    The engine does nothing for it.
     """
     try:
         records, remarks = _records(target)

@@ -40,7 +40,7 @@ def follow(
         sys.exit(mpspmd.nodes.follow(world_size=4, nodes=NodePlace(1, 2, 2, "10.0.0.1", 29500)))
 
     Every node but the head calls it, in its main thread, instead of making an engine. It returns 0 after an
-    orderly shutdown; otherwise the run has failed, or the head is gone, and the log says why. Ctrl-C and
+    orderly shutdown, and 1 if the run has failed or the head is gone; the log says why. Ctrl-C and
     SIGTERM end this node's ranks, and are raised as KeyboardInterrupt and SystemExit.
 
     Args:
@@ -53,7 +53,7 @@ def follow(
 
     Raises:
         ConfigError: An argument can't be used, or the head refuses this node: by its secret, its
-            version, its place or its world size.
+            version, its number or its world size. Or the nodes' secret is missing or too short.
         StartupError: The head can't be reached within the start timeout.
         SegmentError: The machine doesn't have what the run needs.
     """

@@ -44,20 +44,21 @@ class RankContext:
     """
 
     rank: int
-    """Of all ranks of the run."""
+    """This rank's number among all ranks of the run."""
     local_rank: int
-    """Of the ranks on this machine; on one machine the same as `rank`."""
+    """This rank's number among the ranks of its machine; in a run on one machine the same as `rank`."""
     world_size: int
     """How many ranks the run has."""
     node_rank: int
-    """Which of the run's machines this is; on one machine 0."""
+    """The number of this rank's machine; in a run on one machine 0."""
     num_nodes: int
     """How many machines the run has."""
     run_dir: str
     """A folder that only this run's processes use; it is removed with the run."""
     remove_at_end: Callable[[str], None] = field(repr=False)
     """Takes the absolute path of a file or folder that this run makes in the temp folder, in /dev/shm or in
-    `run_dir`; it is removed when the last of the run's processes is gone. No pattern; else ConfigError."""
+    `run_dir`; it is removed when the last of the run's processes is gone. Any other place is a ConfigError;
+    `*` and `?` have no special meaning."""
     meeting_place: str = field(default="", repr=False)
     """Where the ranks of several machines meet, as torch's `init_method`; "" on one machine."""
     _digest: Any = field(default=None, repr=False)
@@ -109,10 +110,10 @@ class RankContext:
         return "env://" if agents else numeric(self.meeting_place)
 
     def collective(self) -> AbstractContextManager[None]:
-        """In the body the method waits for other ranks: `with ctx.collective(): dist.all_reduce(tensor)`.
+        """Says that the method waits for other ranks: `with ctx.collective(): dist.all_reduce(tensor)`.
 
         So `mpspmd-trace` and `mpspmd-top` can tell a rank that works from one that waits. It costs less
-        than a microsecond. In the rank's main thread; it may be nested.
+        than a microsecond. Call it in the rank's main thread; it may be nested.
         """
         return nullcontext() if self._track is None else _Collective(self._track)
 

@@ -22,9 +22,9 @@ from mpspmd.nodes.schedulers import place_from_environment
 _USAGE = "mpspmd-launch [OPTIONS] SCRIPT [ARGUMENTS]"
 
 _DESCRIPTION = """\
-Starts SCRIPT as one engine and N ranks; mpspmd.run in it takes its part from there. Over several nodes it
-is started on each; node 0 has the engine, and all have N ranks. In Slurm and in a LeaderWorkerSet the
-nodes are known.
+Starts SCRIPT as one engine and N ranks; the call of mpspmd.run in SCRIPT makes each process the engine or a
+rank. For a run over several nodes, start mpspmd-launch on each of them: node 0 has the engine, and every
+node has N ranks. Slurm and LeaderWorkerSet tell it which nodes there are.
 
 The options are torchrun's and do the same; each can also be given as a variable: PET_NPROC_PER_NODE for
 --nproc-per-node. Our own are -n, --ranks-only, --env and --version. The ranks' lines begin with their rank;
