@@ -154,7 +154,7 @@ gpu-check: install  ## check and measure on NVIDIA GPUs in five minutes, and wri
 
 docs: install  ## the reference of all classes, from their docstrings, in build/docs
 	@# The modules, because the package itself imports its names only when they are used.
-	$(PY) -m pdoc --no-show-source -o build/docs mpspmd.engine.aio mpspmd.engine.steps mpspmd.errors \
+	$(PY) -m pdoc --no-show-source -o build/docs mpspmd.engine.aio mpspmd.engine.steps mpspmd.errors mpspmd.nodes \
 		$$($(PY) -c "import mpspmd; print(*sorted({f'mpspmd.{each}' for each in mpspmd._MODULES.values()}))")
 
 clean:  ## remove what was built; .venv too

@@ -12,10 +12,10 @@ class Collective:
     group: str
     """The process group."""
     number: int
-    """It counts the group's collectives. All ranks of a group must take part in the same ones."""
+    """It counts the group's collectives. All ranks of a group must call the same ones, in one order."""
     kind: str
     sizes: str
-    """Of its inputs."""
+    """The sizes of its inputs."""
     done: bool
 
     def __str__(self) -> str:

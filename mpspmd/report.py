@@ -143,9 +143,9 @@ class StallReport:
 
     @property
     def suspects(self) -> tuple[int, ...]:
-        """The ranks that the others wait for, as far as can be known: those that haven't joined a
-        collective in which others wait; or those not done that don't wait in a collective themselves; all
-        that aren't done, if all of those do."""
+        """The ranks that the others wait for, as far as can be known. The first of these groups that isn't
+        empty: ranks whose process is stopped or held by a debugger; those that haven't joined a collective
+        in which others wait; those not done that don't wait in a collective themselves; all not done."""
         undone = [rank for rank in self.ranks if not rank.progress.done]
         if held := [rank for rank in undone if rank.state in HELD]:
             return tuple(rank.progress.rank for rank in held)

@@ -19,6 +19,7 @@ class NodePlace:
     node_rank: int
     """This node's number, from 0 on. Node 0 is the head: it has the engine."""
     num_nodes: int
+    """How many machines the run has."""
     local_world_size: int
     """How many ranks each node has. Node `n` has the ranks from `n * local_world_size` on."""
     head: str

@@ -84,15 +84,15 @@ class Engine(Calls):
             step_codec: Sends the requests and replies that it knows as deltas, unless `config.step_deltas`
                 is off.
             start: Starts the ranks' processes. By default they are spawned.
-            nodes: For a run over several machines: this one is node 0, and starts only its own ranks of the
-                `world_size`. On each other node `mpspmd.nodes.follow` starts that node's. If the worker is
-                of the main module, that module's classes and functions are sent by value. Otherwise all
-                nodes must be able to import what the calls refer to.
+            nodes: For a run over several machines. This one is node 0, and starts only its own part of the
+                `world_size` ranks; on each other node `mpspmd.nodes.follow` starts that node's ranks. If
+                the worker is defined in the main module, that module's classes and functions are sent by
+                value. Otherwise all nodes must be able to import what the calls refer to.
 
         When it raises, nothing of the run remains.
 
         Raises:
-            ConfigError: An argument has a value that can't be used.
+            ConfigError: An argument has a value that can't be used, or the nodes have no secret.
             SegmentError: The machine doesn't have what the run needs.
             WorkerNotPicklable: The worker or its arguments can't be sent to a new process.
             StartupError: A worker can't be made, or a rank has ended or isn't ready in time.
@@ -173,7 +173,7 @@ class Engine(Calls):
 
     @property
     def pids(self) -> list[int]:
-        """The ranks' process ids, in rank order."""
+        """The ranks' process ids, each on its own machine, in rank order."""
         return self._ranks.pids
 
     @property

@@ -27,8 +27,9 @@ class StepFuture(concurrent.futures.Future[T]):
 
     As long as nobody uses those or adds a callback, no thread reads replies in the background: whoever asks
     for a result reads the replies, also those of others, and `done()` reads what has come. The first use of
-    those starts the engine's reader thread. Callbacks are called in the thread that has read the reply (if
-    it was about to send a request, when it has sent it), or in one of the engine's when the call fails.
+    those starts the engine's reader thread. The thread that has read the reply calls the callbacks; if
+    it is sending a request, it calls them when it has sent it. If the call fails, a thread of the engine's
+    calls them.
 
     A future can't be cancelled: the ranks have the request already.
     """

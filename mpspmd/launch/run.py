@@ -45,8 +45,8 @@ def run(
     `config` are as for `Engine`. `world_size` defaults to what the launcher was told, and without a
     launcher to the number of GPUs, or 1.
 
-    Over several nodes (`mpspmd-launch --nnodes`) only node 0 calls `main`. On the others this serves
-    the ranks there, and ends the process when the run is over.
+    Over several nodes (`mpspmd-launch --nnodes`) only node 0 calls `main`. On every other node `run` serves
+    that node's ranks, and ends the process when the run is over.
 
     Ctrl-C and SIGTERM shut everything down and end the process with exit code 130 or 143, without a
     traceback; in `main` they are KeyboardInterrupt and SystemExit. Call it once, from the main thread,

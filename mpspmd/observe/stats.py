@@ -37,7 +37,7 @@ class RankStats:
     unread_bytes: int
     """Bytes in the request ring that this rank has yet to read."""
     node: int = 0
-    """The machine that it is on; 0 is the engine's. `pid` is that machine's number of the process."""
+    """The number of its machine; 0 is the engine's. `pid` is the process id on that machine."""
     counters: dict[str, int] = field(default_factory=dict)
     """Numbers of requests, replies, bytes and kinds of waits, since its start."""
 
