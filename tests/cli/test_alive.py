@@ -200,13 +200,22 @@ def test_it_is_quick_and_imports_nothing_large(shared: Running) -> None:
     assert min(took) < 3  # ten times what it may take
 
 
+_SECONDS = "argument --stalled-after: {}: must be a number of seconds above 0 (see"
+
+
 @pytest.mark.parametrize(
-    "arguments", [["x"], ["--stalled-after", "0"], ["--stalled-after", "soon"]]
+    ("arguments", "error"),
+    [
+        (["x"], "argument pid: "),
+        (["--stalled-after", "0"], _SECONDS.format("'0'")),
+        (["--stalled-after", "soon"], _SECONDS.format("'soon'")),
+        (["--stalled-after", "nan"], _SECONDS.format("'nan'")),
+    ],
 )
-def test_a_bad_argument_is_one_line(arguments: list[str]) -> None:
+def test_a_bad_argument_is_one_line(arguments: list[str], error: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "mpspmd", "alive", *arguments], capture_output=True, text=True
     )
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("mpspmd-alive: argument ")
+    assert done.stderr.startswith(f"mpspmd-alive: {error}")
     assert done.stderr.count("\n") == 1

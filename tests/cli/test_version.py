@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -11,10 +13,10 @@ import mpspmd
 
 pytestmark = pytest.mark.timeout(60)
 
+_PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
 _MODULES = {
-    "launch": "mpspmd.cli.launch.main",
-    "top": "mpspmd.cli.top",
-    "doctor": "mpspmd.cli.doctor.main",
+    script.removeprefix("mpspmd-"): target.removesuffix(":main")
+    for script, target in _PROJECT["scripts"].items()
 }
 
 
@@ -24,7 +26,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("command", [[], ["launch"], ["top"], ["doctor"]], ids=str)
+@pytest.mark.parametrize("command", [[], *([name] for name in _MODULES)], ids=str)
 def test_each_command_of_the_module_says_its_version(command: list[str]) -> None:
     done = run("-m", "mpspmd", *command, "--version")
     expected = (0, f"mpspmd {mpspmd.__version__}\n", "")
