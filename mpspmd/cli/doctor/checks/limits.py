@@ -20,8 +20,8 @@ _MIB = 1 << 20
 
 def descriptors(plan: Plan) -> Iterator[Finding]:
     limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # Also a segment for each ring, the status page, and what this process has open already.
-    needed = descriptors_for(plan.ranks) + plan.ranks + 2 + len(os.listdir("/proc/self/fd"))
+    # Also a segment for each ring, the status page, the recorder, and what this process has open already.
+    needed = descriptors_for(plan.ranks) + plan.ranks + 3 + len(os.listdir("/proc/self/fd"))
     found = f"limit {limit}, about {needed} needed"
     if limit < needed:
         advice = f"ulimit -n {max(4096, needed)}"
