@@ -155,10 +155,12 @@ def test_watching_needs_nothing_of_the_watched(engine: mpspmd.Engine, eventually
 
 
 def test_what_is_no_engine_is_said_to_be_none() -> None:
-    top = _start("--once", "1")
-    _, err = top.communicate()
+    with subprocess.Popen(["sleep", "1000"]) as other:
+        top = _start("--once", str(other.pid))
+        _, err = top.communicate()
+        other.kill()
     assert top.returncode == 1
-    assert "process 1 is no engine" in err
+    assert f"process {other.pid} is no engine" in err
 
 
 def test_a_bad_argument_is_one_line() -> None:

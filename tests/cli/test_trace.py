@@ -118,7 +118,6 @@ def test_only_the_last_time_is_shown(engine: mpspmd.Engine) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["1"], 1, "mpspmd-trace: process 1 is no engine"),
         (["/nowhere.dump"], 1, "mpspmd-trace: /nowhere.dump: No such file or directory"),
         ([__file__], 1, "no dump of this version of mpspmd"),
         (["1", "--last", "soon"], 2, "must be a time such as 5s, 500ms or 2min"),
@@ -130,6 +129,14 @@ def test_what_cannot_be_traced_is_one_line(arguments: list[str], code: int, word
     assert (done.returncode, done.stdout) == (code, "")
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_process_that_is_no_engine_cannot_be_traced() -> None:
+    with subprocess.Popen(["sleep", "1000"]) as other:
+        done = run("trace", str(other.pid))
+        other.kill()
+    expected = (1, "", f"mpspmd-trace: process {other.pid} is no engine\n")
+    assert (done.returncode, done.stdout, done.stderr) == expected
 
 
 def test_an_engine_that_records_nothing_says_so() -> None:
