@@ -19,7 +19,7 @@ from mpspmd.transport.channel import ChannelSegments
 
 @pytest.fixture
 def memory() -> Iterator[tuple[bytearray, int]]:
-    """The bytes of a recorder in which the engine has recorded steps 1 to 4; and where its records begin."""
+    """A recorder with steps 1 to 4 of the engine, as bytes; and where its records begin."""
     segments = ChannelSegments.create(1, RuntimeConfig(record_steps=4))
     assert segments.recorder is not None
     data, begin = bytearray(Recorder(segments.recorder.fd).copy()), segments.records_at
