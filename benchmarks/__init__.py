@@ -7,6 +7,7 @@ One module a measurement, each run as `python -m benchmarks.<module>`:
     throughput         messages a second, and bytes a second of tensors
     scaling            what a broadcast costs as the number of ranks grows
     step_codec         the time to encode and decode a step's messages, and their sizes
+    nodes              steps over two nodes, beside vLLM's queue and beside bare ZeroMQ
     step_overhead      a step of vLLM's executors, with workers that return at once
     vllm_e2e           tokens/s of vLLM with a tiny model, on mp and on mp-spmd
     start_stop         how long vLLM takes to start and to stop, on mp and on mp-spmd

@@ -192,6 +192,51 @@ def _share_of_mp(key: str, most: float, what: str) -> Callable[[_Runs], Row]:
     return aim
 
 
+def _over_nodes(key: str, size: int, factor: float) -> Callable[[_Runs], Row]:
+    """A step over two nodes, with one rank on the other one: the peer's figure is `factor` times ours."""
+
+    def aim(runs: _Runs) -> Row:
+        ours, its = (
+            _figure(runs, "nodes", key, name, what="step", size=size, ranks="remote")
+            for name in ("mpspmd", _MQ)
+        )
+        what, unit = ("p50", "µs") if key == "p50_us" else ("bytes on the wire", "B")
+        return _ratio_row(
+            f"a step over two nodes, {size:,} requests, {what}, against `{_MQ}`",
+            factor,
+            its / ours,
+            f"{ours:,.0f} and {its:,.0f} {unit}",
+        )
+
+    return aim
+
+
+def _above_bare_zmq(runs: _Runs) -> Row:
+    ours, least = (
+        _figure(runs, "nodes", "p50_us", name, what="bytes", size=64, ranks="remote")
+        for name in ("mpspmd", "zmq-curve")
+    )
+    return _row(
+        "a round trip of 64 bytes over two nodes above that of a bare ZeroMQ pair with CURVE, p50",
+        "at most 60 µs",
+        f"{ours - least:.0f} µs ({ours:.0f} and {least:.0f})",
+        ours - least <= 60,
+    )
+
+
+def _alike_with_more_ranks(runs: _Runs) -> Row:
+    one, two = (
+        _figure(runs, "nodes", "wire_bytes", "mpspmd", what="step", size=1024, ranks=ranks)
+        for ranks in ("remote", "two-remote")
+    )
+    return _row(
+        "bytes of a step of 1,024 requests over two nodes, with 2 ranks on the other node, against 1",
+        "at most 1.02×",  # noqa: RUF001
+        f"{two / one:.3f}× ({two:,.0f} and {one:,.0f} B)",  # noqa: RUF001
+        two <= 1.02 * one,
+    )
+
+
 _TRIP = "mean round trip of 64 bytes"
 _PACED = "a message every 5 ms, p50"
 _MQ = "vllm-messagequeue"
@@ -231,6 +276,10 @@ _AIMS: tuple[Callable[[_Runs], Row], ...] = (
     ),
     _growth,
     *(_overhead(batch) for batch in (1, 256, 1024)),
+    *(_over_nodes("p50_us", size, factor) for size, factor in ((1, 1), (256, 3), (1024, 3))),
+    *(_over_nodes("wire_bytes", size, 100) for size in (256, 1024)),
+    _above_bare_zmq,
+    _alike_with_more_ranks,
     *(
         _tokens(tp, requests, 1.0 if requests <= 8 else 0.99)
         for tp in (1, 2)

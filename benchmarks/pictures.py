@@ -123,6 +123,12 @@ def _draw_step_overhead(results: Results, path: Path) -> None:
     _panels(rows, "tp", title, "batch", "p50_us", path, by="backend")
 
 
+def _draw_nodes(results: Results, path: Path) -> None:
+    """A step of vLLM over two nodes by batch, for each choice of ranks; without such steps, bytes."""
+    rows = [row for row in results["results"] if row["what"] == "step"] or results["results"]
+    _panels(rows, "ranks", "{}", "size", "p50_us", path, by="backend")
+
+
 def _draw_vllm(results: Results, path: Path) -> None:
     """Tokens a second by requests, for each number of ranks."""
     rows = sorted(results["results"], key=itemgetter("tp"))
@@ -247,6 +253,7 @@ COLOURS = {
     "vllm-messagequeue": "tab:purple",
     "iceoryx2": "tab:brown",
     "zmq-ipc": "tab:pink",
+    "zmq-curve": "tab:orange",
     "mp-pipe": "tab:gray",
     "mp-queue": "tab:olive",
     "gloo": "tab:cyan",
@@ -261,6 +268,7 @@ _NAMES = {
     "size_bytes": "size of a message",
     "gb_per_s": "GB/s to each rank",
     "batch": "requests in a step",
+    "size": "requests in a step",
     "p50_us": "p50, µs",
     "concurrency": "requests at once",
     "tokens_per_s": "tokens/s",
@@ -275,6 +283,7 @@ _DRAW: dict[str, Callable[[Results, Path], None]] = {
     "scaling": _draw_scaling,
     "step_codec": _draw_step_codec,
     "step_overhead": _draw_step_overhead,
+    "nodes": _draw_nodes,
     "vllm_e2e": _draw_vllm,
     "start_stop": _draw_start_stop,
 }

@@ -113,6 +113,17 @@ RUNS = {
         "that return at once, in steady decode. Bytes are those of a step's messages to one rank and from "
         "it.",
     ),
+    "nodes": Run(
+        "nodes",
+        "--batch 1,256,1024",
+        "A step over two nodes",
+        "Two network namespaces of one machine, which share its cores; workers return at once. "
+        "`vllm-messagequeue` is what `mp` uses over nodes, and `zmq-curve` a bare pair of ZeroMQ sockets "
+        "with encryption, which carries as many bytes as ours. One peer is measured after the other. "
+        "`remote`: one rank on node 1, whose reply is awaited. `both`: one on each node. `two-remote`: two "
+        "on node 1, and the first one's reply is awaited. Bytes of a step are those on the cable in both "
+        "directions, with all headers.",
+    ),
     "vllm": Run(
         "vllm_e2e",
         "--tp 1,2 --concurrency 1,8,64,256",
@@ -147,7 +158,7 @@ GPU_RUNS = {
 }
 """Of `make gpu-check`: some of the same, in less time. With one GPU it makes `--tp 2` one rank."""
 
-VLLM = ["step-codec", "step-overhead", "vllm", "start-stop"]
+VLLM = ["step-codec", "step-overhead", "nodes", "vllm", "start-stop"]
 CHANNELS = [name for name in RUNS if name not in VLLM]
 DOCUMENTS = {"benchmarks.md": CHANNELS, "benchmarks-vllm.md": VLLM}
 """The runs that each document has, if their results are there."""

@@ -15,13 +15,14 @@ from typing import Any
 import psutil
 import pytest
 
-from benchmarks import aims, pictures, report, runs, suite
+from benchmarks import aims, nodes, pictures, report, runs, suite
 from benchmarks.cpu import Usage
 from benchmarks.growth import fit
 from benchmarks.latency import Latency
 from benchmarks.pacing import PATTERNS, gaps
 from benchmarks.peers.peer import SILENT, Setup
 from benchmarks.results import Results, new_results
+from benchmarks.table import markdown
 
 pytestmark = pytest.mark.long
 
@@ -317,6 +318,27 @@ def test_aims_of_vllms_steps_compare_backends() -> None:
     rows.append({"backend": "mp-spmd", "tp": 2, "scenario": "steady", "batch": 256, "p50_us": 10.0})
     found = aims.reached({"step-overhead": _results("step_overhead", rows)})
     assert [row["reached"] for row in found] == ["yes", "**no**"]
+
+
+def test_aims_over_nodes_are_missed_where_they_are_and_steps_are_drawn(tmp_path: Path) -> None:
+    figures = {
+        ("bytes", 64, "remote"): {"mpspmd": (110.0, 450), "zmq-curve": (54.0, 330)},
+        ("step", 256, "remote"): {"mpspmd": (150.0, 1000), "vllm-messagequeue": (600.0, 26_000)},
+        ("step", 1024, "remote"): {"mpspmd": (200.0, 1000), "vllm-messagequeue": (300.0, 101_000)},
+        ("step", 1024, "two-remote"): {"mpspmd": (200.0, 1100)},
+    }
+    rows = [
+        {"backend": name, "version": "1", "what": what, "size": size, "ranks": ranks,
+         "p50_us": p50, "p99_us": p50, "wire_bytes": wire}
+        for (what, size, ranks), peers in figures.items()
+        for name, (p50, wire) in peers.items()
+    ]  # fmt: skip
+    results = _results("nodes", rows)
+    found = {row["aim"]: row["reached"] for row in aims.reached({"nodes": results})}
+    assert list(found.values()) == ["yes", "**no**", "**no**", "yes", "yes", "**no**"]
+    pictures.draw(results, tmp_path / "nodes.png")
+    assert (tmp_path / "nodes.png").stat().st_size > 1000
+    assert "26.0×" in markdown(nodes.columns(results), rows)  # noqa: RUF001
 
 
 def test_a_start_that_is_slower_than_mps_misses_the_aim_and_is_drawn(tmp_path: Path) -> None:
