@@ -100,10 +100,10 @@ class HeadBridge:
 
     def _copy_requests(self) -> None:
         tap, ring = self._channel.tap, self._channel.request_ring
+        positions: tuple[int | None, ...] = ()
         while not self._rings_ended:
-            with self._lock:
-                positions = tuple(self._positions())
-            tap.wait(positions, _SLICE_S)
+            if positions:
+                tap.wait(positions, _SLICE_S)
             with self._lock:
                 for node in self._linked():
                     assert node.link is not None
@@ -111,8 +111,8 @@ class HeadBridge:
                 self._take_frames_and_wake()
                 if ring.state[0] != "open" and not self._rings_ended:
                     self._end_rings()
-                if self._rings_ended:
-                    self._plane.wake()
+                positions = tuple(self._positions())
+        self._plane.wake()
 
     def _positions(self) -> Iterator[int | None]:
         """For the reader of each remote rank: what its node has been sent, if it is to be waited for."""

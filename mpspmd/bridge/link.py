@@ -30,6 +30,7 @@ BEAT, AGAIN, LINES = 0xFFFE, 0xFFFD, 0xFFFC
 """In place of a stream's number: a message of the link itself."""
 
 _HEADER = struct.Struct("<8sHHIQ")  # session, stream, number of acknowledgements, 0, position
+_ACK = struct.Struct("<HQ")  # stream, position: one for each acknowledgement, after the header
 _GREETING = _HEADER.pack(bytes(8), 0xFFFF, 0, 0, 0)
 """The header of a message from before there is a session."""
 
@@ -71,8 +72,8 @@ class Link:
         self._acked = [0] * len(sources)
         self._told = [0] * len(sinks)
         """What the other end has been told that this one has accepted."""
-        self._acks = struct.Struct(f"<{len(sinks)}Q")
-        self._their_acks = struct.Struct(f"<{len(sources)}Q")
+        self._their_positions = struct.Struct(f"<{len(sinks)}Q")
+        self._positions = struct.Struct(f"<{len(sources)}Q")
         self._asked_again = 0.0
         self._next_beat = 0.0
         self.heard = time.monotonic()
@@ -103,7 +104,7 @@ class Link:
         self._next_beat = now + BEAT_S
         if lines:
             self._put(LINES, 0, lines)
-        self._put(BEAT, 0, self._their_acks.pack(*self._sent))
+        self._put(BEAT, 0, self._positions.pack(*self._sent))
         self.pump()
 
     def receive(self, frame: bytes) -> None:
@@ -112,24 +113,23 @@ class Link:
             session, stream, n_acks, _, position = _HEADER.unpack_from(frame)
             if session != self._session:
                 return
-            acks = self._their_acks.unpack_from(frame, _HEADER.size)
+            data_at = _HEADER.size + n_acks * _ACK.size
+            acks = [_ACK.unpack_from(frame, at) for at in range(_HEADER.size, data_at, _ACK.size)]
         except struct.error as error:
             raise BadFrame(str(error)) from error
-        if n_acks != len(acks):
-            raise BadFrame(f"{n_acks} acknowledgements instead of {len(acks)}")
         self.heard = time.monotonic()
         self.is_cut = False
-        for number, ack in enumerate(acks):
+        for number, ack in acks:
             self._acknowledge(number, ack)
-        data = memoryview(frame)[_HEADER.size + self._their_acks.size :]
-        if stream == BEAT:
+        data = memoryview(frame)[data_at:]
+        if stream < len(self._sinks):
+            self._take(stream, position, data)
+        elif stream == BEAT:
             self._compare(data)
         elif stream == AGAIN:
             self._go_back(data)
         elif stream == LINES:
             self.lines = bytes(data)
-        elif stream < len(self._sinks):
-            self._take(stream, position, data)
         else:
             raise BadFrame(f"stream {stream}")
 
@@ -137,19 +137,32 @@ class Link:
         """Tells the other end what this one has accepted, if it isn't about to learn it anyway."""
         for stream, sink in enumerate(self._sinks):
             if sink.accepted - self._told[stream] >= _WINDOW_BYTES:
-                self._put(BEAT, 0, self._their_acks.pack(*self._sent))
+                self._put(BEAT, 0, self._positions.pack(*self._sent))
                 return
 
     def _put(self, stream: int, position: int, data: bytes) -> bool:
-        accepted = [sink.accepted for sink in self._sinks]
-        header = _HEADER.pack(self._session, stream, len(accepted), 0, position)
-        if self._send(header + self._acks.pack(*accepted) + data):
-            self._told = accepted
-            return True
-        self.is_cut = True
-        return False
+        """Sends a frame, with the acknowledgements that are new. A beat has all of them, because the
+        connection may have lost earlier ones: so a frame doesn't grow with the number of streams."""
+        told, acks = self._told, b""
+        news = [
+            (number, sink.accepted)
+            for number, sink in enumerate(self._sinks)
+            if sink.accepted != told[number] or stream == BEAT
+        ]
+        for ack in news:
+            acks += _ACK.pack(*ack)
+        if not self._send(
+            _HEADER.pack(self._session, stream, len(news), 0, position) + acks + data
+        ):
+            self.is_cut = True
+            return False
+        for number, accepted in news:
+            told[number] = accepted
+        return True
 
     def _acknowledge(self, stream: int, position: int) -> None:
+        if stream >= len(self._sources):
+            raise BadFrame(f"an acknowledgement of stream {stream}")
         if position > self._sent[stream]:
             # This end has gone back after a break, and the other end had got more than was known.
             if position > self._sources[stream].tail:
@@ -170,7 +183,7 @@ class Link:
     def _compare(self, data: memoryview) -> None:
         """Frames come in order, so what was sent before a beat and isn't here is lost."""
         try:
-            theirs = self._acks.unpack(data)
+            theirs = self._their_positions.unpack(data)
         except struct.error as error:
             raise BadFrame(str(error)) from error
         if any(sink.received < sent for sink, sent in zip(self._sinks, theirs, strict=True)):
@@ -181,11 +194,12 @@ class Link:
         if now - self._asked_again < BEAT_S:
             return  # the frames that follow a lost one all show the same loss
         self._asked_again = now
-        self._put(AGAIN, 0, self._acks.pack(*[sink.received for sink in self._sinks]))
+        received = [sink.received for sink in self._sinks]
+        self._put(AGAIN, 0, self._their_positions.pack(*received))
 
     def _go_back(self, data: memoryview) -> None:
         try:
-            wanted = self._their_acks.unpack(data)
+            wanted = self._positions.unpack(data)
         except struct.error as error:
             raise BadFrame(str(error)) from error
         for stream, position in enumerate(wanted):

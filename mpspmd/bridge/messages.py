@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from mpspmd.control.messages import Message, decoder_of
 from mpspmd.transport.channel import Poison
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Changes with what the bridges say to each other."""
 
 

@@ -34,6 +34,10 @@ _CONNECT_MS = 500
 _SILENCE_MS = 700
 """A connection that has been silent for so long is replaced: the kernel may take seconds to send again."""
 
+# Plain numbers: each use of ZeroMQ's enums runs Python code, in the way of every step.
+_EVENTS, _POLLIN, _RCVMORE = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.RCVMORE)
+_NOBLOCK, _SNDMORE = int(zmq.NOBLOCK), int(zmq.SNDMORE)
+
 _REFUSALS = (
     zmq.EVENT_HANDSHAKE_FAILED_AUTH
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
@@ -64,7 +68,9 @@ def listen(place: NodePlace) -> Descriptor:
 
 
 def _has_message(of: zmq.Socket[bytes]) -> bool:
-    return bool(int(of.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+    events = of.getsockopt(_EVENTS)
+    assert isinstance(events, int)
+    return bool(events & _POLLIN)
 
 
 class _Frames:
@@ -92,13 +98,19 @@ class _Frames:
 
     def _received(self, parts: int) -> Iterator[list[bytes]]:
         """All messages of so many parts that have come. Others are dropped."""
+        receive, option = self._socket.recv, self._socket.getsockopt
         while _has_message(self._socket):
-            if len(message := self._socket.recv_multipart(zmq.NOBLOCK)) == parts:
+            message = [receive(_NOBLOCK)]
+            while option(_RCVMORE):
+                message.append(receive(_NOBLOCK))
+            if len(message) == parts:
                 yield message
 
-    def _send(self, parts: list[bytes]) -> bool:
+    def _send(self, frame: bytes, name: bytes = b"") -> bool:
         try:
-            self._socket.send_multipart(parts, zmq.NOBLOCK)
+            if name:
+                self._socket.send(name, _NOBLOCK | _SNDMORE)
+            self._socket.send(frame, _NOBLOCK)
         except zmq.ZMQError:  # EAGAIN, EHOSTUNREACH: there is no connection now
             return False
         return True
@@ -132,7 +144,7 @@ class HeadSocket(_Frames):
 
     def send(self, name: bytes, frame: bytes) -> bool:
         """False when that node isn't connected."""
-        return self._send([name, frame])
+        return self._send(frame, name)
 
     def frames(self) -> Iterator[tuple[bytes, bytes]]:
         """All that have come, each with its sender's name."""
@@ -180,7 +192,7 @@ class NodeSocket(_Frames):
 
     def send(self, frame: bytes) -> bool:
         """False when there is no connection."""
-        return self._send([frame])
+        return self._send(frame)
 
     def frames(self) -> Iterator[bytes]:
         """All that have come."""

@@ -43,10 +43,8 @@ class Sink(Protocol):
 
     received: int
     """The position behind the last byte that has come."""
-
-    @property
-    def accepted(self) -> int:
-        """The position up to which the sender may forget the bytes."""
+    accepted: int
+    """The position up to which the sender may forget the bytes."""
 
     def take(self, data: memoryview) -> None:
         """The next bytes."""
@@ -79,11 +77,7 @@ class RingSink:
         self._writer = writer
         self._waiting: deque[memoryview] = deque()
         self._ended = False
-        self.received = writer.position
-
-    @property
-    def accepted(self) -> int:
-        return self.received if self._ended else self._writer.position
+        self.received = self.accepted = writer.position
 
     @property
     def is_waiting(self) -> bool:
@@ -107,6 +101,8 @@ class RingSink:
         except ChannelError:
             self._ended = True
             self._waiting.clear()
+        finally:
+            self.accepted = self.received if self._ended else self._writer.position
 
 
 class MessageSource:
@@ -145,14 +141,10 @@ class MessageSink(Generic[_Received]):
         self._decode = decode
         self._bytes = bytearray()
         self._messages: deque[_Received] = deque()
-        self.received = 0
-
-    @property
-    def accepted(self) -> int:
-        return self.received
+        self.received = self.accepted = 0
 
     def take(self, data: memoryview) -> None:
-        self.received += len(data)
+        self.received = self.accepted = self.received + len(data)
         self._bytes += data
         begin = 0
         while len(self._bytes) - begin >= _LENGTH.size:

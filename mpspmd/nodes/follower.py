@@ -213,18 +213,16 @@ class Follower:
 
     def _copy_replies(self) -> None:
         tap, link = self._channel.tap, self._link
-        n = len(self._channel.reply_rings)
+        rings = self._channel.reply_rings
+        streams = range(_REPLIES, _REPLIES + len(rings))
         while not self._serving.is_closing:
-            with self._lock:
-                positions: tuple[int | None, ...] = (None,) * n
-                if not link.is_cut:
-                    positions = tuple(link.sent(_REPLIES + index) for index in range(n))
-            tap.wait(positions, _WAIT_S if link.is_cut else 1.0)
             with self._lock:
                 link.pump()
                 self._take_frames_and_wake()
-                if self._channel.reply_rings[0].state[0] != "open":
+                if rings[0].state[0] != "open":
                     return  # the other thread sends what is left
+                positions = tuple(None if link.is_cut else link.sent(each) for each in streams)
+            tap.wait(positions, _WAIT_S if link.is_cut else 1.0)
 
     # The thread that does all else.
 

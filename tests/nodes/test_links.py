@@ -174,6 +174,31 @@ def test_nothing_is_lost_repeated_or_reordered_whatever_breaks(seed: int) -> Non
     assert messages.is_empty
 
 
+def test_a_frame_has_only_new_acknowledgements_and_a_beat_repeats_those_that_were_lost() -> None:
+    there, frames = Rig(), [deque[bytes](), deque[bytes]()]
+    messages, idle = MessageSource(), [MessageSink(decode_to_head) for _ in range(20)]
+    sender = Link(SESSION, [there.source], [MessageSink(decode_to_head)], lambda frame: True)
+    alone, among_many = (
+        Link(SESSION, [messages], sinks, lambda frame, to=to: not to.append(frame))
+        for sinks, to in zip(([there.sink], [there.sink, *idle]), frames, strict=True)
+    )
+    there.writer.send(1, 1, b"request")
+    there.sink.take(memoryview(there.tap.read(0, 0, CAPACITY)))
+    sender.pump()
+    messages.put(Dying(1))
+    for link in (alone, among_many):
+        link.pump()
+    lost, with_many = (sent.pop() for sent in frames)
+    assert len(with_many) == len(lost)
+    messages.put(Dying(2))
+    alone.pump()
+    assert len(frames[0].pop()) < len(lost)
+    assert sender._acked == [0]
+    alone.beat(0.0)
+    sender.receive(frames[0].pop())
+    assert sender._acked == [there.here.tail]
+
+
 def test_frames_of_another_session_are_dropped_and_damaged_ones_refused() -> None:
     rig = Rig()
     frames: list[bytes] = []
