@@ -45,7 +45,9 @@ class Worker(mpspmd.Worker):
         self.calls.append(number)
 
     def appended(self) -> list[int]:
-        return self.calls
+        """What has been appended since it was asked last."""
+        calls, self.calls = self.calls, []
+        return calls
 
     def digest(self) -> str | None:
         return self.ctx.request_digest()

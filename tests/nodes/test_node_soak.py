@@ -25,7 +25,7 @@ def test_no_step_is_lost_while_the_link_is_cut(delay_s: float, loss: float) -> N
     chance = random.Random(7)
     with SimulatedNodes(2, delay_s=delay_s, loss=loss) as nodes, Cluster(nodes) as run:
         run.ready()
-        steps = 0
+        cuts = steps = 0
         for _ in range((CUTS + 9) // 10):
             run.ask("stream", 28.0)
             for _ in range(10):
@@ -38,8 +38,9 @@ def test_no_step_is_lost_while_the_link_is_cut(delay_s: float, loss: float) -> N
             sent, wrong, digests = told["value"]
             assert (wrong, digests) == (0, 1)
             steps += sent
+            cuts += 10
+            print(f"{cuts} cuts, {steps} steps, delay {delay_s} s, loss {loss}", flush=True)
         assert run.end() == [0, 0]
-        print(f"{CUTS} cuts, {steps} steps, delay {delay_s} s, loss {loss}")
 
 
 def victims(run: Cluster) -> dict[str, list[psutil.Process]]:
