@@ -29,8 +29,9 @@ _BACKLOG = 128
 _HANDSHAKE_MS = 5000
 """How long a new connection may take to show that it knows the secret."""
 _RECONNECT_MS = 50
-_CONNECT_MS = 500
-"""The kernel waits longer before each further attempt to connect. After this time ZeroMQ begins anew."""
+_CONNECT_MS = 250
+"""The kernel waits a second before it tries again to connect, and longer each time. After this time ZeroMQ
+begins anew, so a round trip between nodes must be shorter."""
 _SILENCE_MS = 700
 """A connection that has been silent for so long is replaced: the kernel may take seconds to send again."""
 

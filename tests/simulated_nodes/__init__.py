@@ -189,6 +189,8 @@ class SimulatedNodes(Sequence[SimulatedNode]):
             hosts.write_text("\n".join(["127.0.0.1 localhost", *names, ""]))
             self._switch = _Namespace(("--net", "--mount"), _SWITCH)
             self._cleanup.callback(self._switch.close)
+            self._commands = self._start_commands()
+            self._cleanup.callback(self._commands.communicate)
             for rank in range(count):
                 (folder / str(rank)).mkdir()
                 node = SimulatedNode(rank, hosts, folder / str(rank))
@@ -204,12 +206,22 @@ class SimulatedNodes(Sequence[SimulatedNode]):
                 node.namespace.run("sh", "-c", _LINK, "sh", node.address)
             self._cleanup = self._cleanup.pop_all()
 
+    def _start_commands(self) -> subprocess.Popen[str]:
+        """A process that carries out commands at the switch. On a busy machine a process that has yet to be
+        started would come too late."""
+        # It sees /proc as this process does: a node is named by the id that it has here.
+        command = ["nsenter", f"--net=/proc/{self._switch.pid}/ns/net", "ip", "-batch", "-"]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, bufsize=1)
+
     def _switch_does(self, *ip: str) -> None:
-        # The switch is in this process's view of /proc: a node is named by the id that it has here.
-        command = ["nsenter", f"--net=/proc/{self._switch.pid}/ns/net", "ip", *ip]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
+        stdin, stdout = self._commands.stdin, self._commands.stdout
+        assert stdin is not None
+        assert stdout is not None
+        # It answers the second command when it has carried out the first.
+        stdin.write(f"{' '.join(ip)}\nlink show lo\n")
+        if not (stdout.readline() and stdout.readline()):
+            raise RuntimeError(f"ip {' '.join(ip)}: {self._commands.communicate()[1].strip()}")
 
     def _slow_link(self, node: SimulatedNode, delay_s: float, loss: float) -> Any:
         pids = (str(node.namespace.pid), str(self._switch.pid))
