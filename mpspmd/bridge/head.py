@@ -73,6 +73,8 @@ class HeadBridge:
         self._lock = self._serving.lock
         self._failure: BaseException | None = None
         self._rings_ended = False
+        self._exception = ""
+        """What ends the engine's program, if it is an exception."""
         self._next_usage = 0.0
         self._over_by: float | None = None
 
@@ -124,10 +126,11 @@ class HeadBridge:
     def _end_rings(self) -> None:
         """The engine has closed or poisoned its rings, or has died, or a rank has."""
         self._rings_ended = True
+        self._take_commands()  # if it has closed them, it may have said before that it fails
         state, code, rank = self._channel.request_ring.state
         tail = self._channel.request_ring.tail
         for node in self._linked():
-            node.tell(RingsEnd(state, code, rank, tail))
+            node.tell(RingsEnd(state, code, rank, tail, self._exception))
             assert node.link is not None
             node.link.pump()
 
@@ -144,10 +147,13 @@ class HeadBridge:
     # The thread that does all else.
 
     def _take_commands(self) -> None:
-        """Does what the engine asks for."""
+        """Any thread, with the lock. Does what the engine asks for."""
         with contextlib.suppress(BlockingIOError, ConnectionError):
             while data := self._commands.recv(1 << 16):
                 command = decode_to_bridge(data)
+                if isinstance(command, Failed):
+                    self._exception = command.why
+                    continue
                 node = self._nodes[self._place.node_of(command.rank) - 1]
                 if node.is_linked:
                     node.tell(command)

@@ -79,10 +79,14 @@ class RingsEnd(Message, tag="rings-end", frozen=True):
     code: int
     rank: int
     tail: int
+    exception: str = ""
+    """What ends the head's program, if it is an exception."""
 
     @property
     def why(self) -> str:
-        """Why they are poisoned, in words."""
+        """Why the run has failed, in words."""
+        if self.exception:
+            return f"the head's program has ended by {self.exception}"
         if self.code == Poison.ENGINE_DIED:
             return "the engine has ended without a shutdown"
         return f"rank {self.rank} has {'died' if self.code == Poison.RANK_DIED else 'failed'}"
@@ -110,7 +114,7 @@ class NodeGone(Message, tag="node-gone", frozen=True):
 
 
 class Failed(Message, tag="failed", frozen=True):
-    """Node to head: the node can't start its ranks."""
+    """Node to head: the node can't start its ranks. Engine to bridge: an exception ends its program."""
 
     why: str
 
@@ -122,7 +126,7 @@ class Bye(Message, tag="bye", frozen=True):
 ToNode: TypeAlias = Start | ToRank | Signal | RingsEnd | Bye
 ToHead: TypeAlias = FromRank | Dying | Ended | Failed | Bye
 Greeting: TypeAlias = Join | Welcome | Refused | Failed
-ToBridge: TypeAlias = ToRank | Signal
+ToBridge: TypeAlias = ToRank | Signal | Failed
 EndOfRank: TypeAlias = Ended | NodeGone
 
 decode_to_node: Callable[[bytes], ToNode] = decoder_of(ToNode)

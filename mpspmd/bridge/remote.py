@@ -15,6 +15,7 @@ from mpspmd._ring import StatusLine, StatusPage
 from mpspmd.bridge.keys import keys_from
 from mpspmd.bridge.messages import (
     Ended,
+    Failed,
     NodeGone,
     Signal,
     ToBridge,
@@ -28,6 +29,7 @@ from mpspmd.bridge.start import BridgeStart
 from mpspmd.config import RuntimeConfig
 from mpspmd.control import messages as control
 from mpspmd.control.messages import encode
+from mpspmd.errors import text_of
 from mpspmd.naming import HELD
 from mpspmd.processes.child import Child
 from mpspmd.processes.death_pipe import DeathPipe
@@ -53,6 +55,8 @@ _SHARED_SETTINGS = (
     "step_deltas",
 )
 _END_BYTES = 1 << 16
+_MAX_REASON = 4_000
+"""In characters: the bridge takes a message of up to 64 KiB."""
 _STARVED = 10
 """A bridge that isn't stopped may be silent so many times longer."""
 _LAST_S = 2.0
@@ -212,6 +216,14 @@ class Remote:
         """Drops it if the bridge doesn't take any: then its ranks are lost anyway."""
         with contextlib.suppress(OSError):
             self._engine_end.send(encode(command))
+
+    def note_exception(self, error: BaseException | None) -> None:
+        """This exception ends the engine's program, so the other nodes' commands must fail. Call it before
+        the rings are closed."""
+        is_success = isinstance(error, SystemExit) and not error.code
+        if error is not None and not is_success and not isinstance(error, GeneratorExit):
+            what = f"{type(error).__name__}: {text_of(error)}".rstrip(": ")
+            self.send(Failed(what[:_MAX_REASON]))
 
     def send_control(self, rank: int, message: control.ToRank) -> bool:
         """For a rank on another node; False if it is on this one."""

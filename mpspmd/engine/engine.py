@@ -218,10 +218,20 @@ class Engine(Calls):
     def __enter__(self) -> Engine:
         return self
 
+    def note_exception(self, error: BaseException | None) -> None:
+        """Call it before `shutdown` where an exception ends the program: then over several nodes the other
+        nodes' commands fail as well. A `with` block does it. None, and exit code 0, change nothing."""
+        if not self._ending.has_begun and self._ranks.remote is not None:
+            self._ranks.remote.note_exception(error)
+
     def __exit__(
-        self, kind: type[BaseException] | None, error: object, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         """After an exception workers have a second: they may still run a call that nobody waits for."""
+        self.note_exception(error)
         limit = self._config.shutdown_timeout_s
         self.shutdown(limit if kind is None else min(limit, _AFTER_AN_EXCEPTION_S))
 

@@ -108,6 +108,8 @@ class Follower:
         """The main thread has something to do."""
         self._rings_ended = ""
         """How: "closed" or "poisoned"."""
+        self._has_failed = False
+        """The run has failed."""
         self._head_lost = ""
         self._has_bye = False
         self._head = HeadWatch(connection, config.node_timeout_s)
@@ -126,7 +128,7 @@ class Follower:
         self._wait(lambda: bool(self._rings_ended))
         self._end_ranks()
         self._wait(lambda: self._has_bye or bool(self._head_lost), _BYE_S)
-        return 0 if self._rings_ended == "closed" and not self._head_lost else 1
+        return 1 if self._has_failed or self._head_lost else 0
 
     def _wait(self, condition: Callable[[], bool], timeout_s: float | None = None) -> None:
         until = None if timeout_s is None else time.monotonic() + timeout_s
@@ -296,8 +298,9 @@ class Follower:
             self._channel.close()
         else:
             self._channel.poison(end.code, end.rank)
-            if not self._reports.because:
-                logger.error("node %d ends: %s", self._place.node_rank, end.why)
+        self._has_failed = end.state != "closed" or bool(end.exception)
+        if self._has_failed and not self._reports.because:
+            logger.error("node %d ends: %s", self._place.node_rank, end.why)
         self._set_ended(end.state)
 
     def _set_ended(self, state: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable
 from concurrent.futures import Future
 from multiprocessing import util as multiprocessing_util
@@ -211,6 +212,7 @@ class MpSpmdExecutor(Executor):
     def shutdown(self) -> None:
         engine = getattr(self, "_engine", None)
         if engine is not None:
+            engine.note_exception(sys.exception())  # vLLM calls this while one ends its engine
             engine.shutdown()
             sweep(self._init_method)
             exit_quickly_when_done()

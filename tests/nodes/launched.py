@@ -1,10 +1,12 @@
-"""What mpspmd-launch starts on each node, for tests. argv: what happens on rank 1 in the first attempt."""
+"""What mpspmd-launch starts on each node, for tests. argv: what happens on rank 1 in the first attempt; or
+"main raises", in the first attempt; or "goes on": an engine with several ranks calls them for a minute."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
+import time
 from typing import Any
 
 import mpspmd
@@ -25,6 +27,11 @@ class Worker(mpspmd.Worker):
 
 def main(engine: mpspmd.Engine) -> None:
     print("places", engine.collective_rpc("execute_model", (sys.argv[1],)), flush=True)
+    if sys.argv[1] == "main raises" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        raise ValueError("in main")
+    end = time.monotonic() + 60
+    while sys.argv[1] == "goes on" and engine.world_size > 1 and time.monotonic() < end:
+        engine.collective_rpc("execute_model", (sys.argv[1],))
 
 
 if __name__ == "__main__":

@@ -161,7 +161,10 @@ def main() -> None:
     with engine:
         print(json.dumps({"value": engine.pids}), flush=True)
         for line in sys.stdin:
-            print(json.dumps(outcome(engine, *json.loads(line))), flush=True)
+            method, args, options = json.loads(line)
+            if method == "end by":
+                raise {"ValueError": ValueError, "SystemExit": SystemExit}[args[0]](*args[1:])
+            print(json.dumps(outcome(engine, method, args, options)), flush=True)
     sys.exit(1 if isinstance(engine.failure, mpspmd.RankDied) else 0)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,14 +24,20 @@ Results = list[tuple[int, str, str]]
 
 
 def launch(nodes: SimulatedNodes, port: int, *command: str | Path, restarts: int = 0) -> Results:
-    return results([
+    return results(started(nodes, port, *command, restarts=restarts))
+
+
+def started(
+    nodes: SimulatedNodes, port: int, *command: str | Path, count: str = "", restarts: int = 0
+) -> list[subprocess.Popen[str]]:
+    return [
         start(
-            node, "--nnodes", str(len(nodes)), "--rdzv-backend", "c10d",
+            node, "--nnodes", count or str(len(nodes)), "--rdzv-backend", "c10d",
             "--rdzv-endpoint", f"node0:{port}", "--rdzv-id", str(port),
             "--local-addr", node.address, "--max-restarts", str(restarts), *map(str, command),
         )
         for node in nodes
-    ])  # fmt: skip
+    ]  # fmt: skip
 
 
 def start(node: SimulatedNode, *arguments: str, **variables: str) -> subprocess.Popen[str]:
@@ -96,11 +104,49 @@ def test_a_failure_on_node_1_ends_both_launchers(two: SimulatedNodes, what: str,
     assert [node.leftovers() for node in two] == [[], []]
 
 
-def test_a_restart_starts_all_nodes_anew(two: SimulatedNodes) -> None:
-    head, other = launch(two, 29540, HERE / "launched.py", "is killed", restarts=1)
+@pytest.mark.parametrize("what", ["is killed", pytest.param("main raises", marks=pytest.mark.slow)])
+def test_a_restart_starts_all_nodes_anew(two: SimulatedNodes, what: str) -> None:
+    head, other = launch(two, 29540, HERE / "launched.py", what, restarts=1)
     assert (head[0], other[0]) == (0, 0), (head, other)
     assert "places [[0, 0, 0, 0, 2, 0], [1, 1, 0, 1, 2, 0]]" in head[1]
     assert [node.leftovers() for node in two] == [[], []]
+
+
+def line_with(text: str, launcher: subprocess.Popen[str]) -> str:
+    """The first line of what the launcher prints that has this text."""
+    assert launcher.stdout is not None
+    for line in launcher.stdout:
+        if text in line:
+            return line
+    raise AssertionError(f"the launcher has ended: {launcher.communicate()}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("node", [0, 1])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
+def test_a_launcher_that_is_killed_ends_the_run_on_both_nodes(
+    two: SimulatedNodes, node: int, number: int, eventually: Callable[..., None]
+) -> None:
+    launchers = started(two, 29660, HERE / "launched.py", "goes on")
+    with ending(*launchers):
+        line_with("places", launchers[0])
+        (launcher,) = [each for each in two[node].processes() if LAUNCH in each.cmdline()]
+        launcher.send_signal(number)
+        ends = results(launchers)
+        assert all(code != 0 for code, _, _ in ends), ends
+        eventually(lambda: not any(each.processes() for each in two), "no process is left")
+        assert [each.leftovers() for each in two] == [[], []]
+
+
+@pytest.mark.slow
+def test_a_lost_node_is_left_out_of_the_next_attempt(two: SimulatedNodes) -> None:
+    launchers = started(two, 29680, HERE / "launched.py", "goes on", count="1:2", restarts=1)
+    with ending(*launchers):
+        line_with("places [[0, 0, 0, 0, 2, 0], [1, 1, 0, 1, 2, 0]]", launchers[0])
+        two[1].kill_all()
+        line_with("places [[0, 0, 0, 0, 1, 0]]", launchers[0])
+        assert launchers[0].wait(30) == 0
+        assert two[0].leftovers() == []
 
 
 @pytest.mark.slow

@@ -204,6 +204,25 @@ def test_a_signal_to_another_nodes_command_ends_all(two: SimulatedNodes, number:
         nothing_is_left(two)
 
 
+@pytest.mark.parametrize(
+    ("exception", "codes"),
+    [
+        (("ValueError", "no luck"), [1, 1]),
+        pytest.param(("SystemExit", 5), [5, 1], marks=pytest.mark.slow),
+        pytest.param(("SystemExit", 0), [0, 0], marks=pytest.mark.slow),
+    ],
+)
+def test_an_exception_that_ends_the_heads_program_fails_all_nodes(
+    two: SimulatedNodes, exception: tuple[str, object], codes: list[int]
+) -> None:
+    with Cluster(two) as run:
+        run.ready().ask("end by", *exception)
+        assert run.end() == codes
+        told = f"node 1 ends: the head's program has ended by {exception[0]}: {exception[1]}"
+        assert (told in run.errors(1)) == (codes[1] != 0)
+        nothing_is_left(two)
+
+
 @pytest.mark.slow
 def test_ctrl_c_at_the_head_ends_all(two: SimulatedNodes) -> None:
     with Cluster(two) as run:
