@@ -15,7 +15,7 @@ from parity.feature import FEATURES
 from parity.record import Record
 
 RESULTS = vllm_versions.ROOT / "build" / "parity"
-TIMEOUT_S = 1200
+TIMEOUT_S = 1800
 
 
 def path_of(version: str, backend: str, name: str) -> Path:

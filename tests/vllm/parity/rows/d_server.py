@@ -18,14 +18,21 @@ from vllm_server import Server
 
 from parity.feature import Place, row
 
-DEVELOPER = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
+DEVELOPER = {"VLLM_SERVER_DEV_MODE": "1"}
 
 
 @contextmanager
-def serving(place: Place, name: str, *options: str, model: str = "llama") -> Iterator[Server]:
+def serving(
+    place: Place,
+    name: str,
+    *options: str,
+    model: str = "llama",
+    env: dict[str, str] | None = None,
+) -> Iterator[Server]:
     backend = ("--distributed-executor-backend", place.backend)
     log = place.folder / f"{name}-server.log"
-    server = Server(place.models / model, log, *backend, *options, env=dict(os.environ) | DEVELOPER)
+    environment = os.environ | DEVELOPER | (env or {})
+    server = Server(place.models / model, log, *backend, *options, env=environment)
     try:
         server.wait_until_healthy()
         yield server
@@ -90,7 +97,9 @@ def http(place: Place) -> Any:
         "tool_choice": {"type": "function", "function": {"name": "add"}},
     }
     tools = ("--enable-auto-tool-choice", "--tool-call-parser", "pythonic")
-    with serving(place, "http", "--enable-lora", *tools) as server:
+    # vLLM refuses it where there are several API servers.
+    loading = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
+    with serving(place, "http", "--enable-lora", *tools, env=loading) as server:
 
         def said_in_chat(body: dict[str, Any]) -> Any:
             status, answer = ask(server, "/v1/chat/completions", body)

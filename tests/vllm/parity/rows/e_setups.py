@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from parity.feature import ENVIRONMENT, Place, engine, row
+from parity.feature import ENVIRONMENT, Place, engine, need_gpu, row
 from parity.rows.a_generation import PROMPTS, generate, plain
 from parity.rows.c_engines import long_prompts_twice
 from parity.rows.d_server import ask, serving
@@ -37,6 +37,10 @@ def two_engines(place: Place) -> Any:
 
 @row("load-sharded", "loading what `save_sharded_state` has saved", engine=None)
 def load_sharded(place: Place) -> Any:
+    need_gpu(
+        "loading a sharded state: on the CPU vLLM packs the weights of linear layers when it loads them, "
+        "and `save_sharded_state` leaves packed weights out; it"
+    )
     llm = make(place)
     folder = Path(tempfile.mkdtemp(dir=place.folder))
     llm.llm_engine.engine_core.save_sharded_state(str(folder))
@@ -156,7 +160,7 @@ def completion(place: Place, name: str, *options: str, model: str = "llama") -> 
 
 @row("dp", "DP 2", engine=None)
 def data_parallel(place: Place) -> Any:
-    return completion(place, "dp", "--data-parallel-size", "2")
+    return completion(place, "dp", "--data-parallel-size", "2", "--api-server-count", "1")
 
 
 @row("dp-api-servers", "DP 2 with two API servers", engine=None)
