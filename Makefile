@@ -56,8 +56,8 @@ check: install  ## the quick tests, without vLLM: a minute
 	$(PY) -m pytest -n auto -m "not slow and not long and not vllm" $(addprefix tests/,$(CHECKED))
 
 # The tests whose outcome depends on vLLM's version.
-VERSION_TESTS := test_compat.py test_step_fields.py test_calls_since_0_33.py test_salvage.py test_watchdog.py \
-	test_steps.py test_executor.py test_node_start.py
+VERSION_TESTS := test_compat.py test_step_fields.py test_recorded_steps.py test_calls_since_0_33.py test_salvage.py \
+	test_watchdog.py test_steps.py test_executor.py test_node_start.py
 
 test-versions: install  ## the tests that depend on vLLM's version, with each version that is supported
 	$(PY) tests/vllm/install_check.py

@@ -369,6 +369,34 @@ class Counted:
         Counted.alive -= 1
 
 
+@pytest.mark.parametrize("name", ["echo", "fail", "no_such_method", "a function"])
+def test_no_argument_lives_on_while_the_next_request_is_waited_for(
+    rank: Rank, eventually: Any, name: str
+) -> None:
+    def decode(kind: int, step: int, payload: Any) -> Any:
+        method = rank.echo if payload[0] == "a function" else payload[0]
+        return method, (Counted(),), {"key": Counted()}, payload[3], payload[0]
+
+    def watch() -> None:
+        try:
+            assert served.wait(10)
+            eventually(lambda: Counted.alive == 0, "the end of the arguments")
+            gone.append(True)
+        finally:
+            rank.ask("end", (), {}, None)
+
+    gone: list[bool] = []
+    served = threading.Event()
+    rank.end = lambda *_, **__: rank.requests.inbox.interrupt()  # type: ignore[method-assign]
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    rank.ask(name, (), {}, "all")
+    note = lambda *_: served.set()  # noqa: E731
+    rank.serve(decode=decode, fail=note, reply=note, decodes_all=True)
+    watcher.join()
+    assert gone
+
+
 def test_nothing_leaks_whatever_happens_to_a_request(rank: Rank) -> None:
     def decode(kind: int, step: int, payload: Any) -> Any:
         name = payload[0]

@@ -1,12 +1,15 @@
-"""`fail.py MODEL HOW`: an LLM on mp-spmd whose ranks fail; prints what its caller gets, as JSON."""
+"""`fail.py MODEL HOW`: an LLM on mp-spmd that fails or is deleted; writes what its caller gets, as JSON."""
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,26 +26,49 @@ def describe(error: BaseException) -> dict[str, Any]:
     return {"type": type(error).__name__, "text": str(error), "causes": causes}
 
 
+ARGUMENTS: dict[str, Any] = {
+    "tensor_parallel_size": 2,
+    "distributed_executor_backend": "mp-spmd",
+    "enforce_eager": True,
+    "enable_lora": True,
+    **workload.ENGINE_ARGS,
+}
+PROMPT = {"prompt_token_ids": [5, 6, 7]}
+
+
 def make_llm(model: str) -> Any:
     from vllm import LLM
 
-    return LLM(
-        model,
-        tensor_parallel_size=2,
-        distributed_executor_backend="mp-spmd",
-        enforce_eager=True,
-        enable_lora=True,
-        **workload.ENGINE_ARGS,
-    )
+    return LLM(model, **ARGUMENTS)
 
 
-def generate(llm: Any, tokens: int, **kwargs: Any) -> int:
+def sampling(tokens: int) -> Any:
     from vllm import SamplingParams
 
-    prompt = {"prompt_token_ids": [5, 6, 7]}
-    sampling = SamplingParams(max_tokens=tokens, ignore_eos=True, temperature=0)
-    outputs = llm.generate([prompt], sampling, use_tqdm=False, **kwargs)
+    return SamplingParams(max_tokens=tokens, ignore_eos=True, temperature=0)
+
+
+def generate(llm: Any, tokens: int) -> int:
+    outputs = llm.generate([PROMPT], sampling(tokens), use_tqdm=False)
     return len(outputs[0].outputs[0].token_ids)
+
+
+async def fail_with_requests_under_way(model: str, rank: int) -> None:
+    """Three, and one more when the engine is dead."""
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    llm = AsyncLLM.from_engine_args(AsyncEngineArgs(model, **ARGUMENTS))
+
+    async def one(name: str) -> None:
+        async for _ in llm.generate(PROMPT, sampling(400), name):
+            pass
+
+    await llm.collective_rpc(fail_on, args=(rank,))
+    errors = await asyncio.gather(*map(one, "abc"), return_exceptions=True)
+    errors += await asyncio.gather(one("later"), return_exceptions=True)
+    OUT["errors"] = [describe(error) for error in errors if error is not None]
+    OUT["errored"] = llm.errored
 
 
 def fail_on(worker: Any, rank: int) -> None:
@@ -58,6 +84,25 @@ def pid_of_rank_1(worker: Any) -> int | None:
     return os.getpid() if worker.ctx.rank == 1 else None
 
 
+def pids_of_engine_and_ranks(llm: Any) -> list[int]:
+    found = llm.collective_rpc(lambda worker: (os.getppid(), os.getpid()))
+    return [found[0][0], *(pid for _, pid in found)]
+
+
+def are_gone(pids: list[int]) -> bool:
+    end = time.monotonic() + 60
+    while any(map(_lives, pids)) and time.monotonic() < end:
+        time.sleep(0.05)
+    return not any(map(_lives, pids))
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+
+
 def try_a_lora_that_is_not_there(llm: Any) -> None:
     from vllm.lora.request import LoRARequest
 
@@ -70,18 +115,34 @@ def try_a_lora_that_is_not_there(llm: Any) -> None:
 
 def main(model: str, how: str) -> None:
     try:
+        if how == "raise 0 under way":
+            asyncio.run(fail_with_requests_under_way(model, 0))
+            return
         llm = make_llm(model)
         if how == "kill":
             try_a_lora_that_is_not_there(llm)
             pid = llm.collective_rpc(pid_of_rank_1)[1]
             OUT["pid"] = pid
             threading.Timer(0.5, os.kill, (pid, signal.SIGKILL)).start()
-        elif how in ("raise 0", "raise 1"):
-            llm.collective_rpc(fail_on, args=(int(how[-1]),))
+        elif how == "kill engine":
+            engine, *ranks = pids_of_engine_and_ranks(llm)
+            threading.Timer(0.5, os.kill, (engine, signal.SIGKILL)).start()
+        elif how == "raise 1":
+            llm.collective_rpc(fail_on, args=(1,))
+        elif how == "delete":
+            generate(llm, 8)
+            pids = pids_of_engine_and_ranks(llm)
+            del llm
+            gc.collect()
+            OUT["gone"] = are_gone(pids)
+            return
         generate(llm, 400)
     except Exception as error:
         OUT["error"] = describe(error)
-    Path(os.environ["OUT"]).write_text(json.dumps(OUT))
+        if how == "kill engine":
+            OUT["gone"] = are_gone(ranks)
+    finally:
+        Path(os.environ["OUT"]).write_text(json.dumps(OUT))
 
 
 if __name__ == "__main__":

@@ -9,15 +9,18 @@ The instructions travel in `free_encoder_mm_hashes`, a list of strings that noth
     "linger PATH N" the same for the sampling
     "lose N"        rank N's output can't be had when it is asked for (asynchronous scheduling)
     "lose N oddly"  the same with an exception that can't be pickled
+    "die WHERE N"   rank N is killed in its "forward" pass, its "sampling" or while its "output" is finished
     "sent ID"       the output says that this rank has sent the request's blocks; "sent ID N": only rank N's
 
 `{"fail": {PHASE: RANK}, "folder": FOLDER}` in the additional configuration says which rank raises while
 it is made. If there are several, each waits in the folder until all have come so far.
+`{"die": {PHASE: RANK}}` says which rank is killed then.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -49,6 +52,8 @@ class ScriptedWorker(WorkerBase):
 
     def _fail(self, phase: str) -> None:
         told = self.vllm_config.additional_config
+        if told.get("die", {}).get(phase) == self.rank:
+            os.kill(os.getpid(), signal.SIGKILL)
         failing = told.get("fail", {})
         if failing.get(phase) == self.rank:
             folder = Path(told["folder"])
@@ -64,6 +69,7 @@ class ScriptedWorker(WorkerBase):
     def execute_model(self, scheduler_output: Any) -> Any:
         name = "+".join(scheduler_output.num_scheduled_tokens)
         self.events.append(f"execute {name}")
+        self.die(scheduler_output, "forward")
         for instruction in scheduler_output.free_encoder_mm_hashes:
             what, *arguments = instruction.split()
             if what == "raise" and int(arguments[0]) == self.rank:
@@ -84,6 +90,7 @@ class ScriptedWorker(WorkerBase):
         step, self._step = self._step, None
         name = "+".join(step.num_scheduled_tokens)
         self.events.append(f"sample {name}")
+        self.die(step, "sampling")
         if f"sampling {self.rank}" in step.free_encoder_mm_hashes:
             raise ValueError(f"the sampling of {name}")
         for instruction in step.free_encoder_mm_hashes:
@@ -91,6 +98,10 @@ class ScriptedWorker(WorkerBase):
                 self._wait_for(*instruction.split()[1:])
         bitmask = None if grammar_output is None else grammar_output.grammar_bitmask.tolist()
         return self._output(step, bitmask)
+
+    def die(self, step: Any, where: str) -> None:
+        if f"die {where} {self.rank}" in step.free_encoder_mm_hashes:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def _wait_for(self, path: str, rank: str = "") -> None:
         while rank in ("", str(self.rank)) and not os.path.exists(path):
@@ -133,7 +144,9 @@ class ScriptedWorker(WorkerBase):
         output.kv_connector_output = KVConnectorOutput(finished_sending=mine) if sent else None
         if self.vllm_config.scheduler_config.async_scheduling:
             lost = [each.split()[1:] for each in step.free_encoder_mm_hashes if "lose" in each]
-            return Pending(self, output, [how for rank, *how in lost if int(rank) == self.rank])
+            return Pending(
+                self, step, output, [how for rank, *how in lost if int(rank) == self.rank]
+            )
         return output
 
 
@@ -141,15 +154,17 @@ class Pending(AsyncModelRunnerOutput):
     """An output that is still on its way from the device."""
 
     def __init__(
-        self, worker: ScriptedWorker, output: ModelRunnerOutput, lost: list[list[str]]
+        self, worker: ScriptedWorker, step: Any, output: ModelRunnerOutput, lost: list[list[str]]
     ) -> None:
         self._worker = worker
+        self._step = step
         self._output = output
         self._lost = lost
 
     def get_output(self) -> ModelRunnerOutput:
         thread = threading.current_thread().name
         self._worker.events.append(f"get_output {thread}")
+        self._worker.die(self._step, "output")
         time.sleep(0.01)
         if self._lost:
             raise Odd(threading.Lock()) if self._lost[0] else ValueError("lost on the device")

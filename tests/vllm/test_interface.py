@@ -222,6 +222,15 @@ def test_an_own_executor_is_found_and_treated_as_ours(backend: Any) -> None:
     assert _class_for(backend).supports_async_scheduling()
 
 
+class NoExecutor: ...
+
+
+@pytest.mark.parametrize("backend", [NoExecutor, f"{__name__}.NoExecutor"])
+def test_a_class_that_is_no_executor_is_refused_with_its_name(backend: Any) -> None:
+    with pytest.raises(TypeError, match=r"subclass of Executor.*NoExecutor"):
+        _class_for(backend)
+
+
 def _check_pipelines(backend: Any) -> None:
     from vllm.engine.arg_utils import EngineArgs
 

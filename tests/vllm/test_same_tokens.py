@@ -39,6 +39,6 @@ def test_tokens_are_the_same_when_execute_model_waits_for_its_answer(
     assert run_script("generate.py", model, "mp-spmd", tp, pp) == early
 
 
-@pytest.mark.slow  # test_step_codec.py generates with TP 1 too
+@pytest.mark.slow  # test_recorded_steps.py generates with TP 1 too
 def test_tp_1_generates(model: Path, run_script: Callable[..., Outputs]) -> None:
     assert run_script("generate.py", model, "mp-spmd", 1, 1)

@@ -1,13 +1,9 @@
-"""vLLM's steps through the codec: recorded from real runs, and made up in shapes that no CPU runs."""
+"""vLLM's steps through the codec, in shapes that no CPU runs; real ones are in test_recorded_steps.py."""
 
 from __future__ import annotations
 
-import pickle
 import random
 import re
-import subprocess
-import sys
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +14,7 @@ import pytest
 import torch
 from batches import joined
 from same import assert_same
+from step_wire import Wire
 from vllm import SamplingParams
 from vllm.v1.core.sched.output import CachedRequestData, NewRequestData, SchedulerOutput
 from vllm.v1.outputs import (
@@ -29,109 +26,9 @@ from vllm.v1.outputs import (
 )
 
 from mpspmd.codec.delta import DeltaDecoder, DeltaEncoder
-from mpspmd.codec.steps import ReplyContext, StepCodec
+from mpspmd.codec.steps import StepCodec
 from mpspmd.vllm import step_codec as step_codec_module
 from mpspmd.vllm.step_codec import reply_plan, request_plan, step_codec
-
-HERE = Path(__file__).parent
-
-
-class Wire:
-    """An engine's end and two ranks' ends. What a rank decodes is spoiled by whoever used it."""
-
-    def __init__(self, codec: StepCodec | None = None) -> None:
-        codec = codec or step_codec()
-        self.engine = codec.engine_end()
-        self.ranks = [codec.rank_end() for _ in range(2)]
-        self.bases: dict[int, tuple[ReplyContext, Any]] = {}
-        self.sizes: list[int] = []
-
-    def send(self, step: int, request: Any) -> list[Any]:
-        message = _joined(self.engine.encode(step, "execute_model", (request, step), {}, 1))
-        context = self.engine.reply_context()
-        self.engine.sent()
-        self.sizes.append(len(message))
-        received = [rank.decode(step, message) for rank in self.ranks]
-        assert all(each[0] == "execute_model" for each in received)
-        assert all(each[1][1:] == (step,) and each[2:] == ({}, 1) for each in received)
-        self.bases[step] = context, self.ranks[1].reply_base
-        return [each[1][0] for each in received]
-
-    def reply(self, step: int, output: Any, arrives: bool = True) -> Any:
-        context, base = self.bases.pop(step)
-        message = _joined(self.ranks[1].encode_reply(step, output, base))
-        return self.engine.decode_reply(context, step, 1, message, 1) if arrives else None
-
-
-def _joined(message: Any) -> bytes:
-    assert message is not None
-    return b"".join(map(bytes, message)) if isinstance(message, list) else bytes(message)
-
-
-def replay(records: list[tuple[int, str, bytes]]) -> Counter[str]:
-    """Carries all of it; what has come by."""
-    wire, seen = Wire(), Counter[str]()
-    for step, kind, pickled in records:
-        value = pickle.loads(pickled)
-        seen[kind] += 1
-        if kind == "step":
-            for received in wire.send(step, value):
-                assert_same(value, received, f"step {step}")
-            cached = value.scheduled_cached_reqs
-            seen["pickled bytes"] += len(pickled)
-            seen["resumed"] += len(cached.resumed_req_ids)
-            seen["drafts"] += len(value.scheduled_spec_decode_tokens)
-            seen["prefix hits"] += sum(
-                new.num_computed_tokens > 0 for new in value.scheduled_new_reqs
-            )
-            seen["chunks"] += sum(output == 0 for output in cached.num_output_tokens)
-            seen["requests"] = max(seen["requests"], len(value.num_scheduled_tokens))
-            seen["all tokens"] += len(cached.all_token_ids)
-            seen["adapters"] += sum(
-                new.lora_request is not None for new in value.scheduled_new_reqs
-            )
-            seen["grammars"] += value.has_structured_output_requests
-        elif step in wire.bases:
-            assert_same(value, wire.reply(step, value), f"output {step}")
-            seen["logprobs"] += value.logprobs is not None
-    seen["bytes"] = sum(wire.sizes)
-    return seen
-
-
-def record(model: Path, out: Path, tp: int, pp: int, variant: str) -> Counter[str]:
-    command = [sys.executable, HERE / "record_steps.py", model, str(tp), str(pp), variant, out]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
-    seen = replay(pickle.loads(out.read_bytes()))
-    assert seen["step"] > 50
-    assert seen["output"] > 50
-    assert seen["requests"] >= 20
-    for what in ("prefix hits", "chunks", "logprobs"):
-        assert seen[what], f"no {what} in {seen}"
-    assert seen["bytes"] < seen["pickled bytes"] / 3
-    return seen
-
-
-def test_recorded_steps_come_out_as_they_went_in(model: Path, tmp_path: Path) -> None:
-    seen = record(model, tmp_path / "steps", 1, 1, "plain")
-    assert seen["resumed"], seen
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("tp", "pp", "variant", "came_by"),
-    [
-        (2, 1, "ngram", ["drafts"]),
-        (1, 2, "plain", ["all tokens"]),
-        (2, 1, "guided", ["adapters", "grammars"]),
-    ],
-)
-def test_recorded_steps_of_several_ranks(
-    model: Path, tmp_path: Path, tp: int, pp: int, variant: str, came_by: list[str]
-) -> None:
-    seen = record(model, tmp_path / "steps", tp, pp, variant)
-    for what in came_by:
-        assert seen[what], f"no {what} in {seen}"
 
 
 def test_sampling_params_come_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:

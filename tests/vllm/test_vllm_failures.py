@@ -73,18 +73,47 @@ def test_a_killed_rank_is_the_cause_of_the_callers_error_and_a_bad_lora_is_no_fa
     assert re.search(report, log)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("rank", [0, 1], ids=["replies", "does not reply"])
-def test_a_forward_pass_that_raises_on_one_rank_reaches_the_caller(
-    fail: Fail, model: Path, rank: int
-) -> None:
-    out, _ = fail(model, f"raise {rank}")
-    assert out["error"]["type"] == "EngineDeadError"
-    cause = out["error"]["causes"][0]
+def _check_forward_pass_that_raised(error: dict[str, Any], rank: int) -> None:
+    assert error["type"] == "EngineDeadError"
+    cause = error["causes"][0]
     assert cause["type"] == "RankError"
     assert f"rank {rank} raised ValueError in execute_model" in cause["text"]
     assert f"rank {rank} has had enough" in cause["text"]
     assert "Traceback" in cause["text"]
+
+
+@pytest.mark.slow
+def test_a_forward_pass_that_raises_on_a_rank_that_does_not_reply_reaches_the_caller(
+    fail: Fail, model: Path
+) -> None:
+    out, _ = fail(model, "raise 1")
+    _check_forward_pass_that_raised(out["error"], 1)
+
+
+@pytest.mark.slow
+def test_a_forward_pass_that_raises_fails_all_requests_under_way_and_later_ones(
+    fail: Fail, model: Path
+) -> None:
+    out, _ = fail(model, "raise 0 under way")
+    assert out["errored"]
+    assert len(out["errors"]) == 4
+    for error in out["errors"]:
+        _check_forward_pass_that_raised(error, 0)
+
+
+@pytest.mark.slow
+def test_ranks_end_with_a_killed_engine_core_and_its_caller_gets_an_error(
+    fail: Fail, model: Path
+) -> None:
+    out, _ = fail(model, "kill engine")
+    assert out["error"]["type"] == "EngineDeadError"
+    assert out["gone"], "the ranks, while their caller lives on"
+
+
+@pytest.mark.slow
+def test_an_llm_that_is_deleted_ends_its_engine_and_ranks(fail: Fail, model: Path) -> None:
+    out, _ = fail(model, "delete")
+    assert out == {"gone": True}
 
 
 @pytest.mark.slow  # tests/unit/test_start.py has the same without vLLM
