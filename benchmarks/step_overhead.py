@@ -82,13 +82,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_tool("step_overhead", parse(arguments), run, show)
 
 
-def run(options: Options) -> Results:
+def run(options: Options, classes: Sequence[type[Backend]] = BACKENDS) -> Results:
+    """Measures one backend of each class, in turn."""
     results = new_results("step_overhead", options.rounds, options.steps, {"tp": options.tp})
     cases = [(batch, name) for name in options.scenario for batch in options.batch]
-    steps = len(options.tp) * len(BACKENDS) * (1 + len(cases) * (options.rounds + 1))
+    steps = len(options.tp) * len(classes) * (1 + len(cases) * (options.rounds + 1))
     with tiny_model() as model, Progress(steps) as progress:
         for tp in options.tp:
-            with _started(model, tp, progress) as backends:
+            with _started(classes, model, tp, progress) as backends:
                 for batch, name in cases:
                     results["results"] += _measure(backends, tp, batch, name, options, progress)
                     save(results, options.json)
@@ -96,11 +97,11 @@ def run(options: Options) -> Results:
 
 
 @contextlib.contextmanager
-def _started(model: Path, tp: int, progress: Progress) -> Any:
-    """All backends. Their ranks are stopped while others are measured."""
+def _started(classes: Sequence[type[Backend]], model: Path, tp: int, progress: Progress) -> Any:
+    """The backends. Their ranks are stopped while others are measured."""
     backends: list[Backend] = []
     try:
-        for backend_class in BACKENDS:
+        for backend_class in classes:
             raise_if_interrupted()
             with progress.step(f"TP {tp}: starting {backend_class.name}"):
                 backends.append(backend := backend_class(model, tp))

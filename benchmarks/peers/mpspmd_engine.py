@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import mpspmd
 from benchmarks.parent import die_with_parent
@@ -34,6 +34,8 @@ class MpspmdEngine(Peer):
 
     name = "mpspmd-engine"
     version = mpspmd.__version__
+    settings: ClassVar[dict[str, Any]] = {}
+    """Settings of RuntimeConfig, which override the MPSPMD_* variables."""
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
@@ -44,7 +46,10 @@ class MpspmdEngine(Peer):
 
     def start(self) -> None:
         self._engine = engine = mpspmd.Engine(
-            Answering, world_size=self._setup.ranks, args=(self._setup,)
+            Answering,
+            world_size=self._setup.ranks,
+            args=(self._setup,),
+            config=mpspmd.RuntimeConfig.from_env(**self.settings),
         )
         self._call = engine.call
 
