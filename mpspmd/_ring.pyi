@@ -16,6 +16,7 @@ WAIT_PARK: int
 WAIT_AWAKE: int
 KIND_REQUEST: int
 KIND_REPLY: int
+KIND_STEP: int
 KIND_PACKED: int
 PHASE_LOADING: int
 PHASE_WAITING: int
@@ -342,7 +343,7 @@ def serve(
     reply_class: type | None,
     receive: Callable[[float | None, int], tuple[int, int, int, Any] | None] | None,
     decodes_all: bool,
-    decode: Callable[[int, int, Any], tuple[Any, Any, Any, Any, str] | None],
+    decode: Callable[[int, int, Any], tuple[Any, ...] | None],
     fail: Callable[[int, Any, str, Any, BaseException], None],
     reply: Callable[[int, str, Any], None],
 ) -> None:
@@ -352,9 +353,9 @@ def serve(
     A packed request and a packed reply need no Python code but the worker's method. For all else:
 
     * `receive` stands for `requests.recv`.
-    * `decode(kind, step, payload)` makes (method, args, kwargs, reply_ranks, the method's name) of any
-      other request, and with `decodes_all` of packed ones too. A method that is no str is called with
-      `args` alone. None: it can't be decoded, which `decode` has told the engine.
+    * `decode(kind, step, payload)` makes (method, args, kwargs, reply_ranks) of any other request, and with
+      `decodes_all` of packed ones too. A method that is no str is called with `args` alone, and its name
+      follows as a fifth. None: it can't be decoded, which `decode` has told the engine.
     * `fail(step, method, name, reply_ranks, error)` tells the engine what the method has raised.
     * `reply(step, name, result)` sends a reply that isn't plain or is a `reply_class`; without `replies`
       any reply.
@@ -420,7 +421,8 @@ class Exchange:
     """Which call waits for which step, and which thread reads the replies of all.
 
     Any thread. A class that derives from it has three methods, which are called for what isn't plain:
-    `take(rank, kind, step, payload)` takes a message; the caller frees the message's space in the ring.
+    `take(rank, kind, step, payload)` takes a message; the caller frees the message's space in the ring. If
+    decoding it has raised an exception, that follows as a fifth argument.
     `finish(call)` ends a call whose last reply has come, and tells others. `hand_over()` wakes the threads
     that wait for their turn to read.
     """
@@ -443,7 +445,10 @@ class Exchange:
         page: StatusPage,
         pending: dict[int, Any],
         call_type: type[Call],
-    ) -> None: ...
+        decode_reply: Callable[[Any, int, int, Any, int], Any] | None = None,
+    ) -> None:
+        """`decode_reply(reply_context, step, rank, payload, n_asked)` returns what a reply of the step
+        codec holds. If it raises, `take` gets the exception."""
     def send_plain(
         self,
         method: object,
@@ -457,6 +462,20 @@ class Exchange:
 
         None, and nothing is sent: it isn't plain, another thread is sending, there is no space for it, or
         the ring has ended."""
+    def send_encoded(
+        self,
+        kind: int,
+        message: object,
+        method: str,
+        reply_ranks: int | Literal["all"] | None,
+        deadline: float | None,
+        reply_context: object,
+        /,
+    ) -> Any | None:
+        """As send_plain(), for a request that is encoded already. Only for the sender, see begin_sending().
+
+        None, and nothing is sent: it isn't bytes, it is large, there is no space for it, or the ring has
+        ended."""
     def read_for(self, call: Call, limit: float | None, /) -> bool:
         """Leads, and reads replies until the call is done: True. False if another thread leads.
 

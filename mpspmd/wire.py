@@ -9,13 +9,13 @@ from typing import Any, Final, Literal, TypeAlias
 from mpspmd._ring import KIND_PACKED as KIND_PACKED
 from mpspmd._ring import KIND_REPLY as KIND_REPLY
 from mpspmd._ring import KIND_REQUEST as KIND_REQUEST
+from mpspmd._ring import KIND_STEP as KIND_STEP
 
 # What a message's kind says. Plain numbers: the operators of an enum are slow.
 KIND_ERROR: Final = 3
 """A reply that is a Fault."""
-# One of these flags may be added. KIND_PACKED: a plain value, packed by C.
-KIND_STEP: Final = 0x4000
-"""A message of the step codec; see codec/steps.py."""
+# One of these flags may be added. KIND_PACKED: a plain value, packed by C. KIND_STEP: a message of the step
+# codec; see codec/steps.py.
 KIND_OUT_OF_BAND: Final = 0x8000
 """Buffers follow the pickle; see codec/objects.py."""
 KIND_FLAGS: Final = KIND_PACKED | KIND_STEP | KIND_OUT_OF_BAND

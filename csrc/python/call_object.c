@@ -24,7 +24,6 @@ struct call_object *call_new(struct module_state *state, PyTypeObject *type, PyO
     self->deadline = Py_NewRef(deadline);
     self->replies = replies;
     self->key = (unsigned long long)hash;
-    self->began = (double)monotonic_ns() / 1e9;
     bool all = PyUnicode_Check(ranks) && PyUnicode_CompareWithASCIIString(ranks, "all") == 0;
     self->asked = self->missing = all ? n_ranks : 1;
     return self;
@@ -53,6 +52,7 @@ static PyObject *call_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (!self)
         return NULL;
     self->step = Py_NewRef(step);
+    self->began = (double)monotonic_ns() / 1e9;
     call_set_size(self, (size_t)bytes);
     return (PyObject *)self;
 }

@@ -22,7 +22,7 @@ struct call_object {
 extern PyType_Spec call_object_spec;
 
 /* A new call of `type`, which is Call or derives from it. The garbage collector may run. The step,
- * and the key's part that is the message's size, are set later. */
+ * when it began, and the key's part that is the message's size, are set later. */
 struct call_object *call_new(struct module_state *state, PyTypeObject *type, PyObject *method,
                              PyObject *ranks, PyObject *deadline, Py_ssize_t n_ranks);
 

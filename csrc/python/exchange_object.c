@@ -8,14 +8,15 @@
 #define NEVER_NS (UINT64_MAX / 2)
 
 static int exchange_init(PyObject *object, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"requests", "replies", "page", "pending", "call_type", NULL};
+    static char *names[] = {"requests",  "replies",      "page", "pending",
+                            "call_type", "decode_reply", NULL};
     struct exchange_object *self = (struct exchange_object *)object;
     struct module_state *state = module_state_of_type(Py_TYPE(object));
-    PyObject *requests, *replies, *page, *pending, *call_type;
-    if (!state ||
-        !PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O!O!O!:Exchange", names, state->writer_type,
-                                     &requests, state->inbox_type, &replies, state->page_type,
-                                     &page, &PyDict_Type, &pending, &PyType_Type, &call_type))
+    PyObject *requests, *replies, *page, *pending, *call_type, *decode_reply = Py_None;
+    if (!state || !PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O!O!O!|O:Exchange", names,
+                                               state->writer_type, &requests, state->inbox_type,
+                                               &replies, state->page_type, &page, &PyDict_Type,
+                                               &pending, &PyType_Type, &call_type, &decode_reply))
         return -1;
     if (self->state || self->followers ||
         !PyType_IsSubtype((PyTypeObject *)call_type, state->call_type)) {
@@ -33,11 +34,13 @@ static int exchange_init(PyObject *object, PyObject *args, PyObject *kwargs) {
     self->page = (struct page_object *)Py_NewRef(page);
     self->pending = Py_NewRef(pending);
     self->call_type = (PyTypeObject *)Py_NewRef(call_type);
+    self->decode_reply = Py_NewRef(decode_reply);
     self->state = state;
     return 0;
 }
 
-/* No tp_clear: every circle goes through `pending` or the attributes of a derived class. */
+/* No tp_clear: `decode_reply` knows no exchange, and every circle goes through `pending` or the
+ * attributes of a derived class. */
 static int exchange_traverse(PyObject *object, visitproc visit, void *arg) {
     struct exchange_object *self = (struct exchange_object *)object;
     Py_VISIT(Py_TYPE(object));
@@ -45,6 +48,7 @@ static int exchange_traverse(PyObject *object, visitproc visit, void *arg) {
     Py_VISIT(self->followers);
     Py_VISIT(self->untaken);
     Py_VISIT(self->call_type);
+    Py_VISIT(self->decode_reply);
     return 0;
 }
 
@@ -57,6 +61,7 @@ static void exchange_dealloc(PyObject *object) {
     Py_XDECREF(self->pending);
     Py_XDECREF(self->followers);
     Py_XDECREF((PyObject *)self->call_type);
+    Py_XDECREF(self->decode_reply);
     Py_XDECREF(self->untaken);
     extension_free(object);
 }
@@ -80,28 +85,41 @@ static bool to_deadline(PyObject *seconds, uint64_t *ns) {
     return !PyErr_Occurred();
 }
 
-/* 1: it was sent. 0: it must be sent slowly. -1 with an exception set. `request` and `call` were
- * made before, because that may start the garbage collector, whose finalizers may send requests
- * too. */
-static int send_now(struct exchange_object *self, PyObject *request, struct call_object *call) {
-    Py_ssize_t size = self->sender == 0 ? values_size(request) : -1;
-    if (size < 0)
-        return 0;
+/* Sends what writer_try() takes. 1: it was sent. 0: it must be sent slowly. -1 with an exception
+ * set. `what` and `call` were made before, because that may start the garbage collector, whose
+ * finalizers may send requests too. */
+static int send_now(struct exchange_object *self, uint16_t kind, PyObject *what, Py_ssize_t size,
+                    struct call_object *call) {
     uint64_t step = self->steps + 1;
     call->step = PyLong_FromUnsignedLongLong(step);
     if (!call->step)
         return -1;
-    call_set_size(call, (size_t)size);
+    call_set_size(call, (size_t)(size < 0 ? PyBytes_GET_SIZE(what) : size));
     /* Before it is sent, because this may fail. */
     bool awaited = call->ranks != Py_None;
     if (awaited && PyDict_SetItem(self->pending, call->step, (PyObject *)call) != 0)
         return -1;
-    if (writer_try_packed(self->requests, KIND_REQUEST, step, request, (size_t)size)) {
+    if (writer_try(self->requests, kind, step, what, size)) {
         self->steps = step;
+        call->began = (double)self->requests->writer.published_ns / 1e9;
         page_note_sent(self->page, step);
         return 1;
     }
     return awaited && PyDict_DelItem(self->pending, call->step) != 0 ? -1 : 0;
+}
+
+static struct call_object *new_call(struct exchange_object *self, PyObject *method, PyObject *ranks,
+                                    PyObject *deadline) {
+    return call_new(self->state, self->call_type, method, ranks, deadline,
+                    (Py_ssize_t)self->page->status.n_ranks);
+}
+
+/* What a sending method returns. */
+static PyObject *call_or_none(struct call_object *call, int sent) {
+    if (sent > 0)
+        return (PyObject *)call;
+    Py_XDECREF((PyObject *)call);
+    return sent < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 /* send_plain(method, args, kwargs, reply_ranks, deadline) */
@@ -118,15 +136,35 @@ static PyObject *exchange_send_plain(struct exchange_object *self, PyObject *con
     PyObject *request = PyTuple_Pack(4, args[0], args[1], args[2], args[3]);
     if (!request)
         return NULL;
-    Py_ssize_t n_ranks = (Py_ssize_t)self->page->status.n_ranks;
-    struct call_object *call =
-        call_new(self->state, self->call_type, args[0], args[3], args[4], n_ranks);
-    int sent = call ? send_now(self, request, call) : -1;
+    struct call_object *call = new_call(self, args[0], args[3], args[4]);
+    Py_ssize_t size = call && self->sender == 0 ? values_size(request) : -1;
+    int sent = call ? 0 : -1;
+    if (size >= 0)
+        sent = send_now(self, KIND_REQUEST | KIND_PACKED, request, size, call);
     Py_DECREF(request);
-    if (sent > 0)
-        return (PyObject *)call;
-    Py_XDECREF((PyObject *)call);
-    return sent < 0 ? NULL : Py_NewRef(Py_None);
+    return call_or_none(call, sent);
+}
+
+/* send_encoded(kind, message, method, reply_ranks, deadline, reply_context) */
+static PyObject *exchange_send_encoded(struct exchange_object *self, PyObject *const *args,
+                                       Py_ssize_t n_args) {
+    if (!is_ready(self))
+        return NULL;
+    if (n_args != 6 || !PyLong_Check(args[0]) || !PyUnicode_Check(args[2]) ||
+        self->sender != PyThread_get_thread_ident()) {
+        PyErr_SetString(PyExc_TypeError, "send_encoded(kind, message, method, reply_ranks, "
+                                         "deadline, reply_context), only by the sender");
+        return NULL;
+    }
+    if (!PyBytes_CheckExact(args[1]))
+        Py_RETURN_NONE;
+    struct call_object *call = new_call(self, args[2], args[3], args[4]);
+    int sent = call ? 0 : -1;
+    if (call) {
+        call->reply_context = args[5] == Py_None ? NULL : Py_NewRef(args[5]);
+        sent = send_now(self, (uint16_t)PyLong_AsUnsignedLongMask(args[0]), args[1], -1, call);
+    }
+    return call_or_none(call, sent);
 }
 
 /* read_for(call, limit) */
@@ -215,6 +253,7 @@ static PyObject *exchange_end_sending(struct exchange_object *self, PyObject *Py
 
 static PyMethodDef exchange_methods[] = {
     {"send_plain", (PyCFunction)(void (*)(void))exchange_send_plain, METH_FASTCALL, NULL},
+    {"send_encoded", (PyCFunction)(void (*)(void))exchange_send_encoded, METH_FASTCALL, NULL},
     {"read_for", (PyCFunction)(void (*)(void))exchange_read_for, METH_FASTCALL, NULL},
     {"drain", (PyCFunction)exchange_drain, METH_NOARGS, NULL},
     {"end", (PyCFunction)(void (*)(void))exchange_end, METH_FASTCALL, NULL},

@@ -19,6 +19,7 @@ struct exchange_object {
     struct page_object *page;
     PyObject *pending; /* a dict: step -> call */
     PyTypeObject *call_type;
+    PyObject *decode_reply;   /* the step codec's, or None */
     unsigned long long steps; /* the number of the last request */
     unsigned long leader;     /* the reading thread's identity; 0: nobody reads */
     unsigned long sender;     /* the thread that sends a request that isn't plain; 0: none */

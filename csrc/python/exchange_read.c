@@ -58,14 +58,17 @@ static bool release_record(struct exchange_object *self, PyObject *message) {
     return none && inbox_release_record(self->replies);
 }
 
-/* Lets `take` take a message. If a signal's handler raises before it has begun, the message stays
- * for the next reader, because it may be for another thread. */
+/* Lets `take` take a message. It gets the exception that is set, if there is one: the step codec
+ * has raised it. If a signal's handler raises before `take` has begun, the message stays for the
+ * next reader, because it may be for another thread. */
 static bool take_slowly(struct exchange_object *self, PyObject *message, struct call_object *call,
                         Py_ssize_t rank) {
+    PyObject *raised = PyErr_Occurred() ? raise_taken() : NULL;
     PyObject *none = PyObject_CallMethodObjArgs(
         (PyObject *)self, self->state->name_take, PyTuple_GET_ITEM(message, 0),
         PyTuple_GET_ITEM(message, 1), PyTuple_GET_ITEM(message, 2), PyTuple_GET_ITEM(message, 3),
-        NULL);
+        raised, NULL);
+    Py_XDECREF(raised);
     PyObject *error = none ? NULL : raise_taken();
     bool missed = !none && call && !call->done &&
                   PyList_GetItem(call->replies, rank) == self->state->no_reply;
@@ -78,6 +81,36 @@ static bool take_slowly(struct exchange_object *self, PyObject *message, struct 
     else
         Py_XDECREF(error);
     return released && !error;
+}
+
+/* What a reply to a call holds, if it is packed or the step codec decodes it; a new reference.
+ * NULL, with an exception set or without, for all that `take` must see to. */
+static PyObject *value_of(const struct exchange_object *self, const struct call_object *call,
+                          PyObject *message) {
+    unsigned long kind = PyLong_AsUnsignedLong(PyTuple_GET_ITEM(message, 1));
+    PyObject *payload = PyTuple_GET_ITEM(message, 3);
+    if (kind == (KIND_REPLY | KIND_PACKED))
+        return Py_NewRef(payload);
+    if (kind != (KIND_REPLY | KIND_STEP) || self->decode_reply == Py_None || !call->reply_context)
+        return NULL;
+    PyObject *asked = PyLong_FromSsize_t(call->asked), *value = NULL;
+    if (asked)
+        value = PyObject_CallFunctionObjArgs(self->decode_reply, call->reply_context,
+                                             PyTuple_GET_ITEM(message, 2),
+                                             PyTuple_GET_ITEM(message, 0), payload, asked, NULL);
+    Py_XDECREF(asked);
+    return value;
+}
+
+/* Gives a call the value of a reply, or lets `take` do it. */
+static bool take_reply(struct exchange_object *self, PyObject *message, struct call_object *call,
+                       Py_ssize_t rank) {
+    PyObject *value = call ? value_of(self, call, message) : NULL;
+    if (!value)
+        return take_slowly(self, message, call, rank);
+    call->missing--;
+    return PyList_SetItem(call->replies, rank, value) == 0 &&
+           (self->replies->current < 0 || release_record(self, message));
 }
 
 /* finish(), also with an exception set, which stays. */
@@ -95,16 +128,11 @@ static bool finish_after(struct exchange_object *self, struct call_object *call,
  * finished now, as near the limit of recursion, the message stays: the next reader finishes it. */
 static bool take(struct exchange_object *self, PyObject *message) {
     Py_ssize_t rank = PyLong_AsSsize_t(PyTuple_GET_ITEM(message, 0));
-    unsigned long kind = PyLong_AsUnsignedLong(PyTuple_GET_ITEM(message, 1));
     struct call_object *call = call_of(self, message, rank);
     bool taken = !PyErr_Occurred();
     bool was_taken = call && call->missing == 0;
-    if (taken && !was_taken && call && kind == (KIND_REPLY | KIND_PACKED)) {
-        taken = PyList_SetItem(call->replies, rank, Py_NewRef(PyTuple_GET_ITEM(message, 3))) == 0;
-        call->missing--;
-    } else if (taken && !was_taken) {
-        taken = take_slowly(self, message, call, rank);
-    }
+    if (taken && !was_taken)
+        taken = take_reply(self, message, call, rank);
     if (call && call->missing == 0 && !call->done) {
         taken = finish_after(self, call, taken);
         if (!call->done)

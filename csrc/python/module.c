@@ -34,13 +34,14 @@ static bool add_constants(PyObject *module) {
         const char *name;
         long value;
     } constants[] = {
-        {"MAX_READERS", RING_MAX_READERS}, {"KIND_PACKED", KIND_PACKED},
-        {"KIND_REQUEST", KIND_REQUEST},    {"KIND_REPLY", KIND_REPLY},
-        {"WAIT_AUTO", WAIT_AUTO},          {"WAIT_SPIN", WAIT_SPIN},
-        {"WAIT_YIELD", WAIT_YIELD},        {"WAIT_PARK", WAIT_PARK},
-        {"WAIT_AWAKE", WAIT_AWAKE},        {"PHASE_LOADING", PHASE_LOADING},
-        {"PHASE_WAITING", PHASE_WAITING},  {"PHASE_DECODING", PHASE_DECODING},
-        {"PHASE_RUNNING", PHASE_RUNNING},  {"PHASE_REPLYING", PHASE_REPLYING},
+        {"MAX_READERS", RING_MAX_READERS},  {"KIND_PACKED", KIND_PACKED},
+        {"KIND_REQUEST", KIND_REQUEST},     {"KIND_REPLY", KIND_REPLY},
+        {"KIND_STEP", KIND_STEP},           {"WAIT_AUTO", WAIT_AUTO},
+        {"WAIT_SPIN", WAIT_SPIN},           {"WAIT_YIELD", WAIT_YIELD},
+        {"WAIT_PARK", WAIT_PARK},           {"WAIT_AWAKE", WAIT_AWAKE},
+        {"PHASE_LOADING", PHASE_LOADING},   {"PHASE_WAITING", PHASE_WAITING},
+        {"PHASE_DECODING", PHASE_DECODING}, {"PHASE_RUNNING", PHASE_RUNNING},
+        {"PHASE_REPLYING", PHASE_REPLYING},
     };
     for (size_t i = 0; i < sizeof constants / sizeof constants[0]; i++)
         if (PyModule_AddIntConstant(module, constants[i].name, constants[i].value) != 0)

@@ -13,13 +13,10 @@ static void note_sent(struct writer_object *self, uint64_t tag, uint64_t bytes) 
         status_add(self->bytes_out, bytes);
     if (!self->track)
         return;
-    /* This thread has just read the clock. */
-    uint64_t now =
-        atomic_load_explicit(&self->owner->ring.shared->published_ns, memory_order_relaxed);
     if (self->bytes_out)
-        track_replied(self->track, tag, bytes, now);
+        track_replied(self->track, tag, bytes, self->writer.published_ns);
     else
-        track_sent(self->track, tag, bytes, now);
+        track_sent(self->track, tag, bytes, self->writer.published_ns);
 }
 
 void outgoing_let_go(struct writer_object *self) {

@@ -23,9 +23,8 @@ struct server {
     uint64_t came_before; /* the key by which recv() predicts when the next request comes */
 };
 
-/* One request. All references are borrowed from `fields`. */
+/* One request. All references are borrowed from the tuple that fields_of() returns. */
 struct request {
-    PyObject *fields; /* a tuple of the others, or NULL */
     PyObject *step_number;
     uint64_t step;
     PyObject *method; /* the name of the worker's method, or what to call instead */
@@ -70,9 +69,10 @@ static PyObject *fields_of(const struct server *self, PyObject *message) {
     PyObject *fields = PyObject_CallFunctionObjArgs(self->decode, kind, step, payload, NULL);
     if (fields == Py_None)
         Py_CLEAR(fields);
-    else if (fields && (!PyTuple_Check(fields) || PyTuple_GET_SIZE(fields) != 5)) {
+    else if (fields && !is_plain(fields) &&
+             !(PyTuple_Check(fields) && PyTuple_GET_SIZE(fields) == 5)) {
         Py_CLEAR(fields);
-        PyErr_SetString(PyExc_TypeError, "decode() must return a tuple of 5, or None");
+        PyErr_SetString(PyExc_TypeError, "decode() must return a request, or None");
     }
     return fields;
 }

@@ -224,11 +224,13 @@ int writer_send_packed(struct writer_object *self, uint16_t kind, uint64_t tag, 
     return sent;
 }
 
-bool writer_try_packed(struct writer_object *self, uint16_t kind, uint64_t tag, PyObject *value,
-                       size_t size) {
-    struct sending sending = {kind | KIND_PACKED, tag, value, NULL};
-    return !self->busy && !self->pending && self->owner->generation == fork_generation &&
-           outgoing_put_packed(self, &sending, size);
+bool writer_try(struct writer_object *self, uint16_t kind, uint64_t tag, PyObject *what,
+                Py_ssize_t size) {
+    struct sending sending = {kind, tag, what, NULL};
+    if (self->busy || self->pending || self->owner->generation != fork_generation)
+        return false;
+    return size < 0 ? outgoing_put_bytes(self, &sending)
+                    : outgoing_put_packed(self, &sending, (size_t)size);
 }
 
 static PyObject *send_packed_method(struct writer_object *self, PyObject *const *args,

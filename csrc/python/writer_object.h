@@ -38,10 +38,11 @@ extern PyType_Spec writer_object_spec;
  * exception set. */
 int writer_send_packed(struct writer_object *writer, uint16_t kind, uint64_t tag, PyObject *value);
 
-/* Sends a whole message of a packed value of `size` bytes if that needs no waiting. False, and
- * nothing has happened, if it does, if the writer is in use, or if its ring has ended. */
-bool writer_try_packed(struct writer_object *writer, uint16_t kind, uint64_t tag, PyObject *value,
-                       size_t size);
+/* Sends a whole message if that needs no waiting: a value that values_size() has measured, or with
+ * `size` -1 bytes as they are. False, and nothing has happened, if it does, for what isn't bytes,
+ * if the writer is in use, or if its ring has ended. */
+bool writer_try(struct writer_object *writer, uint16_t kind, uint64_t tag, PyObject *what,
+                Py_ssize_t size);
 
 /* Ends the wait() of another thread, or the next one. */
 void writer_interrupt(struct writer_object *writer);

@@ -108,7 +108,8 @@ static inline void publish(struct ring_writer *writer, uint64_t bytes) {
      * between would be missed. */
     atomic_store_explicit(&ring->shared->tail, writer->tail, memory_order_seq_cst);
     /* Only now, because reading the clock would delay the message. */
-    atomic_store_explicit(&ring->shared->published_ns, monotonic_ns(), memory_order_relaxed);
+    writer->published_ns = monotonic_ns();
+    atomic_store_explicit(&ring->shared->published_ns, writer->published_ns, memory_order_relaxed);
     bell_notify(ring->data_bell, UINT64_MAX);
 }
 

@@ -10,9 +10,10 @@ struct ring_writer {
     uint64_t tail;     /* where the next record goes: shared tail, kept here so as not to load it */
     uint64_t limit;    /* the tail may go up to here: smallest head at the last scan + capacity */
     uint64_t staged;   /* bytes of an unfinished record beyond the tail: ring_append() */
-    bool torn;         /* the last message was left unfinished: readers must be told */
-    bool corrupt;      /* at the last scan a head was where no reader can be */
-    uint64_t claim;    /* what is in the ring's claim as long as this writer has it */
+    uint64_t published_ns; /* the ring's, kept here because readers poll that line */
+    bool torn;             /* the last message was left unfinished: readers must be told */
+    bool corrupt;          /* at the last scan a head was where no reader can be */
+    uint64_t claim;        /* what is in the ring's claim as long as this writer has it */
 };
 
 /* Takes the ring for this writer. RING_TAKEN: another writer has it, and `*holder` is that one's

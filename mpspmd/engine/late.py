@@ -35,7 +35,7 @@ class LateReplies:
         self._table.drop_if_complete(call)
 
     def _read(self, call: Call, rank: int, kind: int, payload: Any) -> Any:
-        """What the reply holds. Reader.take() has its own copy of these lines, to save a call a step."""
+        """What the reply holds."""
         if kind & KIND_PACKED:
             value = payload
         elif kind & KIND_STEP and self._step_codec is not None and call.reply_context is not None:

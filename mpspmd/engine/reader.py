@@ -29,7 +29,7 @@ from mpspmd.exceptions.fault import error_of
 from mpspmd.exceptions.foreign import is_perhaps_a_signals
 from mpspmd.threads import start_thread
 from mpspmd.transport.channel import EngineChannel
-from mpspmd.wire import KIND_ERROR, KIND_FLAGS, KIND_OUT_OF_BAND, KIND_PACKED, KIND_STEP
+from mpspmd.wire import KIND_ERROR, KIND_FLAGS, KIND_OUT_OF_BAND, KIND_PACKED
 
 _KIND_MASK = ~KIND_FLAGS
 _Tell: TypeAlias = Callable[[Call], object]
@@ -53,13 +53,15 @@ class Reader(Exchange):
         stalls: StallWatch,
         step_codec: EngineEnd | None = None,
     ) -> None:
-        super().__init__(channel.requests, channel.replies, channel.status, table.pending, Call)
+        decode_reply = None if step_codec is None else step_codec.decode_reply
+        super().__init__(
+            channel.requests, channel.replies, channel.status, table.pending, Call, decode_reply
+        )
         self._requests, self._inbox = channel.requests, channel.replies
         self._table = table
         self._pending = table.pending
         self._events = events
         self._stalls = stalls
-        self._step_codec = step_codec
         self._late = LateReplies(table, step_codec)
         self.untold: list[Call] = []
         """Calls that were done while their reader was sending. It tells their futures when it has sent."""
@@ -247,9 +249,11 @@ class Reader(Exchange):
         """This thread has stopped leading, or has ended a call."""
         let_others_go_on(self.followers)
 
-    def take(self, rank: int, kind: int, step: int, payload: Any) -> None:
+    def take(
+        self, rank: int, kind: int, step: int, payload: Any, raised: BaseException | None = None
+    ) -> None:
         """Takes a message of a rank. The caller then releases its record in the ring, and finishes the call
-        if it has all replies. Only for the leader."""
+        if it has all replies. Only for the leader. `raised`: by the step codec, which has decoded it."""
         call = self._pending.get(step)
         if call is None:
             self._late.take(rank, kind, step, payload)
@@ -257,16 +261,10 @@ class Reader(Exchange):
         error: Exception | None = None
         interrupt: BaseException | None = None
         try:
-            if kind & KIND_PACKED:
-                value = payload
-            elif (
-                kind & KIND_STEP and self._step_codec is not None and call.reply_context is not None
-            ):
-                value = self._step_codec.decode_reply(
-                    call.reply_context, step, rank, payload, call.asked
-                )
-            else:
-                value = decode(payload, kind & KIND_OUT_OF_BAND != 0)
+            if raised is not None:
+                raise raised
+            packed = kind & KIND_PACKED
+            value = payload if packed else decode(payload, kind & KIND_OUT_OF_BAND != 0)
             if kind & _KIND_MASK == KIND_ERROR:
                 error = error_of(value)
             else:

@@ -33,28 +33,27 @@ class RequestEncoder:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         reply_ranks: ReplyRanks,
-    ) -> tuple[int, Message]:
-        """The message's kind and its payload. EncodeError."""
-        if self._step_end is not None:
-            message = self._step_end.encode(step, method, args, kwargs, reply_ranks)
+    ) -> tuple[int, Message, ReplyContext | None]:
+        """The message's kind, its payload, and what the replies to it will be decoded with. EncodeError."""
+        context = None
+        if (step_end := self._step_end) is not None:
+            message = step_end.encode(step, method, args, kwargs, reply_ranks)
+            context = step_end.reply_context()
             if message is not None:
-                return _STEP_REQUEST, message
+                return _STEP_REQUEST, message, context
         request = (method, args, kwargs, reply_ranks)
         if (packed := pack(request)) is not None:
-            return _PACKED_REQUEST, packed
+            return _PACKED_REQUEST, packed, context
         message = self._encoder.encode(
             request, by_value=self._by_value or not isinstance(method, str)
         )
-        return _LARGE_REQUEST if isinstance(message, list) else KIND_REQUEST, message
+        kind = _LARGE_REQUEST if isinstance(message, list) else KIND_REQUEST
+        return kind, message, context
 
     @property
     def has_steps(self) -> bool:
         """Whether the step codec encodes any requests and replies."""
         return self._step_end is not None
-
-    def reply_context(self) -> ReplyContext | None:
-        """What the replies to the last message will be decoded with."""
-        return self._step_end.reply_context() if self._step_end is not None else None
 
     def send_anew(self) -> None:
         """Makes the next step a key frame."""

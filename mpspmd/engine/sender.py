@@ -64,41 +64,48 @@ class Sender:
             RuntimeError: A signal's handler, or a destructor, sends while this thread already does.
             MpSpmdError: The cause, if the engine has failed or was shut down.
         """
+        reader = self._reader
         if self._packs and ends is None and not keeps_late and self._outcome.cause is None:
-            reader = self._reader
             sent: Call | None = reader.send_plain(method, args, kwargs, reply_ranks, deadline)
             if sent is not None:
                 reader.wake_reader()
                 if future is not None:
                     future.follow(sent)
                 return sent
-        if self._reader.sender:
+        if reader.sender:
             self._refuse_within_a_send()
         try:
-            if not self._reader.begin_sending():
+            if not reader.begin_sending():
                 self._take_turn(deadline)
             if self._outcome.cause is not None:
                 self._outcome.raise_cause()
-            step = self._reader.steps + 1
-            kind, message = self._encoder.encode(step, method, args, kwargs, reply_ranks)
-            self._reader.steps = step
+            step = reader.steps + 1
+            kind, message, context = self._encoder.encode(step, method, args, kwargs, reply_ranks)
             name = method if isinstance(method, str) else _name_of(method)
+            if ends is None and not keeps_late:
+                call: Call | None = reader.send_encoded(
+                    kind, message, name, reply_ranks, deadline, context
+                )
+                if call is not None:
+                    self._encoder.sent(kind)
+                    reader.wake_reader()
+                    if future is not None:
+                        future.follow(call)
+                    return call
+            reader.steps = step
             n_bytes = 0 if isinstance(message, list) else len(message)
             call = Call(step, name, reply_ranks, self._world_size, deadline, n_bytes)
-            if ends is not None:
-                call.closes = ends
-            if (context := self._encoder.reply_context()) is not None:
-                call.reply_context = context
+            call.closes = ends
+            call.reply_context = context
+            call.keeps_late = keeps_late
             if future is not None:
-                if keeps_late:
-                    call.keeps_late = True
                 future.follow(call)
             self._put(call, kind, message)
             return call
         finally:
             # The first call here: a signal's handler can't raise before it has returned.
-            self._reader.end_sending()
-            if self._waiting or self._reader.untold:
+            reader.end_sending()
+            if self._waiting or reader.untold:
                 self._let_go_on()
 
     def send_anew(self) -> None:

@@ -86,7 +86,7 @@ class RankLoop:
                     decodes_all=self._keeps_digest,
                     decode=self._decode_or_fail,
                     fail=self._fail,
-                    reply=self._reply,
+                    reply=self._replier.reply,
                 )
         except (ChannelClosed, ChannelPoisoned):
             pass
@@ -95,23 +95,19 @@ class RankLoop:
         if self._replier.end is not None:
             raise self._replier.end
 
-    def _reply(self, step: int, name: str, result: Any) -> None:
-        # No other request has been decoded since this one.
-        base = None if self._step_codec is None else self._step_codec.reply_base
-        self._replier.reply(step, name, result, base)
-
-    def _decode_or_fail(
-        self, kind: int, step: int, payload: Any
-    ) -> tuple[Any, Any, Any, ReplyRanks, str] | None:
-        """(method, args, kwargs, reply_ranks, the method's name). None if it can't be decoded, which is
-        reported."""
+    def _decode_or_fail(self, kind: int, step: int, payload: Any) -> tuple[Any, ...] | None:
+        """(method, args, kwargs, reply_ranks), and the method's name if `method` is to be called itself.
+        None if it can't be decoded, which is reported."""
         packed = kind & KIND_PACKED
         if not packed and type(payload) is not bytes:  # a small one is decoded in no time
             self._line.enter(PHASE_DECODING, step, b"")
         try:
             if self._keeps_digest:
                 self._ctx.add_to_digest(cast(bytes, pack(payload)) if packed else payload)
-            request = self._decode(step, kind, payload)
+            if kind & KIND_STEP and self._step_codec is not None:
+                return self._step_codec.decode(step, payload)
+            request = payload if packed else decode(payload, kind & KIND_OUT_OF_BAND != 0)
+            method, args, kwargs, reply_ranks = request
         except SystemExit:
             raise
         except BaseException as error:
@@ -121,17 +117,10 @@ class RankLoop:
             if isinstance(payload, memoryview):
                 payload.release()
                 self._requests.release()
-        method = request.method
-        if not isinstance(method, str):
-            method = functools.partial(method, self._worker)
-        return method, request.args, request.kwargs, request.reply_ranks, request.method_name
-
-    def _decode(self, step: int, kind: int, payload: Any) -> ExecuteModelRequest:
-        if kind & KIND_PACKED:
-            return ExecuteModelRequest(step, *payload)
-        if kind & KIND_STEP and self._step_codec is not None:
-            return ExecuteModelRequest(step, *self._step_codec.decode(step, payload))
-        return ExecuteModelRequest(step, *decode(payload, kind & KIND_OUT_OF_BAND != 0))
+        if isinstance(method, str):
+            return method, args, kwargs, reply_ranks
+        name = ExecuteModelRequest(step, method).method_name
+        return functools.partial(method, self._worker), args, kwargs, reply_ranks, name
 
     def _fail(
         self, step: int, method: Any, name: str, reply_ranks: ReplyRanks, error: BaseException

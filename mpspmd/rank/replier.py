@@ -18,6 +18,7 @@ from mpspmd.rank.worker import Worker
 from mpspmd.wire import KIND_ERROR, KIND_REPLY, KIND_STEP
 
 _STEP_REPLY = KIND_REPLY | KIND_STEP
+_NEWEST = object()
 
 
 class Replier:
@@ -51,13 +52,18 @@ class Replier:
         self.end: BaseException | None = None
         """What has ended the reply thread. It must end the rank."""
 
-    def reply(self, step: int, method: str, result: Any, base: Any = None) -> None:
-        """Waits for space. ChannelClosed or ChannelPoisoned if the run has ended."""
+    def reply(self, step: int, method: str, result: Any, base: Any = _NEWEST) -> None:
+        """`base`: of the request that this answers; by default of the one that was decoded last.
+
+        Waits for space. ChannelClosed or ChannelPoisoned if the run has ended.
+        """
+        codec, message = self._step_codec, None
         try:
             if self._finish is not None:
                 result = self._finish(result)
-            codec = self._step_codec
-            message = None if codec is None else codec.encode_reply(step, result, base)
+            if codec is not None:
+                base = codec.reply_base if base is _NEWEST else base
+                message = codec.encode_reply(step, result, base)
         except SystemExit:
             raise
         except BaseException as error:
@@ -111,7 +117,9 @@ class ThreadReplier(Replier):
         else:
             self._queue.put(lambda: super(ThreadReplier, self).fail(fault))
 
-    def reply(self, step: int, method: str, result: Any, base: Any = None) -> None:
+    def reply(self, step: int, method: str, result: Any, base: Any = _NEWEST) -> None:
+        # The main thread decodes other requests before this reply is sent.
+        base = None if self._step_codec is None else self._step_codec.reply_base
         self._queue.put(lambda: self._reply_now(step, method, result, base))
 
     def _reply_now(self, step: int, method: str, result: Any, base: Any) -> None:

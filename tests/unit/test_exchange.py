@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import math
 import signal
@@ -15,7 +16,15 @@ from typing import Any
 import pytest
 from rings import make_page, make_scene
 
-from mpspmd._ring import KIND_PACKED, KIND_REPLY, KIND_REQUEST, NO_REPLY, Call, Exchange
+from mpspmd._ring import (
+    KIND_PACKED,
+    KIND_REPLY,
+    KIND_REQUEST,
+    KIND_STEP,
+    NO_REPLY,
+    Call,
+    Exchange,
+)
 from mpspmd.errors import ChannelClosed, ChannelPoisoned
 
 pytestmark = pytest.mark.timeout(30)
@@ -23,6 +32,15 @@ pytestmark = pytest.mark.timeout(30)
 
 class Came(BaseException):
     """What a signal's handler raises."""
+
+
+def _decode(
+    decoded: list[tuple[Any, ...]], context: str, step: int, rank: int, payload: Any, asked: int
+) -> str:
+    decoded.append((context, step, rank, bytes(payload), asked))
+    if payload == b"damaged":
+        raise KeyError("damaged")
+    return f"decoded {len(payload)}"
 
 
 class Engine(Exchange):
@@ -37,7 +55,10 @@ class Engine(Exchange):
         self.taken: list[tuple[Any, ...]] = []
         self.finished: list[Call] = []
         self.handed_over = 0
-        super().__init__(self.to_rank.writer, self.to_engine.inbox, self.page, self.pending, Call)
+        self.decoded: list[tuple[Any, ...]] = []
+        decode = functools.partial(_decode, self.decoded)
+        ends = self.to_rank.writer, self.to_engine.inbox, self.page
+        super().__init__(*ends, self.pending, Call, decode)
 
     def close(self) -> None:
         self.to_rank.segment.close()
@@ -55,6 +76,9 @@ class Engine(Exchange):
 
     def sends(self, *args: Any, reply_ranks: Any = "all", deadline: float | None = None) -> Any:
         return self.send_plain("echo", args, {}, reply_ranks, deadline)
+
+    def sends_encoded(self, message: Any = b"delta", context: Any = None) -> Any:
+        return self.send_encoded(KIND_REQUEST | KIND_STEP, message, "step", "all", None, context)
 
     def replies(self, step: int, value: Any = None) -> None:
         assert self.to_engine.writer.send_packed(KIND_REPLY, step, value)
@@ -127,6 +151,80 @@ def test_any_other_request_is_left_to_python(engine: Engine, why: Any, args: Any
 @pytest.mark.parametrize("method", [print, type("Name", (str,), {})("echo"), 5, b"echo"])
 def test_only_a_method_that_is_a_str_is_plain(engine: Engine, method: Any) -> None:
     assert engine.send_plain(method, (), {}, "all", None) is None
+
+
+def test_an_encoded_request_is_sent_as_it_is_and_awaited(engine: Engine) -> None:
+    engine.begin_sending()
+    before = time.monotonic()
+    call = engine.sends_encoded(context="context")
+    assert engine.to_rank.inbox.try_recv() == (0, KIND_REQUEST | KIND_STEP, 1, b"delta")
+    assert (call.step, call.method, call.ranks, call.reply_context) == (1, "step", "all", "context")
+    assert before <= call.began <= time.monotonic()
+    assert call.key == Call(1, "step", "all", 1, None, len(b"delta")).key
+    assert (engine.pending, engine.steps, engine.page.steps) == ({1: call}, 1, 1)
+    assert engine.sends_encoded().reply_context is None
+
+
+@pytest.mark.parametrize(
+    ("why", "message"),
+    [
+        (lambda engine: None, [b"in", b"parts"]),
+        (lambda engine: None, bytes(1 << 15)),
+        (_full, b"delta"),
+        (lambda engine: engine.to_rank.ring.close(), b"delta"),
+        (lambda engine: engine.to_rank.ring.poison(1, 0), b"delta"),
+    ],
+    ids=["no bytes", "large", "no space", "closed", "poisoned"],
+)
+def test_an_encoded_request_that_must_wait_is_left_to_python(
+    engine: Engine, why: Any, message: Any
+) -> None:
+    engine.begin_sending()
+    why(engine)
+    tail = engine.to_rank.ring.tail
+    assert engine.sends_encoded(message) is None
+    assert (engine.pending, engine.steps, engine.page.steps) == ({}, 0, 0)
+    assert engine.to_rank.ring.tail == tail
+
+
+def test_only_the_sender_sends_what_is_encoded(engine: Engine) -> None:
+    with pytest.raises(TypeError, match="only by the sender"):
+        engine.sends_encoded()
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(engine.begin_sending).result()
+    with pytest.raises(TypeError, match="only by the sender"):
+        engine.sends_encoded()
+    assert (engine.pending, engine.steps) == ({}, 0)
+
+
+@pytest.mark.parametrize("n_bytes", [5, 10_000], ids=["copied", "in the ring"])
+def test_a_reply_of_the_step_codec_is_decoded_with_its_calls_context(
+    engine: Engine, n_bytes: int
+) -> None:
+    engine.begin_sending()
+    call = engine.sends_encoded(context="context")
+    reply = bytes(n_bytes)
+    engine.to_engine.writer.send(KIND_REPLY | KIND_STEP, 1, reply)
+    assert engine.read_for(call, None)
+    assert call.replies == [f"decoded {n_bytes}"]
+    assert engine.decoded == [("context", 1, 0, reply, 1)]
+    assert (engine.taken, engine.pending) == ([], {})
+    assert engine.to_engine.ring.heads[0] == engine.to_engine.ring.tail
+
+
+def test_what_decoding_a_reply_raises_is_left_to_python(engine: Engine) -> None:
+    engine.begin_sending()
+    with_context, without = engine.sends_encoded(context="context"), engine.sends_encoded()
+    for step in (1, 2):
+        engine.to_engine.writer.send(KIND_REPLY | KIND_STEP, step, b"damaged")
+        engine.replies(step, "reply")
+    assert engine.read_for(without, None)
+    (*first, error), second = engine.taken
+    assert first == [0, KIND_REPLY | KIND_STEP, 1, b"damaged"]
+    assert isinstance(error, KeyError)
+    assert second == (0, KIND_REPLY | KIND_STEP, 2, b"damaged")
+    assert len(engine.decoded) == 1
+    assert with_context.replies == without.replies == ["reply"]
 
 
 def test_a_call_gets_its_own_reply_in_whatever_order_they_come(engine: Engine) -> None:
@@ -425,6 +523,8 @@ def test_only_one_taker_gets_the_future() -> None:
         lambda engine: engine.read_for(None, None),
         lambda engine: engine.read_for(engine.sends(), "soon"),
         lambda engine: engine.send_plain("m"),
+        lambda engine: Exchange.__new__(Exchange).send_encoded(1, b"", "m", "all", None, None),
+        lambda engine: engine.send_encoded(1, b""),
     ],
 )
 def test_misuse_is_refused(engine: Engine, use: Any) -> None:
@@ -452,8 +552,15 @@ def test_nothing_leaks(engine: Engine) -> None:
             assert engine.read_for(call, None)
         assert engine.begin_sending()
         assert engine.sends() is None
+        assert engine.sends_encoded([]) is None
+        call = engine.sends_encoded(context=argument)
         engine.end_sending()
-        engine.sent()
+        for reply in (b"damaged", b"delta"):
+            engine.to_engine.writer.send(KIND_REPLY | KIND_STEP, call.step, reply)
+        assert engine.read_for(call, None)
+        while engine.to_rank.inbox.try_recv() is not None:
+            pass
+        engine.decoded.clear()
         engine.finished.clear()
         engine.taken.clear()
         del call
