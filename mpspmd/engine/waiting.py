@@ -10,6 +10,7 @@ from mpspmd.engine.call import Call
 from mpspmd.engine.outcome import Outcome
 from mpspmd.engine.reader import Reader
 from mpspmd.errors import ChannelError
+from mpspmd.wire import ALL
 
 
 class Waiting:
@@ -25,10 +26,16 @@ class Waiting:
     def _outcome(self, call: Call) -> Any:
         """Waits until the call is done, and returns its value or raises its error."""
         if not call.done:
-            self._wait_for(call)
+            try:
+                self._reader.wait_for(call, None)
+            except ChannelError as error:
+                if not call.done:
+                    self._run_outcome.raise_cause(error)
+        if call.error is None and call.ranks == ALL:
+            return call.replies  # as call.outcome(), which takes longer
         return call.outcome()
 
-    def _wait_for(self, call: Call, timeout: float | None = None) -> None:
+    def _wait_for(self, call: Call, timeout: float | None) -> None:
         """Returns when the call is done; it is done by its own deadline, with a StepTimeout as its error.
 
         Raises:

@@ -47,7 +47,7 @@ def _interrupted(call: Callable[[], Any], number: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize(("argument", "places"), [("plain", 10), ({"not plain"}, 20)])
+@pytest.mark.parametrize(("argument", "places"), [("plain", 5), ({"not plain"}, 20)])
 def test_they_harm_no_other_thread_wherever_that_happens(
     argument: Collection[str], places: int
 ) -> None:

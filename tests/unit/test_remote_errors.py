@@ -154,7 +154,7 @@ def test_an_argument_that_no_rank_can_rebuild_is_an_error_and_no_hang(engine: En
 
 LONG = 1200 << 10  # a text that pack() leaves to pickle
 NO_REQUESTS = {
-    "one argument too many": (pack(("echo", (), {}, "all", None, 1)), "positional arguments"),
+    "one argument too many": (pack(("echo", (), {}, "all", None, 1)), "too many values"),
     "one that pack() never makes": (
         b"\x01(\x01s" + struct.pack("<I", LONG) + b"x" * LONG,
         "cut short, or isn't one",
@@ -167,7 +167,7 @@ def test_a_request_that_is_none_is_an_error_and_no_hang(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     message, reason = NO_REQUESTS[what]
-    packed = (KIND_REQUEST | KIND_PACKED, message)
+    packed = (KIND_REQUEST | KIND_PACKED, message, None)
     with monkeypatch.context() as patch:
         patch.setattr(engine._sending, "_packs", False)  # it would pack plain requests itself
         patch.setattr(engine._sending._encoder, "encode", lambda *request: packed)
