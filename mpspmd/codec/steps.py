@@ -168,7 +168,7 @@ class RankEnd:
         """(method, args, kwargs, reply_ranks). CodecDesync, DecodeError."""
         self.reply_base = None
         record, behind, label, extra = self._decoder.decode(payload)
-        order = self._acknowledged(step - behind) if behind else None
+        order = self._acknowledged(step - behind) if behind and self._orders else None
         self.reply_base = self._decoder.reply_base(order)
         method, reply_ranks, numbers = _read_label(label)
         more, kwargs = (numbers, {}) if extra is None else extra
@@ -189,6 +189,7 @@ class RankEnd:
             return None
         message, order = self._replies.encode(value, base)
         self._orders[step] = order
-        for older in list(self._orders)[:-_MAX_ORDERS]:
-            self._orders.pop(older, None)
+        if len(self._orders) > _MAX_ORDERS:
+            for older in list(self._orders)[:-_MAX_ORDERS]:
+                self._orders.pop(older, None)
         return message

@@ -69,7 +69,16 @@ class Steps:
         if not early:
             return self._call("execute_model", (scheduler_output,), non_block, aggregators)
         if self._flag_tells and not scheduler_output.has_structured_output_requests:
-            self._whole = self._send_whole((scheduler_output, self._epoch, 1), aggregators)
+            step = (scheduler_output, self._epoch, 1)
+            if aggregators:
+                self._whole = self._call("execute_model", step, True, aggregators, is_step=True)
+            else:
+                self._whole = self._calls.send(
+                    "execute_model",
+                    step,
+                    reply_ranks=self._output_rank,
+                    timeout=2 * self._timeout_s,
+                )
             return _NOT_SAMPLED_YET
         self._begun = self._calls.send(
             "execute_model",
@@ -116,18 +125,6 @@ class Steps:
         """The output of `rank`, merged with those of all ranks, or a future of it. Merged in call order."""
         future = AggregatedFuture(outputs, aggregators, rank, self._to_aggregate, self._salvage)
         return future if non_block else future.result()
-
-    def _send_whole(
-        self, step: tuple[Any, ...], aggregators: Aggregators
-    ) -> Call | AggregatedFuture:
-        if aggregators:
-            future: AggregatedFuture = self._call(
-                "execute_model", step, True, aggregators, is_step=True
-            )
-            return future
-        return self._calls.send(
-            "execute_model", step, reply_ranks=self._output_rank, timeout=2 * self._timeout_s
-        )
 
     def _outcome_of(self, whole: Call | AggregatedFuture, non_block: bool) -> Any:
         if isinstance(whole, AggregatedFuture):

@@ -115,7 +115,7 @@ class RankWorker(WorkerWrapperBase):
         if epoch is None:
             return super().execute_model(scheduler_output)
         later = self._slot.execute(super().execute_model, scheduler_output, epoch)
-        return self.sample_step(None) if samples else later
+        return self._slot.sample(self.worker.sample_tokens, None) if samples else later
 
     def sample_step(self, grammar_output: GrammarOutput | None) -> Any:
         """The second call of such a step. Returns its output."""
