@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import subprocess
@@ -31,6 +32,9 @@ class Answers:
     def __init__(self) -> None:
         self._outputs: list[Any] = []
         self._steps = 0
+        # As vLLM's own workers do; otherwise each collection walks through all modules.
+        gc.collect()
+        gc.freeze()
 
     def to(self, request: Any) -> Any:
         if isinstance(request, bytes):

@@ -169,8 +169,7 @@ class HeadBridge:
                 if message is not None:
                     self._greet(name, message)
                 elif (node := self._by_name.get(name)) is not None and node.is_linked:
-                    node.receive(frame)
-                    is_work = is_work or node.has_messages or node.is_waiting
+                    is_work = node.receive(frame) or is_work
                 else:
                     self._answer(name, Refused("the head doesn't know this node any more"))
             except BadFrame as error:

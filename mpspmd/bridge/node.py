@@ -95,17 +95,14 @@ class Node:
     def tell(self, message: ToNode) -> None:
         self._messages.put(message)
 
-    def receive(self, frame: bytes) -> None:
-        """BadFrame."""
+    def receive(self, frame: bytes) -> bool:
+        """Whether there is something to do now beside this. BadFrame."""
         assert self.link is not None
         self.link.receive(frame)
+        return self._received.has_messages or self.is_waiting
 
     def next_message(self) -> ToHead | None:
         return self._received.next()
-
-    @property
-    def has_messages(self) -> bool:
-        return self._received.has_messages
 
     def turn(self, now: float, status: StatusPage) -> None:
         """What is due from time to time."""

@@ -10,7 +10,6 @@ import errno
 import logging
 import select
 import socket
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import zmq
@@ -69,9 +68,7 @@ def listen(place: NodePlace) -> Descriptor:
 
 
 def _has_message(of: zmq.Socket[bytes]) -> bool:
-    events = of.getsockopt(_EVENTS)
-    assert isinstance(events, int)
-    return bool(events & _POLLIN)
+    return bool(int(of.getsockopt(_EVENTS)) & _POLLIN)
 
 
 class _Frames:
@@ -97,15 +94,17 @@ class _Frames:
         """Until frames may have come; without the lock. One thread."""
         return bool(self._poller.poll(timeout_s * 1000))
 
-    def _received(self, parts: int) -> Iterator[list[bytes]]:
+    def _received(self, parts: int) -> list[list[bytes]]:
         """All messages of so many parts that have come. Others are dropped."""
+        messages = []
         receive, option = self._socket.recv, self._socket.getsockopt
-        while _has_message(self._socket):
+        while int(option(_EVENTS)) & _POLLIN:
             message = [receive(_NOBLOCK)]
             while option(_RCVMORE):
                 message.append(receive(_NOBLOCK))
             if len(message) == parts:
-                yield message
+                messages.append(message)
+        return messages
 
     def _send(self, frame: bytes, name: bytes = b"") -> bool:
         try:
@@ -147,9 +146,9 @@ class HeadSocket(_Frames):
         """False when that node isn't connected."""
         return self._send(frame, name)
 
-    def frames(self) -> Iterator[tuple[bytes, bytes]]:
-        """All that have come, each with its sender's name."""
-        return ((name, frame) for name, frame in self._received(2))
+    def frames(self) -> list[list[bytes]]:
+        """All that have come, each as its sender's name and the frame."""
+        return self._received(2)
 
     def close(self, linger_ms: int) -> None:
         self._socket.close(linger_ms)
@@ -195,9 +194,9 @@ class NodeSocket(_Frames):
         """False when there is no connection."""
         return self._send(frame)
 
-    def frames(self) -> Iterator[bytes]:
+    def frames(self) -> list[bytes]:
         """All that have come."""
-        return (frame for (frame,) in self._received(1))
+        return [frame for (frame,) in self._received(1)]
 
     def watch(self) -> bool:
         """Takes note of what has become of the connection. True if it has just ended."""
