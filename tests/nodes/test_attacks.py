@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import resource
 import socket
 import struct
 import subprocess
@@ -187,6 +189,29 @@ def test_a_flood_leaves_memory_bounded_and_the_run_goes_on(
     assert run.call("execute_model", 1) == [[0, 1], [1, 1]]
     assert psutil.Process(bridge.pid).num_fds() < 100
     print(f"{connections} connections: {calls} calls meanwhile, {(most - before) >> 10} KiB more")
+
+
+@pytest.mark.slow
+def test_connections_that_use_up_the_bridges_descriptors_do_not_disturb_connected_nodes(
+    two: SimulatedNodes, run: Cluster
+) -> None:
+    bridge = run.bridge()
+    limits = bridge.rlimit(resource.RLIMIT_NOFILE)
+    few = bridge.num_fds() + 40
+    bridge.rlimit(resource.RLIMIT_NOFILE, (few, limits[1]))
+    with two[1].network(), contextlib.ExitStack() as held:
+        for _ in range(3 * 40):
+            peer = held.enter_context(socket.socket())
+            peer.setblocking(False)
+            peer.connect_ex(("10.77.0.1", run.port))
+        end = time.monotonic() + 20
+        while bridge.num_fds() < few:
+            assert time.monotonic() < end
+        for number in range(200):
+            assert run.call("execute_model", number) == [[0, number], [1, number]]
+    bridge.rlimit(resource.RLIMIT_NOFILE, limits)
+    with two[1].network():
+        assert is_answered(SECRET, run.port)
 
 
 def test_the_head_listens_at_the_named_address_only(two: SimulatedNodes, run: Cluster) -> None:
