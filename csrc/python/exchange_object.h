@@ -1,4 +1,5 @@
-/* Exchange: plain requests and their replies, without Python code in between.
+/* Exchange: requests that are plain or encoded already, and their replies, with no Python code in
+ * between but the step codec's.
  *
  * Reader derives from it. Its methods `take`, `finish` and `hand_over` do what isn't plain. What
  * changes a call or the leader here happens in one go: no Python code runs meanwhile, and the

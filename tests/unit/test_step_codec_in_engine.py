@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from batches import CODEC, Batch, Outcome, Rows, Sampler, joined
 from same import assert_same
 
 from mpspmd import Engine, RuntimeConfig
-from mpspmd.errors import CodecDesync, RankError, StepTimeout
+from mpspmd.errors import CodecDesync, DecodeError, RankError, StepTimeout
 
 
 class SlowSampler(Sampler):
@@ -122,6 +123,39 @@ def test_a_request_that_timed_out_half_sent_is_made_up_for(engine: Engine) -> No
         assert_same(expected(batch(3 * step)), busy.result(10))
         sent = batch(3 * step + 2)
         assert_same(expected(sent), engine.execute_model(sent))
+
+
+class FailsAt:
+    """Can't be rebuilt in one process."""
+
+    def __init__(self, pid: int, error: type[BaseException]) -> None:
+        self._state = pid, error
+
+    def __reduce__(self) -> Any:
+        return FailsAt.make, self._state
+
+    @staticmethod
+    def make(pid: int, error: type[BaseException]) -> FailsAt:
+        if os.getpid() == pid:
+            raise error("as asked")
+        return FailsAt(pid, error)
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_reply_that_cannot_be_rebuilt_is_its_own_calls_error(
+    engine: Engine, error: type[BaseException]
+) -> None:
+    before, after = batch(1), batch(3)
+    assert engine.execute_model(before) == expected(before)
+    step = batch(2), FailsAt(os.getpid(), error)
+    call = engine.steps.send("execute_model", step, reply_ranks=0)
+    later = engine.execute_model(after, non_block=True)
+    if error is KeyboardInterrupt:  # it may be a signal's, and is for the thread that reads
+        with pytest.raises(KeyboardInterrupt, match="as asked"):
+            engine.steps.outcome(call)
+    with pytest.raises(DecodeError):
+        engine.steps.outcome(call)
+    assert later.result() == expected(after)
 
 
 def test_with_deltas_off_the_same_comes_back() -> None:
