@@ -14,6 +14,7 @@ What we change, or use though it is private:
 | the name of EngineCore's process | read, `is_engine_core` | our executor may also run in the user's process | all |
 | variables of EngineCore's signal handler | read, `engine_core_state` | nothing else says whether EngineCore is made, and whether it has been told to end | all; before 0.32 only whether it is made |
 | `OMPProcessManager._get_autobind_cpu_ids` | overridden, `cpu_binding.py` | it refuses two ranks on one NUMA node, and gives all engines the same cores | all |
+| `torch.ops._C.shm_*` in a rank | a kernel before each, `collectives.py` | nothing else says how long a rank waits in a collective, and which was its last | all |
 | `multiprocessing.resource_tracker` in a rank | replaced, `track_files` | it warns of what killed ranks have left, which our janitor removes | all |
 
 Where versions differ. All else that we use is alike in every version of `TESTED`:

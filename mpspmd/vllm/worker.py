@@ -28,7 +28,8 @@ from vllm.v1.outputs import AsyncModelRunnerOutput
 from vllm.v1.worker.worker_base import WorkerWrapperBase
 
 from mpspmd.rank.worker import RankContext
-from mpspmd.vllm.compat import track_files
+from mpspmd.vllm.collectives import watch_collectives
+from mpspmd.vllm.compat import doing_without, track_files
 from mpspmd.vllm.leftovers import remove, sweep
 from mpspmd.vllm.lock import RankLock
 from mpspmd.vllm.salvage import carrying
@@ -97,6 +98,8 @@ class RankWorker(WorkerWrapperBase):
     def _make_worker(self, all_kwargs: list[dict[str, Any]], expert_parallel: bool) -> None:
         self.init_worker(all_kwargs)
         _set_title(expert_parallel)
+        with doing_without("its collectives won't be timed, nor named in reports"):
+            self._watched = watch_collectives(self.ctx.collective())
         self.init_device()
         _set_title(expert_parallel)
         if envs.VLLM_ELASTIC_EP_SCALE_UP_LAUNCH:
