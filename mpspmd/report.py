@@ -13,7 +13,10 @@ _COLLECTIVE_FILES = "/distributed/"
 _MAIN_THREAD = "MainThread"
 
 _FRAME = re.compile(r'File "(.*)", line (\d+),? in (\S+)(?:\n {4}(\S.*))?')
-_NOT_THE_USERS = ("/torch/", "/mpspmd/rank/", "/multiprocessing/", "/threading.py")
+_NOT_THE_USERS = (
+    *("/torch/", "/vllm/distributed/", "/mpspmd/rank/", "/mpspmd/vllm/"),
+    *("/multiprocessing/", "/threading.py"),
+)
 """In the paths of the files that say nothing of what a method does."""
 
 

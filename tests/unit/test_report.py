@@ -17,6 +17,12 @@ WAITS = (
 WORKS = (
     'MainThread:\n  File "/app/model.py", line 5, in forward\n    load(x)\n\nthread 1:\n  other\n'
 )
+IN_VLLM = (
+    'MainThread:\n  File "/lib/vllm/model_executor/linear.py", line 8, in forward\n    all_reduce(x)\n'
+    '  File "/lib/vllm/distributed/communication_op.py", line 12, in all_reduce\n    group.reduce(x)\n'
+    '  File "/lib/torch/_ops.py", line 9, in __call__\n    self._op(x)\n'
+    '  File "/lib/mpspmd/vllm/collectives.py", line 66, in kernel\n    call(x)\n'
+)
 BY_SIGNAL = (
     "MainThread, 0x1 (most recent call first):\n"
     '  File "/lib/torch/nn.py", line 3 in run\n  File "/app/model.py", line 5 in forward\n'
@@ -73,6 +79,14 @@ def test_a_rank_that_has_skipped_it_and_is_done_is_named_and_the_line_is_the_wai
     lines = str(found).splitlines()
     assert "rank 1 has not joined: gloo:all_reduce 3" in lines[1]
     assert lines[2] == "rank 0 is at /app/model.py:7, in forward: dist.all_reduce(x)"
+
+
+def test_the_line_of_a_wait_in_vllm_is_the_models_own() -> None:
+    found = report(
+        rank(0, IN_VLLM, collective(3, False)), rank(1, WORKS, collective(2, True), done=True)
+    )
+    where = "/lib/vllm/model_executor/linear.py:8, in forward: all_reduce(x)"
+    assert str(found).splitlines()[2] == f"rank 0 is at {where}"
 
 
 def test_a_rank_in_another_collective_is_the_odd_one() -> None:

@@ -80,6 +80,22 @@ def fail_on(worker: Any, rank: int) -> None:
         worker.worker.model_runner.execute_model = execute_model
 
 
+def skip_on(worker: Any, rank: int) -> None:
+    """This rank doesn't join the next all-reduce."""
+    if worker.ctx.rank != rank:
+        return
+    from vllm.distributed.parallel_state import get_tp_group
+
+    group = get_tp_group()
+    join = group.all_reduce
+
+    def all_reduce(tensor: Any) -> Any:
+        group.all_reduce = join
+        return tensor
+
+    group.all_reduce = all_reduce
+
+
 def pid_of_rank_1(worker: Any) -> int | None:
     return os.getpid() if worker.ctx.rank == 1 else None
 
@@ -129,6 +145,8 @@ def main(model: str, how: str) -> None:
             threading.Timer(0.5, os.kill, (engine, signal.SIGKILL)).start()
         elif how == "raise 1":
             llm.collective_rpc(fail_on, args=(1,))
+        elif how == "skip":
+            llm.collective_rpc(skip_on, args=(1,))
         elif how == "delete":
             generate(llm, 8)
             pids = pids_of_engine_and_ranks(llm)

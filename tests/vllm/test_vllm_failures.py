@@ -116,6 +116,24 @@ def test_an_llm_that_is_deleted_ends_its_engine_and_ranks(fail: Fail, model: Pat
     assert out == {"gone": True}
 
 
+@pytest.mark.slow
+def test_a_rank_that_skips_an_all_reduce_is_named_with_the_collective_and_the_line(
+    fail: Fail, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS", "10")
+    out, _ = fail(model, "skip")
+    cause = out["error"]["causes"][0]
+    assert cause["type"] == "StepTimeout"
+    first, second, third = cause["text"].partition("\n")[2].splitlines()[:3]
+    assert first.endswith("waiting for rank 1")
+    assert re.match(
+        r"rank 1 has not joined: shm_\w+ \d+ of tp:0-\[0-1\], sizes \[\[.*\]\], in which rank 0 waits",
+        second,
+    )
+    # Where the model calls it, above vLLM's own layers.
+    assert re.match(r"rank 0 is at .*/vllm/model_executor/.*:\d+, in \w+: .*all_", third)
+
+
 @pytest.mark.slow  # tests/unit/test_start.py has the same without vLLM
 def test_a_worker_that_cannot_load_is_the_cause_of_the_constructors_error(
     fail: Fail, model: Path, tmp_path: Path
