@@ -10,10 +10,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from simulated_nodes import SimulatedNode, SimulatedNodes
+from simulated_nodes import SimulatedNode
 from vllm_server import Server
 
 # Both sides need the same: what vLLM would choose depends on whether it is a server.
@@ -29,7 +30,7 @@ SECRET = "only-for-tests-of-several-nodes"
 class Setup:
     """What all nodes of a run are told."""
 
-    nodes: SimulatedNodes
+    nodes: Sequence[SimulatedNode]
     model: Path
     folder: Path
     """For the logs."""
@@ -44,10 +45,8 @@ class Setup:
         options += ["--tensor-parallel-size", str(self.tp)]
         options += ["--pipeline-parallel-size", str(self.pp)]
         # Eager is faster to start; with PP on the CPU vLLM's warm-up needs the traced model.
-        eager = self.pp == 1
-        options += (
-            ["--enforce-eager"] if eager else ["--compilation-config", '{"backend": "eager"}']
-        )
+        traced = ["--no-enforce-eager", "--compilation-config", '{"backend": "eager"}']
+        options += ["--enforce-eager"] if self.pp == 1 else traced
         options += ["--nnodes", str(len(self.nodes)), "--node-rank", str(rank)]
         return [*options, "--master-addr", self.nodes[0].address, *self.more]
 
