@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +107,14 @@ def pids_of_engine_and_ranks(llm: Any) -> list[int]:
 
 
 def are_gone(pids: list[int]) -> bool:
+    return wait_until(lambda: not any(map(_lives, pids)))
+
+
+def wait_until(condition: Callable[[], bool]) -> bool:
     end = time.monotonic() + 60
-    while any(map(_lives, pids)) and time.monotonic() < end:
+    while not condition() and time.monotonic() < end:
         time.sleep(0.05)
-    return not any(map(_lives, pids))
+    return condition()
 
 
 def _lives(pid: int) -> bool:
@@ -141,8 +146,11 @@ def main(model: str, how: str) -> None:
             OUT["pid"] = pid
             threading.Timer(0.5, os.kill, (pid, signal.SIGKILL)).start()
         elif how == "kill engine":
-            engine, *ranks = pids_of_engine_and_ranks(llm)
-            threading.Timer(0.5, os.kill, (engine, signal.SIGKILL)).start()
+            pids = pids_of_engine_and_ranks(llm)
+            os.kill(pids[0], signal.SIGKILL)
+            OUT["gone"] = are_gone(pids)
+            # Before that `generate` would wait for ever, with `mp` too.
+            wait_until(lambda: llm.llm_engine.engine_core.resources.engine_dead)
         elif how == "raise 1":
             llm.collective_rpc(fail_on, args=(1,))
         elif how == "skip":
@@ -157,8 +165,6 @@ def main(model: str, how: str) -> None:
         generate(llm, 400)
     except Exception as error:
         OUT["error"] = describe(error)
-        if how == "kill engine":
-            OUT["gone"] = are_gone(ranks)
     finally:
         Path(os.environ["OUT"]).write_text(json.dumps(OUT))
 

@@ -102,7 +102,7 @@ def test_a_forward_pass_that_raises_fails_all_requests_under_way_and_later_ones(
 
 
 @pytest.mark.slow
-def test_ranks_end_with_a_killed_engine_core_and_its_caller_gets_an_error(
+def test_ranks_end_with_a_killed_engine_core_and_the_next_call_gets_an_error(
     fail: Fail, model: Path
 ) -> None:
     out, _ = fail(model, "kill engine")

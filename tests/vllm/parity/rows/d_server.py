@@ -41,7 +41,7 @@ def serving(
         server.kill()
 
 
-def ask(server: Server, path: str, body: Any = None, timeout_s: float = 60) -> tuple[int, Any]:
+def ask(server: Server, path: str, body: Any = None, timeout_s: float = 300) -> tuple[int, Any]:
     """Status and body of an answer; status 0 if the connection fails."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(
