@@ -13,6 +13,7 @@ _COMMANDS = {
     "trace": "mpspmd.cli.trace",
     "alive": "mpspmd.cli.alive",
     "metrics": "mpspmd.cli.metrics",
+    "replay": "mpspmd.cli.replay",
     "doctor": "mpspmd.cli.doctor.main",
 }
 

@@ -437,6 +437,9 @@ class Exchange:
     """Of each thread that waits until it is its turn to read, what it waits for."""
     sender_waits: bool
     """A thread that sends waits for space. It relies on the leader to take the ranks' replies."""
+    note_reply: Callable[[int, int, int, Any], object] | None
+    """Called with each message of a rank before it is taken: as `take`. Perhaps more than once, if it or a
+    signal's handler raises. Set it before the first request is sent."""
 
     def __init__(
         self,

@@ -94,6 +94,13 @@ class RuntimeConfig:
     """A folder into which the janitor writes what the recorder holds when the run has failed or was killed,
     or a call has timed out or stalled; None: nothing is written."""
 
+    record_requests: str | None = None
+    """A file into which the engine writes all requests and replies, for `mpspmd-replay`; None: nothing is
+    written. If there is such a file, the name gets a number."""
+
+    record_requests_bytes: int = 1 << 30
+    """How large that file may get: 65536 or more. Then it gets the suffix `.1`, and a new one begins."""
+
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -115,6 +122,9 @@ class RuntimeConfig:
             raise ConfigError(
                 f"dump_dir={self.dump_dir!r}: needs the recorder; set record_steps to a power of two"
             )
+        limit = self.record_requests_bytes
+        if not isinstance(limit, int) or limit < 1 << 16:
+            raise ConfigError(f"record_requests_bytes={limit!r}: must be {1 << 16} bytes or more")
         if self.wait not in (ways := typing.get_args(Wait)):
             raise ConfigError(f"wait={self.wait!r}: must be one of {', '.join(ways)}")
         for name in ("start_timeout_s", "shutdown_timeout_s", "stall_warn_s", "node_timeout_s"):

@@ -38,6 +38,7 @@ __all__ = [
     "NodeLost",
     "RankDied",
     "RankError",
+    "RecordingError",
     "SegmentError",
     "StartupError",
     "StepRefused",
@@ -75,6 +76,18 @@ class CodecDesync(DecodeError):
 
 class DumpError(MpSpmdError, ValueError):
     """A dump file can't be read: it is none, or it is cut off or changed."""
+
+
+class RecordingError(MpSpmdError, ValueError):
+    """A recording of requests can't be replayed, or not to its end: it is none, it may not be trusted, or
+    it is cut off or changed. `requests` is how many requests can be read."""
+
+    def __init__(self, message: str, requests: int = 0) -> None:
+        super().__init__(message, requests)
+        self.requests = requests
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class WorkerNotPicklable(EncodeError):

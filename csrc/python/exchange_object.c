@@ -39,7 +39,7 @@ static int exchange_init(PyObject *object, PyObject *args, PyObject *kwargs) {
     return 0;
 }
 
-/* No tp_clear: `decode_reply` knows no exchange, and every circle goes through `pending` or the
+/* No tp_clear: `decode_reply` and `note_reply` know no exchange, and every circle goes through `pending` or the
  * attributes of a derived class. */
 static int exchange_traverse(PyObject *object, visitproc visit, void *arg) {
     struct exchange_object *self = (struct exchange_object *)object;
@@ -49,6 +49,7 @@ static int exchange_traverse(PyObject *object, visitproc visit, void *arg) {
     Py_VISIT(self->untaken);
     Py_VISIT(self->call_type);
     Py_VISIT(self->decode_reply);
+    Py_VISIT(self->note_reply);
     return 0;
 }
 
@@ -62,6 +63,7 @@ static void exchange_dealloc(PyObject *object) {
     Py_XDECREF(self->followers);
     Py_XDECREF((PyObject *)self->call_type);
     Py_XDECREF(self->decode_reply);
+    Py_XDECREF(self->note_reply);
     Py_XDECREF(self->untaken);
     extension_free(object);
 }
@@ -269,7 +271,8 @@ static PyMethodDef exchange_methods[] = {
 static PyMemberDef exchange_members[] = {
     MEMBER(steps, T_ULONGLONG, 0),     MEMBER(leader, T_ULONG, READONLY),
     MEMBER(sender, T_ULONG, READONLY), MEMBER(followers, T_OBJECT, READONLY),
-    MEMBER(sender_waits, T_BOOL, 0),   {0},
+    MEMBER(sender_waits, T_BOOL, 0),   MEMBER(note_reply, T_OBJECT, 0),
+    {0},
 };
 
 static PyType_Slot exchange_slots[] = {

@@ -21,6 +21,7 @@ struct exchange_object {
     PyObject *pending; /* a dict: step -> call */
     PyTypeObject *call_type;
     PyObject *decode_reply;   /* the step codec's, or None */
+    PyObject *note_reply;     /* called with each message first; NULL or None: nothing is called */
     unsigned long long steps; /* the number of the last request */
     unsigned long leader;     /* the reading thread's identity; 0: nobody reads */
     unsigned long sender;     /* the thread that sends a request that isn't plain; 0: none */

@@ -113,6 +113,17 @@ static bool take_reply(struct exchange_object *self, PyObject *message, struct c
            (self->replies->current < 0 || release_record(self, message));
 }
 
+/* Shows a message to `note_reply`. If that raises, the message stays for the next reader. */
+static bool note(struct exchange_object *self, PyObject *message) {
+    PyObject *none = PyObject_CallFunctionObjArgs(
+        self->note_reply, PyTuple_GET_ITEM(message, 0), PyTuple_GET_ITEM(message, 1),
+        PyTuple_GET_ITEM(message, 2), PyTuple_GET_ITEM(message, 3), NULL);
+    if (!none)
+        extension_replace(&self->untaken, Py_NewRef(message));
+    Py_XDECREF(none);
+    return none != NULL;
+}
+
 /* finish(), also with an exception set, which stays. */
 static bool finish_after(struct exchange_object *self, struct call_object *call, bool taken) {
     PyObject *error = taken ? NULL : raise_taken();
@@ -131,6 +142,8 @@ static bool take(struct exchange_object *self, PyObject *message) {
     struct call_object *call = call_of(self, message, rank);
     bool taken = !PyErr_Occurred();
     bool was_taken = call && call->missing == 0;
+    if (taken && !was_taken && self->note_reply && self->note_reply != Py_None)
+        taken = note(self, message);
     if (taken && !was_taken)
         taken = take_reply(self, message, call, rank);
     if (call && call->missing == 0 && !call->done) {

@@ -24,6 +24,9 @@ from mpspmd.wire import ReplyRanks
 Orders: TypeAlias = Mapping[int, ReplyOrder | None]
 """What each rank has replied to one step."""
 
+_NO_ORDERS: Orders = {}
+"""The engine hasn't got any reply that later ones may build on."""
+
 _Base: TypeAlias = tuple[int, list[str], Orders]
 """What the replies to a request build on: check, scheduled keys, earlier orders."""
 
@@ -85,7 +88,7 @@ class EngineEnd:
         self._replies = ReplyCodec(codec.reply_plan())
         self._sent: _Base = (0, [], {})
         self._current: _Base = self._sent
-        self._newest: tuple[int, Orders] = (0, {})
+        self._newest: tuple[int, Orders] = (0, _NO_ORDERS)
 
     def __len__(self) -> int:
         """How many requests the ranks hold."""
@@ -109,7 +112,7 @@ class EngineEnd:
         replied, orders = self._newest
         message = self._encoder.encode(
             args[0],
-            step - replied if replied else 0,
+            0 if orders is _NO_ORDERS else step - replied,
             _label((method, reply_ranks, numbers)),
             extra,
         )
@@ -128,6 +131,12 @@ class EngineEnd:
     def send_anew(self) -> None:
         """Makes the next message a key frame."""
         self._encoder.reset()
+
+    def begin_anew(self, step: int) -> None:
+        """Makes the next message a key frame. It is step number `step`, and from there on no message and no
+        reply builds on an earlier reply."""
+        self.send_anew()
+        self._newest = (step - 1, _NO_ORDERS)
 
     def decode_reply(
         self, context: ReplyContext, step: int, rank: int, payload: Payload, n_asked: int

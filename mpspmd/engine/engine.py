@@ -25,6 +25,7 @@ from mpspmd.engine.outcome import Outcome
 from mpspmd.engine.rank_stacks import RankStacks
 from mpspmd.engine.ranks import Ranks, WorkerSpec, for_all_nodes
 from mpspmd.engine.reader import Reader
+from mpspmd.engine.recording import RecordingEncoder, start_recording
 from mpspmd.engine.requests import RequestEncoder
 from mpspmd.engine.run_files import RunFiles
 from mpspmd.engine.sender import Sender
@@ -36,6 +37,7 @@ from mpspmd.exceptions.fault import restore_cause
 from mpspmd.machine.green_threads import refuse_green_threads
 from mpspmd.machine.room import check_room
 from mpspmd.observe.stats import EngineStats, read_stats
+from mpspmd.processes.hash_seed import own_seed
 from mpspmd.processes.launch import refuse_an_engine_on_a_rank
 from mpspmd.processes.main_module import main_to_import, refuse_while_main_is_imported
 from mpspmd.processes.spawn import AroundStart, StartRanks, start_ranks
@@ -89,7 +91,7 @@ class Engine(Calls):
                 the worker is defined in the main module, that module's classes and functions are sent by
                 value. Otherwise all nodes must be able to import what the calls refer to.
 
-        When it raises, nothing of the run remains.
+        When it raises, nothing of the run remains but its recording, if it has one.
 
         Raises:
             ConfigError: An argument has a value that can't be used, or the nodes have no secret.
@@ -110,7 +112,6 @@ class Engine(Calls):
             nodes.check(world_size, is_head=True)
             nodes = nodes if nodes.num_nodes > 1 else None
         step_codec = step_codec if config.step_deltas else None
-        step_end = step_codec.engine_end() if step_codec else None
         spec = WorkerSpec(worker, args, kwargs or {}, step_codec, around_start, start)
         by_value = start is start_ranks and not main_to_import(worker)
         if nodes is not None and start is start_ranks:
@@ -133,8 +134,16 @@ class Engine(Calls):
             self._table = table = CallTable()
             stacks = RankStacks(files.plane, ranks)
             stalls = StallWatch(config.stall_warn_s, channel, table, ranks, stacks, files.janitor)
-            self._reader = reader = Reader(channel, table, events, stalls, step_end)
-            encoder = RequestEncoder(step_end, by_value)
+            encoder = self._make_encoder(step_codec, by_value)
+            recorder: RecordingEncoder | None = None
+            if config.record_requests is not None:
+                if nodes is None and start is start_ranks:
+                    spec = replace(spec, hash_seed=own_seed())
+                recording = start_recording(config, spec, world_size, fatal_methods)
+                recorder = encoder = RecordingEncoder(encoder.step_end, by_value, recording)
+                made.callback(recorder.close)
+            self._reader = reader = Reader(channel, table, events, stalls, encoder.step_end)
+            reader.note_reply = None if recorder is None else recorder.note_reply
             self._sending = Sender(channel, reader, outcome, stalls, encoder)
             # Who notices failures and what follows from them.
             observer = Observer(files.plane, channel, table, ranks, stacks)
@@ -154,6 +163,9 @@ class Engine(Calls):
         except BaseException:
             self.shutdown()
             raise
+
+    def _make_encoder(self, step_codec: StepCodec | None, by_value: bool) -> RequestEncoder:
+        return RequestEncoder(step_codec.engine_end() if step_codec else None, by_value)
 
     def become_inherited(self, stub: Inherited) -> None:
         """In a process that has just been forked: the engine stays its parent's."""

@@ -24,7 +24,7 @@ class RequestEncoder:
     def __init__(self, step_end: EngineEnd | None, by_value: bool = False) -> None:
         self._by_value = by_value
         self._encoder = ObjectEncoder()
-        self._step_end = step_end
+        self.step_end = step_end
 
     def encode(
         self,
@@ -36,7 +36,7 @@ class RequestEncoder:
     ) -> tuple[int, Message, ReplyContext | None]:
         """The message's kind, its payload, and what the replies to it will be decoded with. EncodeError."""
         context = None
-        if (step_end := self._step_end) is not None:
+        if (step_end := self.step_end) is not None:
             message = step_end.encode(step, method, args, kwargs, reply_ranks)
             context = step_end.reply_context()
             if message is not None:
@@ -51,16 +51,16 @@ class RequestEncoder:
         return kind, message, context
 
     @property
-    def has_steps(self) -> bool:
-        """Whether the step codec encodes any requests and replies."""
-        return self._step_end is not None
+    def encodes_all(self) -> bool:
+        """Whether plain requests must come here too, and may not be sent by `Exchange.send_plain`."""
+        return self.step_end is not None
 
     def send_anew(self) -> None:
         """Makes the next step a key frame."""
-        if self._step_end is not None:
-            self._step_end.send_anew()
+        if self.step_end is not None:
+            self.step_end.send_anew()
 
     def sent(self, kind: int) -> None:
         """Call this when the last message is in the ring. Otherwise the next step is a key frame."""
-        if kind == _STEP_REQUEST and self._step_end is not None:
-            self._step_end.sent()
+        if kind == _STEP_REQUEST and self.step_end is not None:
+            self.step_end.sent()

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 
 import zmq
 
-from mpspmd import __version__
 from mpspmd.config import RuntimeConfig
 from mpspmd.control.plane import EnginePlane, control_address
+from mpspmd.engine.versions import versions
 from mpspmd.errors import ConfigError, SegmentError
 from mpspmd.machine.advice import with_advice
 from mpspmd.processes.janitor import DumpSource, Janitor
@@ -21,8 +19,6 @@ from mpspmd.processes.run_dir import RunDir, known_places
 from mpspmd.transport.channel import ChannelSegments
 
 logger = logging.getLogger(__name__)
-
-_PACKAGES = ("torch", "vllm")
 
 
 class RunFiles:
@@ -75,15 +71,5 @@ def _dump_source(folder: str, segments: ChannelSegments) -> DumpSource | None:
         raise ConfigError(f"dump_dir={folder!r}: must be a folder that this user can write to")
     if (recorder := segments.recorder) is None:
         return None
-    from importlib import metadata  # its import takes 10 ms, and most runs have no dumps
-
-    versions = {
-        "mpspmd": __version__,
-        "python": platform.python_version(),
-        "kernel": platform.release(),
-    }
-    for package in _PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[package] = metadata.version(package)
-    about = {"pid": os.getpid(), "versions": versions}
+    about = {"pid": os.getpid(), "versions": versions()}
     return DumpSource(folder, segments.status.fd, recorder.fd, segments.records_at, about)

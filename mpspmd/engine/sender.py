@@ -41,7 +41,7 @@ class Sender:
         self._world_size = channel.request_ring.n_readers
         self._encoder = encoder
         self._waiting: Turns = []
-        self._packs = not encoder.has_steps
+        self._packs = not encoder.encodes_all
 
     def send(
         self,

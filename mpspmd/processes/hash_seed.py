@@ -26,6 +26,11 @@ def new_seed() -> str:
     return seed_of(secrets.token_hex())
 
 
+def own_seed(environ: MutableMapping[str, str] = os.environ) -> str:
+    """A new seed, or "" if the user has set one."""
+    return "" if environ.get(VARIABLE) else new_seed()
+
+
 @contextlib.contextmanager
 def one_seed(seed: str = "", environ: MutableMapping[str, str] = os.environ) -> Iterator[str]:
     """Processes that the body starts have the same seed. Yields it, or "" if the user has set one.

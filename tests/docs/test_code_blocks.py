@@ -30,6 +30,7 @@ _REASONS = (
     "needs Docker",
     "needs a cluster",
     "needs an engine that runs",
+    "needs a recording",
     "needs several machines",
     "needs systemd",
     "needs Slurm",

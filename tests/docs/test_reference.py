@@ -46,9 +46,9 @@ def test_every_variable_is_explained() -> None:
 
 
 def test_every_documented_default_is_a_value_of_its_variable() -> None:
-    # Where a folder is named, an empty text stands for none.
-    folders = ("MPSPMD_RUNTIME_DIR", "MPSPMD_DUMP_DIR")
-    variables = {k: v for k, v in _defaults("# Settings").items() if k not in folders}
+    # Where a path is named, an empty text stands for none.
+    paths = ("MPSPMD_RUNTIME_DIR", "MPSPMD_DUMP_DIR", "MPSPMD_RECORD_REQUESTS")
+    variables = {k: v for k, v in _defaults("# Settings").items() if k not in paths}
     assert RuntimeConfig.from_env(variables) == RuntimeConfig()
 
 

@@ -167,7 +167,7 @@ def test_with_deltas_off_the_same_comes_back() -> None:
 def test_a_rank_that_has_lost_track_ends_the_run() -> None:
     with start() as engine:
         engine.execute_model(batch(0))
-        lost = engine._sending._encoder._step_end
+        lost = engine._sending._encoder.step_end
         assert lost is not None
         lost.encode(2, "execute_model", (batch(1),), {}, 0)
         lost.sent()  # which isn't true

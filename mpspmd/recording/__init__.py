@@ -1,0 +1,1 @@
+"""A recording: the file with all requests and replies of an engine, for mpspmd-replay."""

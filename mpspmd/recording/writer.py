@@ -1,0 +1,186 @@
+"""RecordingWriter: writes a recording, in the engine's process."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import threading
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from mpspmd.errors import ConfigError
+from mpspmd.notice import notice
+from mpspmd.recording.layout import CHECKSUM, HEAD, MAGIC, About, Spec, Type
+from mpspmd.wire import KIND_STEP
+
+logger = logging.getLogger(__name__)
+
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+_MOST_FILES = 10_000
+_MOST_PARTS = 512
+"""The kernel takes 1,024 parts in one call."""
+_COPY_BYTES = 1 << 20
+
+
+class RecordingWriter:
+    """Any thread of the engine may write. Each record is there as soon as the call returns, also for the
+    case that this process is killed. If the disk is full, recording stops, and the run goes on."""
+
+    def __init__(self, path: str, limit_bytes: int, about: About, spec: Spec) -> None:
+        """ConfigError if no file can be made there."""
+        self._limit = limit_bytes
+        # A signal's handler may send a request while its own thread is writing here.
+        self._lock = threading.RLock()
+        self._is_writing = False
+        self._later: list[Callable[[], None]] = []
+        self._size = self._crc = 0
+        self._is_unfinished = False
+        self._at_start = True
+        self.path, self._fd = _create(os.path.abspath(path))
+        self._start = (0, 0)
+        self._append([MAGIC], len(MAGIC), 0)
+        self.add(Type.ABOUT, payload=msgspec.json.encode(about))
+        self.add(Type.SPEC, payload=msgspec.msgpack.encode(spec))
+        self._header = self._start
+
+    def add(
+        self,
+        type: Type,
+        kind: int = 0,
+        rank: int = 0,
+        step: int = 0,
+        name: str = "",
+        payload: Any = b"",
+    ) -> None:
+        """Writes a record. `payload` is bytes-like, or a list of that."""
+        with self._lock:
+            parts = payload if isinstance(payload, list) else [payload]
+            if self._is_writing:  # it is written later, and the payload is perhaps gone by then
+                parts = [b"".join(parts)]
+            self._write(partial(self._add, type, kind, rank, step, name, parts))
+
+    def _write(self, write: Callable[[], None]) -> None:
+        """With the lock. Calls `write`, and then what a signal's handler wanted to write meanwhile."""
+        self._later.append(write)
+        if self._is_writing:
+            return
+        self._is_writing = True
+        try:
+            while self._later:
+                self._later.pop(0)()
+        except OSError as error:
+            self._stop(error)
+        finally:
+            self._is_writing = False
+
+    def _add(
+        self, type: Type, kind: int, rank: int, step: int, name: str, parts: list[Any]
+    ) -> None:
+        if self._fd < 0:
+            return
+        size = sum(memoryview(part).nbytes for part in parts)
+        label = name.encode(errors="replace")[:1000]
+        now = time.monotonic_ns()
+        head = HEAD.pack(type, kind, rank, step, now, size, len(label))
+        crc = zlib.crc32(label, zlib.crc32(head, self._crc))
+        for part in parts:
+            crc = zlib.crc32(part, crc)
+        whole = [head + CHECKSUM.pack(crc) + label, *parts]
+        self._at_start = self._at_start and not (type == Type.REQUEST and kind & KIND_STEP)
+        self._append(whole, len(whole[0]) + size, crc)
+        if self._at_start:
+            self._start = (self._size, self._crc)
+
+    def _append(self, parts: Sequence[Any], size: int, crc: int) -> None:
+        if self._is_unfinished:  # a signal's handler has raised in the middle of the last record
+            os.ftruncate(self._fd, self._size)
+        self._is_unfinished = True
+        if len(parts) > _MOST_PARTS:
+            parts = [b"".join(parts)]
+        written = os.writev(self._fd, parts)
+        if written < size:
+            rest = memoryview(b"".join(parts))[written:]
+            while rest:
+                rest = rest[os.write(self._fd, rest) :]
+        self._size, self._crc = self._size + size, crc
+        self._is_unfinished = False
+
+    def is_full(self, n_held: int | None) -> bool:
+        """Whether a new file should begin. `n_held`: how many of vLLM's requests the ranks hold; None if
+        that isn't known. Half of the limit is enough when they hold none: a replay can begin there."""
+        return self._size > (self._limit // 2 if n_held == 0 else self._limit)
+
+    def rotate(self, step: int) -> None:
+        """Begins a new file with what the ranks were started with, and the requests before the first step.
+        The file that is full gets the suffix `.1`. `step` is the number of the next request."""
+        self.add(Type.END, step=step, payload=b"a new file has begun")
+        with self._lock:
+            self._write(self._begin_new_file)
+        self.add(Type.GAP, step=step)
+
+    def _begin_new_file(self) -> None:
+        full, self._fd = self._fd, -1
+        if full < 0:
+            return
+        try:
+            os.rename(self.path, f"{self.path}.1")
+            fd = os.open(self.path, _FLAGS, 0o600)
+            start = self._start if self._start[0] <= self._limit // 2 else self._header
+            for at in range(0, start[0], _COPY_BYTES):
+                data = os.pread(full, min(_COPY_BYTES, start[0] - at), at)
+                if os.write(fd, data) < len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._size, self._crc = start
+            self._fd = fd
+        finally:
+            os.close(full)
+
+    def close(self) -> None:
+        """The run has ended."""
+        self.add(Type.END, payload=b"the run has ended")
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+    def _stop(self, error: OSError) -> None:
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._fd, self._size)
+        self._close()
+        notice(
+            logger.warning,
+            "requests are recorded no more, and the run goes on: %s: %s",
+            self.path,
+            error.strerror or error,
+        )
+
+
+def _create(path: str) -> tuple[str, int]:
+    """A new file of that name; or with a number, if there is one already. Nothing is replaced."""
+    for number in range(1, _MOST_FILES):
+        name = path if number == 1 else f"{path}-{number}"
+        if os.path.lexists(f"{name}.1"):
+            continue
+        try:
+            fd = os.open(name, _FLAGS, 0o600)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise ConfigError(
+                f"record_requests={path!r}: must be a file that can be made: {error.strerror}"
+            ) from None
+        if number > 1:
+            logger.warning("requests are recorded in %s, because %s is there already", name, path)
+        return name, fd
+    raise ConfigError(f"record_requests={path!r}: there are {_MOST_FILES} of them already")

@@ -1,0 +1,1 @@
+"""Replay: recorded requests for ranks, without the engine that made them."""
