@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from vllm.v1.core.sched.output import SchedulerOutput
 
 from mpspmd.codec.delta import DeltaDecoder
@@ -66,6 +67,7 @@ def _n_aborted(steps: list[SchedulerOutput]) -> int:
     return aborted
 
 
+@pytest.mark.slow  # two starts of vLLM
 def test_a_recorded_run_with_lora_chunks_and_aborts_replays_to_the_same_replies(
     model: Path, tmp_path: Path
 ) -> None:
