@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mpspmd.cli.command import CONTEXT, run_command
+from mpspmd.cli.streams import write_all
 from mpspmd.cli.version import Version
 from mpspmd.config import RuntimeConfig
 from mpspmd.engine.versions import versions
@@ -64,6 +65,9 @@ def replay(
 
     The exit code is 0 if the file is whole and all replies are the same.
     """
+    out = os.dup(1)
+    if as_json:
+        os.dup2(2, 1)  # what the ranks print, as vLLM's do, must not come between
     try:
         with Recording(file) as recording:
             contents = recording.scan()
@@ -86,7 +90,7 @@ def replay(
     if result.error is not None:
         print(f"mpspmd-replay: {text_of(result.error)}", file=sys.stderr)
     if as_json:
-        print(msgspec.json.encode(_figures(result, contents)).decode())
+        write_all(out, msgspec.json.encode(_figures(result, contents)) + b"\n")
     else:
         _print(result, contents)
     return 0 if result.is_good and contents.error is None else 1

@@ -92,6 +92,9 @@ def recording(recorded: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy2(recorded, tmp_path))
 
 
+_NOISE = ("not all ranks are ready", "a worker's own words")
+
+
 def run_replay(path: Path, *arguments: str) -> tuple[int, str, str]:
     """The exit code, what it prints, and standard error without what a busy machine adds."""
     done = subprocess.run(
@@ -102,7 +105,7 @@ def run_replay(path: Path, *arguments: str) -> tuple[int, str, str]:
         env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (*sys.path, HERE.parent)))},
     )
     lines = done.stderr.splitlines(keepends=True)
-    errors = "".join(line for line in lines if not line.startswith("not all ranks are ready"))
+    errors = "".join(line for line in lines if not line.startswith(_NOISE))
     return done.returncode, done.stdout, errors
 
 
