@@ -39,8 +39,8 @@ static int exchange_init(PyObject *object, PyObject *args, PyObject *kwargs) {
     return 0;
 }
 
-/* No tp_clear: `decode_reply` and `note_reply` know no exchange, and every circle goes through `pending` or the
- * attributes of a derived class. */
+/* No tp_clear: `decode_reply` and `note_reply` know no exchange, and every circle goes through
+ * `pending` or the attributes of a derived class. */
 static int exchange_traverse(PyObject *object, visitproc visit, void *arg) {
     struct exchange_object *self = (struct exchange_object *)object;
     Py_VISIT(Py_TYPE(object));
@@ -269,9 +269,12 @@ static PyMethodDef exchange_methods[] = {
 #define MEMBER(name, type, flags) {#name, type, offsetof(struct exchange_object, name), flags, NULL}
 
 static PyMemberDef exchange_members[] = {
-    MEMBER(steps, T_ULONGLONG, 0),     MEMBER(leader, T_ULONG, READONLY),
-    MEMBER(sender, T_ULONG, READONLY), MEMBER(followers, T_OBJECT, READONLY),
-    MEMBER(sender_waits, T_BOOL, 0),   MEMBER(note_reply, T_OBJECT, 0),
+    MEMBER(steps, T_ULONGLONG, 0),
+    MEMBER(leader, T_ULONG, READONLY),
+    MEMBER(sender, T_ULONG, READONLY),
+    MEMBER(followers, T_OBJECT, READONLY),
+    MEMBER(sender_waits, T_BOOL, 0),
+    MEMBER(note_reply, T_OBJECT, 0),
     {0},
 };
 
