@@ -22,8 +22,8 @@ Kernel: TypeAlias = Callable[..., Any]
 def watch_collectives(waiting: AbstractContextManager[None]) -> object:
     """Each collective of vLLM in shared memory counts as `waiting`, and stall reports name the last one.
 
-    Call it when vLLM's operators are loaded and before its process groups are made. It lasts as long as
-    the returned object does. A call takes about 3 µs longer.
+    Call it when vLLM's operators are loaded. It concerns the process groups that are made afterwards, and
+    lasts as long as the returned object does. A call takes about 3 µs longer.
 
     vLLM calls these operators itself or in compiled code, so only PyTorch's dispatcher sees them all. On
     devices other than CPUs vLLM doesn't have them. There a collective is queued on the device, and the time
@@ -60,7 +60,8 @@ def _counting(
     call = getattr(torch.ops._C, name).default.redispatch
 
     def kernel(keys: Any, handle: int, data: torch.Tensor, *args: Any) -> Any:
-        if type(data) is not torch.Tensor:  # a compiler traces the model: nothing is sent
+        # Another type: a compiler traces the model, and nothing is sent.
+        if type(data) is not torch.Tensor or handle not in groups:
             return call(keys.remove(_KEY), handle, data, *args)
         group = groups[handle]
         group.begin(name, data.shape)

@@ -23,6 +23,7 @@ class Collecting(mpspmd.Worker):
         os.environ["VLLM_DIST_IDENT"] = ident = str(os.getppid())
         current_platform.import_kernels()
         ctx.init_process_group("gloo")
+        self._earlier = self._join(f"{ident}-ep:0-[0-1]-cpushm")
         self._watched = watch_collectives(ctx.collective())
         self._handle = self._join(f"{ident}-tp:0-[0-1]-cpushm")
         self._pipeline = self._join(f"{ident}-pp:0-[0-1]-cpushm")
@@ -39,9 +40,16 @@ class Collecting(mpspmd.Worker):
         return self.all_reduce()
 
     def all_reduce(self) -> list[float]:
+        return self._all_reduce(self._handle)
+
+    def all_reduce_earlier(self) -> list[float]:
+        """In a group that was made before anybody watched."""
+        return self._all_reduce(self._earlier)
+
+    def _all_reduce(self, handle: int) -> list[float]:
         data = torch.full((2, 64), float(self.ctx.rank + 1))
         with torch.inference_mode():
-            torch.ops._C.shm_allreduce(self._handle, data)
+            torch.ops._C.shm_allreduce(handle, data)
         return [float(data.min()), float(data.max())]
 
     def compiled_all_reduce(self) -> list[float]:

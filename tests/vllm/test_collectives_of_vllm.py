@@ -61,6 +61,10 @@ def test_they_work_and_their_time_is_known(
     assert all(seconds > 0 for seconds in waited_s(engine, method))
 
 
+def test_those_of_a_group_that_was_made_earlier_work(engine: mpspmd.Engine) -> None:
+    assert engine.collective_rpc("all_reduce_earlier") == [[3, 3], [3, 3]]
+
+
 def test_the_time_is_that_of_the_rank_that_waits(engine: mpspmd.Engine) -> None:
     sender, receiver = waited_s(engine, "pass_on")
     assert sender < 0.1 < 0.19 < receiver
@@ -106,4 +110,4 @@ def test_the_rank_that_skips_one_is_named_with_it_and_the_line(engine: mpspmd.En
     waits = f"shm_allreduce {number + 1} of {GROUP}, sizes [[2, 64]], in which rank 0 waits"
     assert f"rank 1 has not joined: {waits}" in second
     assert third.startswith(f"rank 0 is at {collective_worker.__file__}:")
-    assert third.endswith("in all_reduce: torch.ops._C.shm_allreduce(self._handle, data)")
+    assert third.endswith("in _all_reduce: torch.ops._C.shm_allreduce(handle, data)")
