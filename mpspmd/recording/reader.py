@@ -50,8 +50,8 @@ class Recording:
                 raise RecordingError(f"{path}: no recording of this version of mpspmd")
             records = self.records()
             try:
-                self.about = msgspec.json.decode(next(records).payload, type=About)
-                self.spec = msgspec.msgpack.decode(next(records).payload, type=Spec)
+                self.about: About = msgspec.json.decode(next(records).payload, type=About)
+                self.spec: Spec = msgspec.msgpack.decode(next(records).payload, type=Spec)
             except (msgspec.DecodeError, StopIteration) as error:
                 raise RecordingError(f"{path}: its beginning can't be read: {error}") from None
         except BaseException:
