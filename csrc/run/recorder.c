@@ -111,22 +111,25 @@ void recorder_read(const struct recorder *recorder, uint32_t track, uint64_t ste
 }
 
 void recorder_copy(const struct recorder *recorder, unsigned char *copy) {
-    size_t head = records_offset(recorder->n_tracks);
-    memcpy(copy, recorder->shared, sizeof *recorder->shared);
-    struct recorder_header *header = (struct recorder_header *)copy;
-    header->n_tracks = recorder->n_tracks; /* not what somebody may have written there since */
-    header->n_steps = recorder->n_steps;
-    memset(copy + sizeof *header, 0, head - sizeof *header);
-    for (uint32_t i = 0; i < recorder->n_tracks; i++) {
-        const struct track_names *from = names_of(recorder, i);
-        struct track_names *to = (struct track_names *)(header + 1) + i;
-        uint32_t n = atomic_load_explicit(&from->n, memory_order_acquire);
-        to->n = n < RECORDER_METHODS ? n : RECORDER_METHODS;
-        memcpy(to->names, from->names, to->n * sizeof to->names[0]);
+    struct recorder_header header = *recorder->shared;
+    header.n_tracks = recorder->n_tracks; /* not what somebody may have written there since */
+    header.n_steps = recorder->n_steps;
+    memset(copy, 0, records_offset(recorder->n_tracks));
+    memcpy(copy, &header, sizeof header);
+    copy += sizeof header;
+    for (uint32_t i = 0; i < recorder->n_tracks; i++, copy += sizeof(struct track_names)) {
+        const struct track_names *names = names_of(recorder, i);
+        uint32_t n = atomic_load_explicit(&names->n, memory_order_acquire);
+        n = n < RECORDER_METHODS ? n : RECORDER_METHODS;
+        memcpy(copy + offsetof(struct track_names, n), &n, sizeof n);
+        memcpy(copy + offsetof(struct track_names, names), names->names,
+               n * sizeof names->names[0]);
     }
-    struct step_copy *records = (struct step_copy *)(copy + head);
-    for (uint64_t i = 0; i < recorder->n_tracks * recorder->n_steps; i++)
-        read_record(&records_of(recorder, 0)[i], &records[i]);
+    for (uint64_t i = 0; i < recorder->n_tracks * recorder->n_steps; i++) {
+        struct step_copy record;
+        read_record(&records_of(recorder, 0)[i], &record);
+        memcpy(copy + i * sizeof record, &record, sizeof record);
+    }
 }
 
 void track_init(struct track *track, const struct recorder *recorder, uint32_t index) {

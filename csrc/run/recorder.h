@@ -42,7 +42,8 @@ struct step_copy {
 void recorder_read(const struct recorder *recorder, uint32_t track, uint64_t step,
                    struct step_copy *copy);
 
-/* recorder_segment_bytes() bytes of the same layout, in which each record is consistent. */
+/* recorder_segment_bytes() bytes of the same layout, in which each record is consistent. `copy`
+ * may have any alignment. */
 void recorder_copy(const struct recorder *recorder, unsigned char *copy);
 
 /* The end that a process writes. */
