@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -15,7 +16,8 @@ from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
 from mpspmd.engine.call import Call
 from mpspmd.engine.engine import Engine
 from mpspmd.engine.future import StepFuture
-from mpspmd.errors import ConfigError
+from mpspmd.errors import ConfigError, StepTimeout
+from mpspmd.vllm.causes import report
 from mpspmd.vllm.salvage import Salvage
 from mpspmd.wire import ALL
 
@@ -162,12 +164,19 @@ class Steps:
         )
         if aggregators:
             outcome = self.aggregated(outcome, aggregators, self._output_rank, non_block)
-        if non_block and is_step:
-            outcome.on_raise = self._forgive
+        if non_block:
+            outcome.on_raise = self._forgive if is_step else self._report_timeout
         return outcome
+
+    def _report_timeout(self) -> None:
+        """Call it while an exception is raised that ends EngineCore: vLLM's error for its caller lacks the
+        cause. Causes other than a timeout end the run, and the executor reports them."""
+        if self._salvage is None and isinstance(error := sys.exception(), StepTimeout):
+            report(error)
 
     def _forgive(self) -> None:
         """The caller knows of a failure: steps that it sends from now on don't rely on the failed one."""
+        self._report_timeout()
         self._epoch += 1
         self._calls.send_anew()
 
