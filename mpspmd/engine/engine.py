@@ -25,7 +25,6 @@ from mpspmd.engine.outcome import Outcome
 from mpspmd.engine.rank_stacks import RankStacks
 from mpspmd.engine.ranks import Ranks, WorkerSpec, for_all_nodes
 from mpspmd.engine.reader import Reader
-from mpspmd.engine.recording import RecordingEncoder, start_recording
 from mpspmd.engine.requests import RequestEncoder
 from mpspmd.engine.run_files import RunFiles
 from mpspmd.engine.sender import Sender
@@ -135,15 +134,19 @@ class Engine(Calls):
             stacks = RankStacks(files.plane, ranks)
             stalls = StallWatch(config.stall_warn_s, channel, table, ranks, stacks, files.janitor)
             encoder = self._make_encoder(step_codec, by_value)
-            recorder: RecordingEncoder | None = None
+            note_reply: Callable[[int, int, int, Any], object] | None = None
             if config.record_requests is not None:
+                # Its import takes 4 ms, and most runs aren't recorded.
+                from mpspmd.engine.recording import RecordingEncoder, start_recording
+
                 if nodes is None and start is start_ranks:
                     spec = replace(spec, hash_seed=own_seed())
                 recording = start_recording(config, spec, world_size, fatal_methods)
-                recorder = encoder = RecordingEncoder(encoder.step_end, by_value, recording)
+                encoder = recorder = RecordingEncoder(encoder.step_end, by_value, recording)
                 made.callback(recorder.close)
+                note_reply = recorder.note_reply
             self._reader = reader = Reader(channel, table, events, stalls, encoder.step_end)
-            reader.note_reply = None if recorder is None else recorder.note_reply
+            reader.note_reply = note_reply
             self._sending = Sender(channel, reader, outcome, stalls, encoder)
             # Who notices failures and what follows from them.
             observer = Observer(files.plane, channel, table, ranks, stacks)

@@ -65,7 +65,7 @@ if __name__ == "__main__":
     assert _in_a_fresh_interpreter(program) == "False [False] False [False]\n"
 
 
-def test_a_start_imports_nothing_that_only_dumps_or_reports_need() -> None:
+def test_a_start_imports_nothing_that_only_dumps_reports_or_recordings_need() -> None:
     program = """
 import sys
 before = frozenset(sys.modules)
@@ -76,7 +76,8 @@ def imported(worker, names):
 
 if __name__ == "__main__":
     with Engine(Worker, world_size=1) as engine:
-        print(imported(None, {"importlib.metadata", "email"} - before))
+        unneeded = {"importlib.metadata", "email", "mpspmd.engine.recording", "mpspmd.recording"}
+        print(imported(None, unneeded - before))
         print(engine.collective_rpc(imported, ({"importlib.metadata", "mpspmd.report"} - before,)))
 """
     assert _in_a_fresh_interpreter(program) == "set()\n[set()]\n"
