@@ -15,6 +15,7 @@ import msgspec
 from mpspmd.errors import RecordingError
 from mpspmd.recording.layout import CHECKSUM, HEAD, MAGIC, About, Record, Spec, Type
 
+_TYPES = frozenset(Type)
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -52,7 +53,7 @@ class Recording:
             try:
                 self.about: About = msgspec.json.decode(next(records).payload, type=About)
                 self.spec: Spec = msgspec.msgpack.decode(next(records).payload, type=Spec)
-            except (msgspec.DecodeError, StopIteration) as error:
+            except (msgspec.DecodeError, UnicodeDecodeError, StopIteration) as error:
                 raise RecordingError(f"{path}: its beginning can't be read: {error}") from None
         except BaseException:
             self._file.close()
@@ -118,9 +119,17 @@ class Recording:
                     f"{self.path}: it has been changed behind the first {requests} request(s)",
                     requests,
                 )
+            if type not in _TYPES:
+                raise RecordingError(
+                    f"{self.path}: it has a record of the unknown type {type} behind the first "
+                    f"{requests} request(s)",
+                    requests,
+                )
             requests += type == Type.REQUEST
             is_ended = type == Type.END
-            yield Record(Type(type), kind, rank, step, time_ns, name.decode(), payload)
+            # The writer cuts a long name, perhaps in the middle of a character.
+            label = name.decode(errors="replace")
+            yield Record(Type(type), kind, rank, step, time_ns, label, payload)
         if not is_ended:
             raise RecordingError(
                 f"{self.path}: it has no end after {requests} request(s): it has been cut off, or its "

@@ -25,9 +25,8 @@ from mpspmd.engine.recording import RecordingEncoder
 from mpspmd.engine.requests import RequestEncoder
 from mpspmd.errors import ConfigError, RankDied, RankError, RecordingError, StepTimeout
 from mpspmd.recording import writer
-from mpspmd.recording.layout import About, Spec, Type
+from mpspmd.recording.layout import Type
 from mpspmd.recording.reader import Recording
-from mpspmd.recording.writer import RecordingWriter
 from mpspmd.replay.engine import ReplayEngine
 from mpspmd.replay.replay import Replay
 
@@ -413,51 +412,3 @@ def test_without_the_setting_nothing_of_it_is_there() -> None:
     with mpspmd.Engine(replayed_workers.Counter, world_size=1, args=(0,)) as engine:
         assert type(engine._sending._encoder) is RequestEncoder
         assert engine._reader.note_reply is None
-
-
-def _writer(path: Path) -> RecordingWriter:
-    about = About(0, 0.0, 1, "", [], {}, {}, {})
-    return RecordingWriter(str(path), 1 << 20, about, Spec(b"", b"", b""))
-
-
-def _steps(path: Path) -> list[int]:
-    with Recording(str(path)) as opened:
-        assert opened.scan().error is None
-        return [record.step for record in opened.records() if record.type == Type.REQUEST]
-
-
-def test_a_signal_that_raises_in_the_middle_of_a_record_leaves_no_half_of_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    writing = _writer(tmp_path / "requests.rec")
-    writev = os.writev
-
-    def interrupted(fd: int, parts: Any) -> int:
-        writev(fd, parts)
-        raise KeyboardInterrupt
-
-    writing.add(Type.REQUEST, step=1)
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "writev", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            writing.add(Type.REQUEST, step=2)
-    writing.add(Type.REQUEST, step=3)
-    writing.close()
-    assert _steps(tmp_path / "requests.rec") == [1, 3]
-
-
-def test_a_signals_handler_that_records_meanwhile_comes_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    writing = _writer(tmp_path / "requests.rec")
-    writev = os.writev
-
-    def handled(fd: int, parts: Any) -> int:
-        monkeypatch.setattr(os, "writev", writev)
-        writing.add(Type.REQUEST, step=2)
-        return writev(fd, parts)
-
-    monkeypatch.setattr(os, "writev", handled)
-    writing.add(Type.REQUEST, step=1)
-    writing.close()
-    assert _steps(tmp_path / "requests.rec") == [1, 2]
