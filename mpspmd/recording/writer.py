@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import logging
 import os
 import threading
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -28,6 +29,9 @@ _MOST_PARTS = 512
 """The kernel takes 1,024 parts in one call."""
 _COPY_BYTES = 1 << 20
 
+_Identity: TypeAlias = tuple[int, int, int]
+"""Device, inode and size of a file."""
+
 
 class RecordingWriter:
     """Any thread of the engine may write. Each record is there as soon as the call returns, also for the
@@ -43,7 +47,15 @@ class RecordingWriter:
         self._size = self._crc = 0
         self._is_unfinished = False
         self._at_start = True
-        self.path, self._fd = _create(os.path.abspath(path))
+        self._wanted = path = os.path.abspath(path)
+        try:
+            self.path, self._fd = _create(path, _names(path))
+        except OSError as error:
+            raise ConfigError(
+                f"record_requests={path!r}: must be a file that can be made: {error.strerror}"
+            ) from None
+        self._earlier: _Identity | None = None
+        """The full file that this run has given the suffix `.1`."""
         self._start = (0, 0)
         self._append([MAGIC], len(MAGIC), 0)
         self.add(Type.ABOUT, payload=msgspec.json.encode(about))
@@ -106,9 +118,7 @@ class RecordingWriter:
             parts = [b"".join(parts)]
         written = os.writev(self._fd, parts)
         if written < size:
-            rest = memoryview(b"".join(parts))[written:]
-            while rest:
-                rest = rest[os.write(self._fd, rest) :]
+            _write_all(self._fd, b"".join(parts)[written:])
         self._size, self._crc = self._size + size, crc
         self._is_unfinished = False
 
@@ -119,28 +129,37 @@ class RecordingWriter:
 
     def rotate(self, step: int) -> None:
         """Begins a new file with what the ranks were started with, and the requests before the first step.
-        The file that is full gets the suffix `.1`. `step` is the number of the next request."""
+        The full file gets the suffix `.1`. `step` is the number of the next request."""
         self.add(Type.END, step=step, payload=b"a new file has begun")
         with self._lock:
             self._write(self._begin_new_file)
         self.add(Type.GAP, step=step)
 
     def _begin_new_file(self) -> None:
-        full, self._fd = self._fd, -1
+        full = self._fd
         if full < 0:
             return
+        self._set_aside()
+        path, fd = _create(self.path, itertools.chain([self.path], _names(self._wanted)))
         try:
-            os.rename(self.path, f"{self.path}.1")
-            fd = os.open(self.path, _FLAGS, 0o600)
             start = self._start if self._start[0] <= self._limit // 2 else self._header
             for at in range(0, start[0], _COPY_BYTES):
-                data = os.pread(full, min(_COPY_BYTES, start[0] - at), at)
-                if os.write(fd, data) < len(data):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            self._size, self._crc = start
-            self._fd = fd
-        finally:
-            os.close(full)
+                _write_all(fd, os.pread(full, min(_COPY_BYTES, start[0] - at), at))
+        except BaseException:
+            os.close(fd)
+            raise
+        self.path, self._fd, (self._size, self._crc) = path, fd, start
+        os.close(full)
+
+    def _set_aside(self) -> None:
+        """Gives the full file the suffix `.1`, in place of this run's earlier one.
+
+        Renames nothing if another program's file is at one of the two names.
+        """
+        this, aside = _identity(os.fstat(self._fd)), f"{self.path}.1"
+        if _file_at(self.path) == this and _file_at(aside) in (None, self._earlier):
+            os.rename(self.path, aside)
+            self._earlier = this
 
     def close(self) -> None:
         """The run has ended."""
@@ -166,21 +185,42 @@ class RecordingWriter:
         )
 
 
-def _create(path: str) -> tuple[str, int]:
-    """A new file of that name; or with a number, if there is one already. Nothing is replaced."""
+def _names(path: str) -> Iterator[str]:
+    """`path`, `path-2`, `path-3` and so on, without those whose `.1` is there: another run's full file."""
     for number in range(1, _MOST_FILES):
         name = path if number == 1 else f"{path}-{number}"
-        if os.path.lexists(f"{name}.1"):
-            continue
+        if not os.path.lexists(f"{name}.1"):
+            yield name
+
+
+def _create(wanted: str, names: Iterable[str]) -> tuple[str, int]:
+    """A new file of the first name at which there is none. Nothing is replaced. OSError."""
+    for name in names:
         try:
             fd = os.open(name, _FLAGS, 0o600)
         except FileExistsError:
             continue
-        except OSError as error:
-            raise ConfigError(
-                f"record_requests={path!r}: must be a file that can be made: {error.strerror}"
-            ) from None
-        if number > 1:
-            logger.warning("requests are recorded in %s, because %s is there already", name, path)
+        if name != wanted:
+            words = "requests are recorded in %s, because %s is there already"
+            notice(logger.warning, words, name, wanted)
         return name, fd
-    raise ConfigError(f"record_requests={path!r}: there are {_MOST_FILES} of them already")
+    raise FileExistsError(errno.EEXIST, f"there are {_MOST_FILES} of them already")
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
+def _identity(about: os.stat_result) -> _Identity:
+    """Tells a file from all others. The size counts: a new file may get the inode of a removed one."""
+    return about.st_dev, about.st_ino, about.st_size
+
+
+def _file_at(path: str) -> _Identity | None:
+    """None if there is none."""
+    try:
+        return _identity(os.lstat(path))
+    except FileNotFoundError:
+        return None

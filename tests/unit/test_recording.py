@@ -1,9 +1,10 @@
-"""The file of a recording: what is written can be read again."""
+"""The file of a recording: it can be read again, and other programs' files stay as they are."""
 
 from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from mpspmd.errors import RecordingError
 from mpspmd.recording.layout import CHECKSUM, HEAD, MAGIC, About, Spec, Type
 from mpspmd.recording.reader import Recording
 from mpspmd.recording.writer import RecordingWriter
+from mpspmd.wire import KIND_STEP
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -97,3 +99,100 @@ def test_a_beginning_that_is_no_text_is_a_typed_error(tmp_path: Path) -> None:
     path.write_bytes(MAGIC + head + crc + payload)
     with pytest.raises(RecordingError, match="its beginning can't be read"):
         Recording(str(path))
+
+
+def test_a_full_file_takes_the_place_of_the_runs_earlier_one(tmp_path: Path) -> None:
+    path = tmp_path / "requests.rec"
+    writing = _writer(path)
+    for step in (1, 2, 3):
+        writing.add(Type.REQUEST, KIND_STEP, step=step)
+        writing.rotate(step + 1)
+    writing.close()
+    assert _steps(tmp_path / "requests.rec.1") == [3]
+    assert sorted(os.listdir(tmp_path)) == ["requests.rec", "requests.rec.1"]
+
+
+def _put_a_file(path: Path) -> None:
+    path.write_text("another program's")
+
+
+def _put_a_link(path: Path) -> None:
+    path.symlink_to(path.with_name("elsewhere"))
+
+
+def _content(path: Path) -> str:
+    return os.readlink(path) if path.is_symlink() else path.read_text()
+
+
+@pytest.mark.parametrize("put", [_put_a_file, _put_a_link])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_another_programs_file_at_the_suffix_stays(
+    put: Callable[[Path], None], is_first: bool, tmp_path: Path
+) -> None:
+    path, aside = tmp_path / "requests.rec", tmp_path / "requests.rec.1"
+    writing = _writer(path)
+    if not is_first:
+        writing.rotate(1)
+        aside.unlink()
+    put(aside)
+    content = _content(aside)
+    writing.add(Type.REQUEST, KIND_STEP, step=1)
+    writing.rotate(2)
+    writing.add(Type.REQUEST, KIND_STEP, step=2)
+    writing.close()
+    assert _content(aside) == content
+    assert _steps(path) == [1]
+    assert _steps(tmp_path / "requests.rec-2") == [2]
+
+
+@pytest.mark.parametrize("put", [_put_a_file, _put_a_link])
+def test_another_programs_file_at_the_recordings_own_name_stays(
+    put: Callable[[Path], None], tmp_path: Path
+) -> None:
+    path = tmp_path / "requests.rec"
+    writing = _writer(path)
+    writing.add(Type.REQUEST, KIND_STEP, step=1)
+    path.rename(tmp_path / "kept")
+    put(path)
+    content = _content(path)
+    writing.rotate(2)
+    writing.add(Type.REQUEST, KIND_STEP, step=2)
+    writing.close()
+    assert _content(path) == content
+    assert _steps(tmp_path / "kept") == [1]
+    assert _steps(tmp_path / "requests.rec-2") == [2]
+    assert not (tmp_path / "requests.rec.1").exists()
+
+
+def test_two_runs_that_have_had_the_same_name_keep_all_of_their_files(tmp_path: Path) -> None:
+    path = tmp_path / "requests.rec"
+    first = _writer(path)
+    path.rename(tmp_path / "kept")
+    second = _writer(path)
+    for writing, step in ((first, 1), (second, 2)):
+        writing.add(Type.REQUEST, KIND_STEP, step=step)
+        writing.rotate(step + 10)
+        writing.add(Type.REQUEST, KIND_STEP, step=step + 10)
+        writing.close()
+    names = ("kept", "requests.rec-2", "requests.rec.1", "requests.rec")
+    assert [_steps(tmp_path / name) for name in names] == [[1], [11], [2], [12]]
+
+
+def test_a_signal_that_raises_while_a_new_file_begins_does_not_end_the_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing = _writer(tmp_path / "requests.rec")
+    writing.add(Type.REQUEST, KIND_STEP, step=1)
+
+    def interrupted(fd: int, size: int, at: int) -> bytes:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            writing.rotate(2)
+    writing.rotate(2)
+    writing.add(Type.REQUEST, KIND_STEP, step=2)
+    writing.close()
+    assert _steps(tmp_path / "requests.rec.1") == [1]
+    assert _steps(Path(writing.path)) == [2]
