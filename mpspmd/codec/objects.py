@@ -39,7 +39,9 @@ def _reduce(obj: Any) -> Any:
     return NotImplemented
 
 
-class _Pickler(pickle.Pickler):
+class Pickler(pickle.Pickler):
+    """Pickles a tensor as `reduce_tensor` says."""
+
     def reducer_override(self, obj: Any) -> Any:
         return _reduce(obj)
 
@@ -80,7 +82,7 @@ class ObjectEncoder:
             try:
                 # A new pickler each time: clearing a memo takes as long as for its largest object ever.
                 stream = io.BytesIO()
-                _Pickler(stream, protocol=5, buffer_callback=self._keep).dump(obj)
+                Pickler(stream, protocol=5, buffer_callback=self._keep).dump(obj)
                 return self._message(stream.getvalue())
             except EncodeError:
                 raise
