@@ -72,7 +72,8 @@ class ReplayEngine(Engine):
         """What a recorded reply holds; a RankError if the rank has raised. DecodeError."""
         end = self._requests.replay_end
         if record.kind & KIND_STEP and end is not None and context is not None:
-            return end.recorded.decode(context, record.rank, record.payload)
+            # n_asked=0: no message builds on this reply.
+            return end.decode_reply(context, record.step, record.rank, record.payload, n_asked=0)
         value = decode(record.payload, record.kind & KIND_OUT_OF_BAND != 0)
         return error_of(value) if record.kind & ~KIND_FLAGS == KIND_ERROR else value
 

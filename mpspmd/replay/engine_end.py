@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mpspmd.codec.delta import DeltaDecoder, ReplyCodec, ReplyOrder
+from mpspmd.codec.delta import DeltaDecoder, ReplyOrder
 from mpspmd.codec.objects import Message, Payload
 from mpspmd.codec.steps import EngineEnd, ReplyContext, StepCodec
 
@@ -12,11 +12,10 @@ _Base = tuple[int, list[str], int]
 """What the replies to a request build on: check, scheduled keys, the step of an earlier reply or 0."""
 
 
-class Replies:
-    """Decodes the replies of one run, recorded or replayed, each against the run's own earlier ones."""
+class _Replies:
+    """The orders of one run's replies, recorded or replayed: later replies of the run build on them."""
 
-    def __init__(self, codec: ReplyCodec) -> None:
-        self._codec = codec
+    def __init__(self) -> None:
         self._orders: dict[int, dict[int, ReplyOrder | None]] = {}
 
     def context(self, base: _Base, step: int) -> ReplyContext:
@@ -27,22 +26,15 @@ class Replies:
         orders = self._orders.setdefault(step, {})
         return check, keys, self._orders.get(earlier, {}), orders
 
-    def decode(self, context: ReplyContext, rank: int, payload: Payload) -> Any:
-        """CodecDesync, DecodeError."""
-        check, keys, orders, received = context
-        value, received[rank] = self._codec.decode(payload, (check, keys, orders.get(rank)))
-        return value
-
 
 class ReplayEnd(EngineEnd):
-    """One thread."""
+    """One thread. `decode_reply` decodes recorded replies, too: those with the context of `follow`."""
 
     def __init__(self, codec: StepCodec) -> None:
         super().__init__(codec)
         self._decoder = DeltaDecoder(codec.request_plan())
-        replies = ReplyCodec(codec.reply_plan())
-        self._replayed = Replies(replies)
-        self.recorded = Replies(replies)
+        self._recorded = _Replies()
+        self._replayed = _Replies()
         self._step = 0
         self._base: _Base = (0, [], 0)
 
@@ -54,7 +46,7 @@ class ReplayEnd(EngineEnd):
             _, behind, _, _ = self._decoder.decode(payload)
             check, keys, _ = self._decoder.reply_base(None)
             self._base = (check, keys, step - behind if behind else 0)
-        return self.recorded.context(self._base, step)
+        return self._recorded.context(self._base, step)
 
     def encode(self, *request: Any) -> Message | None:
         """Only the messages that were recorded are sent as deltas."""
@@ -65,8 +57,3 @@ class ReplayEnd(EngineEnd):
 
     def sent(self) -> None:
         """There is nothing to note: `follow` has done it."""
-
-    def decode_reply(
-        self, context: ReplyContext, step: int, rank: int, payload: Payload, n_asked: int
-    ) -> Any:
-        return self._replayed.decode(context, rank, payload)
