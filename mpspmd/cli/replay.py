@@ -65,6 +65,8 @@ def replay(
 
     The exit code is 0 if the file is whole and all replies are the same.
     """
+    if vllm and worker is not None:
+        raise typer.BadParameter("give MODULE:CLASS or --vllm, not both")
     out = os.dup(1)
     if as_json:
         os.dup2(2, 1)  # what the ranks print, as vLLM's do, must not come between
@@ -117,13 +119,20 @@ def _started(
     sys.path.insert(0, os.getcwd())
     measuring = frozenset[str]()
     with contextlib.ExitStack() as around:
+        is_of_vllm = about.worker == _VLLM_WORKER
+        if vllm and not is_of_vllm:
+            raise RecordingError(
+                f"{recording.path}: these are requests of {about.worker}, not of vLLM: omit --vllm"
+            )
         if vllm:
+            (vllm_config, *_), _ = _load(
+                recording, "args"
+            )  # RecordingError if vLLM isn't installed
             from mpspmd.vllm.replay import MEASURING, vllm_ranks
 
-            (vllm_config, *_), _ = _load(recording, "args")
             arguments = around.enter_context(vllm_ranks(vllm_config, **_SETTINGS))
             measuring = MEASURING
-        elif worker is None and about.worker == _VLLM_WORKER:
+        elif worker is None and is_of_vllm:
             raise RecordingError(f"{recording.path}: these are requests of vLLM: give --vllm")
         else:
             args, kwargs = _load(recording, "args")

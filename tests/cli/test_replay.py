@@ -275,6 +275,16 @@ def test_what_is_no_recording_says_so(tmp_path: Path) -> None:
         assert errors.count("\n") == 1
 
 
+def test_vllm_is_only_for_a_recording_of_vllm(recording: Path) -> None:
+    code, out, errors = run_replay(recording, "--vllm")
+    assert (code, out) == (1, "")
+    assert "requests of replayed_workers:Counter, not of vLLM: omit --vllm" in errors
+    assert errors.count("\n") == 1
+    code, out, errors = run_replay(recording, "replayed_workers:Counter", "--vllm")
+    assert (code, out) == (2, "")
+    assert "MODULE:CLASS or --vllm, not both" in errors
+
+
 def test_only_its_user_may_read_a_recording_and_what_others_may_write_is_not_replayed(
     recording: Path,
 ) -> None:
