@@ -61,6 +61,8 @@ class RecordingWriter:
         self.add(Type.ABOUT, payload=msgspec.json.encode(about))
         self.add(Type.SPEC, payload=msgspec.msgpack.encode(spec))
         self._header = self._start
+        self._began = self._size
+        """How many bytes the file has begun with."""
 
     def add(
         self,
@@ -124,8 +126,10 @@ class RecordingWriter:
 
     def is_full(self, n_held: int | None) -> bool:
         """Whether a new file should begin. `n_held`: how many of vLLM's requests the ranks hold; None if
-        that isn't known. Half of the limit is enough when they hold none: a replay can begin there."""
-        return self._size > (self._limit // 2 if n_held == 0 else self._limit)
+        that isn't known. Half of the limit is enough when they hold none: a replay can begin there. But
+        each file gets at least a quarter of the limit besides what it begins with."""
+        enough = self._limit // 2 if n_held == 0 else self._limit
+        return self._size > max(enough, self._began + self._limit // 4)
 
     def rotate(self, step: int) -> None:
         """Begins a new file with what the ranks were started with, and the requests before the first step.
@@ -149,6 +153,7 @@ class RecordingWriter:
             os.close(fd)
             raise
         self.path, self._fd, (self._size, self._crc) = path, fd, start
+        self._began = self._size
         os.close(full)
 
     def _set_aside(self) -> None:

@@ -19,9 +19,9 @@ from mpspmd.wire import KIND_STEP
 pytestmark = pytest.mark.timeout(60)
 
 
-def _writer(path: Path) -> RecordingWriter:
+def _writer(path: Path, limit: int = 1 << 20, args: bytes = b"") -> RecordingWriter:
     about = About(0, 0.0, 1, "", [], {}, {}, {})
-    return RecordingWriter(str(path), 1 << 20, about, Spec(b"", b"", b""))
+    return RecordingWriter(str(path), limit, about, Spec(b"", args, b""))
 
 
 def _steps(path: Path) -> list[int]:
@@ -196,3 +196,18 @@ def test_a_signal_that_raises_while_a_new_file_begins_does_not_end_the_recording
     writing.close()
     assert _steps(tmp_path / "requests.rec.1") == [1]
     assert _steps(Path(writing.path)) == [2]
+
+
+@pytest.mark.parametrize("n_args", [40_000, 200_000])
+@pytest.mark.parametrize("n_held", [0, None])
+def test_a_new_file_is_not_full_because_of_what_the_ranks_were_started_with(
+    n_args: int, n_held: int | None, tmp_path: Path
+) -> None:
+    limit = 1 << 16
+    writing = _writer(tmp_path / "requests.rec", limit, bytes(n_args))
+    for step in range(3):
+        assert not writing.is_full(n_held)
+        writing.add(Type.REQUEST, KIND_STEP, step=step, payload=bytes(limit))
+        assert writing.is_full(n_held)
+        writing.rotate(step + 1)
+    writing.close()
