@@ -54,9 +54,18 @@ static bool show(const struct server *self, const struct request *request) {
     return shown;
 }
 
+/* Whether a packed message is a request that needs no decode(). */
 static bool is_plain(PyObject *fields) {
     return PyTuple_CheckExact(fields) && PyTuple_GET_SIZE(fields) == 4 &&
            PyUnicode_CheckExact(PyTuple_GET_ITEM(fields, 0));
+}
+
+/* Whether decode() may return this. */
+static bool is_request(PyObject *fields) {
+    if (!PyTuple_Check(fields))
+        return false;
+    Py_ssize_t n = PyTuple_GET_SIZE(fields);
+    return n == 5 || (n == 4 && PyUnicode_Check(PyTuple_GET_ITEM(fields, 0)));
 }
 
 /* The tuple that a message holds, or that `decode` has made of it. NULL with an exception set, or
@@ -69,8 +78,7 @@ static PyObject *fields_of(const struct server *self, PyObject *message) {
     PyObject *fields = PyObject_CallFunctionObjArgs(self->decode, kind, step, payload, NULL);
     if (fields == Py_None)
         Py_CLEAR(fields);
-    else if (fields && !is_plain(fields) &&
-             !(PyTuple_Check(fields) && PyTuple_GET_SIZE(fields) == 5)) {
+    else if (fields && !is_request(fields)) {
         Py_CLEAR(fields);
         PyErr_SetString(PyExc_TypeError, "decode() must return a request, or None");
     }

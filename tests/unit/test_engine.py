@@ -28,6 +28,9 @@ class TestCalling:
     def test_a_method_is_called_by_name_and_all_ranks_reply_in_order(self, engine: Engine) -> None:
         assert engine.collective_rpc("rank") == [0, 1]
 
+    def test_a_name_may_be_an_enums_member(self, engine: Engine) -> None:
+        assert engine.collective_rpc(workers.Name.RANK) == [0, 1]
+
     def test_each_rank_knows_its_place(self, engine: Engine) -> None:
         def place(worker: Any) -> tuple[int, ...]:
             ctx = worker.ctx

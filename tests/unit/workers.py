@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import os
 import sys
 import threading
@@ -11,6 +12,12 @@ from typing import Any
 
 import mpspmd
 from mpspmd.rank.worker import LATER
+
+
+class Name(enum.StrEnum):
+    """Names of methods."""
+
+    RANK = "rank"
 
 
 class Calculator(mpspmd.Worker):
