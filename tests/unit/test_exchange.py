@@ -227,6 +227,30 @@ def test_what_decoding_a_reply_raises_is_left_to_python(engine: Engine) -> None:
     assert with_context.replies == without.replies == ["reply"]
 
 
+@pytest.mark.parametrize("n_bytes", [5, 10_000], ids=["copied", "in the ring"])
+def test_a_message_that_could_not_be_noted_is_noted_and_taken_by_the_next_reader(
+    engine: Engine, n_bytes: int
+) -> None:
+    def note(rank: int, kind: int, step: int, payload: Any) -> None:
+        noted.append((rank, kind, step, bytes(payload)))
+        if len(noted) == 1:
+            raise Came
+
+    noted: list[tuple[Any, ...]] = []
+    engine.note_reply = note
+    engine.begin_sending()
+    call = engine.sends_encoded(context="context")
+    reply = bytes(n_bytes)
+    engine.to_engine.writer.send(KIND_REPLY | KIND_STEP, 1, reply)
+    with pytest.raises(Came):
+        engine.read_for(call, None)
+    assert (engine.leader, engine.decoded, call.replies) == (0, [], [NO_REPLY])
+    assert engine.read_for(call, None)
+    assert noted == [(0, KIND_REPLY | KIND_STEP, 1, reply)] * 2
+    assert call.replies == [f"decoded {n_bytes}"]
+    assert engine.to_engine.ring.heads[0] == engine.to_engine.ring.tail
+
+
 def test_a_call_gets_its_own_reply_in_whatever_order_they_come(engine: Engine) -> None:
     calls = [engine.sends(i) for i in range(3)]
     for step in (3, 1, 2):
