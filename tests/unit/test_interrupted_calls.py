@@ -108,9 +108,8 @@ def test_threads_with_deadlines_get_their_own_replies_while_signals_interrupt_th
     def handle(*_: object) -> None:
         nonlocal armed
         if armed:
-            armed = (
-                False  # a second one would leave this test, or what Python runs after a destructor
-            )
+            # Once: a second Came might end this test, or what Python does after a destructor.
+            armed = False
             raise Came
 
     def ask(thread: int) -> int:
