@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Collective:
-    """What torch.distributed has recorded of a collective of one rank."""
+    """What is known of a collective of one rank: torch.distributed or a CountedGroup has recorded it."""
 
     group: str
     """The process group."""

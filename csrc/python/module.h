@@ -11,8 +11,8 @@ enum {
     SMALL_BYTES = 4 * 1024,  /* a record of up to this is copied, so that it is free at once */
     KIND_REQUEST = 1,        /* a message's kind, */
     KIND_REPLY = 2,
-    KIND_PACKED = 0x2000, /* and a flag in it: it is a packed value, and recv() unpacks it; */
-    KIND_STEP = 0x4000,   /* or another one: the step codec has encoded it */
+    KIND_PACKED = 0x2000, /* and a flag in it: recv() unpacks the message, a packed value; */
+    KIND_STEP = 0x4000,   /* or another flag: the step codec has encoded the message */
 };
 
 struct module_state {

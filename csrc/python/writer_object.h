@@ -38,9 +38,9 @@ extern PyType_Spec writer_object_spec;
  * exception set. */
 int writer_send_packed(struct writer_object *writer, uint16_t kind, uint64_t tag, PyObject *value);
 
-/* Sends a whole message if that needs no waiting: a value that values_size() has measured, or with
- * `size` -1 bytes as they are. False, and nothing has happened, if it does, for what isn't bytes,
- * if the writer is in use, or if its ring has ended. */
+/* Sends a whole message without waiting: a value that values_size() has measured, or, with `size`
+ * -1, a bytes object as it is. False, and nothing has happened, if there is no space for it, if it
+ * is a large bytes object or another object, if the writer is in use, or if its ring has ended. */
 bool writer_try(struct writer_object *writer, uint16_t kind, uint64_t tag, PyObject *what,
                 Py_ssize_t size);
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 Turns: TypeAlias = "list[threading.Lock]"
-"""Of each thread that waits, what it waits for."""
+"""For each thread that waits, the lock whose release wakes it."""
 
 _SLICE_S = 0.2
 
