@@ -39,8 +39,9 @@ extern PyType_Spec writer_object_spec;
 int writer_send_packed(struct writer_object *writer, uint16_t kind, uint64_t tag, PyObject *value);
 
 /* Sends a whole message without waiting: a value that values_size() has measured, or, with `size`
- * -1, a bytes object as it is. False, and nothing has happened, if there is no space for it, if it
- * is a large bytes object or another object, if the writer is in use, or if its ring has ended. */
+ * -1, a bytes object as it is. False, and nothing has happened: it needs more space than is free,
+ * or several records; or it is a large bytes object, or another object; or the writer is in use, or
+ * its ring has ended. */
 bool writer_try(struct writer_object *writer, uint16_t kind, uint64_t tag, PyObject *what,
                 Py_ssize_t size);
 

@@ -284,8 +284,8 @@ static void a_thread_too_many_gives_up_its_window(void) {
     CHECK_EQUAL(spinners.now, 1);
 }
 
-/* A thread that sleeps looks at most this often in one wait, and a thread that polls more often. Not
- * much more on a busy machine: a thread that has yielded waits milliseconds for its turn. */
+/* A thread that sleeps looks at most this often in one wait, and a thread that polls more often.
+ * Not much more on a busy machine: a thread that has yielded waits milliseconds for its turn. */
 enum { OFTEN = 8 };
 
 /* Of several waits one is enough: a busy machine may let a single one poll only a few times. */
