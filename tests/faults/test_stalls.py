@@ -13,7 +13,7 @@ import scenes
 
 from mpspmd import Engine, RuntimeConfig
 from mpspmd.errors import StepTimeout
-from mpspmd.report import StallReport
+from mpspmd.report import RankReport, StallReport
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -37,13 +37,23 @@ def _stays_usable(engine: Engine) -> Iterator[None]:
 
 def _report(engine: Engine, how: str, timeout: float = 1.0) -> StallReport:
     with pytest.raises(StepTimeout) as caught:
-        engine.collective_rpc("stall", args=(1, how, 2.5), timeout=timeout)
+        engine.collective_rpc("stall", args=(1, how, timeout + 1.5), timeout=timeout)
     report = caught.value.report
     assert report is not None
     assert str(report) in str(caught.value)
     assert (report.method, report.suspects) == ("stall", (1,))
     assert "waiting for rank 1" in str(report)
     return report
+
+
+def _report_of_busy_rank(engine: Engine, how: str) -> RankReport:
+    """Of rank 1, which uses its core all the time. A loaded machine may give it none while a short call
+    waits: then a longer call follows."""
+    for timeout in (1.0, 4.0, 16.0):
+        rank = _report(engine, how, timeout).ranks[1]
+        if rank.cpu_s > 0 and f"in stall_{how}" in rank.stacks:
+            break
+    return rank
 
 
 def test_a_rank_that_sleeps_is_named_with_its_stack(engine: Engine) -> None:
@@ -58,7 +68,7 @@ def test_a_rank_that_sleeps_is_named_with_its_stack(engine: Engine) -> None:
 
 
 def test_a_rank_that_spins_in_python_is_named_with_its_stack_and_cpu_time(engine: Engine) -> None:
-    rank = _report(engine, "in_python").ranks[1]
+    rank = _report_of_busy_rank(engine, "in_python")
     assert "in stall_in_python" in rank.stacks
     assert rank.cpu_s > 0
 
@@ -66,7 +76,7 @@ def test_a_rank_that_spins_in_python_is_named_with_its_stack_and_cpu_time(engine
 def test_a_rank_that_keeps_the_interpreters_lock_in_c_is_named_with_its_stack(
     engine: Engine,
 ) -> None:
-    rank = _report(engine, "in_c").ranks[1]
+    rank = _report_of_busy_rank(engine, "in_c")
     assert "in stall_in_c" in rank.stacks
     assert rank.cpu_s > 0
 
