@@ -108,9 +108,8 @@ def _cpu_us_a_step(engine: mpspmd.Engine, pids: Sequence[int], steps: int) -> fl
     before = sum(Usage.of(pid).cpu_ns for pid in pids)
     for _ in range(steps):
         engine.execute_model(_LOOPS)
-    engine.collective_rpc(
-        "execute_model", args=(0,)
-    )  # rank 1 replies to no step, and may lag behind
+    # Rank 1 replies to no step, and may lag behind: this call waits for it.
+    engine.collective_rpc("execute_model", args=(0,))
     return (sum(Usage.of(pid).cpu_ns for pid in pids) - before) / 1e3 / steps
 
 
@@ -127,7 +126,7 @@ def _watcher(interval_s: float) -> Iterator[int]:
                 raise BenchmarkError("mpspmd-metrics doesn't start")
             yield process.pid
         finally:
-            process.terminate()
+            process.kill()  # it may be stopped: then SIGTERM would have no effect
 
 
 def show(results: Results) -> None:

@@ -15,11 +15,12 @@ from typing import Any
 import psutil
 import pytest
 
-from benchmarks import aims, nodes, pictures, report, runs, suite
+from benchmarks import aims, nodes, pictures, report, runs, suite, watcher_cost
 from benchmarks.cpu import Usage
 from benchmarks.growth import fit
 from benchmarks.latency import Latency
 from benchmarks.pacing import PATTERNS, gaps
+from benchmarks.pause import pause
 from benchmarks.peers.peer import SILENT, Setup
 from benchmarks.results import Results, new_results
 from benchmarks.table import markdown
@@ -289,6 +290,12 @@ def test_usage_counts_the_time_of_all_threads_of_a_process() -> None:
     after = Usage.of(os.getpid())
     assert after.cpu_ns - before.cpu_ns >= 100_000_000
     assert after.switches >= before.switches > 0
+
+
+def test_a_watcher_that_is_stopped_ends_when_its_measurement_is_interrupted() -> None:
+    with watcher_cost._watcher(1.0) as pid:
+        pause([pid])
+    assert not psutil.pid_exists(pid)
 
 
 def _results(benchmark: str, rows: list[dict[str, Any]], **settings: Any) -> Results:
