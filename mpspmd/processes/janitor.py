@@ -145,14 +145,16 @@ class Janitor:
         }
         read, write = pipe_above_standard()
         self._pipe = Descriptor(write)
-        janitors = [read]
+        janitors_ends = [read]
+        inherited: tuple[int, ...] = ()
         script = os.path.abspath(janitor_process.__file__)
         self._process: Orphan | None = None
         self._dumps: _Dumps | None = None
         try:
             if dump is not None:
                 answers, answers_end = pipe_above_standard()
-                janitors.append(answers_end)
+                janitors_ends.append(answers_end)
+                inherited = (dump.status, dump.recorder, answers_end)
                 self._dumps = _Dumps(dump, answers)
                 settings["dump"] = vars(dump) | {"answers": answers_end}
             # The janitor inherits that these signals are blocked, and later ignores them. They are deferred
@@ -164,7 +166,7 @@ class Janitor:
                     env=os.environ | {janitor_process.VARIABLE: json.dumps(settings)},
                     cwd="/",
                     start_new_session=True,
-                    pass_fds=(dump.status, dump.recorder, *janitors[1:]) if dump else (),
+                    pass_fds=inherited,
                     check=True,
                     stdout=subprocess.PIPE,
                 )
@@ -172,7 +174,7 @@ class Janitor:
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             logger.warning("no janitor: a killed run may leave files behind (%s)", error)
         finally:
-            for fd in janitors:
+            for fd in janitors_ends:
                 os.close(fd)
 
     def remove_at_end(self, name: str) -> None:
