@@ -1,9 +1,9 @@
-"""python -m benchmarks.timeline TRACE PICTURE [FIRST_STEP [STEPS]]: draws what mpspmd-trace has written."""
+"""python -m benchmarks.timeline TRACE PICTURE [FIRST [STEPS]]: draws what mpspmd-trace has written."""
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -61,5 +61,11 @@ def draw(trace: Path, picture: Path, first: int, steps: int) -> None:
 
 
 if __name__ == "__main__":
-    numbers = [int(text) for text in sys.argv[3:]] or [1]
-    draw(Path(sys.argv[1]), Path(sys.argv[2]), numbers[0], (numbers[1:] or [6])[0])
+    parser = argparse.ArgumentParser(
+        prog="timeline", description="Draws steps of a timeline that mpspmd-trace has written."
+    )
+    parser.add_argument("trace", type=Path, help="the file of mpspmd-trace")
+    parser.add_argument("picture", type=Path, help="what is written (.png, .svg)")
+    parser.add_argument("first", type=int, nargs="?", default=1, help="the first step (1)")
+    parser.add_argument("steps", type=int, nargs="?", default=6, help="how many (6)")
+    draw(**vars(parser.parse_args()))
