@@ -438,8 +438,8 @@ class Exchange:
     sender_waits: bool
     """A thread that sends waits for space. It relies on the leader to take the ranks' replies."""
     note_reply: Callable[[int, int, int, Any], object] | None
-    """Called with each message of a rank before it is taken: as `take`. Perhaps more than once, if it or a
-    signal's handler raises. Set it before the first request is sent."""
+    """Called before `take` with each message of a rank, with the same first four arguments. It may
+    be called twice for a message, if it or a signal's handler raises. Set it before the first request."""
 
     def __init__(
         self,
@@ -477,8 +477,8 @@ class Exchange:
     ) -> Any | None:
         """As send_plain(), for a request that is encoded already. Only for the sender, see begin_sending().
 
-        None, and nothing is sent: it isn't bytes, it is large, there is no space for it, or the ring has
-        ended."""
+        Returns None and sends nothing if `message` isn't bytes or is large, if there is no space for it, or
+        if the ring has ended."""
     def read_for(self, call: Call, limit: float | None, /) -> bool:
         """Leads, and reads replies until the call is done: True. False if another thread leads.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Collective:
-    """What is known of a collective of one rank: torch.distributed or a CountedGroup has recorded it."""
+    """A collective of one rank: torch.distributed has recorded it, or mpspmd has counted it."""
 
     group: str
     """The process group."""

@@ -141,8 +141,8 @@ class Link:
                 return
 
     def _put(self, stream: int, position: int, data: bytes) -> bool:
-        """Sends a frame, with the acknowledgements that are new. A beat has all of them, because the
-        connection may have lost earlier ones: so a frame doesn't grow with the number of streams."""
+        """Sends a frame with the acknowledgements that are new, so that it doesn't grow with the number of
+        streams. A beat has all of them, because the connection may have lost earlier ones."""
         told, acks = self._told, b""
         news = [
             (number, sink.accepted)

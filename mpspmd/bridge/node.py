@@ -96,7 +96,7 @@ class Node:
         self._messages.put(message)
 
     def receive(self, frame: bytes) -> bool:
-        """Whether there is something to do now beside this. BadFrame."""
+        """Takes a frame. Whether the thread that does all else has something to do now. BadFrame."""
         assert self.link is not None
         self.link.receive(frame)
         return self._received.has_messages or self.is_waiting

@@ -48,7 +48,8 @@ def replay(
         typer.Argument(metavar="[MODULE:CLASS]", help="Another worker than the recorded one."),
     ] = None,
     ranks: Annotated[
-        int | None, typer.Option("-n", "--ranks", min=1, help="How many; else as recorded.")
+        int | None,
+        typer.Option("-n", "--ranks", min=1, help="How many ranks; else as many as recorded."),
     ] = None,
     vllm: Annotated[
         bool, typer.Option("--vllm", help="The ranks of vLLM, with the recorded configuration.")
@@ -69,7 +70,7 @@ def replay(
         raise typer.BadParameter("give MODULE:CLASS or --vllm, not both")
     out = os.dup(1)
     if as_json:
-        os.dup2(2, 1)  # what the ranks print, as vLLM's do, must not come between
+        os.dup2(2, 1)  # so that what ranks print doesn't mix with the JSON
     try:
         with Recording(file) as recording:
             contents = recording.scan()
@@ -85,8 +86,8 @@ def replay(
         return 1
     if result.missing:
         print(
-            f"mpspmd-replay: {file} begins at step {result.missing}, after those of the start: the ranks "
-            "don't have what earlier steps have left in them",
+            f"mpspmd-replay: {file} has the requests of the start, and then begins at step "
+            f"{result.missing}: the ranks don't have what the steps in between have left in them",
             file=sys.stderr,
         )
     if result.error is not None:

@@ -246,7 +246,7 @@ class Reader(Exchange):
             raise TimeoutError
 
     def hand_over(self) -> None:
-        """This thread has stopped leading, or has ended a call."""
+        """Call it when this thread has stopped leading, or has ended a call."""
         let_others_go_on(self.followers)
 
     def take(

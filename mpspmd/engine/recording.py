@@ -56,7 +56,7 @@ def start_recording(
 
 
 def _pickled(value: object) -> bytes:
-    """By value what the main module defines: in a replay that is another one."""
+    """What the main module defines goes by value: a replay has another main module."""
     import cloudpickle
 
     try:

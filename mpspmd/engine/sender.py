@@ -103,7 +103,7 @@ class Sender:
             self._put(call, kind, message)
             return call
         finally:
-            # The first call here: a signal's handler can't raise before it has returned.
+            # This call comes first: a signal's handler can't raise before it has returned.
             reader.end_sending()
             if self._waiting or reader.untold:
                 self._let_go_on()
@@ -130,8 +130,8 @@ class Sender:
         reader = self._reader
         while not reader.begin_sending():
             if reader.leader == threading.get_ident():
-                # A future's callback. The other thread's request may wait for ranks whose replies this
-                # thread has to read.
+                # This is a future's callback in the thread that reads replies. The other thread's request
+                # may wait for ranks, and these for this thread to read their replies.
                 reader.read_now()
                 time.sleep(_POLL_S)
                 is_late = deadline is not None and deadline <= time.monotonic() and reader.sender
@@ -141,7 +141,7 @@ class Sender:
                 raise StepTimeout("timed out while another thread's request waited for space")
 
     def _let_go_on(self) -> None:
-        """This thread has sent: other threads may, and callbacks that it had to put off."""
+        """Call it after sending. Lets other threads send, and calls the callbacks that had to wait."""
         let_others_go_on(self._waiting)
         self._reader.tell_untold()
 

@@ -12,13 +12,14 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 Turns: TypeAlias = "list[threading.Lock]"
-"""For each thread that waits, the lock whose release wakes it."""
+"""A lock for each thread that waits. Whoever wakes the thread releases it."""
 
 _SLICE_S = 0.2
 
 
 def wait_for_turn(turns: Turns, must_wait: Callable[[], bool], until: float | None) -> bool:
-    """Returns when `must_wait()` is false: True. False when it is `until`, of time.monotonic()."""
+    """Waits until `must_wait()` is false, and returns True. Returns False if the time `until`, of
+    time.monotonic(), comes first."""
     turn = threading.Lock()
     turn.acquire()
     try:

@@ -105,12 +105,12 @@ class _Dumps:
                 raise BrokenPipeError
             for line in data.decode(errors="replace").splitlines():
                 about, _, why = line.partition(" ")
-                if about == name:  # else it is late, and of an earlier dump
+                if about == name:  # otherwise it is a late answer about an earlier dump
                     return why
         return f"it wasn't written within {_DUMP_S:g} s"
 
     def close(self) -> None:
-        with self.lock:  # no other thread reads from the descriptor
+        with self.lock:  # so that no other thread reads from the descriptor
             self._answers.close()
 
 

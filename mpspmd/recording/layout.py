@@ -34,9 +34,10 @@ class Type(enum.IntEnum):
     REPLY = 4
     """The payload is what the engine got."""
     UNSENT = 5
-    """The newest request wasn't sent. Another one may have its step."""
+    """The last request before this record wasn't sent. The next request may have the same step."""
     GAP = 6
-    """The steps before that step are in the file before, or are lost, except for those of the start."""
+    """The recording goes on at this record's step. The steps in between are in the file before, which may
+    be gone. Those of the start are in this file too."""
     END = 7
     """The recording ended in order; the payload says why."""
 

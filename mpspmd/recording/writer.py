@@ -34,8 +34,8 @@ _Identity: TypeAlias = tuple[int, int, int]
 
 
 class RecordingWriter:
-    """Any thread of the engine may write. Each record is there as soon as the call returns, also for the
-    case that this process is killed. If the disk is full, recording stops, and the run goes on."""
+    """Any thread of the engine may write. When the call returns, the record is in the file, even if this
+    process is killed then. If the disk is full, recording stops, and the run goes on."""
 
     def __init__(self, path: str, limit_bytes: int, about: About, spec: Spec) -> None:
         """ConfigError if no file can be made there."""
@@ -76,7 +76,7 @@ class RecordingWriter:
         """Writes a record. `payload` is bytes-like, or a list of that."""
         with self._lock:
             parts = payload if isinstance(payload, list) else [payload]
-            if self._is_writing:  # it is written later, and the payload is perhaps gone by then
+            if self._is_writing:  # a copy: it is written later, when the payload may be gone
                 parts = [b"".join(parts)]
             self._write(partial(self._add, type, kind, rank, step, name, parts))
 

@@ -47,7 +47,7 @@ class RecordedRequests(RequestEncoder):
 
 
 class ReplayEngine(Engine):
-    """One thread."""
+    """Only one thread may use it."""
 
     _requests: RecordedRequests
 

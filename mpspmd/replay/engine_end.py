@@ -28,7 +28,8 @@ class _Replies:
 
 
 class ReplayEnd(EngineEnd):
-    """One thread. `decode_reply` decodes recorded replies, too: those with the context of `follow`."""
+    """Only one thread may use it. `decode_reply` also decodes recorded replies, with the context that `follow`
+    returned."""
 
     def __init__(self, codec: StepCodec) -> None:
         super().__init__(codec)

@@ -23,7 +23,7 @@ from mpspmd.wire import ALL
 
 _MOST_DIFFERENCES = 20
 _SHOWN = 200
-"""So many characters of a value."""
+"""How many characters of a value are printed."""
 
 
 @dataclass
@@ -81,7 +81,7 @@ class _Step:
 
 
 class Replay:
-    """`run()` once."""
+    """Call `run()` once."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class Replay:
 
     def _send_all(self) -> None:
         records = self._recording.records()
-        for number in range(self._contents.records):  # behind them the file is cut off or changed
+        for number in range(self._contents.records):  # what follows is cut off or changed
             record = next(records)
             if record.type == Type.GAP:
                 self.result.missing = record.step
@@ -147,11 +147,11 @@ class Replay:
             self._under_way[record.step] = _Step(record, asked, call, context, sent_at)
 
     def _take(self, step: _Step, reply: Record) -> None:
-        """A recorded reply: by then the engine had it."""
+        """Takes a recorded reply. In the recorded run the engine had it at this point."""
         if reply.rank in step.asked:
             step.recorded[reply.rank] = self._engine.decode_recorded(reply, step.context)
-            # A rank replies in the order of the requests, so it hasn't replied to earlier ones: they begin
-            # a step whose reply is that to its last request.
+            # A rank replies in the order of the requests, so it won't reply to earlier ones any more: each
+            # of them begins a step of vLLM, and the rank replies to the step's last request only.
             earlier = [number for number in self._under_way if number < reply.step]
             self._give_up([n for n in earlier if self._under_way[n].lacks(reply.rank)])
         if len(step.recorded) == len(step.asked):

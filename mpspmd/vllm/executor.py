@@ -212,7 +212,7 @@ class MpSpmdExecutor(Executor):
     def shutdown(self) -> None:
         engine = getattr(self, "_engine", None)
         if engine is not None:
-            engine.note_exception(sys.exception())  # vLLM calls this while one ends its engine
+            engine.note_exception(sys.exception())  # vLLM calls this while an exception ends it
             engine.shutdown()
             sweep(self._init_method)
             exit_quickly_when_done()
