@@ -28,8 +28,8 @@ class _Replies:
 
 
 class ReplayEnd(EngineEnd):
-    """Only one thread may use it. `decode_reply` also decodes recorded replies, with the context that `follow`
-    returned."""
+    """Only one thread may use it. `decode_reply` also decodes recorded replies: with the context of
+    `follow`."""
 
     def __init__(self, codec: StepCodec) -> None:
         super().__init__(codec)
