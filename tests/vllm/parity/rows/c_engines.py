@@ -167,9 +167,8 @@ def pooling(models: Path) -> dict[str, Any]:
 def embedding(llm: Any, place: Place) -> Any:
     return [
         [list(output.outputs.embedding) for output in llm.embed(PROMPTS[:8], use_tqdm=False)],
-        llm.llm_engine.get_supported_tasks()
-        if hasattr(llm.llm_engine, "get_supported_tasks")
-        else [],
+        # Sorted: vLLM makes the list from a set, so the order differs from run to run.
+        sorted(llm.llm_engine.get_supported_tasks()),
     ]
 
 
