@@ -53,7 +53,6 @@ uint64_t argument_deadline(PyObject *timeout) {
 bool argument_is_strategy(int wait) {
     if (wait >= WAIT_AUTO && wait <= WAIT_AWAKE)
         return true;
-    PyErr_Format(PyExc_ValueError, "wait=%d: must be WAIT_AUTO, _SPIN, _YIELD, _PARK or _AWAKE",
-                 wait);
-    return false;
+    return PyErr_Format(PyExc_ValueError,
+                        "wait=%d: must be WAIT_AUTO, _SPIN, _YIELD, _PARK or _AWAKE", wait);
 }

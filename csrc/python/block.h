@@ -15,8 +15,6 @@ struct idle_blocks {
     size_t n, bytes;
 };
 
-extern PyType_Spec block_spec;
-
 /* A Block of `length` bytes, and its memory, which may contain an earlier message. */
 PyObject *block_new(PyTypeObject *type, size_t length, char **memory);
 

@@ -42,10 +42,8 @@ static PyObject *call_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!UOnOn:Call", names, &PyLong_Type, &step,
                                      &method, &ranks, &n_ranks, &deadline, &bytes))
         return NULL;
-    if (n_ranks < 1 || bytes < 0) {
-        PyErr_Format(PyExc_ValueError, "a call of %zd bytes to %zd ranks", bytes, n_ranks);
-        return NULL;
-    }
+    if (n_ranks < 1 || bytes < 0)
+        return PyErr_Format(PyExc_ValueError, "a call of %zd bytes to %zd ranks", bytes, n_ranks);
     struct module_state *state = module_state_of_type(type);
     struct call_object *self =
         state ? call_new(state, type, method, ranks, deadline, n_ranks) : NULL;
@@ -56,76 +54,6 @@ static PyObject *call_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     call_set_size(self, (size_t)bytes);
     return (PyObject *)self;
 }
-
-static int call_traverse(PyObject *object, visitproc visit, void *arg) {
-    struct call_object *self = (struct call_object *)object;
-    Py_VISIT(Py_TYPE(object));
-    Py_VISIT(self->ranks);
-    Py_VISIT(self->deadline);
-    Py_VISIT(self->replies);
-    Py_VISIT(self->error);
-    Py_VISIT(self->errors);
-    Py_VISIT(self->future);
-    Py_VISIT(self->kept_future);
-    Py_VISIT(self->later);
-    Py_VISIT(self->closes);
-    Py_VISIT(self->reply_context);
-    return 0;
-}
-
-static int call_clear(PyObject *object) {
-    struct call_object *self = (struct call_object *)object;
-    Py_CLEAR(self->step);
-    Py_CLEAR(self->method);
-    Py_CLEAR(self->ranks);
-    Py_CLEAR(self->deadline);
-    Py_CLEAR(self->replies);
-    Py_CLEAR(self->error);
-    Py_CLEAR(self->errors);
-    Py_CLEAR(self->future);
-    Py_CLEAR(self->kept_future);
-    Py_CLEAR(self->later);
-    Py_CLEAR(self->closes);
-    Py_CLEAR(self->reply_context);
-    return 0;
-}
-
-static void call_dealloc(PyObject *object) {
-    PyObject_GC_UnTrack(object);
-    call_clear(object);
-    extension_free(object);
-}
-
-/* Only one of several threads gets the future. */
-static PyObject *call_take_future(struct call_object *self, PyObject *Py_UNUSED(none)) {
-    PyObject *future = self->future;
-    self->future = NULL;
-    return future ? future : Py_NewRef(Py_None);
-}
-
-/* note_error(rank, error): several threads may note errors of one call at the same time. */
-static PyObject *call_note_error(struct call_object *self, PyObject *args) {
-    if (!PyTuple_Check(args) || PyTuple_GET_SIZE(args) != 2) {
-        PyErr_SetString(PyExc_TypeError, "note_error(rank, error)");
-        return NULL;
-    }
-    PyObject *errors = self->errors ? NULL : PyList_New(0);
-    if (!self->errors && !errors)
-        return NULL;
-    if (!self->errors) /* the garbage collector may have run a thread that has made the list */
-        self->errors = errors;
-    else
-        Py_XDECREF(errors);
-    if (PyList_Append(self->errors, args) != 0)
-        return NULL;
-    Py_RETURN_NONE;
-}
-
-static PyMethodDef call_methods[] = {
-    {"take_future", (PyCFunction)call_take_future, METH_NOARGS, NULL},
-    {"note_error", (PyCFunction)call_note_error, METH_VARARGS, NULL},
-    {0},
-};
 
 #define MEMBER(name, type, flags) {#name, type, offsetof(struct call_object, name), flags, NULL}
 
@@ -148,6 +76,56 @@ static PyMemberDef call_members[] = {
     MEMBER(key, T_ULONGLONG, READONLY),
     MEMBER(done, T_BOOL, 0),
     MEMBER(keeps_late, T_BOOL, 0),
+    {0},
+};
+
+static int call_traverse(PyObject *self, visitproc visit, void *arg) {
+    Py_VISIT(Py_TYPE(self));
+    for (const PyMemberDef *member = call_members; member->name; member++)
+        if (member->type == T_OBJECT)
+            Py_VISIT(*(PyObject **)((char *)self + member->offset));
+    return 0;
+}
+
+static int call_clear(PyObject *self) {
+    for (const PyMemberDef *member = call_members; member->name; member++)
+        if (member->type == T_OBJECT)
+            Py_CLEAR(*(PyObject **)((char *)self + member->offset));
+    return 0;
+}
+
+static void call_dealloc(PyObject *object) {
+    PyObject_GC_UnTrack(object);
+    call_clear(object);
+    extension_free(object);
+}
+
+/* Only one of several threads gets the future. */
+static PyObject *call_take_future(struct call_object *self, PyObject *Py_UNUSED(none)) {
+    PyObject *future = self->future;
+    self->future = NULL;
+    return future ? future : Py_NewRef(Py_None);
+}
+
+/* note_error(rank, error): several threads may note errors of one call at the same time. */
+static PyObject *call_note_error(struct call_object *self, PyObject *args) {
+    if (!PyTuple_Check(args) || PyTuple_GET_SIZE(args) != 2)
+        return PyErr_Format(PyExc_TypeError, "note_error(rank, error)");
+    PyObject *errors = self->errors ? NULL : PyList_New(0);
+    if (!self->errors && !errors)
+        return NULL;
+    if (!self->errors) /* the garbage collector may have run a thread that has made the list */
+        self->errors = errors;
+    else
+        Py_XDECREF(errors);
+    if (PyList_Append(self->errors, args) != 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef call_methods[] = {
+    {"take_future", (PyCFunction)call_take_future, METH_NOARGS, NULL},
+    {"note_error", (PyCFunction)call_note_error, METH_VARARGS, NULL},
     {0},
 };
 

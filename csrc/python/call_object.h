@@ -19,8 +19,6 @@ struct call_object {
     char done, keeps_late;
 };
 
-extern PyType_Spec call_object_spec;
-
 /* A new call of `type`, which is Call or derives from it. The garbage collector may run. The step,
  * when it began, and the key's part that is the message's size, are set later. */
 struct call_object *call_new(struct module_state *state, PyTypeObject *type, PyObject *method,

@@ -2,7 +2,6 @@
 
 #include <stddef.h>
 
-#include "python/exchange_read.h"
 #include "python/values.h"
 
 #define NEVER_NS (UINT64_MAX / 2)
@@ -127,10 +126,9 @@ static PyObject *call_or_none(struct call_object *call, int sent) {
 /* send_plain(method, args, kwargs, reply_ranks, deadline) */
 static PyObject *exchange_send_plain(struct exchange_object *self, PyObject *const *args,
                                      Py_ssize_t n_args) {
-    if (n_args != 5) {
-        PyErr_SetString(PyExc_TypeError, "send_plain(method, args, kwargs, reply_ranks, deadline)");
-        return NULL;
-    }
+    if (n_args != 5)
+        return PyErr_Format(PyExc_TypeError,
+                            "send_plain(method, args, kwargs, reply_ranks, deadline)");
     if (!is_ready(self))
         return NULL;
     if (!PyUnicode_CheckExact(args[0]))
@@ -153,11 +151,9 @@ static PyObject *exchange_send_encoded(struct exchange_object *self, PyObject *c
     if (!is_ready(self))
         return NULL;
     if (n_args != 6 || !PyLong_Check(args[0]) || !PyUnicode_Check(args[2]) ||
-        self->sender != PyThread_get_thread_ident()) {
-        PyErr_SetString(PyExc_TypeError, "send_encoded(kind, message, method, reply_ranks, "
-                                         "deadline, reply_context), only by the sender");
-        return NULL;
-    }
+        self->sender != PyThread_get_thread_ident())
+        return PyErr_Format(PyExc_TypeError, "send_encoded(kind, message, method, reply_ranks, "
+                                             "deadline, reply_context), only by the sender");
     if (!PyBytes_CheckExact(args[1]))
         Py_RETURN_NONE;
     struct call_object *call = new_call(self, args[2], args[3], args[4]);
@@ -174,10 +170,8 @@ static PyObject *exchange_read_for(struct exchange_object *self, PyObject *const
                                    Py_ssize_t n_args) {
     if (!is_ready(self))
         return NULL;
-    if (n_args != 2 || !PyObject_TypeCheck(args[0], self->state->call_type)) {
-        PyErr_SetString(PyExc_TypeError, "read_for(call: Call, limit: float | None)");
-        return NULL;
-    }
+    if (n_args != 2 || !PyObject_TypeCheck(args[0], self->state->call_type))
+        return PyErr_Format(PyExc_TypeError, "read_for(call: Call, limit: float | None)");
     struct call_object *call = (struct call_object *)args[0];
     uint64_t deadline_ns, limit_ns;
     if (!to_deadline(call->deadline, &deadline_ns) || !to_deadline(args[1], &limit_ns))
@@ -214,10 +208,8 @@ static PyObject *exchange_end(struct exchange_object *self, PyObject *const *arg
                               Py_ssize_t n_args) {
     if (!is_ready(self))
         return NULL;
-    if (n_args != 2 || !PyObject_TypeCheck(args[0], self->state->call_type)) {
-        PyErr_SetString(PyExc_TypeError, "end(call: Call, error: BaseException | None)");
-        return NULL;
-    }
+    if (n_args != 2 || !PyObject_TypeCheck(args[0], self->state->call_type))
+        return PyErr_Format(PyExc_TypeError, "end(call: Call, error: BaseException | None)");
     int ended = exchange_end_call(self, (struct call_object *)args[0], args[1]);
     return ended < 0 ? NULL : PyBool_FromLong(ended);
 }

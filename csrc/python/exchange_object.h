@@ -31,6 +31,19 @@ struct exchange_object {
     PyObject *untaken;        /* a message that `take` hasn't taken, or NULL */
 };
 
-extern PyType_Spec exchange_object_spec;
+/* Ends a call that is in `pending`. 1: this thread has done it. 0: it isn't there. -1 with an
+ * exception set. */
+int exchange_end_call(struct exchange_object *exchange, struct call_object *call, PyObject *error);
+
+/* Only for the leader. Reads until the call is done, or false with an exception set. */
+bool exchange_read_until(struct exchange_object *exchange, struct call_object *call,
+                         uint64_t deadline_ns);
+
+/* Only for the leader. Takes all messages that have come. False with an exception set. */
+bool exchange_read_all(struct exchange_object *exchange);
+
+/* This thread stops leading, also when an exception is set. That stays, unless waking others raises
+ * one. */
+bool exchange_give_up_lead(struct exchange_object *exchange);
 
 #endif

@@ -1,4 +1,5 @@
-#include "python/exchange_read.h"
+/* The replies: which call each is for. */
+#include "python/exchange_object.h"
 
 #include "python/raise.h"
 #include "python/waits.h"

@@ -20,8 +20,8 @@ bool fork_count(void) {
 bool fork_check(unsigned generation) {
     if (generation == fork_generation)
         return true;
-    PyErr_SetString(PyExc_RuntimeError,
-                    "this process was forked after the ring was mapped, and has no mapping of it: "
-                    "start processes with the spawn method");
-    return false;
+    return PyErr_Format(
+        PyExc_RuntimeError,
+        "this process was forked after the ring was mapped, and has no mapping of it: "
+        "start processes with the spawn method");
 }

@@ -7,7 +7,6 @@
 #include "python/module.h"
 #include "python/page_object.h"
 #include "python/raise.h"
-#include "python/received.h"
 #include "python/recorder_object.h"
 #include "python/ring_object.h"
 
@@ -39,24 +38,19 @@ static bool attach_all(struct inbox_object *self, PyObject *rings, unsigned slot
     struct module_state *state = module_state_of((PyObject *)self);
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(rings); i++) {
         PyObject *item = PyTuple_GET_ITEM(rings, i);
-        if (!PyObject_TypeCheck(item, state->ring_type)) {
-            PyErr_SetString(PyExc_TypeError, "Inbox(rings: tuple[Ring, ...], slot: int)");
-            return false;
-        }
+        if (!PyObject_TypeCheck(item, state->ring_type))
+            return PyErr_Format(PyExc_TypeError, "Inbox(rings: tuple[Ring, ...], slot: int)");
         if (!fork_check(((struct ring_object *)item)->generation))
             return false;
         struct ring *ring = &((struct ring_object *)item)->ring;
         struct bell *first = ((struct ring_object *)PyTuple_GET_ITEM(rings, 0))->ring.data_bell;
-        if (ring->data_bell != first) {
-            PyErr_SetString(PyExc_ValueError, "the rings of an inbox must share their data bell");
-            return false;
-        }
-        if (!ring_attach(&self->readers[i], ring, slot, (uint32_t)getpid())) {
-            PyErr_Format(state->channel_error,
-                         "slot %u of ring %zd is taken, or dead, or beyond its %u readers", slot, i,
-                         ring->n_readers);
-            return false;
-        }
+        if (ring->data_bell != first)
+            return PyErr_Format(PyExc_ValueError,
+                                "the rings of an inbox must share their data bell");
+        if (!ring_attach(&self->readers[i], ring, slot, (uint32_t)getpid()))
+            return PyErr_Format(state->channel_error,
+                                "slot %u of ring %zd is taken, or dead, or beyond its %u readers",
+                                slot, i, ring->n_readers);
         self->n_rings = i + 1;
     }
     return true;
@@ -85,11 +79,10 @@ static PyObject *inbox_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     struct module_state *state = PyType_GetModuleState(type);
     if (PyTuple_GET_SIZE(rings) < 1 ||
         (line != Py_None && !PyObject_TypeCheck(line, state->line_type)) ||
-        (page != Py_None && !PyObject_TypeCheck(page, state->page_type))) {
-        PyErr_SetString(PyExc_TypeError, "Inbox(rings: tuple[Ring, ...], slot: int, line: "
-                                         "StatusLine | None, page: StatusPage | None, wait: int)");
-        return NULL;
-    }
+        (page != Py_None && !PyObject_TypeCheck(page, state->page_type)))
+        return PyErr_Format(PyExc_TypeError,
+                            "Inbox(rings: tuple[Ring, ...], slot: int, line: "
+                            "StatusLine | None, page: StatusPage | None, wait: int)");
     if (!track_argument(state->track_type, track_object, &track) ||
         (line != Py_None && !page_check_writable(((struct line_object *)line)->owner)) ||
         (page != Py_None && !page_check_writable((struct page_object *)page)))

@@ -31,8 +31,6 @@ struct inbox_object {
     struct strategy strategy;
 };
 
-extern PyType_Spec inbox_object_spec;
-
 /* True when a record, an interrupt or the end of a ring is there for recv(). */
 bool inbox_is_readable(struct inbox_object *inbox);
 
@@ -42,6 +40,10 @@ PyObject *inbox_receive(struct inbox_object *inbox, uint64_t deadline_ns, uint64
 
 /* What Inbox.try_recv() returns, but NULL without an exception if there is no message. */
 PyObject *inbox_poll(struct inbox_object *inbox);
+
+/* Polls every ring once (received.c). A message; or NULL, with an exception set or if there is no
+ * message. */
+PyObject *received_poll(struct inbox_object *inbox);
 
 /* Inbox.release(). False with an exception set. */
 bool inbox_release_record(struct inbox_object *inbox);

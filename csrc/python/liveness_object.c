@@ -1,5 +1,4 @@
-#include "python/liveness_object.h"
-
+/* Liveness: holds this process's liveness words and watches those of the others. */
 #include <errno.h>
 #include <signal.h>
 #include <time.h>
@@ -124,16 +123,12 @@ static bool hold_words(struct liveness_object *self, struct liveness *const *wor
 
 static bool keep_rings(struct liveness_object *self, struct module_state *state, PyObject *rings) {
     Py_ssize_t n = PyTuple_Check(rings) ? PyTuple_Size(rings) : 0;
-    if (n < 1 || n > 1 + RING_MAX_READERS) {
-        PyErr_SetString(PyExc_TypeError, "the rings of a run are wanted, as a tuple");
-        return false;
-    }
+    if (n < 1 || n > 1 + RING_MAX_READERS)
+        return PyErr_Format(PyExc_TypeError, "the rings of a run are wanted, as a tuple");
     for (Py_ssize_t i = 0; i < n; i++) {
         PyObject *item = PyTuple_GetItem(rings, i);
-        if (!PyObject_TypeCheck(item, state->ring_type)) {
-            PyErr_SetString(PyExc_TypeError, "a tuple of rings is wanted");
-            return false;
-        }
+        if (!PyObject_TypeCheck(item, state->ring_type))
+            return PyErr_Format(PyExc_TypeError, "a tuple of rings is wanted");
         if (!fork_check(((struct ring_object *)item)->generation))
             return false;
         self->rings[i] = &((struct ring_object *)item)->ring;

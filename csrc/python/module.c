@@ -1,18 +1,10 @@
 /* mpspmd._ring: the ring, its waiting and the status page, for Python. */
 #include "python/module.h"
 
-#include "python/call_object.h"
-#include "python/exchange_object.h"
 #include "python/fork.h"
-#include "python/inbox_object.h"
-#include "python/liveness_object.h"
-#include "python/page_object.h"
 #include "python/recorder_object.h"
-#include "python/ring_object.h"
-#include "python/serve.h"
-#include "python/tap_object.h"
-#include "python/values.h"
-#include "python/writer_object.h"
+#include "run/status.h"
+#include "wait/strategy.h"
 
 static bool add_types(PyObject *module, struct module_state *state) {
     return extension_add_type(module, &ring_object_spec, &state->ring_type) &&
@@ -76,44 +68,19 @@ static int module_exec(PyObject *module) {
     return made ? 0 : -1;
 }
 
-/* The places of all objects in the state; NULL at the end. */
-#define PLACES(state)                                                                              \
-    {(PyObject **)&(state)->ring_type,                                                             \
-     (PyObject **)&(state)->writer_type,                                                           \
-     (PyObject **)&(state)->inbox_type,                                                            \
-     (PyObject **)&(state)->page_type,                                                             \
-     (PyObject **)&(state)->line_type,                                                             \
-     (PyObject **)&(state)->liveness_type,                                                         \
-     (PyObject **)&(state)->block_type,                                                            \
-     (PyObject **)&(state)->tap_type,                                                              \
-     (PyObject **)&(state)->recorder_type,                                                         \
-     (PyObject **)&(state)->track_type,                                                            \
-     (PyObject **)&(state)->call_type,                                                             \
-     (PyObject **)&(state)->exchange_type,                                                         \
-     &(state)->channel_closed,                                                                     \
-     &(state)->channel_poisoned,                                                                   \
-     &(state)->channel_corrupt,                                                                    \
-     &(state)->channel_error,                                                                      \
-     &(state)->no_reply,                                                                           \
-     &(state)->name_take,                                                                          \
-     &(state)->name_finish,                                                                        \
-     &(state)->name_hand_over,                                                                     \
-     &(state)->name_release,                                                                       \
-     NULL}
+enum { N_OBJECTS = offsetof(struct module_state, idle_blocks) / sizeof(PyObject *) };
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg) {
-    struct module_state *state = PyModule_GetState(module);
-    PyObject **places[] = PLACES(state);
-    for (size_t i = 0; places[i]; i++)
-        Py_VISIT(*places[i]);
+    PyObject **objects = PyModule_GetState(module);
+    for (size_t i = 0; i < N_OBJECTS; i++)
+        Py_VISIT(objects[i]);
     return 0;
 }
 
 static int module_clear(PyObject *module) {
-    struct module_state *state = PyModule_GetState(module);
-    PyObject **places[] = PLACES(state);
-    for (size_t i = 0; places[i]; i++)
-        Py_CLEAR(*places[i]);
+    PyObject **objects = PyModule_GetState(module);
+    for (size_t i = 0; i < N_OBJECTS; i++)
+        Py_CLEAR(objects[i]);
     return 0;
 }
 

@@ -15,7 +15,7 @@ enum {
     KIND_STEP = 0x4000,   /* or another flag: the step codec has encoded the message */
 };
 
-struct module_state {
+struct module_state { /* objects first: module.c walks through them */
     PyTypeObject *ring_type, *writer_type, *inbox_type, *page_type, *line_type, *liveness_type;
     PyTypeObject *block_type, *recorder_type, *track_type, *tap_type, *call_type, *exchange_type;
     PyObject *channel_closed, *channel_poisoned, *channel_corrupt, *channel_error;
@@ -23,6 +23,11 @@ struct module_state {
     PyObject *name_take, *name_finish, *name_hand_over, *name_release;
     struct idle_blocks idle_blocks;
 };
+
+extern PyType_Spec ring_object_spec, writer_object_spec, inbox_object_spec, tap_object_spec;
+extern PyType_Spec page_object_spec, line_object_spec, liveness_object_spec, block_spec;
+extern PyType_Spec call_object_spec, exchange_object_spec;
+extern PyMethodDef values_methods[], serve_methods[];
 
 /* Of one of the module's types, or of a class that derives from one. NULL with an exception set. */
 struct module_state *module_state_of_type(PyTypeObject *type);

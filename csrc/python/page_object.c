@@ -161,8 +161,7 @@ static void line_dealloc(PyObject *object) {
 static bool check_phase(long phase) {
     if (phase >= PHASE_LOADING && phase <= PHASE_REPLYING)
         return true;
-    PyErr_Format(PyExc_ValueError, "phase %ld: must be one of the PHASE_ constants", phase);
-    return false;
+    return PyErr_Format(PyExc_ValueError, "phase %ld: must be one of the PHASE_ constants", phase);
 }
 
 void line_change(const struct line_object *self, enum status_phase phase, uint64_t step,
@@ -174,10 +173,8 @@ void line_change(const struct line_object *self, enum status_phase phase, uint64
 
 /* enter(phase) or enter(phase, step, method: bytes) */
 static PyObject *line_enter(struct line_object *self, PyObject *const *args, Py_ssize_t n_args) {
-    if (n_args != 1 && n_args != 3) {
-        PyErr_SetString(PyExc_TypeError, "enter(phase) or enter(phase, step, method)");
-        return NULL;
-    }
+    if (n_args != 1 && n_args != 3)
+        return PyErr_Format(PyExc_TypeError, "enter(phase) or enter(phase, step, method)");
     long phase = PyLong_AsLong(args[0]);
     unsigned long long step = n_args == 3 ? PyLong_AsUnsignedLongLong(args[1]) : 0;
     char *method = NULL;

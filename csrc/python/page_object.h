@@ -20,8 +20,6 @@ struct line_object {
     PyObject *track_owner;
 };
 
-extern PyType_Spec page_object_spec, line_object_spec;
-
 /* False, with an exception set, in a forked child and for a read-only mapping. */
 bool page_check_writable(struct page_object *page);
 

@@ -1,6 +1,5 @@
-#include "python/received.h"
-
-#include "python/block.h"
+/* How a message that has come becomes the tuple that recv() returns. */
+#include "python/inbox_object.h"
 #include "python/module.h"
 #include "python/raise.h"
 #include "python/values.h"

@@ -14,14 +14,10 @@ static bool bell_of(struct module_state *state, PyObject *page, struct bell **be
     *bell = NULL;
     if (page == Py_None)
         return true;
-    if (!PyObject_TypeCheck(page, state->page_type)) {
-        PyErr_SetString(PyExc_TypeError, "a bell is a StatusPage or None");
-        return false;
-    }
-    if (!((struct page_object *)page)->status.writable) {
-        PyErr_SetString(PyExc_ValueError, "a bell must be writable");
-        return false;
-    }
+    if (!PyObject_TypeCheck(page, state->page_type))
+        return PyErr_Format(PyExc_TypeError, "a bell is a StatusPage or None");
+    if (!((struct page_object *)page)->status.writable)
+        return PyErr_Format(PyExc_ValueError, "a bell must be writable");
     *bell = &((struct page_object *)page)->status.shared->engine_bell;
     return fork_check(((struct page_object *)page)->generation);
 }

@@ -12,6 +12,4 @@ struct ring_object {
     unsigned generation;
 };
 
-extern PyType_Spec ring_object_spec;
-
 #endif

@@ -1,5 +1,4 @@
-#include "python/serve.h"
-
+/* serve(): a rank's loop receives requests, calls the worker's methods, and replies. */
 #include "python/inbox_object.h"
 #include "python/module.h"
 #include "python/page_object.h"
@@ -238,10 +237,8 @@ static PyObject *serve(PyObject *module, PyObject *args, PyObject *kwargs) {
                                      &self.later, &self.reply_class, &receive_function,
                                      &self.decodes_all, &self.decode, &self.fail, &self.reply))
         return NULL;
-    if (replies != Py_None && !PyObject_TypeCheck(replies, self.state->writer_type)) {
-        PyErr_SetString(PyExc_TypeError, "replies must be a Writer or None");
-        return NULL;
-    }
+    if (replies != Py_None && !PyObject_TypeCheck(replies, self.state->writer_type))
+        return PyErr_Format(PyExc_TypeError, "replies must be a Writer or None");
     self.replies = replies == Py_None ? NULL : (struct writer_object *)replies;
     self.receive = receive_function == Py_None ? NULL : receive_function;
     serve_all(&self);

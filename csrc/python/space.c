@@ -1,7 +1,7 @@
-#include "python/space.h"
-
+/* A writer that waits for space in its ring. */
 #include "python/arguments.h"
 #include "python/module.h"
+#include "python/outgoing.h"
 #include "python/values.h"
 #include "python/waits.h"
 

@@ -1,5 +1,5 @@
-#include "python/tap_object.h"
-
+/* Tap: reads the bytes of one ring or several by their positions, to copy them into the rings of
+ * another machine. One thread at a time, except interrupt(). */
 #include <unistd.h>
 
 #include "python/arguments.h"
@@ -8,6 +8,23 @@
 #include "python/page_object.h"
 #include "python/raise.h"
 #include "python/ring_object.h"
+#include "python/waits.h"
+#include "ring/reader.h"
+
+struct tap_object {
+    PyObject_HEAD
+    Py_ssize_t n_readers;
+    struct ring_reader *readers;
+    uint64_t *positions; /* what wait() has been told that its caller has */
+    PyObject *rings, *page_owner;
+    bool busy; /* a thread waits */
+    unsigned generation;
+    _Atomic uint32_t interrupts; /* interrupt() calls, */
+    uint32_t interrupts_seen;    /* and how many of them wait() has answered */
+    _Atomic uint64_t counts[N_WAIT_COUNTS];
+    struct waiter waiter;
+    struct strategy strategy;
+};
 
 /* The ring whose bytes go beyond what the caller has, or which has ended; or -1. */
 static Py_ssize_t find_readable(const struct tap_object *self) {
@@ -33,26 +50,20 @@ static bool attach(struct tap_object *self, PyObject *rings, PyObject *slots) {
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(rings); i++) {
         PyObject *item = PyTuple_GET_ITEM(rings, i);
         uint32_t slot;
-        if (!PyObject_TypeCheck(item, state->ring_type)) {
-            PyErr_SetString(PyExc_TypeError,
-                            "Tap(rings: tuple[Ring, ...], slots: tuple[int, ...])");
-            return false;
-        }
+        if (!PyObject_TypeCheck(item, state->ring_type))
+            return PyErr_Format(PyExc_TypeError,
+                                "Tap(rings: tuple[Ring, ...], slots: tuple[int, ...])");
         if (!argument_uint32(PyTuple_GET_ITEM(slots, i), &slot) ||
             !fork_check(((struct ring_object *)item)->generation))
             return false;
         struct ring *ring = &((struct ring_object *)item)->ring;
-        if (ring->data_bell != ((struct ring_object *)PyTuple_GET_ITEM(rings, 0))->ring.data_bell) {
-            PyErr_SetString(PyExc_ValueError, "the rings of a tap must share their data bell");
-            return false;
-        }
-        if (!ring_attach(&self->readers[i], ring, slot, (uint32_t)getpid())) {
-            PyErr_Format(state->channel_error,
-                         "slot %u of ring %zd is taken, or dead, or beyond "
-                         "its %u readers",
-                         slot, i, ring->n_readers);
-            return false;
-        }
+        if (ring->data_bell != ((struct ring_object *)PyTuple_GET_ITEM(rings, 0))->ring.data_bell)
+            return PyErr_Format(PyExc_ValueError, "the rings of a tap must share their data bell");
+        if (!ring_attach(&self->readers[i], ring, slot, (uint32_t)getpid()))
+            return PyErr_Format(state->channel_error,
+                                "slot %u of ring %zd is taken, or dead, or beyond "
+                                "its %u readers",
+                                slot, i, ring->n_readers);
         self->n_readers = i + 1;
     }
     return true;
@@ -68,10 +79,9 @@ static PyObject *tap_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
         !argument_is_strategy(wait) || !page_check_writable((struct page_object *)page))
         return NULL;
     Py_ssize_t n = PyTuple_GET_SIZE(rings);
-    if (n < 1 || PyTuple_GET_SIZE(slots) != n) {
-        PyErr_SetString(PyExc_ValueError, "a tap needs one slot for each ring, and at least one");
-        return NULL;
-    }
+    if (n < 1 || PyTuple_GET_SIZE(slots) != n)
+        return PyErr_Format(PyExc_ValueError,
+                            "a tap needs one slot for each ring, and at least one");
     struct tap_object *self = (struct tap_object *)PyType_GenericAlloc(type, 0);
     if (!self)
         return NULL;
@@ -108,10 +118,8 @@ static void tap_dealloc(PyObject *object) {
 }
 
 static bool take_positions(struct tap_object *self, PyObject *positions) {
-    if (!PyTuple_Check(positions) || PyTuple_GET_SIZE(positions) != self->n_readers) {
-        PyErr_Format(PyExc_ValueError, "positions: must be a tuple of %zd", self->n_readers);
-        return false;
-    }
+    if (!PyTuple_Check(positions) || PyTuple_GET_SIZE(positions) != self->n_readers)
+        return PyErr_Format(PyExc_ValueError, "positions: must be a tuple of %zd", self->n_readers);
     for (Py_ssize_t i = 0; i < self->n_readers; i++) {
         PyObject *item = PyTuple_GET_ITEM(positions, i);
         self->positions[i] = UINT64_MAX;
@@ -123,10 +131,8 @@ static bool take_positions(struct tap_object *self, PyObject *positions) {
 
 /* wait(positions, timeout) */
 static PyObject *tap_wait(struct tap_object *self, PyObject *const *args, Py_ssize_t n_args) {
-    if (n_args != 2) {
-        PyErr_SetString(PyExc_TypeError, "wait(positions, timeout)");
-        return NULL;
-    }
+    if (n_args != 2)
+        return PyErr_Format(PyExc_TypeError, "wait(positions, timeout)");
     uint64_t deadline_ns = argument_deadline(args[1]);
     if (PyErr_Occurred() || !fork_check(self->generation))
         return NULL;
@@ -156,19 +162,16 @@ static struct ring_reader *reader_at(struct tap_object *self, unsigned index, ui
                                      uint64_t *tail) {
     if (!fork_check(self->generation))
         return NULL;
-    if ((Py_ssize_t)index >= self->n_readers) {
-        PyErr_Format(PyExc_ValueError, "ring %u: the tap has %zd", index, self->n_readers);
-        return NULL;
-    }
+    if ((Py_ssize_t)index >= self->n_readers)
+        return PyErr_Format(PyExc_ValueError, "ring %u: the tap has %zd", index, self->n_readers);
     struct ring_reader *reader = &self->readers[index];
     *tail = atomic_load_explicit(&reader->ring->shared->tail, memory_order_acquire);
     if (position - reader->head <= *tail - reader->head &&
         *tail - reader->head <= reader->ring->capacity)
         return reader;
-    PyErr_Format(PyExc_ValueError, "position %llu of ring %u: must be from %llu to %llu",
-                 (unsigned long long)position, index, (unsigned long long)reader->head,
-                 (unsigned long long)*tail);
-    return NULL;
+    return PyErr_Format(PyExc_ValueError, "position %llu of ring %u: must be from %llu to %llu",
+                        (unsigned long long)position, index, (unsigned long long)reader->head,
+                        (unsigned long long)*tail);
 }
 
 /* read(index, position, limit) */

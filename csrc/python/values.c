@@ -10,6 +10,8 @@
 
 #include <string.h>
 
+#include "python/module.h"
+
 enum {
     PACKED = 0x01,
     MAX_DEPTH = 16,
@@ -205,8 +207,7 @@ struct bytes_left {
 };
 
 static PyObject *cut_short(void) {
-    PyErr_SetString(PyExc_ValueError, "a packed value is cut short, or isn't one");
-    return NULL;
+    return PyErr_Format(PyExc_ValueError, "a packed value is cut short, or isn't one");
 }
 
 static PyObject *take(struct bytes_left *left, int depth);

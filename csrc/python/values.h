@@ -14,7 +14,4 @@ void values_pack(void *memory, PyObject *value);
  */
 PyObject *values_unpack(const void *bytes, size_t length);
 
-/* pack() and unpack(). */
-extern PyMethodDef values_methods[];
-
 #endif

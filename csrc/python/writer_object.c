@@ -9,7 +9,6 @@
 #include "python/page_object.h"
 #include "python/raise.h"
 #include "python/recorder_object.h"
-#include "python/space.h"
 #include "python/values.h"
 #include "python/waits.h"
 
@@ -49,10 +48,9 @@ static PyObject *writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         !argument_is_strategy(wait))
         return NULL;
     if (!PyObject_TypeCheck(ring, state->ring_type) ||
-        (line != Py_None && !PyObject_TypeCheck(line, state->line_type))) {
-        PyErr_SetString(PyExc_TypeError, "Writer(ring: Ring, line: StatusLine | None, wait: int)");
-        return NULL;
-    }
+        (line != Py_None && !PyObject_TypeCheck(line, state->line_type)))
+        return PyErr_Format(PyExc_TypeError,
+                            "Writer(ring: Ring, line: StatusLine | None, wait: int)");
     if (!fork_check(((struct ring_object *)ring)->generation) ||
         !track_argument(state->track_type, track_object, &track) ||
         (line != Py_None && !page_check_writable(((struct line_object *)line)->owner)))
@@ -103,20 +101,16 @@ static bool may_begin(struct writer_object *self) {
 
 static bool read_arguments(struct writer_object *self, PyObject *const *args, Py_ssize_t n_args,
                            struct sending *sending) {
-    if (n_args < 3) {
-        PyErr_SetString(PyExc_TypeError, "expected kind, tag, and what to send");
-        return false;
-    }
+    if (n_args < 3)
+        return PyErr_Format(PyExc_TypeError, "expected kind, tag, and what to send");
     if (!may_begin(self))
         return false;
     unsigned long kind = PyLong_AsUnsignedLong(args[0]);
     unsigned long long tag = PyLong_AsUnsignedLongLong(args[1]);
     if (PyErr_Occurred())
         return false;
-    if (kind > UINT16_MAX) {
-        PyErr_Format(PyExc_OverflowError, "kind %lu: at most %d", kind, UINT16_MAX);
-        return false;
-    }
+    if (kind > UINT16_MAX)
+        return PyErr_Format(PyExc_OverflowError, "kind %lu: at most %d", kind, UINT16_MAX);
     *sending = (struct sending){(uint16_t)kind, tag, args[2], n_args > 3 ? args[3] : NULL};
     return true;
 }
@@ -174,10 +168,8 @@ static PyObject *writer_wait(struct writer_object *self, PyObject *args, PyObjec
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:wait", names, &inbox, &timeout))
         return NULL;
     if (inbox != Py_None &&
-        !PyObject_TypeCheck(inbox, module_state_of((PyObject *)self)->inbox_type)) {
-        PyErr_SetString(PyExc_TypeError, "wait(inbox: Inbox | None, timeout: float | None)");
-        return NULL;
-    }
+        !PyObject_TypeCheck(inbox, module_state_of((PyObject *)self)->inbox_type))
+        return PyErr_Format(PyExc_TypeError, "wait(inbox: Inbox | None, timeout: float | None)");
     uint64_t deadline_ns = argument_deadline(timeout);
     if (PyErr_Occurred())
         return NULL;

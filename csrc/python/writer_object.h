@@ -32,8 +32,6 @@ struct writer_object {
     PyObject *track_owner;
 };
 
-extern PyType_Spec writer_object_spec;
-
 /* Writer.send_packed() without a timeout. 1: it was sent. 0: it isn't a plain value. -1 with an
  * exception set. */
 int writer_send_packed(struct writer_object *writer, uint16_t kind, uint64_t tag, PyObject *value);
