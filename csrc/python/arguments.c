@@ -35,6 +35,13 @@ int argument_uint64(PyObject *object, void *number) {
     return fits;
 }
 
+bool argument_optional(PyObject *argument, PyTypeObject *type, void *place) {
+    *(PyObject **)place = argument == Py_None ? NULL : argument;
+    if (argument == Py_None || PyObject_TypeCheck(argument, type))
+        return true;
+    return PyErr_Format(PyExc_TypeError, "%R: must be a %s, or None", argument, type->tp_name);
+}
+
 uint64_t argument_deadline(PyObject *timeout) {
     if (timeout == NULL || timeout == Py_None)
         return UINT64_MAX / 2;

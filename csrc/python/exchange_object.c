@@ -222,7 +222,7 @@ static PyObject *exchange_lead(struct exchange_object *self, PyObject *Py_UNUSED
     if (self->leader == 0)
         self->leader = this;
     /* A future's callback may read. What is called while a message comes or is decoded may not. */
-    bool may_read = !self->replies->busy && (self->replies->current < 0 || self->untaken);
+    bool may_read = !self->replies->listener.busy && (self->replies->current < 0 || self->untaken);
     return PyBool_FromLong(self->leader == this && (!leads_already || may_read));
 }
 

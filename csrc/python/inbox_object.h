@@ -3,32 +3,25 @@
 #define MPSPMD_PYTHON_INBOX_OBJECT_H
 
 #include "extension/extension.h"
-#include "python/waits.h"
+#include "python/listener.h"
 #include "ring/message.h"
 #include "run/recorder.h"
 
 struct inbox_object {
     PyObject_HEAD
-    Py_ssize_t n_rings;
-    PyObject *rings; /* a tuple of ring objects */
-    struct ring_reader *readers;
-    struct incoming *messages;
-    PyObject **buffers; /* the block that messages[i].buffer is */
-    bool *ended;        /* closed or poisoned, and seen */
-    Py_ssize_t next;    /* the ring that is polled first */
-    Py_ssize_t current; /* the ring whose record is being read in place, or -1 */
-    Py_ssize_t exports; /* memoryviews of that record */
-    bool busy;
-    unsigned generation;
-    _Atomic uint32_t interrupts; /* interrupt() calls, */
-    uint32_t interrupts_seen;    /* and how many of them recv() has answered */
+    struct listener listener;
+    struct source {
+        struct incoming message;
+        PyObject *block; /* that message.buffer is the memory of */
+        bool ended;      /* closed, and seen */
+    } *sources;          /* one for each ring */
+    Py_ssize_t next;     /* the ring that is polled first */
+    Py_ssize_t current;  /* the ring whose record is being read in place, or -1 */
+    Py_ssize_t exports;  /* memoryviews of that record */
     struct status_line *line;
-    PyObject *line_owner, *page_owner;
+    PyObject *line_owner;
     struct track *track; /* NULL: nothing is recorded */
     PyObject *track_owner;
-    _Atomic uint64_t own_counts[N_WAIT_COUNTS];
-    struct waiter waiter;
-    struct strategy strategy;
 };
 
 /* True when a record, an interrupt or the end of a ring is there for recv(). */
@@ -47,8 +40,5 @@ PyObject *received_poll(struct inbox_object *inbox);
 
 /* Inbox.release(). False with an exception set. */
 bool inbox_release_record(struct inbox_object *inbox);
-
-/* Whether interrupt() was called since the last time. */
-bool inbox_take_interrupt(struct inbox_object *inbox);
 
 #endif

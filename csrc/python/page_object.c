@@ -1,6 +1,7 @@
 #include "python/page_object.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -9,6 +10,7 @@
 #include "python/module.h"
 #include "python/raise.h"
 #include "python/recorder_object.h"
+#include "python/waits.h"
 #include "ring/clock.h"
 #include "run/liveness.h"
 
@@ -88,16 +90,18 @@ static PyObject *page_line(struct page_object *self, PyObject *rank_object) {
     return (PyObject *)line;
 }
 
+/* `offset`: of a number of eight bytes in the page. */
+static PyObject *page_number(struct page_object *self, void *offset) {
+    if (!fork_check(self->generation))
+        return NULL;
+    const char *place = (const char *)self->status.shared + (size_t)offset;
+    return PyLong_FromUnsignedLongLong(atomic_load((const _Atomic uint64_t *)place));
+}
+
 static PyObject *page_engine_pid(struct page_object *self, void *Py_UNUSED(closure)) {
     if (!fork_check(self->generation))
         return NULL;
     return PyLong_FromUnsignedLong(atomic_load(&self->status.shared->about.engine_pid));
-}
-
-static PyObject *page_ring_inode(struct page_object *self, void *Py_UNUSED(closure)) {
-    if (!fork_check(self->generation))
-        return NULL;
-    return PyLong_FromUnsignedLongLong(self->status.shared->about.ring_inode);
 }
 
 static PyObject *page_spinners(struct page_object *self, void *Py_UNUSED(closure)) {
@@ -105,16 +109,6 @@ static PyObject *page_spinners(struct page_object *self, void *Py_UNUSED(closure
         return NULL;
     return Py_BuildValue("(II)", (unsigned)atomic_load(&self->status.shared->spinners.now),
                          (unsigned)atomic_load(&self->status.shared->spinners.allowed));
-}
-
-static PyObject *page_n_ranks(struct page_object *self, void *Py_UNUSED(closure)) {
-    return PyLong_FromUnsignedLong(self->status.n_ranks);
-}
-
-static PyObject *page_steps(struct page_object *self, void *Py_UNUSED(closure)) {
-    if (!fork_check(self->generation))
-        return NULL;
-    return PyLong_FromUnsignedLongLong(atomic_load(&self->status.shared->about.steps));
 }
 
 void page_note_sent(struct page_object *self, uint64_t step) {
@@ -210,7 +204,7 @@ static PyObject *line_record(struct line_object *self, PyObject *track) {
 static PyObject *line_replied(struct line_object *self, PyObject *Py_UNUSED(none)) {
     if (!page_check_writable(self->owner))
         return NULL;
-    status_add(&self->line->replies, 1);
+    status_add(&self->line->counters[COUNT_REPLIES], 1);
     Py_RETURN_NONE;
 }
 
@@ -225,18 +219,15 @@ static PyObject *line_snapshot(struct line_object *self, PyObject *Py_UNUSED(non
     PyObject *method = PyUnicode_DecodeUTF8(now.method, (Py_ssize_t)strlen(now.method), "ignore");
     if (!method)
         return NULL;
-    return Py_BuildValue(
-        "{s:s,s:I,s:I,s:K,s:d,s:N,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:O}", "phase",
-        now.phase <= PHASE_REPLYING ? phases[now.phase] : "unknown", "pid", (unsigned)now.pid,
-        "node", (unsigned)line->node, "step", (unsigned long long)now.step, "since",
-        (double)now.since_ns / 1e9, "method", method, "requests",
-        (unsigned long long)line->requests, "replies", (unsigned long long)line->replies,
-        "bytes_in", (unsigned long long)line->bytes_in, "bytes_out",
-        (unsigned long long)line->bytes_out, "spins", (unsigned long long)line->spins, "yields",
-        (unsigned long long)line->yields, "parks", (unsigned long long)line->parks, "early",
-        (unsigned long long)line->early, "late", (unsigned long long)line->late, "mispredicted",
-        (unsigned long long)line->mispredicted, "idle_ns", (unsigned long long)line->idle_ns,
-        "has_died", liveness_is_over(&line->rank_liveness) ? Py_True : Py_False);
+    PyObject *snapshot = Py_BuildValue("{s:s,s:I,s:I,s:K,s:d,s:N,s:O}", "phase",
+                                       now.phase <= PHASE_REPLYING ? phases[now.phase] : "unknown",
+                                       "pid", (unsigned)now.pid, "node", (unsigned)line->node,
+                                       "step", (unsigned long long)now.step, "since",
+                                       (double)now.since_ns / 1e9, "method", method, "has_died",
+                                       liveness_is_over(&line->rank_liveness) ? Py_True : Py_False);
+    if (snapshot && !waits_add_counters(snapshot, line->counters, 0, N_COUNTERS - 1))
+        Py_CLEAR(snapshot);
+    return snapshot;
 }
 
 static PyObject *page_set_cores(struct page_object *self, PyObject *cores_object) {
@@ -285,12 +276,18 @@ static PyMethodDef page_methods[] = {
     {0},
 };
 
+#define PLACE(name) ((void *)offsetof(struct status_page, about.name))
+
+static PyMemberDef page_members[] = {
+    {"n_ranks", T_UINT, offsetof(struct page_object, status.n_ranks), READONLY, NULL},
+    {0},
+};
+
 static PyGetSetDef page_properties[] = {
     {"engine_pid", (getter)page_engine_pid, NULL, NULL, NULL},
-    {"ring_inode", (getter)page_ring_inode, NULL, NULL, NULL},
+    {"ring_inode", (getter)page_number, NULL, NULL, PLACE(ring_inode)},
+    {"steps", (getter)page_number, NULL, NULL, PLACE(steps)},
     {"spinners", (getter)page_spinners, NULL, NULL, NULL},
-    {"n_ranks", (getter)page_n_ranks, NULL, NULL, NULL},
-    {"steps", (getter)page_steps, NULL, NULL, NULL},
     {"last_beat", (getter)page_last_beat, NULL, NULL, NULL},
     {0},
 };
@@ -311,6 +308,7 @@ static PyType_Slot page_slots[] = {
     {Py_tp_new, page_new},
     {Py_tp_dealloc, page_dealloc},
     {Py_tp_methods, page_methods},
+    {Py_tp_members, page_members},
     {Py_tp_getset, page_properties},
     {0, NULL},
 };

@@ -16,11 +16,11 @@ PyObject *raise_segment(int error, int fd, const char *what) {
                         what, LAYOUT_VERSION);
 }
 
-void raise_busy(const char *what, const char *does) {
-    PyErr_Format(PyExc_RuntimeError,
-                 "another thread %s this %s, or this thread does, and a signal's handler was "
-                 "called meanwhile",
-                 does, what);
+PyObject *raise_busy(const char *what, const char *does) {
+    return PyErr_Format(PyExc_RuntimeError,
+                        "another thread %s this %s, or this thread does, and a signal's handler "
+                        "was called meanwhile",
+                        does, what);
 }
 
 PyObject *raise_result(PyObject *self, const struct ring *ring, enum ring_result result) {

@@ -15,8 +15,8 @@ PyObject *raise_errno(int error);
 PyObject *raise_segment(int error, int fd, const char *what);
 
 /* For a call during another method of the same object. That method waits without the interpreter's
- * lock, so other threads and signals' handlers run. */
-void raise_busy(const char *what, const char *does);
+ * lock, so other threads and signals' handlers run. Always NULL. */
+PyObject *raise_busy(const char *what, const char *does);
 
 /* The exception that is set, with its traceback, as an object; none is set any more. */
 PyObject *raise_taken(void);

@@ -10,11 +10,11 @@
  * released. */
 static PyObject *take_payload(struct inbox_object *self, Py_ssize_t i, uint16_t *kind,
                               uint64_t *tag, uint64_t *bytes, bool *copied) {
-    struct incoming *message = &self->messages[i];
+    struct incoming *message = &self->sources[i].message;
     *copied = false;
     if (message_take(message)) {
-        PyObject *payload = self->buffers[i];
-        self->buffers[i] = NULL;
+        PyObject *payload = self->sources[i].block;
+        self->sources[i].block = NULL;
         *kind = message->kind & ~KIND_PACKED;
         *tag = message->tag;
         *bytes = message->total;
@@ -49,8 +49,8 @@ static PyObject *take_payload(struct inbox_object *self, Py_ssize_t i, uint16_t 
 /* Counts and records a message that has been taken out of its ring. */
 static void note_received(struct inbox_object *self, uint16_t kind, uint64_t tag, uint64_t bytes) {
     if (self->line) {
-        status_add(&self->line->bytes_in, bytes);
-        status_add(&self->line->requests, 1);
+        status_add(&self->line->counters[COUNT_BYTES_IN], bytes);
+        status_add(&self->line->counters[COUNT_REQUESTS], 1);
         if (self->track && kind & KIND_PACKED)
             track_received_whole(self->track, tag, bytes);
         else if (self->track)
@@ -67,25 +67,24 @@ static PyObject *take(struct inbox_object *self, Py_ssize_t i) {
     PyObject *payload = take_payload(self, i, &kind, &tag, &bytes, &copied);
     if (!payload)
         return NULL;
-    PyObject *ring = PyLong_FromSsize_t(i), *number = PyLong_FromUnsignedLong(kind);
-    PyObject *step = PyLong_FromUnsignedLongLong(tag), *result = PyTuple_New(4);
-    if (!ring || !number || !step || !result) {
-        Py_XDECREF(ring);
-        Py_XDECREF(number);
-        Py_XDECREF(step);
+    PyObject *result = PyTuple_New(4);
+    PyObject *items[] = {PyLong_FromSsize_t(i), PyLong_FromUnsignedLong(kind),
+                         PyLong_FromUnsignedLongLong(tag), payload};
+    bool made = result && items[0] && items[1] && items[2];
+    for (Py_ssize_t place = 0; place < 4; place++)
+        if (made)
+            PyTuple_SET_ITEM(result, place, items[place]);
+        else
+            Py_XDECREF(items[place]);
+    if (!made) {
         Py_XDECREF(result);
-        Py_DECREF(payload);
         self->current = -1; /* a message in one record can be taken again */
         return NULL;
     }
-    PyTuple_SET_ITEM(result, 0, ring);
-    PyTuple_SET_ITEM(result, 1, number);
-    PyTuple_SET_ITEM(result, 2, step);
-    PyTuple_SET_ITEM(result, 3, payload);
     if (copied)
-        ring_release(&self->readers[i], &self->messages[i].record);
+        ring_release(&self->listener.readers[i], &self->sources[i].message.record);
     note_received(self, kind, tag, bytes);
-    self->next = i + 1 < self->n_rings ? i + 1 : 0;
+    self->next = i + 1 < self->listener.n ? i + 1 : 0;
     return result;
 }
 
@@ -101,24 +100,24 @@ static PyObject *take_without_gc(struct inbox_object *self, Py_ssize_t i) {
 
 /* message_receive(), with a block for a message in fragments. `*failed`: the block has raised. */
 static enum ring_result receive(struct inbox_object *self, Py_ssize_t i, bool *failed) {
-    struct incoming *message = &self->messages[i];
+    struct incoming *message = &self->sources[i].message;
     for (;;) {
         enum ring_result result;
         if (message->buffer) { /* fragments are copied, and they are large */
             Py_BEGIN_ALLOW_THREADS
-            result = message_receive(&self->readers[i], message);
+            result = message_receive(&self->listener.readers[i], message);
             Py_END_ALLOW_THREADS
         } else {
-            result = message_receive(&self->readers[i], message);
+            result = message_receive(&self->listener.readers[i], message);
         }
         if (result == RING_ABORTED) {
             message_take(message);
-            Py_CLEAR(self->buffers[i]);
+            Py_CLEAR(self->sources[i].block);
         } else if (result == RING_NEED_BUFFER) {
             char *memory;
-            self->buffers[i] =
+            self->sources[i].block =
                 block_new(module_state_of((PyObject *)self)->block_type, message->total, &memory);
-            if (!self->buffers[i]) {
+            if (!self->sources[i].block) {
                 *failed = true;
                 return result;
             }
@@ -130,8 +129,8 @@ static enum ring_result receive(struct inbox_object *self, Py_ssize_t i, bool *f
 }
 
 static PyObject *raise_corrupt(struct inbox_object *self, Py_ssize_t i) {
-    const struct ring_reader *reader = &self->readers[i];
-    const struct record_header *header = &self->messages[i].record.header;
+    const struct ring_reader *reader = &self->listener.readers[i];
+    const struct record_header *header = &self->sources[i].message.record.header;
     return PyErr_Format(
         module_state_of((PyObject *)self)->channel_corrupt,
         "record at %llu of ring %zd: length %u, kind %u, flags %u, tail %llu, capacity %llu: no "
@@ -142,10 +141,10 @@ static PyObject *raise_corrupt(struct inbox_object *self, Py_ssize_t i) {
 
 PyObject *received_poll(struct inbox_object *self) {
     Py_ssize_t poisoned = -1, dead = -1, open = 0;
-    for (Py_ssize_t k = 0; k < self->n_rings; k++) {
+    for (Py_ssize_t k = 0; k < self->listener.n; k++) {
         Py_ssize_t i =
-            self->next + k < self->n_rings ? self->next + k : self->next + k - self->n_rings;
-        if (self->ended[i])
+            self->next + k < self->listener.n ? self->next + k : self->next + k - self->listener.n;
+        if (self->sources[i].ended)
             continue;
         open++;
         bool failed = false;
@@ -161,16 +160,16 @@ PyObject *received_poll(struct inbox_object *self) {
         if (result == RING_DEAD)
             dead = i;
         if (result == RING_CLOSED) {
-            self->ended[i] = true;
+            self->sources[i].ended = true;
             open--;
         }
     }
     /* Only now, when all that could be read has been read. */
     if (poisoned >= 0)
-        return raise_result((PyObject *)self, self->readers[poisoned].ring, RING_POISONED);
+        return raise_result((PyObject *)self, self->listener.readers[poisoned].ring, RING_POISONED);
     if (dead >= 0)
-        return raise_result((PyObject *)self, self->readers[dead].ring, RING_DEAD);
+        return raise_result((PyObject *)self, self->listener.readers[dead].ring, RING_DEAD);
     if (open == 0)
-        return raise_result((PyObject *)self, self->readers[0].ring, RING_CLOSED);
+        return raise_result((PyObject *)self, self->listener.readers[0].ring, RING_CLOSED);
     return NULL;
 }

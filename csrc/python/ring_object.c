@@ -1,6 +1,7 @@
 #include "python/ring_object.h"
 
 #include <errno.h>
+#include <stddef.h>
 
 #include "python/arguments.h"
 #include "python/fork.h"
@@ -115,33 +116,31 @@ static PyObject *ring_mark_dead_method(struct ring_object *self, PyObject *slot_
     Py_RETURN_NONE;
 }
 
-static PyObject *get_capacity(struct ring_object *self, void *Py_UNUSED(closure)) {
-    return PyLong_FromUnsignedLongLong(self->ring.capacity);
-}
-
-static PyObject *get_n_readers(struct ring_object *self, void *Py_UNUSED(closure)) {
-    return PyLong_FromUnsignedLong(self->ring.n_readers);
-}
-
 static PyObject *get_tail(struct ring_object *self, void *Py_UNUSED(closure)) {
     if (!fork_check(self->generation))
         return NULL;
     return PyLong_FromUnsignedLongLong(atomic_load(&self->ring.shared->tail));
 }
 
+static PyObject *heads_tuple(const uint64_t *heads, uint32_t n) {
+    PyObject *tuple = PyTuple_New(n);
+    for (uint32_t slot = 0; tuple && slot < n; slot++) {
+        PyObject *head = PyLong_FromUnsignedLongLong(heads[slot]);
+        if (head)
+            PyTuple_SET_ITEM(tuple, slot, head);
+        else
+            Py_CLEAR(tuple);
+    }
+    return tuple;
+}
+
 static PyObject *get_heads(struct ring_object *self, void *Py_UNUSED(closure)) {
+    uint64_t heads[RING_MAX_READERS];
     if (!fork_check(self->generation))
         return NULL;
-    PyObject *heads = PyTuple_New(self->ring.n_readers);
-    for (uint32_t slot = 0; heads && slot < self->ring.n_readers; slot++) {
-        PyObject *head =
-            PyLong_FromUnsignedLongLong(atomic_load(&self->ring.shared->readers[slot].head));
-        if (!head)
-            Py_CLEAR(heads);
-        else
-            PyTuple_SetItem(heads, slot, head);
-    }
-    return heads;
+    for (uint32_t slot = 0; slot < self->ring.n_readers; slot++)
+        heads[slot] = atomic_load(&self->ring.shared->readers[slot].head);
+    return heads_tuple(heads, self->ring.n_readers);
 }
 
 static PyObject *get_state(struct ring_object *self, void *Py_UNUSED(closure)) {
@@ -167,14 +166,7 @@ static PyObject *ring_look_method(PyObject *Py_UNUSED(type), PyObject *args) {
     int error = ring_look(fd, &capacity, &n_readers, &tail, heads, &published_ns);
     if (error)
         return raise_segment(error, fd, "ring");
-    PyObject *tuple = PyTuple_New(n_readers);
-    for (uint32_t slot = 0; tuple && slot < n_readers; slot++) {
-        PyObject *head = PyLong_FromUnsignedLongLong(heads[slot]);
-        if (head)
-            PyTuple_SetItem(tuple, slot, head);
-        else
-            Py_CLEAR(tuple);
-    }
+    PyObject *tuple = heads_tuple(heads, n_readers);
     return tuple ? Py_BuildValue("(KKNd)", (unsigned long long)capacity, (unsigned long long)tail,
                                  tuple, (double)published_ns / 1e9)
                  : NULL;
@@ -190,9 +182,13 @@ static PyMethodDef ring_methods[] = {
     {0},
 };
 
+static PyMemberDef ring_members[] = {
+    {"capacity", T_ULONGLONG, offsetof(struct ring_object, ring.capacity), READONLY, NULL},
+    {"n_readers", T_UINT, offsetof(struct ring_object, ring.n_readers), READONLY, NULL},
+    {0},
+};
+
 static PyGetSetDef ring_properties[] = {
-    {"capacity", (getter)get_capacity, NULL, NULL, NULL},
-    {"n_readers", (getter)get_n_readers, NULL, NULL, NULL},
     {"tail", (getter)get_tail, NULL, NULL, NULL},
     {"heads", (getter)get_heads, NULL, NULL, NULL},
     {"state", (getter)get_state, NULL, NULL, NULL},
@@ -204,6 +200,7 @@ static PyType_Slot ring_slots[] = {
     {Py_tp_new, ring_new},
     {Py_tp_dealloc, ring_dealloc},
     {Py_tp_methods, ring_methods},
+    {Py_tp_members, ring_members},
     {Py_tp_getset, ring_properties},
     {0, NULL},
 };

@@ -1,4 +1,5 @@
 /* serve(): a rank's loop receives requests, calls the worker's methods, and replies. */
+#include "python/arguments.h"
 #include "python/inbox_object.h"
 #include "python/module.h"
 #include "python/page_object.h"
@@ -148,7 +149,7 @@ static bool send_reply(const struct server *self, const struct request *request,
     if (self->replies && (PyObject *)Py_TYPE(result) != self->reply_class) {
         int sent = writer_send_packed(self->replies, KIND_REPLY, request->step, result);
         if (sent > 0)
-            status_add(&self->line->line->replies, 1);
+            status_add(&self->line->line->counters[COUNT_REPLIES], 1);
         if (sent < 0)
             return !PyErr_ExceptionMatches(self->state->channel_error) && report(self, request);
         if (sent > 0)
@@ -214,7 +215,7 @@ static PyObject *receive(const struct server *self) {
 static void serve_all(struct server *self) {
     for (unsigned served = 0;; served++) {
         bool goes_on = served % MOST_IN_A_ROW == 0 ? waits_let_others_run() : !PyErr_CheckSignals();
-        if (!goes_on || inbox_take_interrupt(self->requests) ||
+        if (!goes_on || listener_take_interrupt(&self->requests->listener) ||
             !enter_phase(self, PHASE_WAITING, 0, NULL, 0))
             return;
         PyObject *message = receive(self);
@@ -235,11 +236,9 @@ static PyObject *serve(PyObject *module, PyObject *args, PyObject *kwargs) {
                                      self.state->inbox_type, &self.requests, &replies,
                                      self.state->line_type, &self.line, &self.rank, &self.worker,
                                      &self.later, &self.reply_class, &receive_function,
-                                     &self.decodes_all, &self.decode, &self.fail, &self.reply))
+                                     &self.decodes_all, &self.decode, &self.fail, &self.reply) ||
+        !argument_optional(replies, self.state->writer_type, &self.replies))
         return NULL;
-    if (replies != Py_None && !PyObject_TypeCheck(replies, self.state->writer_type))
-        return PyErr_Format(PyExc_TypeError, "replies must be a Writer or None");
-    self.replies = replies == Py_None ? NULL : (struct writer_object *)replies;
     self.receive = receive_function == Py_None ? NULL : receive_function;
     serve_all(&self);
     if (PyErr_Occurred())

@@ -22,7 +22,7 @@ int space_wait(struct writer_object *self, uint64_t deadline_ns) {
         .bit = SPACE_BIT,
         .ready = wait_is_over,
         .condition = self,
-        .counts = waits_counts(NULL, self->counts),
+        .counters = self->counters,
     };
     struct waiting waiting = {0};
     uint32_t length = next_length(self);

@@ -1,12 +1,5 @@
 #include "python/waits.h"
 
-struct wait_counts waits_counts(struct status_line *line, _Atomic uint64_t *own) {
-    if (!line)
-        return (struct wait_counts){&own[0], &own[1], &own[2], &own[3], &own[4], &own[5]};
-    return (struct wait_counts){&line->spins, &line->yields, &line->parks,
-                                &line->early, &line->late,   &line->mispredicted};
-}
-
 int waits_run(struct strategy *strategy, struct waiting *waiting, const struct waiter *waiter,
               uint64_t deadline_ns) {
     if (!waiting->began && strategy_begin(strategy, waiting, waiter))
@@ -31,10 +24,17 @@ bool waits_let_others_run(void) {
     return PyErr_CheckSignals() == 0;
 }
 
-PyObject *waits_counts_dict(const struct wait_counts *counts) {
-    return Py_BuildValue(
-        "{s:K,s:K,s:K,s:K,s:K,s:K}", "spins", (unsigned long long)*counts->spins, "yields",
-        (unsigned long long)*counts->yields, "parks", (unsigned long long)*counts->parks, "early",
-        (unsigned long long)*counts->early, "late", (unsigned long long)*counts->late,
-        "mispredicted", (unsigned long long)*counts->mispredicted);
+bool waits_add_counters(PyObject *dict, const _Atomic uint64_t *counters, enum counter first,
+                        enum counter last) {
+    static const char *const names[N_COUNTERS] = {
+        "requests", "replies", "bytes_in", "bytes_out",    "spins",   "yields",
+        "parks",    "early",   "late",     "mispredicted", "idle_ns",
+    };
+    bool added = true;
+    for (int i = (int)first; added && i <= (int)last; i++) {
+        PyObject *count = PyLong_FromUnsignedLongLong(counters[i]);
+        added = count && PyDict_SetItemString(dict, names[i], count) == 0;
+        Py_XDECREF(count);
+    }
+    return added;
 }

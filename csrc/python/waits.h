@@ -6,8 +6,6 @@
 #include "ring/layout.h"
 #include "wait/strategy.h"
 
-enum { N_WAIT_COUNTS = 6 };
-
 /* Waits as `strategy` says: first with the lock, then without it. 1 when ready, 0 at the deadline,
  * -1 with an exception set when a signal's handler raised. */
 int waits_run(struct strategy *strategy, struct waiting *waiting, const struct waiter *waiter,
@@ -19,10 +17,9 @@ enum { MOST_IN_A_ROW = 64 /* messages, until waits_let_others_run() is due */ };
  * loop that may neither wait nor run Python code for long. False with an exception set. */
 bool waits_let_others_run(void);
 
-/* The counters of a status line, or of `own`, which has N_WAIT_COUNTS, where there is no line. */
-struct wait_counts waits_counts(struct status_line *line, _Atomic uint64_t *own);
-
-/* A dict of the counts by their names; NULL with an exception set. */
-PyObject *waits_counts_dict(const struct wait_counts *counts);
+/* Adds the counters from `first` to `last` to a dict, by their names. False with an exception set.
+ */
+bool waits_add_counters(PyObject *dict, const _Atomic uint64_t *counters, enum counter first,
+                        enum counter last);
 
 #endif

@@ -1,5 +1,6 @@
 #include "python/writer_object.h"
 
+#include <stddef.h>
 #include <unistd.h>
 
 #include "python/arguments.h"
@@ -40,30 +41,26 @@ static void give_ring_back(struct writer_object *self) {
 static PyObject *writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"ring", "line", "wait", "track", NULL};
     struct module_state *state = PyType_GetModuleState(type);
-    PyObject *ring, *line = Py_None, *track_object = Py_None;
+    PyObject *line_argument = Py_None, *track_owner = Py_None;
+    struct ring_object *ring;
+    struct line_object *line;
     struct track *track;
     int wait = WAIT_AUTO;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OiO:Writer", names, &ring, &line, &wait,
-                                     &track_object) ||
-        !argument_is_strategy(wait))
-        return NULL;
-    if (!PyObject_TypeCheck(ring, state->ring_type) ||
-        (line != Py_None && !PyObject_TypeCheck(line, state->line_type)))
-        return PyErr_Format(PyExc_TypeError,
-                            "Writer(ring: Ring, line: StatusLine | None, wait: int)");
-    if (!fork_check(((struct ring_object *)ring)->generation) ||
-        !track_argument(state->track_type, track_object, &track) ||
-        (line != Py_None && !page_check_writable(((struct line_object *)line)->owner)))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!|OiO:Writer", names, state->ring_type, &ring,
+                                     &line_argument, &wait, &track_owner) ||
+        !argument_is_strategy(wait) || !argument_optional(line_argument, state->line_type, &line) ||
+        !fork_check(ring->generation) || !track_argument(state->track_type, track_owner, &track) ||
+        (line && !page_check_writable(line->owner)))
         return NULL;
     struct writer_object *self = (struct writer_object *)PyType_GenericAlloc(type, 0);
     if (!self)
         return NULL;
-    self->owner = (struct ring_object *)Py_NewRef(ring);
-    self->line_owner = Py_NewRef(line);
+    self->owner = (struct ring_object *)Py_NewRef((PyObject *)ring);
+    self->line_owner = Py_NewRef(line_argument);
     self->track = track;
-    self->track_owner = Py_NewRef(track_object);
-    if (line != Py_None)
-        self->bytes_out = &((struct line_object *)line)->line->bytes_out;
+    self->track_owner = Py_NewRef(track_owner);
+    if (line)
+        self->bytes_out = &line->line->counters[COUNT_BYTES_OUT];
     if (!take_ring(self, state)) {
         Py_DECREF(self);
         return NULL;
@@ -165,32 +162,28 @@ static PyObject *interrupt_method(struct writer_object *self, PyObject *Py_UNUSE
 static PyObject *writer_wait(struct writer_object *self, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"inbox", "timeout", NULL};
     PyObject *inbox = Py_None, *timeout = Py_None;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:wait", names, &inbox, &timeout))
+    struct inbox_object *watched;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:wait", names, &inbox, &timeout) ||
+        !argument_optional(inbox, module_state_of((PyObject *)self)->inbox_type, &watched))
         return NULL;
-    if (inbox != Py_None &&
-        !PyObject_TypeCheck(inbox, module_state_of((PyObject *)self)->inbox_type))
-        return PyErr_Format(PyExc_TypeError, "wait(inbox: Inbox | None, timeout: float | None)");
     uint64_t deadline_ns = argument_deadline(timeout);
-    if (PyErr_Occurred())
+    struct listener *listener = watched ? &watched->listener : NULL;
+    if (PyErr_Occurred() || (listener && !fork_check(listener->generation)))
         return NULL;
-    struct inbox_object *watched = inbox == Py_None ? NULL : (struct inbox_object *)inbox;
-    if (watched && (!fork_check(watched->generation) || watched->busy)) {
-        if (!PyErr_Occurred())
-            raise_busy("inbox", "reads");
-        return NULL;
-    }
+    if (listener && listener->busy)
+        return raise_busy("inbox", "reads");
     if (!enter(self))
         return NULL;
     self->watched = watched;
-    if (watched)
-        watched->busy = true;
+    if (listener)
+        listener->busy = true;
     int ready = space_wait(self, deadline_ns);
     self->busy = false;
     self->watched = NULL;
-    if (watched) {
-        watched->busy = false;
+    if (listener) {
+        listener->busy = false;
         /* An interrupt of the inbox ends this wait only, and not every wait after it. */
-        watched->interrupts_seen = watched->interrupts;
+        listener_take_interrupt(listener);
     }
     self->interrupts_seen = self->interrupts;
     return ready < 0 ? NULL : PyBool_FromLong(ready);
@@ -258,10 +251,6 @@ static PyObject *get_position(struct writer_object *self, void *Py_UNUSED(closur
     return PyLong_FromUnsignedLongLong(ring_next(&self->writer));
 }
 
-static PyObject *get_pending(struct writer_object *self, void *Py_UNUSED(closure)) {
-    return PyBool_FromLong(self->pending);
-}
-
 static PyMethodDef writer_methods[] = {
     {"send", (PyCFunction)(void (*)(void))writer_send, METH_FASTCALL, NULL},
     {"send_packed", (PyCFunction)(void (*)(void))send_packed_method, METH_FASTCALL, NULL},
@@ -274,8 +263,12 @@ static PyMethodDef writer_methods[] = {
     {0},
 };
 
+static PyMemberDef writer_members[] = {
+    {"pending", T_BOOL, offsetof(struct writer_object, pending), READONLY, NULL},
+    {0},
+};
+
 static PyGetSetDef writer_properties[] = {
-    {"pending", (getter)get_pending, NULL, NULL, NULL},
     {"position", (getter)get_position, NULL, NULL, NULL},
     {0},
 };
@@ -285,6 +278,7 @@ static PyType_Slot writer_slots[] = {
     {Py_tp_new, writer_new},
     {Py_tp_dealloc, writer_dealloc},
     {Py_tp_methods, writer_methods},
+    {Py_tp_members, writer_members},
     {Py_tp_getset, writer_properties},
     {0, NULL},
 };

@@ -23,9 +23,9 @@ struct writer_object {
     struct iovec inline_parts[INLINE_PARTS];
     _Atomic uint32_t interrupts;
     uint32_t interrupts_seen;
-    struct inbox_object *watched; /* during wait() */
-    struct strategy strategy;     /* never learns: space comes when a reader gets to it */
-    _Atomic uint64_t counts[N_WAIT_COUNTS];
+    struct inbox_object *watched;          /* during wait() */
+    struct strategy strategy;              /* never learns: space comes when a reader gets to it */
+    _Atomic uint64_t counters[N_COUNTERS]; /* of its waits; nobody reads them */
     _Atomic uint64_t *bytes_out;
     PyObject *line_owner;
     struct track *track; /* NULL: nothing is recorded */

@@ -102,6 +102,22 @@ struct liveness {
     struct robust_list node;        /* written by the holder: an address in its own memory */
 };
 
+/* The counters of a status line, each with one writer. */
+enum counter {
+    COUNT_REQUESTS,
+    COUNT_REPLIES,
+    COUNT_BYTES_IN,
+    COUNT_BYTES_OUT,
+    COUNT_SPINS,  /* waits that ended while spinning, */
+    COUNT_YIELDS, /* or while yielding; */
+    COUNT_PARKS,  /* sleeps */
+    COUNT_EARLY,  /* predicted waits: see strategy.h */
+    COUNT_LATE,
+    COUNT_MISPREDICTED,
+    COUNT_IDLE_NS, /* in PHASE_WAITING, without the wait that goes on */
+    N_COUNTERS,
+};
+
 /* One rank's line in the status page. Written by that rank alone, read by anybody. */
 struct status_line {
     OWN_LINE _Atomic uint32_t sequence; /* odd while step, phase, since and method change */
@@ -111,17 +127,7 @@ struct status_line {
     _Atomic uint64_t step;
     _Atomic uint64_t since_ns; /* CLOCK_MONOTONIC */
     _Atomic uint64_t method[METHOD_BYTES / 8];
-    OWN_LINE _Atomic uint64_t requests;
-    _Atomic uint64_t replies;
-    _Atomic uint64_t bytes_in;
-    _Atomic uint64_t bytes_out;
-    _Atomic uint64_t spins; /* waits that ended while spinning, yielding, or asleep */
-    _Atomic uint64_t yields;
-    _Atomic uint64_t parks;
-    _Atomic uint64_t early; /* predicted waits: see strategy.h */
-    _Atomic uint64_t late;
-    _Atomic uint64_t mispredicted;
-    _Atomic uint64_t idle_ns;      /* in PHASE_WAITING, without the wait that goes on */
+    OWN_LINE _Atomic uint64_t counters[N_COUNTERS];
     struct liveness rank_liveness; /* held by the rank, watched by the engine */
     struct liveness
         engine_liveness; /* held by the engine, watched by this rank: the kernel wakes one */

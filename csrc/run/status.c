@@ -81,7 +81,7 @@ uint64_t status_enter(struct status_line *line, enum status_phase phase, uint64_
     uint32_t sequence = atomic_load_explicit(&line->sequence, memory_order_relaxed);
     uint64_t now = monotonic_ns();
     if (atomic_load_explicit(&line->phase, memory_order_relaxed) == PHASE_WAITING)
-        status_add(&line->idle_ns,
+        status_add(&line->counters[COUNT_IDLE_NS],
                    now - atomic_load_explicit(&line->since_ns, memory_order_relaxed));
     /* Odd until done. Each store below is a release, so that a reader that sees any of them also
      * sees the odd number, and looks again. */
@@ -119,15 +119,6 @@ void status_read(const struct status_line *line, struct status_snapshot *snapsho
     snapshot->pid = atomic_load_explicit(&line->pid, memory_order_relaxed);
 }
 
-static _Atomic uint64_t *counter(struct status_line *line, int i) {
-    _Atomic uint64_t *const counters[STATUS_COUNTERS] = {
-        &line->requests, &line->replies,      &line->bytes_in, &line->bytes_out,
-        &line->spins,    &line->yields,       &line->parks,    &line->early,
-        &line->late,     &line->mispredicted, &line->idle_ns,
-    };
-    return counters[i];
-}
-
 void status_copy_line(struct status_line *line, struct status_copy *copy) {
     struct status_snapshot now;
     status_read(line, &now);
@@ -137,8 +128,8 @@ void status_copy_line(struct status_line *line, struct status_copy *copy) {
                                  .step = now.step,
                                  .age_ns = clock > now.since_ns ? clock - now.since_ns : 0};
     memcpy(copy->method, now.method, sizeof copy->method);
-    for (int i = 0; i < STATUS_COUNTERS; i++)
-        copy->counters[i] = atomic_load_explicit(counter(line, i), memory_order_relaxed);
+    for (int i = 0; i < N_COUNTERS; i++)
+        copy->counters[i] = atomic_load_explicit(&line->counters[i], memory_order_relaxed);
 }
 
 void status_paste_line(struct status_line *line, const struct status_copy *copy, uint32_t node) {
@@ -150,8 +141,8 @@ void status_paste_line(struct status_line *line, const struct status_copy *copy,
     for (int i = 0; i < METHOD_BYTES / 8; i++)
         atomic_store_explicit(&line->method[i], copy->method[i], memory_order_release);
     atomic_store_explicit(&line->sequence, sequence + 2, memory_order_release);
-    for (int i = 0; i < STATUS_COUNTERS; i++)
-        atomic_store_explicit(counter(line, i), copy->counters[i], memory_order_relaxed);
+    for (int i = 0; i < N_COUNTERS; i++)
+        atomic_store_explicit(&line->counters[i], copy->counters[i], memory_order_relaxed);
     atomic_store_explicit(&line->node, node, memory_order_relaxed);
     atomic_store_explicit(&line->pid, copy->pid, memory_order_relaxed);
 }

@@ -9,13 +9,10 @@
 
 #include "ring/layout.h"
 
-enum { STATUS_COUNTERS = 11 /* from `requests` on */ };
-
 /* One process's mapping of a page. */
 struct status {
     struct status_page *shared;
-    uint32_t
-        n_ranks; /* as it was checked when the page was mapped: others may write into the page */
+    uint32_t n_ranks; /* as it was checked: others may write into the page */
     bool writable;
 };
 
@@ -65,7 +62,7 @@ struct status_copy {
     uint64_t step;
     uint64_t age_ns; /* since the phase began */
     uint64_t method[METHOD_BYTES / 8];
-    uint64_t counters[STATUS_COUNTERS];
+    uint64_t counters[N_COUNTERS];
 };
 
 void status_copy_line(struct status_line *line, struct status_copy *copy);

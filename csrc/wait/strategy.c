@@ -94,7 +94,7 @@ static enum wait_result sleep_until(struct strategy *strategy, const struct wait
         *late_ns = (uint32_t)((int64_t)*late_ns + (error > 0 ? error / 4 : error / 32));
     }
     if (result == WAIT_READY)
-        wait_count(now < wake_ns ? waiter->counts.early : waiter->counts.late);
+        wait_count(waiter, now < wake_ns ? COUNT_EARLY : COUNT_LATE);
     return result;
 }
 
@@ -222,6 +222,6 @@ void strategy_learn(struct strategy *strategy, const struct waiting *waiting,
         predictor->misses = 0;
     } else {
         predictor->misses += predictor->misses < MISSES;
-        wait_count(waiter->counts.mispredicted);
+        wait_count(waiter, COUNT_MISPREDICTED);
     }
 }

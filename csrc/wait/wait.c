@@ -10,9 +10,9 @@ static inline void pause_core(void) {
 #endif
 }
 
-void wait_count(_Atomic uint64_t *counter) {
-    /* Only one thread writes, so a load and a store are enough. Atomic: others may read meanwhile.
-     */
+void wait_count(const struct waiter *waiter, enum counter number) {
+    _Atomic uint64_t *counter = &waiter->counters[number];
+    /* Only one thread writes, so a load and a store are enough. */
     uint64_t old = atomic_load_explicit(counter, memory_order_relaxed);
     atomic_store_explicit(counter, old + 1, memory_order_relaxed);
 }
@@ -21,7 +21,7 @@ bool wait_spin(const struct waiter *waiter, uint64_t end_ns) {
     do {
         for (int i = 0; i < 8; i++) {
             if (waiter->ready(waiter->condition)) {
-                wait_count(waiter->counts.spins);
+                wait_count(waiter, COUNT_SPINS);
                 return true;
             }
             pause_core();
@@ -49,7 +49,7 @@ static enum wait_result park(const struct waiter *waiter, uint64_t deadline_ns) 
 bool wait_poll(const struct waiter *waiter, uint64_t end_ns) {
     do {
         if (waiter->ready(waiter->condition)) {
-            wait_count(waiter->counts.yields);
+            wait_count(waiter, COUNT_YIELDS);
             return true;
         }
         sched_yield();
@@ -62,6 +62,6 @@ enum wait_result wait_until(const struct waiter *waiter, uint64_t yield_ns, uint
     if (wait_poll(waiter, end < deadline_ns ? end : deadline_ns))
         return WAIT_READY;
     enum wait_result result = park(waiter, deadline_ns);
-    wait_count(waiter->counts.parks);
+    wait_count(waiter, COUNT_PARKS);
     return result;
 }

@@ -8,22 +8,16 @@
 
 enum wait_result { WAIT_READY, WAIT_TIMEOUT, WAIT_SIGNAL };
 
-/* Where waits are counted by how they ended; `parks` are sleeps. One thread writes, any may read.
- */
-struct wait_counts {
-    _Atomic uint64_t *spins, *yields, *parks;
-    _Atomic uint64_t *early, *late, *mispredicted; /* see strategy.h */
-};
-
-void wait_count(_Atomic uint64_t *counter);
-
 struct waiter {
     struct bell *bell;
     uint64_t bit; /* this thread's in bell->parked */
     bool (*ready)(void *condition);
     void *condition;
-    struct wait_counts counts;
+    _Atomic uint64_t *counters; /* N_COUNTERS: waits are counted there by how they ended */
 };
+
+/* Adds 1. Only one thread writes, any may read. */
+void wait_count(const struct waiter *waiter, enum counter counter);
 
 /* Polls until `end_ns` of CLOCK_MONOTONIC, without giving up the core. True when ready. */
 bool wait_spin(const struct waiter *waiter, uint64_t end_ns);

@@ -58,9 +58,7 @@ static void wait_for_something(struct engine *engine) {
         .bit = engine->sending ? 1 | SPACE_BIT : 1,
         .ready = has_something_to_do,
         .condition = engine,
-        .counts = {.spins = &engine->side->spins,
-                   .yields = &engine->side->yields,
-                   .parks = &engine->side->parks},
+        .counters = engine->side->counters,
     };
     if (engine->sending)
         outbox_want(&engine->requests);

@@ -71,10 +71,7 @@ uint32_t times_rung(struct bell *bell) {
     return atomic_load(&bell->rung);
 }
 
-static struct wait_counts unread_counts(void) {
-    static _Thread_local _Atomic uint64_t spins, yields, parks;
-    return (struct wait_counts){.spins = &spins, .yields = &yields, .parks = &parks};
-}
+static _Thread_local _Atomic uint64_t unread_counters[N_COUNTERS];
 
 static bool is_readable(void *reader) {
     return ring_readable(reader);
@@ -86,11 +83,11 @@ static bool is_writable(void *writer) {
 
 struct waiter reader_waiter(struct fixture *fixture, uint32_t slot) {
     return (struct waiter){fixture->ring.data_bell, UINT64_C(1) << slot, is_readable,
-                           &fixture->readers[slot], unread_counts()};
+                           &fixture->readers[slot], unread_counters};
 }
 
 struct waiter writer_waiter(struct fixture *fixture) {
     ring_want(&fixture->writer, 0);
     return (struct waiter){fixture->ring.space_bell, SPACE_BIT, is_writable, &fixture->writer,
-                           unread_counts()};
+                           unread_counters};
 }

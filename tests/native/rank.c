@@ -32,9 +32,7 @@ static void wait_for_request(struct rank *rank) {
         .bit = UINT64_C(1) << rank->number,
         .ready = has_request,
         .condition = &rank->requests.reader,
-        .counts = {.spins = &rank->side->spins,
-                   .yields = &rank->side->yields,
-                   .parks = &rank->side->parks},
+        .counters = rank->side->counters,
     };
     scene_wait(rank->scene, rank->side, WAITS_FOR_REQUEST, &waiter);
 }
@@ -45,9 +43,7 @@ static void wait_for_reply_space(struct rank *rank) {
         .bit = SPACE_BIT,
         .ready = has_reply_space,
         .condition = rank,
-        .counts = {.spins = &rank->side->spins,
-                   .yields = &rank->side->yields,
-                   .parks = &rank->side->parks},
+        .counters = rank->side->counters,
     };
     outbox_want(&rank->replies);
     scene_wait(rank->scene, rank->side, WAITS_FOR_REPLY_SPACE, &waiter);

@@ -95,7 +95,7 @@ static void report_side(const char *name, uint32_t rank, const struct side *side
     };
     fprintf(stderr, "  %s %" PRIu32 ": %s, at message %" PRIu64 ", parked %" PRIu64 " times\n",
             name, rank, doings[atomic_load(&side->doing)], atomic_load(&side->messages),
-            atomic_load(&side->parks));
+            atomic_load(&side->counters[COUNT_PARKS]));
 }
 
 static void report_bell(const char *name, struct bell *bell) {

@@ -36,7 +36,7 @@ struct side {
     OWN_LINE _Atomic uint32_t doing;
     _Atomic uint64_t messages; /* sent by the engine, received by a rank */
     _Atomic uint64_t aborted;
-    _Atomic uint64_t spins, yields, parks;
+    _Atomic uint64_t counters[N_COUNTERS];
 };
 
 struct scene {

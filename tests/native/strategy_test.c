@@ -82,7 +82,7 @@ struct subject {
     struct waiting waiting;
     struct waiter waiter;
     struct spinners *spinners;
-    _Atomic uint64_t counts[6];
+    _Atomic uint64_t counters[N_COUNTERS];
     bool (*ready)(struct subject *);
     uint32_t looks, most_spinners;
 };
@@ -102,13 +102,12 @@ enum { MANY = 64 /* ranks, with as many cores: so processes share cores, and all
 static void make_subject(struct subject *subject, struct bell *bell, struct spinners *spinners,
                          uint64_t gap_ns) {
     *subject = (struct subject){.spinners = spinners};
-    _Atomic uint64_t *counts = subject->counts;
     subject->waiter = (struct waiter){
         .bell = bell,
         .bit = 1,
         .ready = look,
         .condition = subject,
-        .counts = {counts, counts + 1, counts + 2, counts + 3, counts + 4, counts + 5},
+        .counters = subject->counters,
     };
     static struct spinners enough = {.allowed = MANY - 1};
     strategy_init(&subject->strategy, WAIT_AUTO, spinners ? spinners : &enough, MANY);
@@ -147,7 +146,7 @@ static void silence_is_slept_through_after_one_window(void) {
     make_subject(&subject, &bell, &spinners, IN_A_WHILE);
     CHECK_EQUAL(wait_for(&subject, 100 * MS), WAIT_TIMEOUT);
     CHECK(subject.waiting.predicted);
-    CHECK_EQUAL(subject.counts[2], 2); /* until the window, and from there to the end */
+    CHECK_EQUAL(subject.counters[COUNT_PARKS], 2); /* until the window, and from there to the end */
     CHECK(subject.waiting.polled_ns > 0);
     CHECK_EQUAL(spinners.now, 0);
 }
@@ -161,7 +160,7 @@ static void nobody_looks_at_a_time_that_four_predictions_have_missed(void) {
         strategy_learn(&subject.strategy, &subject.waiting, &subject.waiter,
                        subject.waiting.start_ns + (uint64_t)(40 + 10 * i) * MS);
     }
-    CHECK_EQUAL(subject.counts[5], 4);
+    CHECK_EQUAL(subject.counters[COUNT_MISPREDICTED], 4);
     CHECK_EQUAL(wait_for(&subject, 30 * MS), WAIT_TIMEOUT);
     CHECK_EQUAL(subject.waiting.polled_ns, 0);
     CHECK(subject.waiting.predicted);
@@ -243,7 +242,7 @@ static void a_message_before_its_time_is_taken_from_the_sleep(void) {
     struct subject subject;
     make_subject(&subject, &bell, NULL, 2000 * (uint64_t)MS);
     a_message_ends_the_wait(&subject);
-    CHECK_EQUAL(subject.counts[3], 1);
+    CHECK_EQUAL(subject.counters[COUNT_EARLY], 1);
 }
 
 static void *wait_three_times(void *argument) {
@@ -305,7 +304,7 @@ static void each_strategy_waits_in_its_own_way(void) {
         make_subject(&subject, &bell, NULL, 2 * MS);
         subject.strategy.kind = kinds[i];
         CHECK_EQUAL(wait_for(&subject, 50 * MS), WAIT_TIMEOUT);
-        CHECK_EQUAL(subject.counts[2], kinds[i] == WAIT_PARK);
+        CHECK_EQUAL(subject.counters[COUNT_PARKS], kinds[i] == WAIT_PARK);
         CHECK(kinds[i] == WAIT_PARK ? subject.looks <= OFTEN : polls_often(&subject, 50 * MS));
         a_message_ends_the_wait(&subject);
     }
@@ -318,14 +317,14 @@ static void an_engine_without_a_core_stays_awake_during_a_step(void) {
     make_subject(&subject, &bell, NULL, 20 * MS);
     subject.strategy.kind = WAIT_AWAKE;
     CHECK_EQUAL(wait_for(&subject, 39 * MS), WAIT_TIMEOUT);
-    CHECK_EQUAL(subject.counts[2], 0);
+    CHECK_EQUAL(subject.counters[COUNT_PARKS], 0);
     CHECK(polls_often(&subject, 39 * MS));
     CHECK_EQUAL(wait_for(&subject, 50 * MS), WAIT_TIMEOUT);
-    CHECK_EQUAL(subject.counts[2], 1);
+    CHECK_EQUAL(subject.counters[COUNT_PARKS], 1);
     make_subject(&subject, &bell, NULL, 2000 * MS);
     subject.strategy.kind = WAIT_AWAKE;
     CHECK_EQUAL(wait_for(&subject, 300 * MS), WAIT_TIMEOUT);
-    CHECK_EQUAL(subject.counts[2], 1);
+    CHECK_EQUAL(subject.counters[COUNT_PARKS], 1);
     a_message_ends_the_wait(&subject);
 }
 
@@ -338,14 +337,14 @@ static void an_engine_sleeps_from_when_it_has_a_core_of_its_own(void) {
     CHECK_EQUAL(subject.strategy.spin_ns, 0);
     spinners.allowed = MANY;
     CHECK_EQUAL(wait_for(&subject, 39 * MS), WAIT_TIMEOUT);
-    CHECK(subject.counts[2] > 0);
+    CHECK(subject.counters[COUNT_PARKS] > 0);
     CHECK(subject.strategy.spin_ns > 0);
     spinners.allowed = MANY - 1;
     wait_for(&subject, 5 * MS);
     CHECK_EQUAL(subject.strategy.spin_ns, 0);
-    uint64_t slept = subject.counts[2];
+    uint64_t slept = subject.counters[COUNT_PARKS];
     CHECK_EQUAL(wait_for(&subject, 39 * MS), WAIT_TIMEOUT);
-    CHECK_EQUAL(subject.counts[2], slept);
+    CHECK_EQUAL(subject.counters[COUNT_PARKS], slept);
 }
 
 /* A signal ends neither a look nor a sleep that follows it: so whoever waits comes back to ask. */
@@ -360,7 +359,7 @@ static void a_wait_ends_early_in_case_of_a_signal(void) {
         CHECK_EQUAL(strategy_wait(&subject.strategy, &subject.waiting, &subject.waiter,
                                   subject.waiting.start_ns + UINT64_C(5000) * MS),
                     WAIT_SIGNAL);
-        CHECK_EQUAL(subject.counts[2], kinds[i] == WAIT_PARK || kinds[i] == WAIT_AUTO);
+        CHECK_EQUAL(subject.counters[COUNT_PARKS], kinds[i] == WAIT_PARK || kinds[i] == WAIT_AUTO);
     }
 }
 

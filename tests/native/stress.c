@@ -187,9 +187,9 @@ static void check_drained(struct family *family) {
 
 static void say_ok(const struct scene *scene, uint64_t ns) {
     const struct options *options = &scene->options;
-    uint64_t parks = scene->engine.parks;
+    uint64_t parks = scene->engine.counters[COUNT_PARKS];
     for (uint32_t rank = 0; rank < options->n_readers; rank++)
-        parks += scene->ranks[rank].parks;
+        parks += scene->ranks[rank].counters[COUNT_PARKS];
     printf("OK %-9s readers=%-2" PRIu32 " capacity=%-6" PRIu64 " park=%d delays=%d%s"
            " messages=%" PRIu64 " aborted=%" PRIu64 " parks=%" PRIu64 " seconds=%.1f\n",
            options->processes ? "processes" : "threads", options->n_readers, options->capacity,

@@ -218,17 +218,19 @@ static void each_wait_is_counted_as_what_ended_it(void) {
     struct fixture f;
     open_ring(&f, page_size(), 1);
     struct waiter waiter = reader_waiter(&f, 0);
-    static _Atomic uint64_t spins, yields, parks;
-    waiter.counts = (struct wait_counts){.spins = &spins, .yields = &yields, .parks = &parks};
+    static _Atomic uint64_t counters[N_COUNTERS];
+    const _Atomic uint64_t *spins = &counters[COUNT_SPINS], *yields = &counters[COUNT_YIELDS],
+                           *parks = &counters[COUNT_PARKS];
+    waiter.counters = counters;
     CHECK(!wait_spin(&waiter, monotonic_ns() + 1000));
     CHECK_EQUAL(wait_until(&waiter, 0, 0), WAIT_TIMEOUT);
-    CHECK(spins == 0 && yields == 0 && parks == 1);
+    CHECK(*spins == 0 && *yields == 0 && *parks == 1);
     put(&f, 8, 'a');
     CHECK(wait_spin(&waiter, monotonic_ns() + 1000));
     CHECK(wait_spin(&waiter, 0));
-    CHECK(spins == 2 && yields == 0 && parks == 1);
+    CHECK(*spins == 2 && *yields == 0 && *parks == 1);
     CHECK_EQUAL(wait_until(&waiter, 0, UINT64_MAX), WAIT_READY);
-    CHECK(spins == 2 && yields == 1 && parks == 1);
+    CHECK(*spins == 2 && *yields == 1 && *parks == 1);
 }
 
 const struct test wait_tests[] = {
