@@ -35,9 +35,7 @@ static bool finish(struct exchange_object *self, struct call_object *call) {
             extension_replace(&error, raise_taken());
         Py_XDECREF(ended);
     }
-    if (error)
-        raise_again(error);
-    return !error;
+    return raise_again(error, false);
 }
 
 /* The call that a message is for, if it is pending and has a place for it; or NULL. A new
@@ -64,24 +62,20 @@ static bool release_record(struct exchange_object *self, PyObject *message) {
  * next reader, because it may be for another thread. */
 static bool take_slowly(struct exchange_object *self, PyObject *message, struct call_object *call,
                         Py_ssize_t rank) {
-    PyObject *raised = PyErr_Occurred() ? raise_taken() : NULL;
+    PyObject *raised = raise_taken();
     PyObject *none = PyObject_CallMethodObjArgs(
         (PyObject *)self, self->state->name_take, PyTuple_GET_ITEM(message, 0),
         PyTuple_GET_ITEM(message, 1), PyTuple_GET_ITEM(message, 2), PyTuple_GET_ITEM(message, 3),
         raised, NULL);
     Py_XDECREF(raised);
-    PyObject *error = none ? NULL : raise_taken();
+    PyObject *error = raise_taken();
     bool missed = !none && call && !call->done &&
                   PyList_GetItem(call->replies, rank) == self->state->no_reply;
     Py_XDECREF(none);
     if (missed)
         extension_replace(&self->untaken, Py_NewRef(message));
     bool released = missed || self->replies->current < 0 || release_record(self, message);
-    if (released && error)
-        raise_again(error);
-    else
-        Py_XDECREF(error);
-    return released && !error;
+    return raise_again(error, !released);
 }
 
 /* What a reply to a call holds, if it is packed or the step codec decodes it; a new reference.
@@ -125,17 +119,6 @@ static bool note(struct exchange_object *self, PyObject *message) {
     return none != NULL;
 }
 
-/* finish(), also with an exception set, which stays. */
-static bool finish_after(struct exchange_object *self, struct call_object *call, bool taken) {
-    PyObject *error = taken ? NULL : raise_taken();
-    bool finished = finish(self, call);
-    if (finished && error)
-        raise_again(error);
-    else
-        Py_XDECREF(error);
-    return finished && taken;
-}
-
 /* A message that Inbox.recv() has returned; `message` is the caller's no more. If its call can't be
  * finished now, as near the limit of recursion, the message stays: the next reader finishes it. */
 static bool take(struct exchange_object *self, PyObject *message) {
@@ -148,7 +131,8 @@ static bool take(struct exchange_object *self, PyObject *message) {
     if (taken && !was_taken)
         taken = take_reply(self, message, call, rank);
     if (call && call->missing == 0 && !call->done) {
-        taken = finish_after(self, call, taken);
+        PyObject *error = raise_taken();
+        taken = raise_again(error, !finish(self, call));
         if (!call->done)
             extension_replace(&self->untaken, Py_NewRef(message));
     }
@@ -194,13 +178,8 @@ bool exchange_give_up_lead(struct exchange_object *self) {
     self->leader = 0;
     if (PyList_GET_SIZE(self->followers) == 0)
         return true;
-    PyObject *error = PyErr_Occurred() ? raise_taken() : NULL;
+    PyObject *error = raise_taken();
     PyObject *none = PyObject_CallMethodNoArgs((PyObject *)self, self->state->name_hand_over);
-    bool told = none != NULL;
     Py_XDECREF(none);
-    if (told && error)
-        raise_again(error);
-    else
-        Py_XDECREF(error);
-    return told;
+    return raise_again(error, !none);
 }

@@ -51,6 +51,8 @@ PyObject *raise_result(PyObject *self, const struct ring *ring, enum ring_result
 PyObject *raise_taken(void) {
     PyObject *type, *error, *traceback;
     PyErr_Fetch(&type, &error, &traceback);
+    if (!type)
+        return NULL;
     PyErr_NormalizeException(&type, &error, &traceback);
     if (traceback)
         PyException_SetTraceback(error, traceback);
@@ -59,6 +61,11 @@ PyObject *raise_taken(void) {
     return error;
 }
 
-void raise_again(PyObject *error) {
-    PyErr_Restore(Py_NewRef((PyObject *)Py_TYPE(error)), error, PyException_GetTraceback(error));
+bool raise_again(PyObject *error, bool raised_another) {
+    if (raised_another)
+        Py_XDECREF(error);
+    else if (error)
+        PyErr_Restore(Py_NewRef((PyObject *)Py_TYPE(error)), error,
+                      PyException_GetTraceback(error));
+    return !error && !raised_another;
 }

@@ -18,10 +18,12 @@ PyObject *raise_segment(int error, int fd, const char *what);
  * lock, so other threads and signals' handlers run. Always NULL. */
 PyObject *raise_busy(const char *what, const char *does);
 
-/* The exception that is set, with its traceback, as an object; none is set any more. */
+/* The exception that is set, with its traceback, as an object; none is set any more. NULL if there
+ * was none. */
 PyObject *raise_taken(void);
 
-/* Sets what raise_taken() has returned. Takes the reference. */
-void raise_again(PyObject *error);
+/* Sets `error`, which raise_taken() has returned, again, unless what came after it has raised
+ * another. Takes the reference. Returns whether no exception is set. */
+bool raise_again(PyObject *error, bool raised_another);
 
 #endif
