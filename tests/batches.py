@@ -104,7 +104,6 @@ def batch_plan(batch: type = Batch) -> Plan:
     }
     hot: dict[str, Any] = {
         "counts": Kind.COUNTS,
-        "total": Kind.SUM,
         "rows": rows,
         "drafts": Kind.TOKENS,
         "finished": Kind.FINISHED,

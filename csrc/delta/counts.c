@@ -1,5 +1,4 @@
-/* How much of each request is scheduled: a dict from key to int, predicted to stay. And their sum.
- */
+/* How much of each request is scheduled: a dict from key to int, predicted to stay. */
 #include "delta/fields.h"
 
 /* COUNTS' keys are edits of KEYS, or of the newest order if there are no KEYS. */
@@ -18,14 +17,12 @@ static void read_last_counts(const struct message *message, int64_t *values) {
 }
 
 static void take_counts(struct message *message, struct order *order) {
-    uint64_t total = 0, digest = 0;
+    uint64_t digest = 0;
     for (size_t i = 0; i < message->counted.n; i++) {
         int64_t count = message->scratch.actual.at[i];
-        total += (uint64_t)count;
         digest += rows_set(message->rows, COLUMN_COUNT, message->counted.at[i], count);
     }
     Py_CLEAR(order->counts);
-    order->total = (int64_t)total;
     order->digest = digest;
     order->epoch = message->rows->epoch;
 }
@@ -41,7 +38,6 @@ static struct order *finish_counts(struct message *message, bool same, bool chan
     if (order->epoch != message->rows->epoch)
         take_counts(message, order);
     message->has_counts = true;
-    message->total = order->total;
     message->digest += rows_digest_column(COLUMN_COUNT, order->digest);
     return order;
 }
@@ -150,17 +146,4 @@ PyObject *counts_get(struct message *message, enum field_kind Py_UNUSED(kind)) {
     if (!order->counts)
         order->counts = counts_of(message);
     return order->counts ? PyDict_Copy(order->counts) : NULL;
-}
-
-enum fit counts_put_sum(struct message *message, PyObject *value, enum field_kind Py_UNUSED(kind)) {
-    int64_t sum;
-    if (!number_of(value, &sum))
-        return UNFIT;
-    pack_signed(&message->out, (int64_t)((uint64_t)sum - (uint64_t)message->total));
-    return FITS;
-}
-
-PyObject *counts_get_sum(struct message *message, enum field_kind Py_UNUSED(kind)) {
-    int64_t difference = unpack_signed(&message->in);
-    return PyLong_FromLongLong((int64_t)((uint64_t)message->total + (uint64_t)difference));
 }

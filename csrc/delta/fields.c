@@ -11,7 +11,6 @@ const struct codec fields_codecs[N_FIELD_KINDS] = {
     CODEC(FIELD_COUNTS, counts_put, counts_get),
     CODEC(FIELD_PROGRESS, columns_put, columns_get),
     CODEC(FIELD_TREND, columns_put, columns_get),
-    CODEC(FIELD_SUM, counts_put_sum, counts_get_sum),
     CODEC(FIELD_GROUPS, groups_put, groups_get),
     CODEC(FIELD_GROUP, groups_put_one, groups_get_one),
     CODEC(FIELD_LISTS, lists_put, lists_get),

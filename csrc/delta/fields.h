@@ -14,7 +14,6 @@ enum field_kind {
     FIELD_COUNTS,   /* dict from row key to int: predicted to stay */
     FIELD_PROGRESS, /* list of ints along KEYS: predicted to grow by the row's last count */
     FIELD_TREND,    /* list of ints along KEYS: predicted to grow as it did last time */
-    FIELD_SUM,      /* int: predicted to be the sum of COUNTS */
     FIELD_GROUPS,   /* list along KEYS of None, or a tuple of lists of ints: mostly None */
     FIELD_GROUP,    /* tuple of lists of ints */
     FIELD_LISTS,    /* list of lists of ints */
@@ -39,9 +38,9 @@ enum fit {
 typedef enum fit put_function(struct message *message, PyObject *value, enum field_kind kind);
 typedef PyObject *get_function(struct message *message, enum field_kind kind);
 
-put_function keys_put, keys_put_one, keysets_put, counts_put, counts_put_sum, columns_put;
+put_function keys_put, keys_put_one, keysets_put, counts_put, columns_put;
 put_function groups_put, groups_put_one, lists_put, tokens_put, order_put, order_put_index;
-get_function keys_get, keys_get_one, keysets_get, counts_get, counts_get_sum, columns_get;
+get_function keys_get, keys_get_one, keysets_get, counts_get, columns_get;
 get_function groups_get, groups_get_one, lists_get, tokens_get, order_get, order_get_index;
 
 struct codec {

@@ -26,7 +26,6 @@ struct message {
     int keys_place;       /* KEYS' place among the remembered orders, or -1 */
     struct slots counted; /* of COUNTS */
     bool has_counts;
-    int64_t total;   /* of COUNTS */
     uint64_t digest; /* of the rows after this message */
     struct scratch { /* memory that one field at a time uses */
         struct ints actual, predicted;

@@ -8,8 +8,8 @@ enum {
     /* and these the order of a reply. */
     REPLY_KINDS = 1 << FIELD_ORDER | 1 << FIELD_INDEX,
     /* A message has at most one field of each of these. */
-    LONE_KINDS = (ROW_KINDS | REPLY_KINDS | 1 << FIELD_SUM) &
-                 ~(1 << FIELD_KEY | 1 << FIELD_KEYSET | 1 << FIELD_TOKENS),
+    LONE_KINDS =
+        (ROW_KINDS | REPLY_KINDS) & ~(1 << FIELD_KEY | 1 << FIELD_KEYSET | 1 << FIELD_TOKENS),
     NEVER_IN_RECORDS = (ROW_KINDS | REPLY_KINDS) & ~(1 << FIELD_KEY),
 };
 
@@ -30,8 +30,8 @@ static bool add_kinds(struct plan_object *self, const struct field *field) {
 bool plan_check(const struct plan_object *plan, bool is_reply) {
     if (!(plan->kinds & (is_reply ? ROW_KINDS : REPLY_KINDS)))
         return true;
-    PyErr_Format(PyExc_ValueError, "this plan is one for %s", is_reply ? "requests" : "replies");
-    return false;
+    return PyErr_Format(PyExc_ValueError, "this plan is one for %s",
+                        is_reply ? "requests" : "replies");
 }
 
 static bool add_field(struct plan_object *self, PyTypeObject *plan_type, PyObject *item) {
@@ -39,18 +39,15 @@ static bool add_field(struct plan_object *self, PyTypeObject *plan_type, PyObjec
     int kind;
     if (!PyTuple_Check(item) || !PyArg_ParseTuple(item, "UiO:field", &name, &kind, &record)) {
         if (!PyErr_Occurred())
-            PyErr_SetString(PyExc_TypeError, "a field is a tuple");
-        return false;
+            return PyErr_Format(PyExc_TypeError, "a field is a tuple");
     }
     bool has_record = PyObject_TypeCheck(record, plan_type), has_members = PyTuple_Check(record);
     bool wants_record = kind == FIELD_RECORD || kind == FIELD_RECORDS;
     if (kind < 0 || kind >= N_FIELD_KINDS || has_record != wants_record ||
-        has_members != (kind == FIELD_MEMBER)) {
-        PyErr_SetString(
+        has_members != (kind == FIELD_MEMBER))
+        return PyErr_Format(
             PyExc_ValueError,
             "a field is (name, kind, a Plan for RECORD and RECORDS, a tuple for MEMBER)");
-        return false;
-    }
     struct field *field = &self->fields[self->n_fields++];
     Py_INCREF(name);
     PyUnicode_InternInPlace(&name);

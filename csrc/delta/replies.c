@@ -30,17 +30,13 @@ static PyObject *next_order(struct module_state *module, struct reply_base *base
 static bool read_base(const struct module_state *module, struct reply_base *base, PyObject *tuple,
                       uint64_t *seed) {
     PyObject *number, *order;
-    if (!PyTuple_Check(tuple)) {
-        PyErr_SetString(PyExc_TypeError, "a base is a tuple");
-        return false;
-    }
+    if (!PyTuple_Check(tuple))
+        return PyErr_Format(PyExc_TypeError, "a base is a tuple");
     if (!PyArg_ParseTuple(tuple, "O!O!O:base", &PyLong_Type, &number, &PyList_Type,
                           &base->scheduled, &order))
         return false;
-    if (order != Py_None && !Py_IS_TYPE(order, module->reply_order_type)) {
-        PyErr_SetString(PyExc_TypeError, "a base's order is a ReplyOrder or None");
-        return false;
-    }
+    if (order != Py_None && !Py_IS_TYPE(order, module->reply_order_type))
+        return PyErr_Format(PyExc_TypeError, "a base's order is a ReplyOrder or None");
     base->order = order == Py_None ? NULL : (struct reply_order *)order;
     *seed = digest_word(PyLong_AsUnsignedLongLong(number), base->order ? base->order->digest : 0);
     if (PyErr_Occurred())
@@ -74,10 +70,8 @@ PyObject *replies_encode(PyObject *self, PyObject *const *args, Py_ssize_t n_arg
     struct message message = {0};
     uint64_t seed, check = 0;
     PyObject *bytes = NULL;
-    if (n_args != 3 || !Py_IS_TYPE(args[0], plan->type)) {
-        PyErr_SetString(PyExc_TypeError, "encode_reply(record, base, dumps)");
-        return NULL;
-    }
+    if (n_args != 3 || !Py_IS_TYPE(args[0], plan->type))
+        return PyErr_Format(PyExc_TypeError, "encode_reply(record, base, dumps)");
     message_begin(&message, module_state_of(self), NULL, &base);
     if (plan_check(plan, true) && read_base(message.module, &base, args[1], &seed)) {
         message_put_head(&message);
@@ -114,10 +108,8 @@ PyObject *replies_decode(PyObject *self, PyObject *const *args, Py_ssize_t n_arg
     uint64_t seed;
     Py_buffer view;
     PyObject *record = NULL;
-    if (n_args != 3) {
-        PyErr_SetString(PyExc_TypeError, "decode_reply(payload, base, loads)");
-        return NULL;
-    }
+    if (n_args != 3)
+        return PyErr_Format(PyExc_TypeError, "decode_reply(payload, base, loads)");
     message_begin(&message, module_state_of(self), NULL, &base);
     if (plan_check(plan, true) && read_base(message.module, &base, args[1], &seed) &&
         PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) == 0) {

@@ -43,10 +43,8 @@ static void delta_dealloc(PyObject *object) {
 
 /* Refuses a second thread, and pickles that call back: they would find the rows half changed. */
 static bool begin(struct delta_object *self) {
-    if (self->busy) {
-        PyErr_SetString(PyExc_RuntimeError, "this codec is at work on another message");
-        return false;
-    }
+    if (self->busy)
+        return PyErr_Format(PyExc_RuntimeError, "this codec is at work on another message");
     self->busy = true;
     message_begin(&self->message, module_state_of((PyObject *)self), &self->rows, NULL);
     return true;
@@ -94,10 +92,8 @@ static bool put_label(struct message *message, PyObject *note, PyObject *label, 
 /* (record, note, label, extra, dumps) */
 static PyObject *encoder_encode(struct delta_object *self, PyObject *const *args,
                                 Py_ssize_t n_args) {
-    if (n_args != 5 || !Py_IS_TYPE(args[0], self->plan->type) || !PyBytes_Check(args[2])) {
-        PyErr_SetString(PyExc_TypeError, "encode(record, note, label: bytes, extra, dumps)");
-        return NULL;
-    }
+    if (n_args != 5 || !Py_IS_TYPE(args[0], self->plan->type) || !PyBytes_Check(args[2]))
+        return PyErr_Format(PyExc_TypeError, "encode(record, note, label: bytes, extra, dumps)");
     if (!begin(self))
         return NULL;
     if (self->unsent) {
@@ -205,10 +201,8 @@ static PyObject *decoder_decode(struct delta_object *self, PyObject *const *args
                                 Py_ssize_t n_args) {
     Py_buffer view;
     struct head head;
-    if (n_args != 2) {
-        PyErr_SetString(PyExc_TypeError, "decode(payload, loads)");
-        return NULL;
-    }
+    if (n_args != 2)
+        return PyErr_Format(PyExc_TypeError, "decode(payload, loads)");
     if (PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) != 0)
         return NULL;
     PyObject *result = NULL;

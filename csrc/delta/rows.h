@@ -16,8 +16,7 @@ struct order {
     struct slots slots;
     PyObject *keys;   /* list; NULL: not made yet */
     PyObject *counts; /* the decoder's dict; NULL: not made yet */
-    uint64_t epoch;   /* of the rows when the counts, total and digest were right; 0: never */
-    int64_t total;    /* of the counts */
+    uint64_t epoch;   /* of the rows when the counts and the digest were right; 0: never */
     uint64_t digest;  /* of the counts and their slots */
 };
 

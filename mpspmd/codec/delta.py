@@ -44,8 +44,6 @@ class Kind(enum.IntEnum):
     """list[int], one for each of KEYS: predicted to grow by the row's last count."""
     TREND = _delta.FIELD_TREND
     """list[int], one for each of KEYS: predicted to grow by as much as last time."""
-    SUM = _delta.FIELD_SUM
-    """int: predicted to be the sum of COUNTS."""
     GROUPS = _delta.FIELD_GROUPS
     """list[tuple[list[int], ...] | None]: mostly None."""
     GROUP = _delta.FIELD_GROUP

@@ -30,7 +30,6 @@ NEW_REQUEST: dict[str, Any] = {
 
 STEP: dict[str, Any] = {
     "num_scheduled_tokens": Kind.COUNTS,
-    "total_num_scheduled_tokens": Kind.SUM,
     "scheduled_spec_decode_tokens": Kind.TOKENS,
     "finished_req_ids": Kind.FINISHED,
     "preempted_req_ids": Kind.KEYSET,
