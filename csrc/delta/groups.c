@@ -81,13 +81,8 @@ static PyObject *get_ids(struct message *message, int64_t *last) {
     if (n > (size_t)(message->in.end - message->in.at))
         return message_bad(message);
     PyObject *list = PyList_New((Py_ssize_t)n);
-    for (size_t i = 0; list && i < n; i++) {
-        PyObject *id = get_id(message, last);
-        if (id)
-            PyList_SET_ITEM(list, (Py_ssize_t)i, id);
-        else
-            Py_CLEAR(list);
-    }
+    for (size_t i = 0; list && i < n; i++)
+        extension_set_item(&list, i, get_id(message, last));
     return list;
 }
 

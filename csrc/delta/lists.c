@@ -76,13 +76,8 @@ static PyObject *get_ones(struct message *message, size_t n) {
         return NULL;
     unpack_ints(&message->in, message->scratch.actual.at, n);
     PyObject *lists = message->in.bad ? NULL : PyList_New((Py_ssize_t)n);
-    for (size_t i = 0; lists && i < n; i++) {
-        PyObject *list = list_of_one(message, message->scratch.actual.at[i], &checks);
-        if (list)
-            PyList_SET_ITEM(lists, (Py_ssize_t)i, list);
-        else
-            Py_CLEAR(lists);
-    }
+    for (size_t i = 0; lists && i < n; i++)
+        extension_set_item(&lists, i, list_of_one(message, message->scratch.actual.at[i], &checks));
     return lists;
 }
 
@@ -119,10 +114,7 @@ PyObject *lists_get(struct message *message, enum field_kind Py_UNUSED(kind)) {
             list = list_of_one(message, *values, &checks);
         else
             list = numbers_list(&message->module->ints, values, (size_t)length);
-        if (list)
-            PyList_SET_ITEM(lists, (Py_ssize_t)i, list);
-        else
-            Py_CLEAR(lists);
+        extension_set_item(&lists, i, list);
         values += length;
         left -= length;
     }

@@ -17,13 +17,12 @@ static int module_exec(PyObject *module) {
     return made ? 0 : -1;
 }
 
+enum { N_OBJECTS = offsetof(struct module_state, spare_lists) / sizeof(PyObject *) };
+
 static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     struct module_state *state = PyModule_GetState(module);
-    Py_VISIT(state->plan_type);
-    Py_VISIT(state->encoder_type);
-    Py_VISIT(state->decoder_type);
-    Py_VISIT(state->reply_order_type);
-    Py_VISIT(state->codec_desync);
+    for (size_t i = 0; i < N_OBJECTS; i++)
+        Py_VISIT(((PyObject **)state)[i]);
     for (size_t i = 0; i < state->spare_lists.n; i++)
         Py_VISIT(state->spare_lists.lists[i]);
     return 0;
@@ -31,11 +30,8 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
 
 static int module_clear(PyObject *module) {
     struct module_state *state = PyModule_GetState(module);
-    Py_CLEAR(state->plan_type);
-    Py_CLEAR(state->encoder_type);
-    Py_CLEAR(state->decoder_type);
-    Py_CLEAR(state->reply_order_type);
-    Py_CLEAR(state->codec_desync);
+    for (size_t i = 0; i < N_OBJECTS; i++)
+        Py_CLEAR(((PyObject **)state)[i]);
     reuse_free(&state->spare_lists);
     numbers_free(&state->ints);
     return 0;

@@ -6,7 +6,7 @@
 #include "delta/reuse.h"
 #include "extension/extension.h"
 
-struct module_state {
+struct module_state { /* objects first: module.c walks through them */
     PyTypeObject *plan_type, *encoder_type, *decoder_type, *reply_order_type;
     PyObject *codec_desync;
     struct spare_lists spare_lists;

@@ -19,13 +19,8 @@ void numbers_free(struct shared_ints *shared) {
 
 PyObject *numbers_list(struct shared_ints *shared, const int64_t *values, size_t n) {
     PyObject *list = PyList_New((Py_ssize_t)n);
-    for (size_t i = 0; list && i < n; i++) {
-        PyObject *value = number_object(shared, values[i]);
-        if (value)
-            PyList_SET_ITEM(list, (Py_ssize_t)i, value);
-        else
-            Py_CLEAR(list);
-    }
+    for (size_t i = 0; list && i < n; i++)
+        extension_set_item(&list, i, number_object(shared, values[i]));
     return list;
 }
 

@@ -119,19 +119,15 @@ PyObject *replies_decode(PyObject *self, PyObject *const *args, Py_ssize_t n_arg
     return finish(&message, record, head.check);
 }
 
-static PyObject *get_digest(PyObject *object, void *Py_UNUSED(closure)) {
-    return PyLong_FromUnsignedLongLong(((struct reply_order *)object)->digest);
-}
-
-static PyGetSetDef order_properties[] = {
-    {"digest", get_digest, NULL, NULL, NULL},
+static PyMemberDef order_members[] = {
+    {"digest", T_ULONGLONG, offsetof(struct reply_order, digest), READONLY, NULL},
     {0},
 };
 
 static PyType_Slot order_slots[] = {
     {Py_tp_doc, "What a reply has said about its order; see _delta.pyi."},
     {Py_tp_dealloc, order_dealloc},
-    {Py_tp_getset, order_properties},
+    {Py_tp_members, order_members},
     {0, NULL},
 };
 

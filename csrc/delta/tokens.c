@@ -137,13 +137,8 @@ static bool get_tails(struct message *message, const struct slots *slots) {
 
 static PyObject *list_of(struct shared_ints *ints, const struct slots *tokens) {
     PyObject *list = PyList_New((Py_ssize_t)tokens->n);
-    for (size_t i = 0; list && i < tokens->n; i++) {
-        PyObject *token = number_object(ints, (int32_t)tokens->at[i]);
-        if (token)
-            PyList_SET_ITEM(list, (Py_ssize_t)i, token);
-        else
-            Py_CLEAR(list);
-    }
+    for (size_t i = 0; list && i < tokens->n; i++)
+        extension_set_item(&list, i, number_object(ints, (int32_t)tokens->at[i]));
     return list;
 }
 

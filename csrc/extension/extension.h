@@ -42,6 +42,15 @@ static inline void extension_replace(PyObject **place, PyObject *object) {
     Py_XDECREF(old);
 }
 
+/* Sets an item of a new list, and takes over its reference. NULL, with an exception set or not,
+ * drops the list. */
+static inline void extension_set_item(PyObject **list, size_t i, PyObject *item) {
+    if (item)
+        PyList_SET_ITEM(*list, (Py_ssize_t)i, item);
+    else
+        Py_CLEAR(*list);
+}
+
 /* The end of a type's tp_dealloc. */
 static inline void extension_free(PyObject *object) {
     PyTypeObject *type = Py_TYPE(object);

@@ -30,8 +30,7 @@ PyObject *raise_result(PyObject *self, const struct ring *ring, enum ring_result
     if (result == RING_CLOSED) {
         PyErr_SetString(state->channel_closed, "the channel is closed");
     } else if (result == RING_POISONED) {
-        exception = PyObject_CallFunction(state->channel_poisoned, "ii", (int)STATE_CODE(word),
-                                          (int)STATE_RANK(word));
+        exception = Py_BuildValue("(ii)", (int)STATE_CODE(word), (int)STATE_RANK(word));
         if (exception)
             PyErr_SetObject(state->channel_poisoned, exception);
     } else if (result == RING_DEAD) {
