@@ -33,8 +33,8 @@ bool outgoing_put_packed(struct writer_object *writer, const struct sending *sen
  */
 int space_wait(struct writer_object *writer, uint64_t deadline_ns);
 
-/* Sends a message of bytes or buffers. False with an exception set. */
-bool space_send(struct writer_object *writer, const struct sending *sending);
+/* Sends a message of bytes or buffers. 1, or -1 with an exception set. */
+int space_send(struct writer_object *writer, struct sending *sending);
 
 /* 1: it was sent. 0: it isn't a plain value. -1 with an exception set. */
 int space_send_packed(struct writer_object *writer, struct sending *sending);

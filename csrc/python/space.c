@@ -37,11 +37,11 @@ int space_wait(struct writer_object *self, uint64_t deadline_ns) {
     return waits_run(&self->strategy, &waiting, &waiter, deadline_ns);
 }
 
-bool space_send(struct writer_object *self, const struct sending *sending) {
+int space_send(struct writer_object *self, struct sending *sending) {
     if (outgoing_put_bytes(self, sending))
-        return true;
+        return 1;
     if (!outgoing_begin(self, sending))
-        return false;
+        return -1;
     int sent = outgoing_go_on(self);
     if (sent == 0) {
         uint64_t deadline_ns = argument_deadline(sending->timeout);
@@ -58,7 +58,7 @@ bool space_send(struct writer_object *self, const struct sending *sending) {
                 PyErr_SetString(PyExc_TimeoutError, "no space in the ring before the deadline");
         }
     }
-    return sent == 1;
+    return sent == 1 ? 1 : -1;
 }
 
 int space_send_packed(struct writer_object *self, struct sending *sending) {
@@ -74,7 +74,7 @@ int space_send_packed(struct writer_object *self, struct sending *sending) {
         return -1;
     values_pack(PyBytes_AS_STRING(packed), sending->what);
     sending->what = packed;
-    bool sent = space_send(self, sending);
+    int sent = space_send(self, sending);
     Py_DECREF(packed);
-    return sent ? 1 : -1;
+    return sent;
 }

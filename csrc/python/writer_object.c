@@ -112,19 +112,38 @@ static bool read_arguments(struct writer_object *self, PyObject *const *args, Py
     return true;
 }
 
-static PyObject *writer_try_send(struct writer_object *self, PyObject *const *args,
-                                 Py_ssize_t n_args) {
+typedef int send_function(struct writer_object *self, struct sending *sending);
+
+/* Sends what a method's arguments say. 1: it was sent. 0: it wasn't. -1 with an exception set. */
+static inline int send_arguments(struct writer_object *self, PyObject *const *args,
+                                 Py_ssize_t n_args, send_function *send) {
     struct sending sending;
     if (!enter(self))
-        return NULL;
-    int sent = -1;
-    if (read_arguments(self, args, n_args, &sending)) {
-        if (outgoing_put_bytes(self, &sending))
-            sent = 1;
-        else if (outgoing_begin(self, &sending))
-            sent = outgoing_go_on(self);
-    }
+        return -1;
+    int sent = read_arguments(self, args, n_args, &sending) ? send(self, &sending) : -1;
     self->busy = false;
+    return sent;
+}
+
+static PyObject *writer_send(struct writer_object *self, PyObject *const *args, Py_ssize_t n_args) {
+    return send_arguments(self, args, n_args, space_send) < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+static PyObject *writer_send_packed_method(struct writer_object *self, PyObject *const *args,
+                                           Py_ssize_t n_args) {
+    int sent = send_arguments(self, args, n_args, space_send_packed);
+    return sent < 0 ? NULL : PyBool_FromLong(sent);
+}
+
+static int begin_or_send(struct writer_object *self, struct sending *sending) {
+    if (outgoing_put_bytes(self, sending))
+        return 1;
+    return outgoing_begin(self, sending) ? outgoing_go_on(self) : -1;
+}
+
+static PyObject *writer_try_send(struct writer_object *self, PyObject *const *args,
+                                 Py_ssize_t n_args) {
+    int sent = send_arguments(self, args, n_args, begin_or_send);
     return sent < 0 ? NULL : PyBool_FromLong(sent);
 }
 
@@ -189,17 +208,6 @@ static PyObject *writer_wait(struct writer_object *self, PyObject *args, PyObjec
     return ready < 0 ? NULL : PyBool_FromLong(ready);
 }
 
-static PyObject *writer_send(struct writer_object *self, PyObject *const *args, Py_ssize_t n_args) {
-    struct sending sending;
-    if (!enter(self))
-        return NULL;
-    bool sent = read_arguments(self, args, n_args, &sending) && space_send(self, &sending);
-    self->busy = false;
-    if (!sent)
-        return NULL;
-    Py_RETURN_NONE;
-}
-
 int writer_send_packed(struct writer_object *self, uint16_t kind, uint64_t tag, PyObject *value) {
     struct sending sending = {kind, tag, value, NULL};
     if (!enter(self))
@@ -216,17 +224,6 @@ bool writer_try(struct writer_object *self, uint16_t kind, uint64_t tag, PyObjec
         return false;
     return size < 0 ? outgoing_put_bytes(self, &sending)
                     : outgoing_put_packed(self, &sending, (size_t)size);
-}
-
-static PyObject *send_packed_method(struct writer_object *self, PyObject *const *args,
-                                    Py_ssize_t n_args) {
-    struct sending sending;
-    if (!enter(self))
-        return NULL;
-    int sent =
-        read_arguments(self, args, n_args, &sending) ? space_send_packed(self, &sending) : -1;
-    self->busy = false;
-    return sent < 0 ? NULL : PyBool_FromLong(sent);
 }
 
 /* append(data) */
@@ -253,7 +250,7 @@ static PyObject *get_position(struct writer_object *self, void *Py_UNUSED(closur
 
 static PyMethodDef writer_methods[] = {
     {"send", (PyCFunction)(void (*)(void))writer_send, METH_FASTCALL, NULL},
-    {"send_packed", (PyCFunction)(void (*)(void))send_packed_method, METH_FASTCALL, NULL},
+    {"send_packed", (PyCFunction)(void (*)(void))writer_send_packed_method, METH_FASTCALL, NULL},
     {"try_send", (PyCFunction)(void (*)(void))writer_try_send, METH_FASTCALL, NULL},
     {"resume", (PyCFunction)writer_resume, METH_NOARGS, NULL},
     {"append", (PyCFunction)writer_append, METH_O, NULL},
