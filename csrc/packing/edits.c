@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum edits { EDIT_SAME, EDIT_CUT, EDIT_PATCH, EDIT_ALL };
+enum edits { EDIT_SAME, EDIT_CUT, EDIT_ALL };
 
 bool slots_resize(struct slots *slots, size_t n) {
     if (n > slots->capacity) {
@@ -18,7 +18,7 @@ bool slots_resize(struct slots *slots, size_t n) {
     return true;
 }
 
-bool slots_equal(const struct slots *a, const struct slots *b) {
+static bool slots_equal(const struct slots *a, const struct slots *b) {
     return a->n == b->n && (a->n == 0 || memcmp(a->at, b->at, a->n * sizeof *a->at) == 0);
 }
 
@@ -45,18 +45,14 @@ static size_t count_cuts(const struct slots *base, const struct slots *target, s
     return base->n - j;
 }
 
-static size_t count_patches(const struct slots *base, const struct slots *target) {
-    size_t shared = base->n < target->n ? base->n : target->n;
-    size_t patches = target->n - shared;
-    for (size_t i = 0; i < shared; i++)
-        patches += base->at[i] != target->at[i];
-    return patches;
+/* Estimated bytes: one for a gap, two for a slot out of order. */
+static size_t cut_cost(size_t cuts, size_t appended) {
+    return cuts + 2 * appended;
 }
 
 size_t edit_cost(const struct slots *base, const struct slots *target) {
     size_t kept, cuts = count_cuts(base, target, &kept);
-    size_t cut_cost = cuts + 2 * (target->n - kept), patch_cost = 3 * count_patches(base, target);
-    return cut_cost < patch_cost ? cut_cost : patch_cost;
+    return cut_cost(cuts, target->n - kept);
 }
 
 static void pack_cuts(struct packer *packer, const struct slots *base, const struct slots *target,
@@ -82,38 +78,19 @@ static void pack_slots(struct packer *packer, const uint32_t *at, size_t n) {
     }
 }
 
-static void pack_patches(struct packer *packer, const struct slots *base,
-                         const struct slots *target, size_t patches) {
-    size_t next = 0;
-    pack_varint(packer, target->n);
-    pack_varint(packer, patches);
-    for (size_t i = 0; i < target->n; i++) {
-        if (i < base->n && base->at[i] == target->at[i])
-            continue;
-        pack_varint(packer, i - next);
-        pack_varint(packer, target->at[i]);
-        next = i + 1;
-    }
-}
-
 bool pack_edits(struct packer *packer, const struct slots *base, const struct slots *target) {
     if (slots_equal(base, target)) {
         pack_byte(packer, EDIT_SAME);
         return true;
     }
-    size_t kept, cuts = count_cuts(base, target, &kept), patches = count_patches(base, target);
-    /* Estimated bytes: one for a gap, two for a slot out of order. */
-    size_t cut_cost = cuts + 2 * (target->n - kept), patch_cost = 3 * patches;
-    if (target->n <= cut_cost && target->n <= patch_cost) {
-        pack_byte(packer, EDIT_ALL);
-        pack_slots(packer, target->at, target->n);
-    } else if (cut_cost <= patch_cost) {
+    size_t kept, cuts = count_cuts(base, target, &kept);
+    if (cut_cost(cuts, target->n - kept) < target->n) {
         pack_byte(packer, EDIT_CUT);
         pack_cuts(packer, base, target, cuts);
         pack_slots(packer, target->at + kept, target->n - kept);
     } else {
-        pack_byte(packer, EDIT_PATCH);
-        pack_patches(packer, base, target, patches);
+        pack_byte(packer, EDIT_ALL);
+        pack_slots(packer, target->at, target->n);
     }
     return false;
 }
@@ -155,31 +132,6 @@ static void unpack_cuts(struct unpacker *unpacker, const struct slots *base, str
     unpack_slots(unpacker, target);
 }
 
-static void unpack_patches(struct unpacker *unpacker, const struct slots *base,
-                           struct slots *target) {
-    size_t n = unpack_length(unpacker), shared = base->n < n ? base->n : n;
-    size_t patches = unpack_length(unpacker), next = 0;
-    /* A patch is two numbers, of a byte at least. */
-    if (unpacker->bad || patches < n - shared ||
-        patches > (size_t)(unpacker->end - unpacker->at) / 2 || !slots_resize(target, n)) {
-        unpacker->bad = true;
-        return;
-    }
-    if (n > shared)
-        memset(target->at + shared, 0xFF, (n - shared) * sizeof *target->at);
-    if (shared > 0)
-        memcpy(target->at, base->at, shared * sizeof *base->at);
-    for (size_t left = patches; left > 0 && !unpacker->bad; left--) {
-        uint64_t gap = unpack_varint(unpacker), slot = unpack_varint(unpacker);
-        if (gap >= n - next || slot > UINT32_MAX) {
-            unpacker->bad = true;
-            return;
-        }
-        next += (size_t)gap;
-        target->at[next++] = (uint32_t)slot;
-    }
-}
-
 bool unpack_edits(struct unpacker *unpacker, const struct slots *base, struct slots *target) {
     target->n = 0;
     switch (unpack_byte(unpacker)) {
@@ -189,9 +141,6 @@ bool unpack_edits(struct unpacker *unpacker, const struct slots *base, struct sl
         return true;
     case EDIT_CUT:
         unpack_cuts(unpacker, base, target);
-        return false;
-    case EDIT_PATCH:
-        unpack_patches(unpacker, base, target);
         return false;
     case EDIT_ALL:
         unpack_slots(unpacker, target);

@@ -11,12 +11,11 @@ struct slots {
 };
 
 bool slots_resize(struct slots *slots, size_t n); /* false: no memory, and nothing has changed */
-bool slots_equal(const struct slots *a, const struct slots *b);
 bool slots_copy(struct slots *to, const struct slots *from);
 void slots_free(struct slots *slots);
 
-/* Packs how to make `target` from `base`: keep it, cut some out and append others, replace some
- * positions, or replace all, whichever is smallest. True when they are the same. */
+/* Packs how to make `target` from `base`: keep it, cut some out and append others, or replace all,
+ * whichever is smallest. True when they are the same. */
 size_t edit_cost(const struct slots *base, const struct slots *target); /* bytes, about */
 bool pack_edits(struct packer *packer, const struct slots *base, const struct slots *target);
 /* `target` must not be `base`. */
