@@ -8,9 +8,14 @@ enum like { LIKE_ALL_OF_BEFORE, LIKE_BEFORE, LIKE_SCHEDULED };
 enum { COMPARISONS = 16 }; /* for each scheduled key; more take longer than to send the keys */
 
 /* Runs no code of theirs. A str keeps its hash. */
-static bool is_same_key(PyObject *a, PyObject *b) {
-    return a == b || (PyUnicode_CheckExact(a) && PyUnicode_CheckExact(b) &&
-                      PyObject_Hash(a) == PyObject_Hash(b) && PyUnicode_Compare(a, b) == 0);
+static bool are_equal_texts(PyObject *a, PyObject *b) {
+    return PyUnicode_CheckExact(a) && PyUnicode_CheckExact(b) &&
+           PyObject_Hash(a) == PyObject_Hash(b) && PyUnicode_Compare(a, b) == 0;
+}
+
+/* Nearly all keys are the same object, which needs no call. */
+static inline bool is_same_key(PyObject *a, PyObject *b) {
+    return a == b || are_equal_texts(a, b);
 }
 
 static size_t count_differences(PyObject *keys, PyObject *like) {
