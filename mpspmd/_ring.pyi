@@ -138,6 +138,9 @@ class Recorder:
 class Track:
     """What one process records. Given to a Writer, an Inbox and a StatusLine, which write into it."""
 
+    paused: bool
+    """While it is true, the process records nothing. So a benchmark can compare an engine with itself."""
+
     def enter_collective(self) -> None:
         """The method that runs begins to wait for other ranks. Pairs may be nested."""
     def exit_collective(self) -> None: ...

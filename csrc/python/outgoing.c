@@ -11,7 +11,7 @@
 static void note_sent(struct writer_object *self, uint64_t tag, uint64_t bytes) {
     if (self->bytes_out)
         status_add(self->bytes_out, bytes);
-    if (!self->track)
+    if (!track_is_on(self->track))
         return;
     if (self->bytes_out)
         track_replied(self->track, tag, bytes, self->writer.published_ns);

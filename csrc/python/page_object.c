@@ -161,7 +161,7 @@ static bool check_phase(long phase) {
 void line_change(const struct line_object *self, enum status_phase phase, uint64_t step,
                  const char *method, size_t method_bytes) {
     uint64_t now = status_enter(self->line, phase, step, method, method_bytes);
-    if (self->track && (phase != PHASE_RUNNING || method))
+    if (track_is_on(self->track) && (phase != PHASE_RUNNING || method))
         track_enter(self->track, phase, step, method, method_bytes, now);
 }
 

@@ -51,13 +51,15 @@ static void note_received(struct inbox_object *self, uint16_t kind, uint64_t tag
     if (self->line) {
         status_add(&self->line->counters[COUNT_BYTES_IN], bytes);
         status_add(&self->line->counters[COUNT_REQUESTS], 1);
-        if (self->track && kind & KIND_PACKED)
-            track_received_whole(self->track, tag, bytes);
-        else if (self->track)
-            track_received(self->track, tag, bytes, monotonic_ns());
-    } else if (self->track) {
-        track_taken(self->track, tag, bytes, monotonic_ns());
     }
+    if (!track_is_on(self->track))
+        return;
+    if (!self->line)
+        track_taken(self->track, tag, bytes, monotonic_ns());
+    else if (kind & KIND_PACKED)
+        track_received_whole(self->track, tag, bytes);
+    else
+        track_received(self->track, tag, bytes, monotonic_ns());
 }
 
 static PyObject *take(struct inbox_object *self, Py_ssize_t i) {

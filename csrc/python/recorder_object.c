@@ -162,15 +162,29 @@ bool track_argument(PyTypeObject *track_type, PyObject *argument, struct track *
 static PyObject *track_enter_method(struct track_object *self, PyObject *Py_UNUSED(none)) {
     if (!fork_check(self->owner->generation))
         return NULL;
-    track_enter_collective(&self->track, monotonic_ns());
+    if (track_is_on(&self->track))
+        track_enter_collective(&self->track, monotonic_ns());
     Py_RETURN_NONE;
 }
 
 static PyObject *track_exit_method(struct track_object *self, PyObject *Py_UNUSED(none)) {
     if (!fork_check(self->owner->generation))
         return NULL;
-    track_exit_collective(&self->track, monotonic_ns());
+    if (track_is_on(&self->track))
+        track_exit_collective(&self->track, monotonic_ns());
     Py_RETURN_NONE;
+}
+
+static PyObject *track_get_paused(struct track_object *self, void *Py_UNUSED(closure)) {
+    return PyBool_FromLong(self->track.paused);
+}
+
+static int track_set_paused(struct track_object *self, PyObject *value, void *Py_UNUSED(closure)) {
+    int paused = value ? PyObject_IsTrue(value) : 1;
+    if (paused < 0 || !fork_check(self->owner->generation))
+        return -1;
+    track_pause(&self->track, paused);
+    return 0;
 }
 
 static PyMethodDef recorder_methods[] = {
@@ -195,6 +209,11 @@ static PyMethodDef track_methods[] = {
     {0},
 };
 
+static PyGetSetDef track_properties[] = {
+    {"paused", (getter)track_get_paused, (setter)track_set_paused, NULL, NULL},
+    {0},
+};
+
 static PyType_Slot recorder_slots[] = {
     {Py_tp_doc, "The recorder of a run; see _ring.pyi."},
     {Py_tp_new, recorder_new},
@@ -208,6 +227,7 @@ static PyType_Slot track_slots[] = {
     {Py_tp_doc, "What one process of a run records; see _ring.pyi."},
     {Py_tp_dealloc, track_dealloc},
     {Py_tp_methods, track_methods},
+    {Py_tp_getset, track_properties},
     {0, NULL},
 };
 

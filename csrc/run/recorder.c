@@ -140,6 +140,11 @@ void track_init(struct track *track, const struct recorder *recorder, uint32_t i
     };
 }
 
+void track_pause(struct track *track, bool paused) {
+    track->paused = paused;
+    track->step = 0; /* the next phase doesn't finish a step from before the pause */
+}
+
 /* The writes of one record. Between begin() and end() its sequence is odd. Each store in between is
  * a release: a reader that sees one of them also sees the odd number, and reads again. */
 static uint32_t begin(struct step_record *record) {
@@ -237,7 +242,6 @@ void track_replied(struct track *track, uint64_t step, uint64_t bytes, uint64_t 
     set(record, RANK_REPLIED_NS, now_ns);
     set(record, RANK_BYTES, (get(record, RANK_BYTES) & UINT32_MAX) | capped(bytes) << 32);
     end(record, sequence);
-    prefetch_next(track, step);
 }
 
 /* The place of a method's name, plus 1, which is added if it is new; 0 if there are too many. */
@@ -296,8 +300,11 @@ void track_enter(struct track *track, enum status_phase phase, uint64_t step, co
         end(record, sequence);
         break;
     case PHASE_REPLYING:
-    case PHASE_WAITING:
         finish(track, now_ns);
+        break;
+    case PHASE_WAITING: /* every rank waits; not every rank replies */
+        finish(track, now_ns);
+        prefetch_next(track, track->step);
         break;
     case PHASE_LOADING:
     case PHASE_DECODING:

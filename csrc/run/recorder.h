@@ -56,9 +56,17 @@ struct track {
     uint32_t method; /* of the last step, as in its record */
     uint32_t depth;  /* of the collectives that the rank is in */
     uint64_t collective_since_ns;
+    bool paused;
 };
 
 void track_init(struct track *track, const struct recorder *recorder, uint32_t index);
+
+/* Whoever calls one of the functions below asks track_is_on() first, so that a paused track costs
+ * as little as none. The step in which this changes is recorded in part. */
+void track_pause(struct track *track, bool paused);
+static inline bool track_is_on(const struct track *track) {
+    return track && !track->paused;
+}
 
 /* The engine: a request of so many bytes is in the ring; a reply to it was taken out of one. */
 void track_sent(struct track *track, uint64_t step, uint64_t bytes, uint64_t now_ns);

@@ -94,6 +94,32 @@ def test_the_last_steps_stay_and_older_ones_go() -> None:
         assert list(table["step"]) == list(range(13, 21))
 
 
+def test_a_paused_track_records_nothing_until_it_goes_on() -> None:
+    with Engine(workers.Calculator, world_size=1) as engine:
+
+        def pause(paused: bool) -> None:
+            engine._channel.track.paused = paused
+            engine.collective_rpc(lambda worker: setattr(worker.ctx._track, "paused", paused))
+
+        engine.collective_rpc("echo", args=(1,))
+        pause(True)
+        paused = engine.stats().steps
+        for _ in range(3):
+            engine.collective_rpc("echo", args=(1,))
+        between = records_of(engine)
+        pause(False)
+        engine.collective_rpc("echo", args=(1,))
+        engine.collective_rpc("echo", args=(1,))
+        after = records_of(engine)
+    steps = engine.stats().steps
+    assert list(between.engine["step"]) == [paused - 1]
+    assert list(between.ranks[0]["step"]) == [paused - 1, paused]  # which is when it was paused
+    assert list(after.engine["step"])[-2:] == [steps - 1, steps]
+    done = row(after.ranks[0], steps - 1)
+    assert 0 < done["received"] <= done["started"] < done["finished"] <= done["replied"]
+    assert row(after.ranks[0], paused)["finished"] == 0, "not when the pause ends"
+
+
 def test_nothing_is_recorded_with_0_steps() -> None:
     config = RuntimeConfig(record_steps=0)
     with Engine(workers.Calculator, world_size=1, config=config) as engine:
