@@ -9,7 +9,7 @@ One module a measurement, each run as `python -m benchmarks.<module>`:
     step_codec         the time to encode and decode a step's messages, and their sizes
     nodes              steps over two nodes, beside vLLM's queue and beside bare ZeroMQ
     step_overhead      a step of vLLM's executors, with workers that return at once
-    recorder_cost      round trips and steps with the recorder and without it
+    recorder_cost      round trips and steps with the recorder on and paused
     watcher_cost       the CPU time of an engine that mpspmd-metrics watches, and of one that it doesn't
     vllm_e2e           tokens/s of vLLM with a tiny model, on mp and on mp-spmd
     start_stop         how long vLLM takes to start and to stop, on mp and on mp-spmd

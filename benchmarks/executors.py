@@ -100,8 +100,14 @@ class MpSpmd(Backend):
     _executor_class = MpSpmdExecutor
 
     @property
+    def engine(self) -> mpspmd.Engine:
+        """Of a backend that has been started."""
+        engine: mpspmd.Engine = self._executor._engine
+        return engine
+
+    @property
     def pids(self) -> Sequence[int]:
-        return [] if self._executor is None else self._executor._engine.pids
+        return [] if self._executor is None else self.engine.pids
 
     def bytes_a_step(self, steps: Sequence[SchedulerOutput]) -> int:
         before = self._bytes()
@@ -111,7 +117,7 @@ class MpSpmd(Backend):
 
     def _bytes(self) -> int:
         time.sleep(_COUNTED_S)
-        line = self._executor._engine._channel.status.line(0).snapshot()
+        line = self.engine._channel.status.line(0).snapshot()
         return int(line["bytes_in"] + line["bytes_out"])
 
 

@@ -1,65 +1,57 @@
-"""What the recorder costs: the same with it and without it, in turn.
+"""What the recorder costs: an engine with its recorder on, and the same engine with it paused, in turn.
 
-    python -m benchmarks.recorder_cost --rounds 9 --json FILE
+    python -m benchmarks.recorder_cost --json FILE
 
-Two measurements: the mean round trip of 64 bytes through an `Engine` with one rank, and the median step of
-vLLM's executor with workers that return at once (see step_overhead), with 1 and 64 requests. In each round
-another side goes first. Figures are medians over the rounds; so is the ratio, of one round's two figures.
+Two measurements: a round trip of 64 bytes through an `Engine` with one rank, and a step of vLLM's executor
+with workers that return at once (see step_overhead), with 1 and 64 requests.
+
+Both sides of a round run on the same processes; paused, each note is one test of a flag. Two engines that
+are started alike differ by up to 4 % for as long as they run, which is several times what the recorder
+costs. CPU time wouldn't tell more: engine and ranks poll while they wait, so it grows with every wait. A
+round is a few milliseconds long, so that the machine mostly does the same in both of its halves, and every
+other round begins with the other side. The figures are medians over the rounds; so are the difference and
+the ratio, which are of the two halves of one round. The error is the standard error of the difference.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from benchmarks import step_overhead
-from benchmarks.errors import BenchmarkError
+from vllm.v1.core.sched.output import SchedulerOutput
+
 from benchmarks.executors import MpSpmd
-from benchmarks.latency import Latency, measure
+from benchmarks.latency import no_garbage_collection
 from benchmarks.options import ToolParser, count, counts
 from benchmarks.peers.mpspmd_engine import MpspmdEngine
-from benchmarks.peers.peer import Peer, Setup
+from benchmarks.peers.peer import Setup
 from benchmarks.progress import Progress
+from benchmarks.recorder_switch import switch
 from benchmarks.results import Results, Row, new_results, save
-from benchmarks.rounds import Task, run_rounds, steps
+from benchmarks.rounds import in_turn
+from benchmarks.scenarios import Scenario, Tokens, steady
+from benchmarks.signals import deaths_raise, raise_if_interrupted, uninterrupted
+from benchmarks.step_overhead import running, started
 from benchmarks.table import Column, figure, print_table, text
 from benchmarks.tool import run_tool
+from benchmarks.vllm_model import tiny_model
+from mpspmd import Engine
 
-_VARIABLE = "MPSPMD_RECORD_STEPS"
-_ROUND_S = 10.0
-
-
-class UnrecordedEngine(MpspmdEngine):
-    """An engine without a recorder."""
-
-    name = "unrecorded"
-    settings: ClassVar[dict[str, Any]] = {"record_steps": 0}
-
-
-class UnrecordedSteps(MpSpmd):
-    """vLLM's executor on an engine without a recorder."""
-
-    name = "unrecorded"
-
-    def start(self) -> None:
-        before = os.environ.get(_VARIABLE)
-        os.environ[_VARIABLE] = "0"
-        try:
-            super().start()
-        finally:
-            del os.environ[_VARIABLE]
-            if before is not None:
-                os.environ[_VARIABLE] = before
+_BATCHES = (1, 64)
+_WARM_UP = 10  # uncounted steps after each switch
 
 
 @dataclass(frozen=True)
 class Options:
-    messages: int
     steps: int
     tp: list[int]
     rounds: int
@@ -67,64 +59,127 @@ class Options:
     plot: Path | None
 
 
+@dataclass(frozen=True)
+class Case:
+    what: str
+    engine: Engine
+    step: Callable[[Any], Any]  # what is timed
+    arguments: Callable[[int], Sequence[Any]]  # for so many steps
+    keep: Callable[[Any], None]  # gets what each step returns
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     return run_tool("recorder_cost", parse(arguments), run, show)
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
-    parser = ToolParser("recorder_cost", "What the recorder costs.", rounds=9)
-    parser.add("--messages", count, "20000", "N", "round trips in a round")
-    parser.add("--steps", count, "2000", "N", "steps of vLLM's executor in a round")
-    parser.add("--tp", counts, "1,2", "N,N", "how many ranks the executor has")
-    return Options(**vars(parser.parse_args(arguments)))
+    parser = ToolParser("recorder_cost", "What the recorder costs.", rounds=500)
+    parser.add("--steps", count, "64", "N", "round trips, or steps, in each half of a round")
+    parser.add("--tp", counts, "1,2", "N,N", "how many ranks vLLM's executor has")
+    options = Options(**vars(parser.parse_args(arguments)))
+    if options.rounds < 2:
+        parser.error("--rounds 1: at least 2, for the error")
+    return options
 
 
 def run(options: Options) -> Results:
-    results = new_results("recorder_cost", options.rounds, options.messages, {"tp": options.tp})
-    results["results"].append(_round_trips(options, results))
-    save(results, options.json)
-    overhead = step_overhead.Options(
-        options.tp, [1, 64], ["steady"], options.steps, options.rounds, None, None
-    )
-    rows = step_overhead.run(overhead, (MpSpmd, UnrecordedSteps))["results"]
-    for on, off in zip(rows[::2], rows[1::2], strict=True):
-        what = f"step, TP {on['tp']}, batch {on['batch']}"
-        results["results"].append(_row(what, on["rounds_p50_us"], off["rounds_p50_us"]))
+    results = new_results("recorder_cost", options.rounds, options.steps, {"tp": options.tp})
+    cases = 1 + len(options.tp) * len(_BATCHES)
+    with Progress(cases * options.rounds + len(options.tp)) as progress, tiny_model() as model:
+        for row in chain(
+            _round_trips(options, progress),
+            *(_vllm_steps(options, progress, model, tp) for tp in options.tp),
+        ):
+            results["results"].append(row)
+            save(results, options.json)
     return results
 
 
-def _round_trips(options: Options, results: Results) -> Row:
+def _round_trips(options: Options, progress: Progress) -> Iterator[Row]:
     request = os.urandom(64)
-
-    def task(peer: Peer, number: int) -> Latency:
-        return measure(peer, request, options.messages, _ROUND_S)
-
-    with Progress(steps(2, 1, options.rounds)) as progress:
-        found = run_rounds(
-            (MpspmdEngine, UnrecordedEngine),
-            Setup(1),
-            [Task("64 bytes", task)],
-            options.rounds,
-            progress,
-            results["missing"],
+    peer = MpspmdEngine(Setup(1))
+    try:
+        peer.start()
+        case = Case(
+            "round trip through Engine, n = 1",
+            peer.engine,
+            peer.round_trip,
+            lambda steps: [request] * steps,
+            lambda answer: None,
         )
-    if results["missing"]:
-        raise BenchmarkError(results["missing"][0]["why"])
-    on, off = ([one.mean_us for one in finding.rounds] for finding in found)
-    return _row("round trip through Engine, n = 1", on, off)
+        with deaths_raise(peer.pids, peer.name):
+            yield _compare(case, options, progress)
+    finally:
+        with uninterrupted():
+            peer.close()
+
+
+def _vllm_steps(options: Options, progress: Progress, model: Path, tp: int) -> Iterator[Row]:
+    with started([MpSpmd], model, tp, progress) as (backend,):
+        for batch in _BATCHES:
+            scenario, tokens = steady(batch), Tokens()
+            with running(backend):
+                case = Case(
+                    f"step, TP {tp}, batch {batch}",
+                    backend.engine,
+                    backend.step,
+                    partial(_outputs, scenario),
+                    tokens.keep,
+                )
+                yield _compare(case, options, progress)
+                backend.step(scenario.end())
+
+
+def _outputs(scenario: Scenario, steps: int) -> list[SchedulerOutput]:
+    return [scenario.next() for _ in range(steps)]
+
+
+def _compare(case: Case, options: Options, progress: Progress) -> Row:
+    """Leaves the recorder on."""
+    taken: dict[bool, list[float]] = {True: [], False: []}
+    with no_garbage_collection():
+        for number in range(options.rounds):
+            raise_if_interrupted()
+            with progress.step(f"{case.what}: round {number + 1} of {options.rounds}"):
+                for on in in_turn((True, False), number):
+                    arguments = case.arguments(_WARM_UP + options.steps)
+                    switch(case.engine, on)
+                    taken[on].append(_median_us(case, arguments))
+    switch(case.engine, True)
+    return _row(case.what, taken[True], taken[False])
+
+
+def _median_us(case: Case, arguments: Sequence[Any]) -> float:
+    clock, step, nanoseconds = time.perf_counter_ns, case.step, []
+    for argument in arguments:
+        output = None  # freed here, not within the timed code
+        began = clock()
+        output = step(argument)
+        nanoseconds.append(clock() - began)
+        case.keep(output)
+    return statistics.median(nanoseconds[_WARM_UP:]) / 1e3
 
 
 def _row(what: str, on_us: Sequence[float], off_us: Sequence[float]) -> Row:
-    on, off = statistics.median(on_us), statistics.median(off_us)
+    pairs = list(zip(on_us, off_us, strict=True))
+    more_ns = [1000 * (on - off) for on, off in pairs]
     return {
         "what": what,
-        "on_us": round(on, 3),
-        "off_us": round(off, 3),
-        "more_ns": round(1000 * (on - off), 1),
-        "ratio": round(statistics.median(a / b for a, b in zip(on_us, off_us, strict=True)), 4),
+        "on_us": round(statistics.median(on_us), 3),
+        "off_us": round(statistics.median(off_us), 3),
+        "more_ns": round(statistics.median(more_ns), 1),
+        "error_ns": round(_error_of_median(more_ns), 1),
+        "ratio": round(statistics.median(on / off for on, off in pairs), 4),
         "rounds_on_us": [round(each, 3) for each in on_us],
         "rounds_off_us": [round(each, 3) for each in off_us],
     }
+
+
+def _error_of_median(figures: Sequence[float]) -> float:
+    """Its standard error, from the quartiles: a round in which the machine did something else counts
+    little."""
+    low, _, high = statistics.quantiles(figures, n=4)
+    return 1.25 * (high - low) / 1.35 / math.sqrt(len(figures))
 
 
 def show(results: Results) -> None:
@@ -133,6 +188,7 @@ def show(results: Results) -> None:
         figure("with, µs", "on_us", 2),
         figure("without, µs", "off_us", 2),
         figure("more, ns", "more_ns", 0),
+        figure("± ns", "error_ns", 0),
         figure("ratio", "ratio", 4),
     ]
     caption = f"medians of {results['rounds']} rounds"

@@ -82,14 +82,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_tool("step_overhead", parse(arguments), run, show)
 
 
-def run(options: Options, classes: Sequence[type[Backend]] = BACKENDS) -> Results:
-    """Measures one backend of each class, in turn."""
+def run(options: Options) -> Results:
     results = new_results("step_overhead", options.rounds, options.steps, {"tp": options.tp})
     cases = [(batch, name) for name in options.scenario for batch in options.batch]
-    steps = len(options.tp) * len(classes) * (1 + len(cases) * (options.rounds + 1))
+    steps = len(options.tp) * len(BACKENDS) * (1 + len(cases) * (options.rounds + 1))
     with tiny_model() as model, Progress(steps) as progress:
         for tp in options.tp:
-            with _started(classes, model, tp, progress) as backends:
+            with started(BACKENDS, model, tp, progress) as backends:
                 for batch, name in cases:
                     results["results"] += _measure(backends, tp, batch, name, options, progress)
                     save(results, options.json)
@@ -97,7 +96,7 @@ def run(options: Options, classes: Sequence[type[Backend]] = BACKENDS) -> Result
 
 
 @contextlib.contextmanager
-def _started(classes: Sequence[type[Backend]], model: Path, tp: int, progress: Progress) -> Any:
+def started(classes: Sequence[type[Backend]], model: Path, tp: int, progress: Progress) -> Any:
     """The backends. Their ranks are stopped while others are measured."""
     backends: list[Backend] = []
     try:
@@ -134,11 +133,11 @@ def _measure(
         for backend in in_turn(backends, number):
             raise_if_interrupted()
             steps = _steps(scenarios[backend.name], count + _WARM_UP)
-            with progress.step(f"{what}: round {number + 1}, {backend.name}"), _running(backend):
+            with progress.step(f"{what}: round {number + 1}, {backend.name}"), running(backend):
                 rounds[backend.name].append(_time(backend, steps))
     for backend in backends:
         scenario = scenarios[backend.name]
-        with progress.step(f"{what}: sizes, {backend.name}"), _running(backend):
+        with progress.step(f"{what}: sizes, {backend.name}"), running(backend):
             sizes[backend.name] = backend.bytes_a_step(_steps(scenario, _BYTE_STEPS))
             backend.step(scenario.end())
     return [
@@ -185,7 +184,7 @@ def _time(backend: Backend, steps: list[SchedulerOutput]) -> Round:
 
 
 @contextlib.contextmanager
-def _running(backend: Backend) -> Any:
+def running(backend: Backend) -> Any:
     """Within, the backend's ranks run, and the death of one raises BenchmarkError."""
     resume(backend.pids)
     with _failures_named(backend), deaths_raise(backend.pids, backend.name):

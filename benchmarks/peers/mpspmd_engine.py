@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import mpspmd
 from benchmarks.parent import die_with_parent
@@ -34,8 +34,6 @@ class MpspmdEngine(Peer):
 
     name = "mpspmd-engine"
     version = mpspmd.__version__
-    settings: ClassVar[dict[str, Any]] = {}
-    """Settings of RuntimeConfig, which override the MPSPMD_* variables."""
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
@@ -46,12 +44,15 @@ class MpspmdEngine(Peer):
 
     def start(self) -> None:
         self._engine = engine = mpspmd.Engine(
-            Answering,
-            world_size=self._setup.ranks,
-            args=(self._setup,),
-            config=mpspmd.RuntimeConfig.from_env(**self.settings),
+            Answering, world_size=self._setup.ranks, args=(self._setup,)
         )
         self._call = engine.call
+
+    @property
+    def engine(self) -> mpspmd.Engine:
+        """Of a peer that has been started."""
+        assert self._engine is not None
+        return self._engine
 
     @property
     def pids(self) -> Sequence[int]:
