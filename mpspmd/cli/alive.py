@@ -8,12 +8,9 @@ import sys
 import time
 
 from mpspmd import __version__
-from mpspmd.cli.command import prepare_process
+from mpspmd.cli.command import Parser, prepare_process
 from mpspmd.observe.discovery import Watched, find_engines
-from mpspmd.observe.health import Health, judge
-from mpspmd.observe.probe import look_at
-
-# No Typer here: it takes as long to import as all the rest together.
+from mpspmd.observe.health import Health, health_of
 
 _AGAIN_S = 0.1
 """A process that is held is looked at again: tools that read stacks hold it for a few milliseconds."""
@@ -31,10 +28,10 @@ def alive(pid: int | None, stalled_after_s: float) -> Health:
 
 
 def _look(engine: Watched, stalled_after_s: float) -> Health:
-    health = judge(look_at(engine), stalled_after_s)
+    health = health_of(engine, stalled_after_s)
     if health.held:
         time.sleep(_AGAIN_S)
-        health = judge(look_at(engine), stalled_after_s)
+        health = health_of(engine, stalled_after_s)
     return health
 
 
@@ -49,11 +46,6 @@ def _no_engine(pid: int | None, unreadable: int) -> str:
     return f"process {pid} is no engine"
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:  # type: ignore[override]
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
-
-
 def _seconds(text: str) -> float:
     with contextlib.suppress(ValueError):
         if 0 < (value := float(text)) < float("inf"):
@@ -63,7 +55,8 @@ def _seconds(text: str) -> float:
 
 def main() -> None:
     prepare_process()
-    parser = _Parser(
+    # Typer takes as long to import as all the rest together.
+    parser = Parser(
         "mpspmd-alive",
         description="Says in one line whether an engine is alive. Exit code 0: it is. Exit code 1: a step "
         "is under way and no rank has moved for too long, a process is dead or stopped, or there is no "

@@ -1,50 +1,55 @@
-"""What each command does around its work: it prepares the process, and turns errors into exit codes."""
+"""What all commands do: they prepare their process, refuse bad options in one line, and write in full."""
 
 from __future__ import annotations
 
-import signal
+import argparse
+import contextlib
+import os
+import select
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import NoReturn
 
-from mpspmd.cli.streams import open_standard_streams
-from mpspmd.processes.working_directory import leave_a_deleted_working_directory
-
-if TYPE_CHECKING:
-    import typer
-
-CONTEXT = {
-    "help_option_names": ["-h", "--help"],
-    "token_normalize_func": lambda name: name.replace("_", "-"),
-}
-"""Long options may be written with underscores, as torchrun's options."""
+from mpspmd.transport.descriptor import open_standard_descriptors
 
 
 def prepare_process() -> None:
     """Call it first: a closed standard stream or a deleted working directory must not break a command."""
-    open_standard_streams()
-    leave_a_deleted_working_directory()
-
-
-def run_command(app: typer.Typer, name: str) -> int:
-    """Runs a Typer command with this process's arguments, and returns its exit code.
-
-    A bad option is one line on stderr and exit code 2. Ctrl-C prints no traceback.
-    """
-    import typer
-    from typer.main import get_command
-
-    # Bad options raise subclasses of click's UsageError, which Typer doesn't export.
-    usage_error: Any = typer.BadParameter.__mro__[1]
-    prepare_process()
+    open_standard_descriptors()
+    for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:  # it was closed at the start
+            with contextlib.suppress(OSError):
+                setattr(sys, name, open(fd, mode, closefd=False))  # noqa: SIM115
     try:
-        code = get_command(app).main(prog_name=name, standalone_mode=False)
-    except usage_error as error:
-        message = " ".join(error.format_message().split())
-        print(f"{name}: {message} (see {name} --help)", file=sys.stderr)
-        return 2
-    except (KeyboardInterrupt, typer.Abort):
-        return 128 + signal.SIGINT
-    except BrokenPipeError:
-        sys.stdout = None  # or Python would flush it at exit, into the broken pipe
-        return 1
-    return code if isinstance(code, int) else 0
+        os.getcwd()
+    except OSError:
+        os.chdir("/")  # in a deleted directory even `import torch` fails
+
+
+class Parser(argparse.ArgumentParser):
+    """For the commands that do without Typer. A bad option is one line on stderr, and exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {' '.join(message.split())} (see {self.prog} --help)\n")
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Writes all of `data`, and waits for a slow reader. OSError when the reader is gone.
+
+    It also waits if the descriptor is non-blocking, as Node.js makes the pipes of its child processes.
+    The interpreter's lock is free meanwhile, so another thread can still end the process.
+    """
+    left = memoryview(data)
+    while left:
+        try:
+            left = left[os.write(fd, left) :]
+        except BlockingIOError:
+            poller = select.poll()
+            poller.register(fd, select.POLLOUT)
+            poller.poll()
+
+
+def tell(words: str) -> None:
+    """Prints a line on stderr. A closed terminal or pipe is no error."""
+    encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+    with contextlib.suppress(OSError):
+        write_all(2, f"{words}\n".encode(encoding, "backslashreplace"))

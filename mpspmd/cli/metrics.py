@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mpspmd.cli.command import CONTEXT, run_command
-from mpspmd.cli.version import Version
+from mpspmd.cli.typer_command import Version, run_command
 from mpspmd.observe.discovery import Watched, find_engines
-from mpspmd.observe.health import judge
+from mpspmd.observe.health import health_of
 from mpspmd.observe.metrics import BUCKETS_S, Histogram, Meter, Totals
-from mpspmd.observe.probe import look_at
 from mpspmd.observe.records import parse
 from mpspmd.observe.stats import EngineStats
 
@@ -27,13 +25,7 @@ _FIND_EVERY_S = 5.0
 _LEAST_S = 0.1
 _WAKES = {"spins": "spin", "yields": "yield", "parks": "park"}
 
-app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
-
-@app.command(
-    context_settings=CONTEXT,
-    epilog="Examples: mpspmd-metrics; mpspmd-metrics --port 9464 --address 0.0.0.0",
-)
 def metrics(
     run: Annotated[
         int | None, typer.Argument(metavar="[RUN]", help="An engine's process id; else all.")
@@ -134,7 +126,7 @@ class _Engines:
                 before, stats = slot.stats, slot.engine.read()
                 _, _, late = slot.engine.page.last_beat
                 slot.stats = stats
-                slot.alive = judge(look_at(slot.engine), self._stalled_after_s).alive
+                slot.alive = health_of(slot.engine, self._stalled_after_s).alive
                 recorder = slot.engine.recorder
                 if recorder is None:
                     continue
@@ -224,4 +216,5 @@ def _add(family: Any, labels: tuple[str, ...], found: Histogram) -> None:
 
 
 def main() -> None:
-    sys.exit(run_command(app, "mpspmd-metrics"))
+    examples = "mpspmd-metrics; mpspmd-metrics --port 9464 --address 0.0.0.0"
+    sys.exit(run_command(metrics, "mpspmd-metrics", examples))

@@ -18,9 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mpspmd.cli.command import CONTEXT, run_command
-from mpspmd.cli.streams import write_all
-from mpspmd.cli.version import Version
+from mpspmd.cli.command import write_all
+from mpspmd.cli.typer_command import Version, run_command
 from mpspmd.config import RuntimeConfig
 from mpspmd.engine.versions import versions
 from mpspmd.errors import MpSpmdError, RecordingError, text_of
@@ -33,14 +32,7 @@ _VLLM_WORKER = "mpspmd.vllm.worker:RankWorker"
 _SETTINGS: dict[str, Any] = {"record_requests": None, "step_deltas": True, "digest_requests": True}
 """A replay isn't recorded, decodes steps if the recording has any, and its ranks prove what they got."""
 
-app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
-
-@app.command(
-    context_settings=CONTEXT,
-    epilog="Examples: mpspmd-replay requests.rec; mpspmd-replay requests.rec worker:Class -n 2; "
-    "mpspmd-replay requests.rec --vllm --json",
-)
 def replay(
     file: Annotated[str, typer.Argument(help="What MPSPMD_RECORD_REQUESTS has written.")],
     worker: Annotated[
@@ -218,4 +210,8 @@ def _print(result: Result, contents: Contents) -> None:
 
 
 def main() -> None:
-    sys.exit(run_command(app, "mpspmd-replay"))
+    examples = (
+        "mpspmd-replay requests.rec; mpspmd-replay requests.rec worker:Class -n 2; "
+        "mpspmd-replay requests.rec --vllm --json"
+    )
+    sys.exit(run_command(replay, "mpspmd-replay", examples))

@@ -15,8 +15,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from mpspmd.cli.command import CONTEXT, run_command
-from mpspmd.cli.version import Version
+from mpspmd.cli.typer_command import Version, run_command
 from mpspmd.naming import on_node
 from mpspmd.observe.straggler import Straggler
 from mpspmd.observe.watch import EngineView, RankView, Watcher
@@ -28,13 +27,7 @@ _WIDE = 152
 """The width, in characters, from which on the wait counters are shown as well."""
 _WAITS = ("spins", "yields", "parks", "early", "late", "mispredicted")
 
-app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
-
-@app.command(
-    context_settings=CONTEXT,
-    epilog="Examples: mpspmd-top; mpspmd-top --once; mpspmd-top --json | jq '.[0].ranks'",
-)
 def top(
     run: Annotated[
         int | None, typer.Argument(metavar="[RUN]", help="An engine's process id; else all.")
@@ -156,4 +149,5 @@ def _bytes(value: int | None) -> str:
 
 
 def main() -> None:
-    sys.exit(run_command(app, "mpspmd-top"))
+    examples = "mpspmd-top; mpspmd-top --once; mpspmd-top --json | jq '.[0].ranks'"
+    sys.exit(run_command(top, "mpspmd-top", examples))

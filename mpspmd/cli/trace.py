@@ -13,8 +13,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mpspmd.cli.command import CONTEXT, run_command
-from mpspmd.cli.version import Version
+from mpspmd.cli.typer_command import Version, run_command
 from mpspmd.errors import DumpError
 from mpspmd.observe.discovery import ForeignLayout, engines_of
 from mpspmd.observe.dump import read_dump
@@ -25,8 +24,6 @@ from mpspmd.observe.timeline import chrome_trace
 _WIDTH = 110
 _UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "": 1.0}
 
-app = typer.Typer(add_completion=False, rich_markup_mode="rich")
-
 
 def _seconds(text: str) -> float:
     found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(ms|s|min|)", text)
@@ -35,11 +32,6 @@ def _seconds(text: str) -> float:
     return float(found[1]) * _UNITS[found[2]]
 
 
-@app.command(
-    context_settings=CONTEXT,
-    epilog="Examples: mpspmd-trace 1234 -o trace.json; mpspmd-trace 1234 --last 5s --summary; "
-    "mpspmd-trace mpspmd-1234-20260102T030405.678.dump -o trace.json",
-)
 def trace(
     target: Annotated[
         str, typer.Argument(metavar="PID|DUMP", help="An engine's process id, or a dump file.")
@@ -170,4 +162,8 @@ def _time(seconds: float) -> str:
 
 
 def main() -> None:
-    sys.exit(run_command(app, "mpspmd-trace"))
+    examples = (
+        "mpspmd-trace 1234 -o trace.json; mpspmd-trace 1234 --last 5s --summary; "
+        "mpspmd-trace mpspmd-1234-20260102T030405.678.dump -o trace.json"
+    )
+    sys.exit(run_command(trace, "mpspmd-trace", examples))

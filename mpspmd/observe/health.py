@@ -1,11 +1,14 @@
-"""Health: whether an engine is alive, from what can be seen from outside. Data in, a verdict out."""
+"""Health: whether an engine is alive, from its shared memory and /proc. Asks no process anything."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from mpspmd import naming
 from mpspmd.naming import rank_name
+from mpspmd.observe.discovery import Watched
+from mpspmd.processes.proc import read_stat
 
 HELD = {"T": naming.HELD["stopped"], "t": naming.HELD["tracing-stop"]}
 """The states of /proc/PID/stat in which a process does nothing, whatever comes."""
@@ -17,6 +20,8 @@ GONE = ("", "Z", "X")
 _DEAF_S = 10.0
 """The supervisor runs once a second, on a crowded machine less often."""
 _IN_C = "a call in C may hold the interpreter's lock"
+_RECENT = 64
+"""So many of the last steps are searched for replies that the engine hasn't taken."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,10 @@ class Health:
     """It isn't alive because a process is held, perhaps for a moment by a tool that reads its stack."""
 
 
+def health_of(engine: Watched, stalled_after_s: float) -> Health:
+    return judge(_look_at(engine), stalled_after_s)
+
+
 def judge(look: EngineLook, stalled_after_s: float) -> Health:
     """Not alive: a process is gone or held, or the engine's threads don't run, or a step is under way and
     nobody has moved for so long."""
@@ -110,3 +119,55 @@ def _doing(rank: int, look: RankLook) -> str:
     elif look.phase == "waiting" and look.unread:
         where = "doesn't read its request"
     return f"rank {rank} {where}"
+
+
+def _look_at(engine: Watched) -> EngineLook:
+    stats = engine.read()
+    beat_at, pending, _ = engine.page.last_beat
+    now = time.monotonic()
+    ranks = []
+    for rank in stats.ranks:
+        line = engine.page.line(rank.rank).snapshot()
+        ranks.append(
+            RankLook(
+                rank.pid,
+                _state(rank.pid) if rank.node == 0 else ELSEWHERE,
+                line["has_died"],
+                line["phase"],
+                line["method"],
+                line["step"],
+                line["since"] if line["pid"] else now,
+                rank.unread_bytes > 0,
+                rank.node,
+            )
+        )
+    return EngineLook(
+        stats.pid,
+        _state(stats.pid),
+        now,
+        engine.sent_at,
+        beat_at,
+        pending,
+        _untaken_since(engine, stats.steps),
+        tuple(ranks),
+    )
+
+
+def _state(pid: int) -> str:
+    stat = read_stat(pid) if pid else None
+    return "" if stat is None else stat.state
+
+
+def _untaken_since(engine: Watched, steps: int) -> float | None:
+    recorder = engine.recorder
+    if recorder is None:
+        return None
+    since = 0
+    for step in range(max(1, steps - min(_RECENT, recorder.n_steps) + 1), steps + 1):
+        # The engine's record last: a reply that was sent meanwhile counts as one that it has taken.
+        ranks = [recorder.read(track, step) for track in range(1, recorder.n_tracks)]
+        replied = [rank[4] for rank in ranks if rank is not None and rank[4]]
+        sent = recorder.read(0, step)
+        if sent is not None and len(replied) > sent[6]:
+            since = max(since, *replied)
+    return since / 1e9 if since else None

@@ -11,22 +11,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mpspmd.cli.command import CONTEXT, run_command
 from mpspmd.cli.doctor.checks import CHECKS, Finding, Level, Plan
-from mpspmd.cli.version import Version
+from mpspmd.cli.typer_command import Version, run_command
 from mpspmd.config import RuntimeConfig
 from mpspmd.errors import ConfigError, MpSpmdError
 from mpspmd.processes.quick_exit import exit_quickly
 
 _SLOW_ROUND_TRIP_US = 1000.0
 
-app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
-
-@app.command(
-    context_settings=CONTEXT,
-    epilog="Examples: mpspmd-doctor; mpspmd-doctor --ranks 8; mpspmd-doctor --seconds 0",
-)
 def doctor(
     ranks: Annotated[
         int | None,
@@ -104,4 +97,5 @@ def _table(findings: list[Finding]) -> Table:
 
 
 def main() -> None:
-    exit_quickly(run_command(app, "mpspmd-doctor"))
+    examples = "mpspmd-doctor; mpspmd-doctor --ranks 8; mpspmd-doctor --seconds 0"
+    exit_quickly(run_command(doctor, "mpspmd-doctor", examples))

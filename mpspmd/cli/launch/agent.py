@@ -14,13 +14,13 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.launcher.api import elastic_launch
 
+from mpspmd.cli.command import tell
 from mpspmd.cli.launch.failure import Failure, first_failure, summary
 from mpspmd.cli.launch.group import Group, number_of_ranks, plan
 from mpspmd.cli.launch.output import Output
 from mpspmd.cli.launch.process_setup import ProcessSetup, engine_socket
 from mpspmd.cli.launch.rendezvous import Backend, ask_no_name_service
 from mpspmd.cli.launch.signals import Stopped, signals_named, stopping_at_signals
-from mpspmd.cli.streams import tell
 from mpspmd.config import RuntimeConfig
 from mpspmd.control.plane import check_socket_path
 from mpspmd.errors import ConfigError

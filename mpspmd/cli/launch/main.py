@@ -9,8 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from mpspmd import __version__
-from mpspmd.cli.command import prepare_process
-from mpspmd.cli.streams import tell
+from mpspmd.cli.command import prepare_process, tell
 from mpspmd.processes.quick_exit import exit_quickly
 
 _CPP_LEVEL = "TORCH_CPP_LOG_LEVEL"

@@ -9,13 +9,13 @@ import argparse
 import os
 import re
 from collections.abc import Sequence
-from typing import NoReturn
 
 from torch.distributed.argparse_util import check_env
 from torch.distributed.elastic.multiprocessing import Std
 from torch.distributed.run import get_args_parser, parse_min_max_nnodes
 
 from mpspmd import __version__
+from mpspmd.cli.command import Parser
 from mpspmd.errors import ConfigError
 from mpspmd.nodes.schedulers import place_from_environment
 
@@ -69,11 +69,6 @@ _ONLY_WITHOUT_ENGINE = {
 }
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {' '.join(message.split())} (see {self.prog} --help)\n")
-
-
 class _Help(argparse.RawDescriptionHelpFormatter):
     """Shows each option once: torchrun's have a second name, with underscores, which is left out."""
 
@@ -86,7 +81,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 def make_parser() -> argparse.ArgumentParser:
     """ValueError when a PET_* variable can't be read."""
-    parser = _Parser(
+    parser = Parser(
         "mpspmd-launch",
         usage=_USAGE,
         description=_DESCRIPTION,
@@ -150,7 +145,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     try:
         parser = make_parser()
     except ValueError as error:
-        _Parser("mpspmd-launch").error(f"a variable PET_…: {error}")
+        Parser("mpspmd-launch").error(f"a variable PET_…: {error}")
     args = parser.parse_args(arguments)
     try:
         _take_scheduled_place(args, parser)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from mpspmd.cli.streams import tell, write_all
+from mpspmd.cli.command import tell, write_all
 from mpspmd.threads import start_thread
 
 TAIL_LINES = 200

@@ -13,11 +13,11 @@ from typing import TextIO
 from torch.distributed.elastic.multiprocessing import LogsDest, LogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
+from mpspmd.cli.command import tell
 from mpspmd.cli.launch.bootstrap import WORLD_SIZES
 from mpspmd.cli.launch.failure import ENGINE, Failure, read_error_file
 from mpspmd.cli.launch.group import Group
 from mpspmd.cli.launch.output import TAIL_LINES, Output, Selection, prefix_of
-from mpspmd.cli.streams import tell
 from mpspmd.machine.cores import usable_cores
 from mpspmd.machine.memory_killer import MemoryKiller
 from mpspmd.processes import hash_seed

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 import psutil
 from torch.distributed.elastic.multiprocessing import SignalException
 
-from mpspmd.cli.streams import tell
+from mpspmd.cli.command import tell
 from mpspmd.config import LAUNCH_VARIABLE
 from mpspmd.processes.launch import Launch
 from mpspmd.processes.proc import caught_signals
