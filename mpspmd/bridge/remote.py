@@ -31,17 +31,15 @@ from mpspmd.control import messages as control
 from mpspmd.control.messages import encode
 from mpspmd.errors import text_of
 from mpspmd.naming import HELD
-from mpspmd.processes.child import Child
+from mpspmd.processes.child import start_child
 from mpspmd.processes.death_pipe import DeathPipe
 from mpspmd.processes.exit_status import PENDING
 from mpspmd.processes.hash_seed import VARIABLE as HASH_SEED
 from mpspmd.processes.hash_seed import new_seed
-from mpspmd.processes.main_module import RANK_NAME, without_main_module
+from mpspmd.processes.main_module import RANK_NAME
 from mpspmd.processes.pidfd import wait_readable
-from mpspmd.processes.process import Process
-from mpspmd.processes.signals import STACK_SIGNAL, signals_deferred, signals_of_engine
-from mpspmd.processes.usage import Usage
-from mpspmd.threads import signals_blocked
+from mpspmd.processes.process import Process, Usage
+from mpspmd.processes.signals import signals_deferred, signals_of_engine
 from mpspmd.transport.channel import ChannelSegments
 from mpspmd.transport.descriptor import Descriptor, pipe_above_standard
 
@@ -197,20 +195,14 @@ class Remote:
             signals_of_engine=signals_of_engine(),
         )
         try:
-            self._spawn(start)
+            with signals_deferred():
+                name = f"{RANK_NAME}bridge"
+                self._bridge = start_child(start, name, start.signals_of_engine)
+                self._death_pipe.arm(self._bridge)
         finally:
             for descriptor in (commands, deaths, self._listener, *ends.values()):
                 descriptor.close()
         return self._processes
-
-    def _spawn(self, start: BridgeStart) -> None:
-        child = Child(target=start, name=f"{RANK_NAME}bridge", daemon=False)
-        with signals_deferred():
-            with without_main_module(), signals_blocked({*start.signals_of_engine, STACK_SIGNAL}):
-                child.start()
-            popen = child.popen
-            self._bridge = Process(popen.pid, popen.sentinel, popen.close, is_child=True)
-            self._death_pipe.arm(self._bridge)
 
     def send(self, command: ToBridge) -> None:
         """Drops it if the bridge doesn't take any: then its ranks are lost anyway."""

@@ -19,13 +19,16 @@ from mpspmd.machine.advice import with_advice
 from mpspmd.naming import HELD
 from mpspmd.notice import notice
 from mpspmd.processes.death_pipe import DeathPipe
-from mpspmd.processes.process import Process
+from mpspmd.processes.process import Process, Usage
 from mpspmd.processes.signals import signals_of_engine
-from mpspmd.processes.spawn import AroundStart, StartRanks, stop_ranks
+from mpspmd.processes.spawn import (
+    AroundStart,
+    StartRanks,
+    existing_working_directory,
+    stop_ranks,
+)
 from mpspmd.processes.stacks import StackFile
 from mpspmd.processes.start import RankStart, not_picklable
-from mpspmd.processes.usage import Usage
-from mpspmd.processes.working_directory import existing_working_directory
 from mpspmd.rank.process import serve
 from mpspmd.transport.channel import ChannelSegments
 

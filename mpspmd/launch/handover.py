@@ -20,7 +20,7 @@ from typing import Any, cast
 from mpspmd.processes.launch import Launch
 from mpspmd.processes.process import Process
 from mpspmd.processes.spawn import AroundStart, StartRanks
-from mpspmd.processes.start import RankStart
+from mpspmd.processes.start import RankStart, not_picklable
 
 _WHO = struct.Struct("=I")  # rank
 _SIZES = struct.Struct("=QI")  # bytes of the pickle, number of descriptors
@@ -112,7 +112,7 @@ def _send(connection: socket.socket, start: RankStart) -> None:
     try:
         payload = bytes(ForkingPickler.dumps(start))
     except Exception as error:
-        raise start.not_picklable(error) from error
+        raise not_picklable(start.worker, error) from error
     finally:
         set_spawning(None)
     header = _SIZES.pack(len(payload), len(collector.fds))

@@ -1,11 +1,31 @@
-"""Child: a process that multiprocessing starts for a rank, and doesn't know afterwards."""
+"""Child: a process that multiprocessing starts for a run, and doesn't know afterwards."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Collection
 from multiprocessing import popen_spawn_posix
 from multiprocessing.context import SpawnProcess
 from typing import Any
+
+from mpspmd.processes.main_module import without_main_module
+from mpspmd.processes.process import Process
+from mpspmd.processes.signals import STACK_SIGNAL
+from mpspmd.threads import signals_blocked
+
+
+def start_child(
+    target: Callable[[], None], name: str, signals_of_engine: Collection[int]
+) -> Process:
+    """Starts a process that calls `target`, and in which these signals and STACK_SIGNAL are blocked.
+
+    Defer signals around this call until whoever ends the process knows it.
+    """
+    child = Child(target=target, name=name, daemon=False)
+    with without_main_module(), signals_blocked({*signals_of_engine, STACK_SIGNAL}):
+        child.start()
+    popen = child.popen
+    return Process(popen.pid, popen.sentinel, popen.close, is_child=True)
 
 
 class Child(SpawnProcess):

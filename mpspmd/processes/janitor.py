@@ -12,12 +12,12 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
+from multiprocessing import spawn
 from typing import Any
 
 from mpspmd.errors import ConfigError
 from mpspmd.notice import notice
 from mpspmd.processes import janitor_process
-from mpspmd.processes.interpreter import interpreter
 from mpspmd.processes.janitor_process import (
     MAX_NAME_BYTES,
     SHUT_DOWN,
@@ -135,7 +135,7 @@ class Janitor:
         Raises ConfigError if this user can't run the interpreter.
         """
         self._folders = [os.path.abspath(folder) for folder in folders]
-        python = interpreter()
+        python = _interpreter()
         _reap_closed()
         self._token = secrets.token_bytes(janitor_process.TOKEN_BYTES)
         settings: dict[str, Any] = {
@@ -235,6 +235,18 @@ class Janitor:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_process": None, "_dumps": None}
+
+
+def _interpreter() -> str:
+    """Its path, which multiprocessing uses for ranks, too. ConfigError if this user can't run it."""
+    path = os.fsdecode(spawn.get_executable() or "")
+    if os.path.isfile(path) and os.access(path, os.X_OK):
+        return path
+    raise ConfigError(
+        f"the Python interpreter {path!r} can't be run by this user, and ranks need one: name one that can "
+        "with multiprocessing.set_executable(path), before the engine is made; it is sys.executable "
+        "otherwise"
+    )
 
 
 def _reap_closed() -> None:

@@ -8,6 +8,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from typing import NamedTuple
+
+import psutil
 
 from mpspmd.machine.memory_killer import MemoryKiller
 from mpspmd.naming import on_node
@@ -20,10 +23,18 @@ from mpspmd.processes.pidfd import (
     wait_readable,
 )
 from mpspmd.processes.proc import Stat, read_stat
-from mpspmd.processes.usage import Usage
 
 _POLL_S = 0.1
 """How often a process is polled if no descriptor announces its end."""
+
+
+class Usage(NamedTuple):
+    """What the kernel tells of a running process."""
+
+    state: str
+    """The kernel's word: running, sleeping, disk-sleep, stopped, tracing-stop."""
+    cpu_s: float
+    """The CPU time that the process has used, in seconds."""
 
 
 class Process:
@@ -104,9 +115,13 @@ class Process:
 
     def usage(self) -> Usage | None:
         """None when it has ended."""
-        usage = Usage.of(self.pid)
-        # Check this last: while the process is alive, no other one has its pid.
-        return usage if self.is_alive() else None
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(self.pid)
+            times = process.cpu_times()
+            usage = Usage(process.status(), float(times.user + times.system))
+            # Check this last: while the process is alive, no other one has its pid.
+            return usage if self.is_alive() else None
+        return None
 
     def send_signal(self, number: int) -> None:
         """Does nothing when it has ended: no other process gets the signal."""
@@ -142,7 +157,7 @@ class Process:
             return True
         # A process whose main thread has ended looks like a zombie, though other threads still run. Its
         # parent can't reap it yet.
-        return stat.state in "ZX" and not (self._is_child and _is_running(self.pid))
+        return stat.state in "ZX" and not (self._is_child and is_running(self.pid))
 
     def _stat(self) -> Stat | None:
         """None also if another process has the pid now."""
@@ -191,8 +206,8 @@ def _reap(what: int, number: int) -> int | None:
     return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
 
 
-def _is_running(child: int) -> bool:
-    """False also if somebody else has reaped it."""
+def is_running(child: int) -> bool:
+    """Whether a child hasn't ended. It isn't reaped here. False also if somebody else has reaped it."""
     try:
         return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
     except ChildProcessError:

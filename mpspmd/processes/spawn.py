@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from multiprocessing import resource_tracker
 
 from mpspmd.errors import SegmentError
 from mpspmd.machine.advice import with_advice
-from mpspmd.processes.child import Child
+from mpspmd.processes.child import start_child
 from mpspmd.processes.hash_seed import one_seed
-from mpspmd.processes.main_module import RANK_NAME, main_to_import, without_main_module
+from mpspmd.processes.main_module import RANK_NAME, main_to_import
 from mpspmd.processes.process import Process
-from mpspmd.processes.signals import STACK_SIGNAL, signals_deferred
-from mpspmd.processes.start import RankStart
-from mpspmd.threads import signals_blocked
+from mpspmd.processes.signals import signals_deferred
+from mpspmd.processes.start import RankStart, not_picklable
 
 _TERM_GRACE_S = 1.0
 """How long a rank may take after SIGTERM before it gets SIGKILL."""
@@ -26,6 +27,27 @@ _KILL_GRACE_S = 10.0
 
 AroundStart = Callable[[int], AbstractContextManager[object]]
 StartRanks = Callable[[Sequence[RankStart], AroundStart, list[Process]], None]
+
+
+@contextlib.contextmanager
+def existing_working_directory() -> Iterator[None]:
+    """In the body the working directory is / if it has been deleted.
+
+    multiprocessing tells the working directory to each process that it spawns, and fails if it is deleted.
+    """
+    try:
+        os.getcwd()
+    except OSError:
+        deleted = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    else:
+        yield
+        return
+    try:
+        os.chdir("/")
+        yield
+    finally:
+        os.fchdir(deleted)
+        os.close(deleted)
 
 
 def start_ranks(
@@ -45,17 +67,13 @@ def start_ranks(
     with one_seed(ranks[0].hash_seed) as hash_seed:
         for rank in ranks:
             rank.main, rank.hash_seed = main, hash_seed
-            child = Child(target=rank, name=f"{RANK_NAME}{rank.rank}", daemon=False)
             with around_start(rank.rank), signals_deferred():
-                _start(rank, child, started)
+                _start(rank, started)
 
 
-def _start(rank: RankStart, child: Child, started: list[Process]) -> None:
+def _start(rank: RankStart, started: list[Process]) -> None:
     try:
-        with without_main_module(), signals_blocked({*rank.signals_of_engine, STACK_SIGNAL}):
-            child.start()
-        popen = child.popen
-        process = Process(popen.pid, popen.sentinel, popen.close, is_child=True)
+        process = start_child(rank, f"{RANK_NAME}{rank.rank}", rank.signals_of_engine)
         # A signal that comes now is handled later, when the process is in the list.
         started.append(process)
         rank.death_pipe.arm(process)
@@ -65,7 +83,7 @@ def _start(rank: RankStart, child: Child, started: list[Process]) -> None:
                 f"rank {rank.rank} can't be started: {with_advice(error)}"
             ) from error
         # What pickling raises is up to the objects.
-        raise rank.not_picklable(error) from error
+        raise not_picklable(rank.worker, error) from error
 
 
 def stop_ranks(

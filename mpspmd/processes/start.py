@@ -92,10 +92,6 @@ class RankStart:
         if self.memory is not None:
             self.memory.close()
 
-    def not_picklable(self, error: Exception) -> WorkerNotPicklable:
-        """The exception for the engine's caller if __getstate__ has raised `error`."""
-        return not_picklable(self.worker, error)
-
     def unpack(self) -> None:
         """Rebuilds the worker's class and its arguments. Raises DecodeError if that fails."""
         try:
@@ -114,6 +110,7 @@ class RankStart:
 
 
 def not_picklable(worker: object, error: Exception) -> WorkerNotPicklable:
+    """The exception for the engine's caller if the worker or its arguments can't be pickled."""
     name = getattr(worker, "__qualname__", repr(worker))
     return WorkerNotPicklable(
         f"the worker {name} or its arguments can't be sent to a new process: {text_of(error)}; "

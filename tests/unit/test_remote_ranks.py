@@ -15,7 +15,7 @@ from mpspmd.bridge.remote import Remote, RemoteProcess
 from mpspmd.config import RuntimeConfig
 from mpspmd.control.messages import encode
 from mpspmd.processes.exit_status import PENDING
-from mpspmd.processes.usage import Usage
+from mpspmd.processes.process import Usage
 
 
 class Line:

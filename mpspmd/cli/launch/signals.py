@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import signal
@@ -14,9 +13,10 @@ import psutil
 from torch.distributed.elastic.multiprocessing import SignalException
 
 from mpspmd.cli.command import tell
-from mpspmd.config import LAUNCH_VARIABLE
+from mpspmd.errors import ConfigError
 from mpspmd.processes.launch import Launch
 from mpspmd.processes.proc import caught_signals
+from mpspmd.processes.process import is_running
 
 _FOR_THE_PROGRAM = (signal.SIGUSR1, signal.SIGUSR2)
 """The program decides what they mean. Slurm can send one before a job's time is over."""
@@ -123,7 +123,7 @@ class _Group:
             elif signal.SIGTERM not in (caught_signals(process.pid) or ()):
                 _send(process, signal.SIGTERM)
         deadline = math.inf if patience_s is None else time.monotonic() + patience_s
-        while any(_is_running(process.pid) for process in members) and time.monotonic() < deadline:
+        while any(is_running(process.pid) for process in members) and time.monotonic() < deadline:
             time.sleep(0.01)
 
     def continue_all(self) -> None:
@@ -168,9 +168,8 @@ def _state(process: psutil.Process) -> str | None:
 
 
 def _launch_of(process: psutil.Process) -> Launch | None:
-    with contextlib.suppress(psutil.Error):
-        if text := process.environ().get(LAUNCH_VARIABLE):
-            return Launch(**json.loads(text))
+    with contextlib.suppress(psutil.Error, ConfigError):
+        return Launch.take(process.environ())
     return None
 
 
@@ -189,10 +188,3 @@ def _leads_a_session(pid: int) -> bool:
 def _send(process: psutil.Process, number: int) -> None:
     with contextlib.suppress(psutil.Error):
         process.send_signal(number)
-
-
-def _is_running(pid: int) -> bool:
-    """Whether a child hasn't ended. It isn't reaped here, because the agent does that."""
-    with contextlib.suppress(ChildProcessError):
-        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
-    return False
