@@ -16,8 +16,8 @@ import pytest
 import mpspmd
 from mpspmd.cli.doctor.checks import CHECKS, Check, Finding, Level, Plan
 from mpspmd.cli.doctor.checks.machine import cores
-from mpspmd.cli.doctor.checks.storage import shared_memory
-from mpspmd.cli.doctor.checks.vllm_plugin import vllm
+from mpspmd.cli.doctor.checks.resources import shared_memory
+from mpspmd.cli.doctor.checks.software import vllm
 from mpspmd.config import RuntimeConfig
 
 pytestmark = pytest.mark.timeout(120)
@@ -123,7 +123,7 @@ class TestVllm:
         program = (
             f"import sys; sys.path.append({str(tmp_path)!r})\n"
             "from mpspmd.cli.doctor.checks import Plan\n"
-            "from mpspmd.cli.doctor.checks.vllm_plugin import vllm\n"
+            "from mpspmd.cli.doctor.checks.software import vllm\n"
             "from mpspmd.config import RuntimeConfig\n"
             "for finding in vllm(Plan(2, RuntimeConfig())): print(finding.level, finding.found)"
         )

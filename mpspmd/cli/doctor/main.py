@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -14,10 +13,8 @@ from rich.table import Table
 from mpspmd.cli.doctor.checks import CHECKS, Finding, Level, Plan
 from mpspmd.cli.typer_command import Version, run_command
 from mpspmd.config import RuntimeConfig
-from mpspmd.errors import ConfigError, MpSpmdError
+from mpspmd.errors import ConfigError
 from mpspmd.processes.quick_exit import exit_quickly
-
-_SLOW_ROUND_TRIP_US = 1000.0
 
 
 def doctor(
@@ -43,11 +40,17 @@ def doctor(
     except ConfigError as error:
         findings.append(Finding(Level.FAILS, "settings", str(error), "unset or correct it"))
         config = RuntimeConfig()
-    plan = Plan(_default_ranks() if ranks is None else ranks, config)
+    if ranks is None:
+        import torch
+
+        ranks = torch.cuda.device_count() or 2
+    plan = Plan(ranks, config)
     for check in CHECKS:
         findings += check(plan)
     if seconds > 0 and not any(finding.level is Level.FAILS for finding in findings):
-        findings += _measured(plan, seconds)
+        from mpspmd.cli.doctor.measure import channel
+
+        findings.append(channel(plan, seconds))
     # In a file or a pipe each finding has one line.
     Console(width=None if sys.stdout.isatty() else 250).print(_table(findings))
     failing = [finding.subject for finding in findings if finding.level is Level.FAILS]
@@ -56,30 +59,6 @@ def doctor(
         return 1
     print(f"mpspmd-doctor: a run of {plan.ranks} rank(s) will work")
     return 0
-
-
-def _measured(plan: Plan, seconds: float) -> Iterator[Finding]:
-    from mpspmd.cli.doctor.measure import measure_latency
-
-    try:
-        latency = measure_latency(plan.ranks, seconds, plan.config)
-    except (MpSpmdError, OSError) as error:
-        yield Finding(Level.FAILS, "channel", f"{type(error).__name__}: {error}")
-        return
-    found = (
-        f"{plan.ranks} rank(s) answer 64 bytes in {latency.p50_us:.0f} µs (median), "
-        f"{latency.p99_us:.0f} µs (99 %), {latency.count} times"
-    )
-    if latency.p50_us > _SLOW_ROUND_TRIP_US:
-        yield Finding(Level.SLOW, "channel", found, "something else keeps the cores busy")
-    else:
-        yield Finding(Level.OK, "channel", found)
-
-
-def _default_ranks() -> int:
-    import torch
-
-    return torch.cuda.device_count() or 2
 
 
 def _table(findings: list[Finding]) -> Table:

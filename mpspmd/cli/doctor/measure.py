@@ -1,26 +1,18 @@
-"""Latency: measured by a few seconds of round trips between an engine and its ranks."""
+"""The channel: measured by a few seconds of round trips between an engine and its ranks."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import dataclass
 from typing import Any
 
-from mpspmd.config import RuntimeConfig
+from mpspmd.cli.doctor.checks.finding import Finding, Plan, fails, ok, slow
 from mpspmd.engine.engine import Engine
+from mpspmd.errors import MpSpmdError
 from mpspmd.rank.worker import Worker
 
 _WARM_UP = 200
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Round trips of 64 bytes, one after the other, to which every rank replies; in µs."""
-
-    count: int
-    p50_us: float
-    p99_us: float
+_SLOW_US = 1000.0
 
 
 class Echo(Worker):
@@ -30,17 +22,26 @@ class Echo(Worker):
         return args[0]
 
 
-def measure_latency(ranks: int, seconds: float, config: RuntimeConfig) -> Latency:
-    """Raises what Engine raises when it can't be started."""
+def channel(plan: Plan, seconds: float) -> Finding:
+    """Of round trips of 64 bytes, one after the other, to which every rank replies."""
     payload = bytes(64)
     times: list[int] = []
-    with Engine(Echo, world_size=ranks, config=config) as engine:
-        for _ in range(_WARM_UP):
-            engine.collective_rpc("execute_model", (payload,))
-        end = time.perf_counter() + seconds
-        while time.perf_counter() < end:
-            began = time.perf_counter_ns()
-            engine.collective_rpc("execute_model", (payload,))
-            times.append(time.perf_counter_ns() - began)
-    cuts = statistics.quantiles(times, n=100)
-    return Latency(len(times), statistics.median(times) / 1e3, cuts[98] / 1e3)
+    try:
+        with Engine(Echo, world_size=plan.ranks, config=plan.config) as engine:
+            for _ in range(_WARM_UP):
+                engine.collective_rpc("execute_model", (payload,))
+            end = time.perf_counter() + seconds
+            while time.perf_counter() < end:
+                began = time.perf_counter_ns()
+                engine.collective_rpc("execute_model", (payload,))
+                times.append(time.perf_counter_ns() - began)
+    except (MpSpmdError, OSError) as error:
+        return fails("channel", f"{type(error).__name__}: {error}")
+    p50_us, p99_us = statistics.median(times) / 1e3, statistics.quantiles(times, n=100)[98] / 1e3
+    found = (
+        f"{plan.ranks} rank(s) answer 64 bytes in {p50_us:.0f} µs (median), {p99_us:.0f} µs (99 %), "
+        f"{len(times)} times"
+    )
+    if p50_us > _SLOW_US:
+        return slow("channel", found, "something else keeps the cores busy")
+    return ok("channel", found)

@@ -1,13 +1,17 @@
 """The checks of mpspmd-doctor. Each is a function that yields findings about this machine."""
 
 from mpspmd.cli.doctor.checks.finding import Check, Finding, Level, Plan
-from mpspmd.cli.doctor.checks.limits import descriptors, locked_memory, threads
 from mpspmd.cli.doctor.checks.machine import clock, cores, gpus, huge_pages, kernel, numa
 from mpspmd.cli.doctor.checks.network import network
 from mpspmd.cli.doctor.checks.processes import deaths, pidfds, signals
-from mpspmd.cli.doctor.checks.settings import settings
-from mpspmd.cli.doctor.checks.storage import shared_memory, sockets
-from mpspmd.cli.doctor.checks.vllm_plugin import vllm
+from mpspmd.cli.doctor.checks.resources import (
+    descriptors,
+    locked_memory,
+    shared_memory,
+    sockets,
+    threads,
+)
+from mpspmd.cli.doctor.checks.software import settings, vllm
 
 __all__ = ["CHECKS", "Check", "Finding", "Level", "Plan"]
 

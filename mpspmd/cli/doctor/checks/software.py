@@ -1,4 +1,4 @@
-"""vLLM: whether it is installed, and whether it finds our plugin."""
+"""Software: vLLM, whether it finds our plugin, and variables that look like settings but aren't."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 
 from mpspmd.cli.doctor.checks.finding import Finding, Plan, fails, note, ok
+from mpspmd.config import is_service_link, known_variables, nearest_variable, unknown_variables
 from mpspmd.vllm.compat import untested
 
 _PLUGIN = "mp_spmd"
@@ -40,3 +41,20 @@ def _vllm_version() -> str | None:
         except importlib.metadata.PackageNotFoundError:
             continue
     return None
+
+
+def settings(plan: Plan) -> Iterator[Finding]:
+    links = [name for name, text in os.environ.items() if is_service_link(name, text)]
+    if links:
+        yield ok(
+            "settings",
+            f"a Kubernetes service sets {', '.join(sorted(links))}; they are ignored",
+            "enableServiceLinks: false in the pod's spec keeps them away",
+        )
+    for name in sorted(unknown_variables(os.environ)):
+        nearest = nearest_variable(name)
+        advice = f"unset it; the settings are {', '.join(known_variables())}"
+        if nearest:
+            advice = f"unset it, or call it {nearest}, if that was meant"
+        found = f"{name}={os.environ[name]!r} is no setting, and is ignored"
+        yield note("settings", found, advice)
