@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -107,14 +108,11 @@ class _Engines:
                     slot.engine.close()
                     slot.engine = slot.meter = slot.stats = None
             for engine in there.values():
-                self._place(engine)
-
-    def _place(self, engine: Watched) -> None:
-        free = next((slot for slot in self._slots if slot.engine is None), None)
-        if free is None:
-            free = _Slot()
-            self._slots.append(free)
-        free.engine, free.meter, free.stats = engine, None, None
+                free = next((slot for slot in self._slots if slot.engine is None), None)
+                if free is None:
+                    free = _Slot()
+                    self._slots.append(free)
+                free.engine = engine
 
     def read(self) -> float:
         """Returns in how many seconds half of the records of the busiest engine may be new."""
@@ -154,32 +152,33 @@ def _metrics(slots: list[_Slot]) -> list[Metric]:
         HistogramMetricFamily,
     )
 
-    def histogram(name: str, text: str, *labels: str) -> Any:
-        return HistogramMetricFamily(f"mpspmd_{name}_seconds", text, labels=("engine", *labels))
+    def family(kind: Any, name: str, text: str, *labels: str) -> Any:
+        return kind(f"mpspmd_{name}", text, labels=("engine", *labels))
 
-    step = histogram("step", "From a request to its last reply.", "method")
-    bubble = histogram("bubble", "From a reply taken to the next request, with none under way.")
-    waiting = histogram("rank_waiting", "From the end of a method to the next request.", "rank")
-    run = histogram("rank_running", "In a method, without ctx.collective().", "rank", "method")
-    steps = CounterMetricFamily("mpspmd_steps", "Requests sent.", labels=("engine",))
-    late = CounterMetricFamily(
-        "mpspmd_late_replies", "Replies after their call had failed.", labels=("engine",)
+    histogram = partial(family, HistogramMetricFamily)
+    counter = partial(family, CounterMetricFamily)
+    gauge = partial(family, GaugeMetricFamily)
+    step = histogram("step_seconds", "From a request to its last reply.", "method")
+    bubble = histogram(
+        "bubble_seconds", "From a reply taken to the next request, with none under way."
     )
-    missed = CounterMetricFamily(
-        "mpspmd_missed_steps", "Steps that are in no histogram.", labels=("engine",)
+    waiting = histogram(
+        "rank_waiting_seconds", "From the end of a method to the next request.", "rank"
     )
-    sent = CounterMetricFamily(
-        "mpspmd_bytes", "Of requests and replies.", labels=("engine", "rank", "direction")
+    run = histogram(
+        "rank_running_seconds", "In a method, without ctx.collective().", "rank", "method"
     )
-    wakes = CounterMetricFamily(
-        "mpspmd_wakes", "Ends of waits, by how it waited.", labels=("engine", "rank", "how")
-    )
-    alive = GaugeMetricFamily("mpspmd_alive", "As mpspmd-alive.", labels=("engine",))
-    fill = GaugeMetricFamily("mpspmd_ring_fill_ratio", "Request ring.", labels=("engine",))
-    lag = GaugeMetricFamily(
-        "mpspmd_straggler_seconds",
+    steps = counter("steps", "Requests sent.")
+    late = counter("late_replies", "Replies after their call had failed.")
+    missed = counter("missed_steps", "Steps that are in no histogram.")
+    sent = counter("bytes", "Of requests and replies.", "rank", "direction")
+    wakes = counter("wakes", "Ends of waits, by how it waited.", "rank", "how")
+    alive = gauge("alive", "As mpspmd-alive.")
+    fill = gauge("ring_fill_ratio", "Request ring.")
+    lag = gauge(
+        "straggler_seconds",
         "How much later than the others the straggler is ready; 0 for the others.",
-        labels=("engine", "rank"),
+        "rank",
     )
     for number, slot in enumerate(slots):
         engine, totals = str(number), slot.totals

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from mpspmd.cli.typer_command import Version, run_command
 from mpspmd.errors import DumpError
-from mpspmd.observe.discovery import ForeignLayout, engines_of
+from mpspmd.observe.discovery import find_engines
 from mpspmd.observe.dump import read_dump
 from mpspmd.observe.records import Records, parse
 from mpspmd.observe.summary import Spread, Summary, summarize
@@ -100,22 +100,21 @@ def _records(target: str) -> tuple[Records, list[str]]:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(about["time"]))
         first = f"engine {about['pid']}, {when}: {about['cause']}"
         return dump.records, [first, *dump.places]
-    try:
-        engines = engines_of(int(target))
-    except PermissionError:
-        raise _NotThere(f"process {target} can't be read: run as its user, or as root") from None
-    except ForeignLayout:
-        raise _NotThere(f"process {target} is an engine of another version of mpspmd") from None
-    if not engines:
+    found = find_engines(int(target))
+    if found.unreadable:
+        raise _NotThere(f"process {target} can't be read: run as its user, or as root")
+    if found.foreign:
+        raise _NotThere(f"process {target} is an engine of another version of mpspmd")
+    if not found.engines:
         raise _NotThere(f"process {target} is no engine")
-    recorders = [engine.recorder for engine in engines if engine.recorder is not None]
-    for engine in engines:
+    recorders = [engine.recorder for engine in found.engines if engine.recorder is not None]
+    for engine in found.engines:
         engine.close()
     if not recorders:
         raise _NotThere(f"engine {target} records nothing: MPSPMD_RECORD_STEPS=0")
     # A process may have several engines: the one that was used last is meant.
-    found = [parse(recorder.copy(), time.monotonic_ns()) for recorder in recorders]
-    return max(found, key=lambda records: records.newest_ns), []
+    copies = [parse(recorder.copy(), time.monotonic_ns()) for recorder in recorders]
+    return max(copies, key=lambda records: records.newest_ns), []
 
 
 def _tables(summary: Summary) -> RenderableType:

@@ -59,15 +59,22 @@ def run(
     """
     open_standard_descriptors()
     refuse_while_main_is_imported()
-    _refuse_on_a_spawned_rank()
+    name = multiprocessing.current_process().name
+    if name.startswith(RANK_NAME):
+        raise ConfigError(
+            f"mpspmd.run() was called by a worker, in {name}: use mpspmd.Engine there"
+        )
     launch = Launch.take()
     if launch is not None and launch.is_rank:
         launched.be_a_rank(launch)
     with _exiting_at_signals():
         if launch is None:
-            size = _default_world_size() if world_size is None else world_size
+            if world_size is None:
+                import torch
+
+                world_size = max(1, torch.cuda.device_count())
             with Engine(
-                worker_cls, world_size=size, args=args, kwargs=kwargs, config=config
+                worker_cls, world_size=world_size, args=args, kwargs=kwargs, config=config
             ) as engine:
                 return main(engine)
         with launched.around_engine(launch) as report:
@@ -76,40 +83,15 @@ def run(
                     f"world_size={world_size}: mpspmd-launch has started {launch.world_size} rank(s); "
                     f"give it -n {world_size}, or leave world_size out"
                 )
+            options: dict[str, Any] = {"args": args, "kwargs": kwargs, "config": config}
+            options |= {"world_size": launch.world_size, "start": hand_over(launch)}
             place = _place_of(launch)
             if place is not None and place.node_rank > 0:
                 from mpspmd.nodes.follow import follow
 
-                code = follow(
-                    worker_cls,
-                    world_size=launch.world_size,
-                    args=args,
-                    kwargs=kwargs,
-                    config=config,
-                    nodes=place,
-                    start=hand_over(launch),
-                )
-                raise SystemExit(code)
-            engine = Engine(
-                worker_cls,
-                world_size=launch.world_size,
-                args=args,
-                kwargs=kwargs,
-                config=config,
-                on_cause=report.write,
-                start=hand_over(launch),
-                nodes=place,
-            )
-            with engine:
+                raise SystemExit(follow(worker_cls, nodes=place, **options))
+            with Engine(worker_cls, nodes=place, on_cause=report.write, **options) as engine:
                 return main(engine)
-
-
-def _refuse_on_a_spawned_rank() -> None:
-    name = multiprocessing.current_process().name
-    if name.startswith(RANK_NAME):
-        raise ConfigError(
-            f"mpspmd.run() was called by a worker, in {name}: use mpspmd.Engine there"
-        )
 
 
 def _place_of(launch: Launch) -> NodePlace | None:
@@ -118,12 +100,6 @@ def _place_of(launch: Launch) -> NodePlace | None:
         return None
     local = launch.world_size // launch.num_nodes
     return NodePlace(launch.node_rank, launch.num_nodes, local, launch.head, launch.port)
-
-
-def _default_world_size() -> int:
-    import torch
-
-    return max(1, torch.cuda.device_count())
 
 
 @contextlib.contextmanager

@@ -47,7 +47,7 @@ class Watched:
         os.close(self._ring_fd)
 
 
-class ForeignLayout(Exception):
+class _ForeignLayout(Exception):
     """A process has segments of another version of mpspmd."""
 
 
@@ -65,10 +65,10 @@ def find_engines(only: int | None) -> Found:
     found = Found([], [], [])
     for pid in _own_pids() if only is None else [only]:
         try:
-            found.engines.extend(engines_of(pid))
+            found.engines.extend(_engines_of(pid))
         except PermissionError:
             found.unreadable.append(pid)
-        except ForeignLayout:
+        except _ForeignLayout:
             found.foreign.append(pid)
     return found
 
@@ -83,10 +83,10 @@ def _own_pids() -> list[int]:
     return pids
 
 
-def engines_of(pid: int) -> list[Watched]:
+def _engines_of(pid: int) -> list[Watched]:
     """The engines of a process; most processes have none.
 
-    PermissionError when its descriptors may not be read, ForeignLayout when they are of another version.
+    PermissionError when its descriptors may not be read, _ForeignLayout when they are of another version.
     """
     found: list[Watched] = []
     rings: dict[int, int] = {}  # inode: descriptor
@@ -123,7 +123,7 @@ def engines_of(pid: int) -> list[Watched]:
         for fd in rings.values():
             os.close(fd)
     if n_ours and not n_known:
-        raise ForeignLayout(pid)
+        raise _ForeignLayout(pid)
     return found
 
 

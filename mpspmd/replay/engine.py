@@ -1,4 +1,4 @@
-"""ReplayEngine: an engine that sends recorded messages."""
+"""ReplayEngine: an engine that sends recorded messages, and follows what their replies build on."""
 
 from __future__ import annotations
 
@@ -6,28 +6,79 @@ import hashlib
 import time
 from typing import Any
 
-from mpspmd.codec.objects import Message, decode
-from mpspmd.codec.steps import ReplyContext, StepCodec
+from mpspmd.codec.delta import DeltaDecoder, ReplyOrder
+from mpspmd.codec.objects import Message, Payload, decode
+from mpspmd.codec.steps import EngineEnd, ReplyContext, StepCodec
 from mpspmd.engine.call import Call
 from mpspmd.engine.engine import Engine
 from mpspmd.engine.requests import RequestEncoder
 from mpspmd.exceptions.fault import error_of
 from mpspmd.recording.layout import Record
-from mpspmd.replay.engine_end import ReplayEnd
 from mpspmd.wire import KIND_ERROR, KIND_FLAGS, KIND_OUT_OF_BAND, KIND_STEP, ReplyRanks
 
 _DIGEST_BYTES = 16
 """As RankContext's."""
+
+_Base = tuple[int, list[str], int]
+"""What the replies to a request build on: check, scheduled keys, the step of an earlier reply or 0."""
+
+
+class _Replies:
+    """The orders of one run's replies, recorded or replayed: later replies of the run build on them."""
+
+    def __init__(self) -> None:
+        self._orders: dict[int, dict[int, ReplyOrder | None]] = {}
+
+    def context(self, base: _Base, step: int) -> ReplyContext:
+        """What the replies to this step are decoded with."""
+        check, keys, earlier = base
+        for old in [each for each in self._orders if each < earlier]:
+            del self._orders[old]
+        orders = self._orders.setdefault(step, {})
+        return check, keys, self._orders.get(earlier, {}), orders
+
+
+class ReplayEnd(EngineEnd):
+    """Only one thread may use it. `decode_reply` also decodes recorded replies: with the context of
+    `follow`."""
+
+    def __init__(self, codec: StepCodec) -> None:
+        super().__init__(codec)
+        self._decoder = DeltaDecoder(codec.request_plan())
+        self._recorded = _Replies()
+        self._replayed = _Replies()
+        self._step = 0
+        self._base: _Base = (0, [], 0)
+
+    def follow(self, step: int, payload: Payload | None) -> ReplyContext:
+        """Call it for each request, before it is sent. `payload`: of a message of the step codec. Returns
+        what its recorded replies are decoded with. CodecDesync, DecodeError."""
+        self._step = step
+        if payload is not None:
+            _, behind, _, _ = self._decoder.decode(payload)
+            check, keys, _ = self._decoder.reply_base(None)
+            self._base = (check, keys, step - behind if behind else 0)
+        return self._recorded.context(self._base, step)
+
+    def encode(self, *request: Any) -> Message | None:
+        """Only the messages that were recorded are sent as deltas."""
+        return None
+
+    def reply_context(self) -> ReplyContext:
+        return self._replayed.context(self._base, self._step)
+
+    def sent(self) -> None:
+        """There is nothing to note: `follow` has done it."""
 
 
 class RecordedRequests(RequestEncoder):
     """Gives the engine the message that is to be sent next. Others it encodes as usual."""
 
     encodes_all = True
+    step_end: ReplayEnd | None
 
     def __init__(self, step_codec: StepCodec | None) -> None:
-        self.replay_end = None if step_codec is None else ReplayEnd(step_codec)
-        super().__init__(self.replay_end)
+        super().__init__(None if step_codec is None else ReplayEnd(step_codec))
         self.next: Record | None = None
         self._digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
 
@@ -57,7 +108,7 @@ class ReplayEngine(Engine):
 
     def follow(self, record: Record) -> ReplyContext | None:
         """Call it before `send`. What the recorded replies to this request are decoded with."""
-        end = self._requests.replay_end
+        end = self._requests.step_end
         if end is None:
             return None
         return end.follow(record.step, record.payload if record.kind & KIND_STEP else None)
@@ -70,7 +121,7 @@ class ReplayEngine(Engine):
 
     def decode_recorded(self, record: Record, context: ReplyContext | None) -> Any:
         """What a recorded reply holds; a RankError if the rank has raised. DecodeError."""
-        end = self._requests.replay_end
+        end = self._requests.step_end
         if record.kind & KIND_STEP and end is not None and context is not None:
             # n_asked=0: no message builds on this reply.
             return end.decode_reply(context, record.step, record.rank, record.payload, n_asked=0)

@@ -56,24 +56,21 @@ def launch_group(args: argparse.Namespace) -> int:
 
 def _run_and_tell(group: Group, folder: Path) -> int:
     if group.meeting_host is not None and (reason := unreachable(group.meeting_host)):
-        return _tell(f"the nodes can't meet: {reason}", 1)
+        tell(f"mpspmd-launch: the nodes can't meet: {reason}")
+        return 1
     try:
         failures = run_group(group, folder)
     except Stopped as stopped:
         return 128 + stopped.number
     except (RendezvousError, DistError) as error:
-        return _tell(f"the nodes haven't met: {_first_line(error)}", 1)
+        tell(f"mpspmd-launch: the nodes haven't met: {_first_line(error)}")
+        return 1
     if not failures:
         return 0
     tell(summary(group.program, failures))
     if group.config.rdzv_backend == Backend.ONE_NODE and loopback() is None:
-        _tell(NO_LOOPBACK)
+        tell(f"mpspmd-launch: {NO_LOOPBACK}")
     return first_failure(failures).status
-
-
-def _tell(words: str, status: int = 0) -> int:
-    tell(f"mpspmd-launch: {words}")
-    return status
 
 
 def _first_line(error: BaseException) -> str:

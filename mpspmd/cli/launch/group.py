@@ -74,13 +74,21 @@ def plan(args: argparse.Namespace, n_ranks: int, folder: Path) -> Group:
     has_engine = not args.ranks_only
     try:
         config, program, arguments = config_from_args(_for_torch(args, n_ranks, folder))
-        _set_host(config)
-        meeting_host = _meeting_host(config)
+        backend = config.rdzv_backend
+        host, port = "", 0
+        if backend != Backend.ONE_NODE:
+            host, port = parse_rendezvous_endpoint(config.rdzv_endpoint, default_port=29400)
+        if backend == Backend.C10D and host == config.local_addr and _can_serve(host, port):
+            # PyTorch compares host names, which may differ. Another launcher on this machine may be the
+            # host already: then its port is taken.
+            config.rdzv_configs.setdefault("is_host", True)
     except (AssertionError, ImportError, OSError, RuntimeError, ValueError) as error:
         raise ConfigError(str(error)) from error
     if callable(program):
         # --run-path: PyTorch would call this function in a process started by multiprocessing.
         program, arguments = sys.executable, ["-u", "-c", _RUN_PATH, *arguments]
+    over_tcp = config.rdzv_configs.get("store_type", "tcp") == "tcp"
+    knows_host = backend == Backend.STATIC or (backend == Backend.C10D and over_tcp)
     limited = args.shutdown_timeout is not None or _SHUTDOWN_VARIABLE in os.environ
     return Group(
         program=args.training_script,
@@ -90,8 +98,8 @@ def plan(args: argparse.Namespace, n_ranks: int, folder: Path) -> Group:
         env=dict(variable.split("=", 1) for variable in args.env),
         config=config,
         patience_s=config.shutdown_timeout if limited else None,
-        meeting_host=meeting_host,
-        port=_port(config),
+        meeting_host=host if knows_host else None,
+        port=0 if backend == Backend.ONE_NODE else port + 1,
     )
 
 
@@ -117,31 +125,6 @@ def _for_torch(args: argparse.Namespace, n_ranks: int, folder: Path) -> argparse
     if args.master_port is None:
         changed.master_port = 29500
     return changed
-
-
-def _meeting_host(config: LaunchConfig) -> str | None:
-    over_tcp = config.rdzv_configs.get("store_type", "tcp") == "tcp"
-    if config.rdzv_backend == Backend.STATIC or (config.rdzv_backend == Backend.C10D and over_tcp):
-        return parse_rendezvous_endpoint(config.rdzv_endpoint, default_port=29400)[0]
-    return None
-
-
-def _port(config: LaunchConfig) -> int:
-    """The one after the port where the nodes meet."""
-    if config.rdzv_backend == Backend.ONE_NODE:
-        return 0
-    return int(parse_rendezvous_endpoint(config.rdzv_endpoint, default_port=29400)[1]) + 1
-
-
-def _set_host(config: LaunchConfig) -> None:
-    """Makes this node the host of a c10d rendezvous if --local-addr is the endpoint's address.
-
-    PyTorch compares host names, which may differ. Another launcher on this machine may be the host already.
-    """
-    if config.rdzv_backend == Backend.C10D and config.local_addr is not None:
-        host, port = parse_rendezvous_endpoint(config.rdzv_endpoint, default_port=29400)
-        if host == config.local_addr and _can_serve(host, port):
-            config.rdzv_configs.setdefault("is_host", True)
 
 
 def _can_serve(host: str, port: int) -> bool:

@@ -190,11 +190,7 @@ def _refusal(args: argparse.Namespace) -> str | None:
                 f"--{name} {getattr(args, name)!r} is not 0 (nothing), 1 (stdout), 2 (stderr), 3 (both) "
                 "or RANK:NUMBER,…"
             )
-    return None if args.ranks_only else _refusal_with_engine(args)
-
-
-def _refusal_with_engine(args: argparse.Namespace) -> str | None:
     for name, reason in _ONLY_WITHOUT_ENGINE.items():
-        if getattr(args, name):
+        if getattr(args, name) and not args.ranks_only:
             return f"--{name.replace('_', '-')} needs --ranks-only: {reason}"
     return None
