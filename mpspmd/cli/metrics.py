@@ -146,11 +146,7 @@ class _Engines:
 
 
 def _metrics(slots: list[_Slot]) -> list[Metric]:
-    from prometheus_client.core import (
-        CounterMetricFamily,
-        GaugeMetricFamily,
-        HistogramMetricFamily,
-    )
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
     def family(kind: Any, name: str, text: str, *labels: str) -> Any:
         return kind(f"mpspmd_{name}", text, labels=("engine", *labels))

@@ -123,10 +123,7 @@ class Janitor:
     """
 
     def __init__(
-        self,
-        folders: Sequence[str],
-        patterns: Sequence[str] = (),
-        dump: DumpSource | None = None,
+        self, folders: Sequence[str], patterns: Sequence[str] = (), dump: DumpSource | None = None
     ) -> None:
         """Starts the process. It logs a warning if it can't.
 

@@ -51,9 +51,7 @@ def existing_working_directory() -> Iterator[None]:
 
 
 def start_ranks(
-    ranks: Sequence[RankStart],
-    around_start: AroundStart,
-    started: list[Process],
+    ranks: Sequence[RankStart], around_start: AroundStart, started: list[Process]
 ) -> None:
     """Spawns a process for each rank, and appends each to `started`.
 

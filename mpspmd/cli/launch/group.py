@@ -14,11 +14,7 @@ from pathlib import Path
 from torch.distributed.elastic.multiprocessing import LogsSpecs
 from torch.distributed.elastic.rendezvous.utils import parse_rendezvous_endpoint
 from torch.distributed.launcher.api import LaunchConfig
-from torch.distributed.run import (
-    config_from_args,
-    determine_local_world_size,
-    parse_min_max_nnodes,
-)
+from torch.distributed.run import config_from_args, determine_local_world_size, parse_min_max_nnodes
 
 from mpspmd.cli.launch.rendezvous import Backend
 from mpspmd.errors import ConfigError
