@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import multiprocessing
+import os
 import signal
+import threading
+import time
+import traceback
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from mpspmd.bridge.place import NodePlace
 from mpspmd.config import RuntimeConfig
 from mpspmd.engine.engine import Engine
-from mpspmd.errors import ConfigError
-from mpspmd.launch import launched
-from mpspmd.launch.handover import hand_over
+from mpspmd.errors import ConfigError, MpSpmdError, RankDied, RankError, text_of
+from mpspmd.launch.handover import hand_over, receive
 from mpspmd.processes.launch import Launch
 from mpspmd.processes.main_module import RANK_NAME, refuse_while_main_is_imported
+from mpspmd.processes.process import wait_for_end_of_parent
 from mpspmd.processes.signals import exiting_at_sigterm
+from mpspmd.threads import start_thread
 from mpspmd.transport.descriptor import open_standard_descriptors
 
 Result = TypeVar("Result")
+
+_ERROR_FILE_VARIABLE = "TORCHELASTIC_ERROR_FILE"
+_LAUNCHER_GRACE_S = 5.0
+"""How long an engine may take to end after its launcher has ended."""
 
 
 def run(
@@ -66,7 +76,7 @@ def run(
         )
     launch = Launch.take()
     if launch is not None and launch.is_rank:
-        launched.be_a_rank(launch)
+        _be_a_rank(launch)
     with _exiting_at_signals():
         if launch is None:
             if world_size is None:
@@ -77,7 +87,7 @@ def run(
                 worker_cls, world_size=world_size, args=args, kwargs=kwargs, config=config
             ) as engine:
                 return main(engine)
-        with launched.around_engine(launch) as report:
+        with _around_engine(launch) as report:
             if world_size not in (None, launch.world_size):
                 raise ConfigError(
                     f"world_size={world_size}: mpspmd-launch has started {launch.world_size} rank(s); "
@@ -114,3 +124,68 @@ def _exiting_at_signals() -> Iterator[None]:
             if isinstance(end, SystemExit):
                 raise
             raise SystemExit(128 + signal.SIGINT) from None
+
+
+def _be_a_rank(launch: Launch) -> NoReturn:
+    """Serves the engine until it shuts down, and then ends this process."""
+    start = receive(launch)
+    start.report_start_failure = _FailureReport().write
+    start.begins_lines = False
+    start()
+    raise AssertionError("a rank's process has returned")
+
+
+class _FailureReport:
+    """Writes why this process fails into its error file, in torch.distributed.elastic's format.
+
+    Only the first cause is written. Any thread.
+    """
+
+    def __init__(self) -> None:
+        self._path = os.environ.get(_ERROR_FILE_VARIABLE)
+        self._once = threading.Lock()
+
+    def write(self, error: BaseException) -> None:
+        """Writes at once, because the launcher may end this process before `main` gets the error."""
+        if not self._path or not self._once.acquire(blocking=False):
+            return
+        message = {
+            "message": f"{type(error).__qualname__}: {text_of(error)}",
+            "extraInfo": {
+                # The message of one of our errors has the rank's traceback, which matters more.
+                "py_callstack": ""
+                if isinstance(error, MpSpmdError)
+                else "".join(traceback.format_exception(error)).rstrip(),
+                "timestamp": str(int(time.time())),
+            },
+        }
+        rank = error.rank if isinstance(error, RankDied | RankError) else None
+        died = isinstance(error, RankDied)
+        with contextlib.suppress(OSError), open(self._path, "w", encoding="utf-8") as file:
+            json.dump({"message": message, "rank": rank, "died": died}, file)
+
+
+@contextlib.contextmanager
+def _around_engine(launch: Launch) -> Iterator[_FailureReport]:
+    """Around all that a script does as the engine: reports a failure, and ends it with its launcher."""
+    report = _FailureReport()
+    with contextlib.suppress(OSError):
+        launch.untaken.unlink()
+    start_thread(_end_with, os.getppid(), name="mpspmd-launcher")
+    try:
+        yield report
+    except Exception as error:
+        report.write(error)
+        raise
+
+
+def _end_with(launcher_pid: int) -> None:
+    wait_for_end_of_parent(launcher_pid)
+    # As Ctrl-C would end it; SIGTERM if SIGINT is ignored, as in background jobs of a shell script. It is
+    # sent to the main thread, because only a signal to that thread surely wakes it up.
+    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    main_thread = threading.main_thread().ident
+    assert main_thread is not None
+    signal.pthread_kill(main_thread, signal.SIGTERM if ignored else signal.SIGINT)
+    time.sleep(_LAUNCHER_GRACE_S)
+    os._exit(1)

@@ -5,12 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from mpspmd._ring import StatusPage
-
-if TYPE_CHECKING:
-    from mpspmd._ring import LineSnapshot
 
 _NAMED = ("phase", "method", "step", "pid", "node", "since", "idle_ns", "has_died")
 """Entries of a status line that have a field of their own; all other numbers are counters."""
@@ -75,27 +71,25 @@ def read_stats(page: StatusPage, capacity: int, tail: int, heads: Sequence[int])
     ranks = []
     for rank, head in enumerate(heads):
         line = page.line(rank).snapshot()
-        ranks.append(_rank_stats(rank, line, steps, max(0, tail - head), now))
+        unread_bytes = max(0, tail - head)
+        phase_s = max(0.0, now - line["since"]) if line["pid"] else 0.0
+        ranks.append(
+            RankStats(
+                rank=rank,
+                pid=line["pid"],
+                phase=line["phase"],
+                method=line["method"],
+                step=line["step"],
+                phase_s=phase_s,
+                idle_s=line["idle_ns"] / 1e9 + (phase_s if line["phase"] == "waiting" else 0.0),
+                lag_steps=max(0, steps - line["step"]) if unread_bytes else 0,
+                unread_bytes=unread_bytes,
+                node=line["node"],
+                counters={
+                    name: value
+                    for name, value in line.items()
+                    if name not in _NAMED and isinstance(value, int)
+                },
+            )
+        )
     return EngineStats(page.engine_pid, steps, capacity, tuple(ranks))
-
-
-def _rank_stats(
-    rank: int, line: LineSnapshot, steps: int, unread_bytes: int, now: float
-) -> RankStats:
-    phase_s = max(0.0, now - line["since"]) if line["pid"] else 0.0
-    counters = {
-        name: value for name, value in line.items() if name not in _NAMED and isinstance(value, int)
-    }
-    return RankStats(
-        rank=rank,
-        pid=line["pid"],
-        phase=line["phase"],
-        method=line["method"],
-        step=line["step"],
-        phase_s=phase_s,
-        idle_s=line["idle_ns"] / 1e9 + (phase_s if line["phase"] == "waiting" else 0.0),
-        lag_steps=max(0, steps - line["step"]) if unread_bytes else 0,
-        unread_bytes=unread_bytes,
-        node=line["node"],
-        counters=counters,
-    )

@@ -95,7 +95,7 @@ class _Known:
         self._processes: dict[int, psutil.Process] = {}
         here = (rank.pid for rank in self._stats.ranks if rank.node == 0)
         for pid in (self._stats.pid, *here):
-            self._cpu_percent(pid)  # psutil measures from the first call on
+            self._usage(pid)  # psutil measures from the first call on
 
     def read(self) -> EngineView:
         before, then = self._stats, self._at
@@ -109,8 +109,7 @@ class _Known:
             stats.steps,
             (stats.steps - before.steps) / seconds,
             stats.ring_fill,
-            self._cpu_percent(stats.pid),
-            self._memory(stats.pid),
+            *self._usage(stats.pid),
             *recorded,
             tuple(
                 self._rank_view(rank, earlier, seconds)
@@ -130,8 +129,7 @@ class _Known:
             rank,
             (rank.step - before.step) / seconds,
             100 * min(1.0, max(0.0, 1 - idle)),
-            self._cpu_percent(rank.pid) if rank.node == 0 else None,
-            self._memory(rank.pid) if rank.node == 0 else None,
+            *(self._usage(rank.pid) if rank.node == 0 else (None, None)),
         )
 
     def _process(self, pid: int) -> psutil.Process:
@@ -142,16 +140,12 @@ class _Known:
             raise psutil.NoSuchProcess(pid)
         return process
 
-    def _cpu_percent(self, pid: int) -> float | None:
-        """Since the last call for this process."""
+    def _usage(self, pid: int) -> tuple[float | None, int | None]:
+        """CPU in percent of a core since the last call for this process, and memory in bytes; or None."""
         with contextlib.suppress(psutil.Error):
-            return self._process(pid).cpu_percent(None)
-        return None
-
-    def _memory(self, pid: int) -> int | None:
-        with contextlib.suppress(psutil.Error):
-            return int(self._process(pid).memory_info().rss)
-        return None
+            process = self._process(pid)
+            return process.cpu_percent(None), int(process.memory_info().rss)
+        return None, None
 
     def _command(self, pid: int) -> str:
         with contextlib.suppress(psutil.Error):

@@ -26,9 +26,9 @@ def new_seed() -> str:
     return seed_of(secrets.token_hex())
 
 
-def own_seed(environ: MutableMapping[str, str] = os.environ) -> str:
+def own_seed() -> str:
     """A new seed, or "" if the user has set one."""
-    return "" if environ.get(VARIABLE) else new_seed()
+    return "" if os.environ.get(VARIABLE) else new_seed()
 
 
 @contextlib.contextmanager

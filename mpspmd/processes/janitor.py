@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing import spawn
-from typing import Any
+from typing import Any, NamedTuple
 
 from mpspmd.errors import ConfigError
 from mpspmd.notice import notice
@@ -26,8 +26,8 @@ from mpspmd.processes.janitor_process import (
     frame,
     place,
 )
-from mpspmd.processes.orphan import Orphan
 from mpspmd.processes.pidfd import wait_readable
+from mpspmd.processes.proc import read_stat
 from mpspmd.processes.signals import GROUP_SIGNALS, signals_deferred
 from mpspmd.threads import signals_blocked
 from mpspmd.transport.descriptor import Descriptor, pipe_above_standard
@@ -46,14 +46,42 @@ else:
     os.execv(sys.argv[1], sys.argv[1:])
 """
 
-_closed: list[Orphan] = []
-"""The janitors of closed runs. If this is process 1, it must reap them."""
-
-
 _MAX_DUMPS = 8
 """Of one run: each has as many bytes as the recorder."""
 _DUMP_S = 1.0
 """How long an error or a report waits for its dump."""
+
+
+class _Orphan(NamedTuple):
+    """A process that the kernel has made a child of process 1, which may be this program.
+
+    Known by its pid and the time of its start, because another process may get the pid later.
+    """
+
+    pid: int
+    began: int
+
+    @classmethod
+    def running(cls, pid: int) -> _Orphan | None:
+        """None when there is no such process, or when /proc doesn't show it."""
+        stat = read_stat(pid)
+        return cls(pid, stat.began) if stat else None
+
+    def reap(self) -> bool:
+        """Reaps it if it has ended and is this process's child. Returns whether nothing is left to reap."""
+        stat = read_stat(self.pid)
+        if stat is None or stat.began != self.began:
+            return True
+        # No other process can get this pid before the parent, which is this process, has reaped it.
+        if stat.state == "Z" and stat.parent == os.getpid():
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self.pid, os.WNOHANG)
+            return True
+        return False
+
+
+_closed: list[_Orphan] = []
+"""The janitors of closed runs. If this is process 1, it must reap them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +173,7 @@ class Janitor:
         janitors_ends = [read]
         inherited: tuple[int, ...] = ()
         script = os.path.abspath(janitor_process.__file__)
-        self._process: Orphan | None = None
+        self._process: _Orphan | None = None
         self._dumps: _Dumps | None = None
         try:
             if dump is not None:
@@ -167,7 +195,7 @@ class Janitor:
                     check=True,
                     stdout=subprocess.PIPE,
                 )
-            self._process = Orphan.running(int(started.stdout))
+            self._process = _Orphan.running(int(started.stdout))
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             logger.warning("no janitor: a killed run may leave files behind (%s)", error)
         finally:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import psutil
 
-from mpspmd.machine.memory_killer import MemoryKiller
+from mpspmd.machine.cgroup import MemoryKiller
 from mpspmd.naming import on_node
 from mpspmd.processes.exit_status import ONLY_THE_LAUNCHER_KNOWS, PENDING, TAKEN, describe_exit
 from mpspmd.processes.pidfd import (

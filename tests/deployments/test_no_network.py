@@ -144,9 +144,9 @@ def test_the_doctor_names_it_beforehand(traces: Traces, network: Sequence[str], 
 def test_a_check_of_the_network_tells_wrong_and_right_names() -> None:
     script = (
         "import sys\n"
-        "from mpspmd.cli.doctor.checks.network import _finding\n"
+        "from mpspmd.cli.doctor.checks.machine import _network\n"
         "for name in ('127.0.0.1', '203.0.113.7'):\n"
-        "    print(_finding('127.0.0.1', name).level.value)\n"
+        "    print(_network('127.0.0.1', name).level.value)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout.split() == ["ok", "note"], done.stderr

@@ -18,8 +18,8 @@ from mpspmd.cli.launch.bootstrap import WORLD_SIZES
 from mpspmd.cli.launch.failure import ENGINE, Failure, read_error_file
 from mpspmd.cli.launch.group import Group
 from mpspmd.cli.launch.output import TAIL_LINES, Output, Selection, prefix_of
+from mpspmd.machine.cgroup import MemoryKiller
 from mpspmd.machine.cores import usable_cores
-from mpspmd.machine.memory_killer import MemoryKiller
 from mpspmd.processes import hash_seed
 from mpspmd.processes.launch import Launch
 

@@ -1,8 +1,7 @@
 """The checks of mpspmd-doctor. Each is a function that yields findings about this machine."""
 
 from mpspmd.cli.doctor.checks.finding import Check, Finding, Level, Plan
-from mpspmd.cli.doctor.checks.machine import clock, cores, gpus, huge_pages, kernel, numa
-from mpspmd.cli.doctor.checks.network import network
+from mpspmd.cli.doctor.checks.machine import clock, cores, gpus, huge_pages, kernel, network, numa
 from mpspmd.cli.doctor.checks.processes import deaths, pidfds, signals
 from mpspmd.cli.doctor.checks.resources import (
     descriptors,

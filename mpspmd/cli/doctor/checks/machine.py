@@ -1,9 +1,11 @@
-"""The machine: kernel, cores, NUMA nodes, clock, huge pages and GPUs."""
+"""The machine: kernel, cores, NUMA nodes, clock, huge pages, GPUs, and the network."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,9 @@ from mpspmd._ring import MAX_READERS
 from mpspmd.cli.doctor.checks.finding import Finding, Plan, fails, note, ok, slow
 from mpspmd.machine.cgroup import cpu_quota
 from mpspmd.machine.cores import count_cores
+from mpspmd.machine.network import NO_LOOPBACK, loopback
 
+_SLOW_LOOKUP_S = 1.0
 _SLOW_CLOCKS = ("hpet", "acpi_pm", "refined-jiffies", "jiffies", "xen")
 
 
@@ -94,6 +98,34 @@ def gpus(plan: Plan) -> Iterator[Finding]:
         yield note("GPUs", found, "ranks use the CPU")
 
 
+def network(plan: Plan) -> Iterator[Finding]:
+    """Whether there is a loopback interface, and whether this machine can resolve its own name."""
+    yield _network(loopback(), socket.gethostname())
+
+
+def _network(address: str | None, name: str) -> Finding:
+    subject = "network"
+    if address is None:
+        advice = "an engine whose workers form no process group runs all the same"
+        return fails(subject, NO_LOOPBACK, advice)
+    began = time.monotonic()
+    found = _addresses(name)
+    took_s = time.monotonic() - began
+    at = f"loopback at {address}; the host name {name}"
+    resolved = f"{at} is {', '.join(found)}" if found else f"{at} can't be resolved"
+    if took_s > _SLOW_LOOKUP_S:
+        advice = f"PyTorch asks for it several times: add `{address} {name}` to /etc/hosts"
+        return slow(subject, f"{resolved}, after {took_s:.0f} s", advice)
+    if not any(_is_here(each) for each in found):
+        advice = (
+            f"add `{address} {name}` to /etc/hosts, or set GLOO_SOCKET_IFNAME; between nodes, give "
+            "mpspmd-launch --local-addr"
+        )
+        why = ", which isn't an address of this machine" if found else ""
+        return note(subject, resolved + why, advice)
+    return ok(subject, resolved)
+
+
 def _late_us() -> float:
     """How much longer than asked a sleep takes, in µs; the median of a few."""
     late = []
@@ -109,3 +141,18 @@ def _is_virtual() -> bool:
         return " hypervisor" in Path("/proc/cpuinfo").read_text()
     except OSError:
         return False
+
+
+def _addresses(name: str) -> list[str]:
+    with contextlib.suppress(OSError):
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+        return list(dict.fromkeys(str(address[0]) for *_, address in found))
+    return []
+
+
+def _is_here(address: str) -> bool:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with contextlib.suppress(OSError), socket.socket(family) as listener:
+        listener.bind((address, 0))
+        return True
+    return False
