@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
+import operator
 import os
 import pickle
 import sys
@@ -158,12 +159,9 @@ def _load(recording: Recording, part: str) -> Any:
 def _import(name: str) -> Any:
     module, _, path = name.partition(":")
     try:
-        found: Any = importlib.import_module(module)
-        for part in path.split("."):
-            found = getattr(found, part)
+        return operator.attrgetter(path)(importlib.import_module(module))
     except (ImportError, AttributeError, ValueError) as error:
         raise typer.BadParameter(f"{name!r}: must be MODULE:CLASS: {text_of(error)}") from None
-    return found
 
 
 def _figures(result: Result, contents: Contents) -> dict[str, Any]:

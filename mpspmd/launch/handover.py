@@ -72,9 +72,9 @@ def hand_over(launch: Launch) -> StartRanks:
         for rank in ranks:
             # Never closed by the rank, so its end announces the end of the rank.
             connection = connections[rank.rank]
-            process = Process(
-                _peer_pid(connection), connection.fileno(), connection.close, is_child=False
-            )
+            peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            pid, _, _ = _CREDENTIALS.unpack(peer)
+            process = Process(pid, connection.fileno(), connection.close, is_child=False)
             started.append(process)
             rank.death_pipe.arm(process)
             _send(connection, rank)
@@ -134,9 +134,3 @@ def _connect(launch: Launch) -> socket.socket:
             time.sleep(0.01)
         else:
             return connection
-
-
-def _peer_pid(connection: socket.socket) -> int:
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    pid: int = _CREDENTIALS.unpack(credentials)[0]
-    return pid

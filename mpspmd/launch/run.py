@@ -95,21 +95,18 @@ def run(
                 )
             options: dict[str, Any] = {"args": args, "kwargs": kwargs, "config": config}
             options |= {"world_size": launch.world_size, "start": hand_over(launch)}
-            place = _place_of(launch)
+            place = None
+            if launch.num_nodes > 1:
+                n_local = launch.world_size // launch.num_nodes
+                place = NodePlace(
+                    launch.node_rank, launch.num_nodes, n_local, launch.head, launch.port
+                )
             if place is not None and place.node_rank > 0:
                 from mpspmd.nodes.follow import follow
 
                 raise SystemExit(follow(worker_cls, nodes=place, **options))
             with Engine(worker_cls, nodes=place, on_cause=report.write, **options) as engine:
                 return main(engine)
-
-
-def _place_of(launch: Launch) -> NodePlace | None:
-    """None on one machine."""
-    if launch.num_nodes == 1:
-        return None
-    local = launch.world_size // launch.num_nodes
-    return NodePlace(launch.node_rank, launch.num_nodes, local, launch.head, launch.port)
 
 
 @contextlib.contextmanager

@@ -220,16 +220,12 @@ def _bytes_of(fd: int) -> bytes:
     return os.pread(fd, os.fstat(fd).st_size, 0)
 
 
-def ignore_signals() -> None:
-    """Signals to groups of processes, and signals about limits, must not end the janitor."""
+def main() -> None:
+    # Signals to groups of processes, and signals about limits, must not end the janitor.
     for number in signal.valid_signals() - {signal.SIGCHLD}:
         with contextlib.suppress(OSError):  # SIGKILL and SIGSTOP
             signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
-def main() -> None:
-    ignore_signals()
     settings = json.loads(os.environ[VARIABLE])
     # The folders as they are now: a symbolic link that replaces one later is not followed.
     folders = {folder: os.path.realpath(folder) for folder in settings["folders"]}

@@ -125,7 +125,10 @@ def _make(folder: Path, remove_at_end: Callable[[str], None]) -> tuple[Path, int
     path.mkdir(0o700)
     try:
         path.chmod(0o700)  # regardless of the umask
-        _try_socket(path / "control")
+        control = path / "control"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.bind(os.fspath(control))  # some file systems hold no sockets
+        control.unlink()
         fd = above_standard(
             os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         )
@@ -140,13 +143,6 @@ def _make(folder: Path, remove_at_end: Callable[[str], None]) -> tuple[Path, int
         shutil.rmtree(path, ignore_errors=True)
         raise
     return path, fd
-
-
-def _try_socket(path: Path) -> None:
-    """Some file systems hold no sockets."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.bind(os.fspath(path))
-    path.unlink()
 
 
 def _describe(failures: list[tuple[str, OSError]]) -> str:

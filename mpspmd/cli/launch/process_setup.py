@@ -57,8 +57,8 @@ class ProcessSetup(LogsSpecs):
         self._output = output
         self._last_lines: dict[int, _LastLines] = {}
         self._memory_killer = MemoryKiller()
-        self._engine: Launch | None = None
-        self._first_rank = 0
+        self._parts: dict[int, Launch] = {}
+        """By place, in a run with an engine."""
         self.has_started = False
 
     @property
@@ -88,33 +88,28 @@ class ProcessSetup(LogsSpecs):
     def failure(self, rank: int, failure: ProcessFailure) -> Failure:
         """How a process of the last start ended."""
         place = failure.local_rank
+        part = self._parts.get(place)
         lines = self._last_lines.get(place, ())
         if isinstance(lines, Path):
             lines = lines.read_bytes().splitlines(keepends=True)[-TAIL_LINES:]
-        is_engine = self._is_engine(place)
         return Failure(
-            self._rank_of(place) if self._group.has_engine else rank,
+            rank if part is None else part.rank,
             failure.pid,
             failure.exitcode,
             read_error_file(failure.error_file),
             list(lines),
             self._memory_killer.note(),
-            called_run=not (is_engine and self._engine and self._engine.untaken.exists()),
+            called_run=part is None or part.is_rank or not part.untaken.exists(),
         )
 
     def _is_engine(self, place: int) -> bool:
         return self._group.has_engine and place == self._group.n_ranks
 
-    def _rank_of(self, place: int) -> int:
-        """Of a process on this node; ENGINE for the engine, or for what stands in its place."""
-        return ENGINE if self._is_engine(place) else self._first_rank + place
-
     def _assign_part(self, place: int, env: dict[str, str], attempt: int) -> None:
         n_ranks = self._group.n_ranks
         node, count = int(env["GROUP_RANK"]), int(env["GROUP_WORLD_SIZE"])
-        self._first_rank = node * n_ranks
-        launch = Launch(
-            self._rank_of(place),
+        self._parts[place] = launch = Launch(
+            ENGINE if self._is_engine(place) else node * n_ranks + place,
             count * n_ranks,
             str(engine_socket(self._folder, attempt)),
             node_rank=node,
@@ -128,7 +123,6 @@ class ProcessSetup(LogsSpecs):
                 env[variable] = str(n_ranks if variable.startswith("LOCAL") else launch.world_size)
             env["RANK"] = env["ROLE_RANK"] = str(launch.rank)
         else:
-            self._engine = launch
             launch.untaken.touch()
         launch.put(env)
 

@@ -57,7 +57,7 @@ def stopping_at_signals(
     this process ignores stays ignored, as nohup and a shell's background jobs want it. SIGUSR1 and SIGUSR2,
     unless they are in `signals`, are passed on, and the group goes on.
     """
-    group = _Group(has_engine)
+    processes = _Processes(has_engine)
     handled = [number for number in signals if signal.getsignal(number) != signal.SIG_IGN]
     passed_on = [
         number
@@ -72,17 +72,17 @@ def stopping_at_signals(
             signal.signal(each, insist)
         stopped = Stopped(number, signal.SIGTERM if has_engine else signal.Signals(number))
         if has_engine:
-            group.let_the_engine_stop(number, patience_s)
+            processes.let_the_engine_stop(number, patience_s)
         else:
-            group.continue_all()
+            processes.continue_all()
         raise stopped
 
     def insist(number: int, frame: object) -> None:
-        group.continue_all()
+        processes.continue_all()
         raise Stopped(number, signal.SIGTERM)
 
     def pass_on(number: int, frame: object) -> None:
-        group.pass_on(number)
+        processes.pass_on(number)
 
     before = {number: signal.signal(number, stop) for number in handled}
     before |= {number: signal.signal(number, pass_on) for number in passed_on}
@@ -99,7 +99,7 @@ def stopping_at_signals(
             signal.signal(number, handler)
 
 
-class _Group:
+class _Processes:
     """The processes that the agent starts after this object was made.
 
     Main thread. The agent runs in it too and reaps its processes only there, so a process that is found
