@@ -121,15 +121,14 @@ class _Engines:
             for slot in self._slots:
                 if slot.engine is None:
                     continue
-                before, stats = slot.stats, slot.engine.read()
+                stats = slot.stats = slot.engine.read()
                 _, _, late = slot.engine.page.last_beat
-                slot.stats = stats
                 slot.alive = health_of(slot.engine, self._stalled_after_s).alive
                 recorder = slot.engine.recorder
                 if recorder is None:
                     continue
                 records = parse(recorder.copy(), time.monotonic_ns())
-                if slot.meter is None or before is None:
+                if slot.meter is None:
                     slot.meter = Meter(slot.totals, stats, late, records)
                     soon = _LEAST_S
                     continue

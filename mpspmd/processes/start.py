@@ -37,6 +37,8 @@ class RankStart:
     serve: Callable[[RankStart], None]
     """The rank's main function; see rank/process.py."""
     rank: int
+    local_rank: int
+    """Its place among the ranks on this node, which have the channels together."""
     world_size: int
     worker: Callable[..., Any]
     args: tuple[Any, ...]
@@ -47,31 +49,25 @@ class RankStart:
     janitor: Janitor
     death_pipe: DeathPipe
     stack_file: StackFile
-    signals_of_engine: frozenset[int] = frozenset()
+    signals_of_engine: frozenset[int]
     """The signals that the rank leaves to its engine."""
-    step_codec: StepCodec | PickledStepCodec | None = None
+    step_codec: StepCodec | PickledStepCodec | None
+    pickled: bytes | None
+    """The worker and its arguments, if another node's engine has pickled them."""
+    hash_seed: str
+    """The value that we have set PYTHONHASHSEED to for this process, or ""."""
     main: Main | None = None
     """How to import the engine's main module; None if this process has it already."""
-    hash_seed: str = ""
-    """The value that we have set PYTHONHASHSEED to for this process, or ""."""
     memory: Descriptor | None = None
     """The file in memory with the worker and its arguments, if they are large."""
     report_start_failure: Callable[[BaseException], None] | None = None
     """The rank calls this if it can't make the worker. The engine gets a Fault in any case."""
-    pickled: bytes | None = None
-    """The worker and its arguments, if another node's engine has pickled them."""
-    local_rank: int = -1
-    """Of the ranks on this node, which have the channels together; -1: as `rank`."""
     node_rank: int = 0
     num_nodes: int = 1
     meeting_place: str = ""
     """Where the ranks of several nodes meet for a process group, as torch's init_method."""
     begins_lines: bool = True
     """Whether the rank puts its number before its lines of the log. Else mpspmd-launch does it."""
-
-    def __post_init__(self) -> None:
-        if self.local_rank < 0:
-            self.local_rank = self.rank
 
     def __call__(self) -> None:
         self.serve(self)

@@ -17,28 +17,27 @@ from mpspmd.cli.command import tell, write_all
 from mpspmd.threads import start_thread
 
 TAIL_LINES = 200
-"""How many of a stream's last lines are kept for the summary of a failure."""
+"""How many of a pipe's last lines are kept for the summary of a failure."""
 
 _LINE_ENDS = re.compile(rb"[\r\n]")
 
 
-@dataclass(frozen=True)
 class Selection:
     """Lines that contain one of `texts` are also appended to the file `path`, with `prefix` before them."""
 
-    texts: Sequence[bytes]
-    path: str
-    prefix: bytes
+    def __init__(self, texts: Sequence[bytes], path: str, prefix: bytes) -> None:
+        self.texts, self.prefix = texts, prefix
+        # Appended to, because several pipes have the same file.
+        self.file: BinaryIO | None = open(path, "ab", buffering=0)  # noqa: SIM115
 
 
 @dataclass
-class _Stream:
+class _Pipe:
     fd: int
     prefix: bytes
     target: int | None
     copy: BinaryIO | None
     selection: Selection | None
-    selected: BinaryIO | None
     tail: collections.deque[bytes] = field(
         default_factory=lambda: collections.deque(maxlen=TAIL_LINES)
     )
@@ -50,7 +49,7 @@ class Output:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._streams: list[_Stream] = []
+        self._pipes: list[_Pipe] = []
         self._changing = threading.Lock()
         self._closing = False
         self._lines_printed = 0
@@ -69,18 +68,16 @@ class Output:
         Lines are printed to the descriptor `target`, or nowhere if it is None. The file `copy_to` gets the
         same bytes, without prefixes.
         """
-        path = self._folder / f"pipe-{len(self._streams)}"
+        path = self._folder / f"pipe-{len(self._pipes)}"
         os.mkfifo(path, 0o600)
         # Open for writing too: otherwise reading would report the end whenever no process has it open.
         fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         copy = open(copy_to, "wb", buffering=0) if copy_to else None  # noqa: SIM115
-        # Appended to, because several streams have the same file.
-        selected = open(selection.path, "ab", buffering=0) if selection else None  # noqa: SIM115
-        stream = _Stream(fd, prefix, target, copy, selection, selected)
+        pipe = _Pipe(fd, prefix, target, copy, selection)
         with self._changing:
-            self._streams.append(stream)
+            self._pipes.append(pipe)
         os.write(self._wake_write, b"!")
-        return str(path), stream.tail
+        return str(path), pipe.tail
 
     def close(self, patience_s: float | None = None) -> None:
         """Prints what is still in the pipes. The processes that write must have ended.
@@ -100,7 +97,7 @@ class Output:
     def _run(self) -> None:
         while not self._closing:
             with self._changing:
-                by_fd = {stream.fd: stream for stream in self._streams}
+                by_fd = {pipe.fd: pipe for pipe in self._pipes}
             poller = select.poll()
             for fd in (self._wake_read, *by_fd):
                 poller.register(fd, select.POLLIN)
@@ -109,44 +106,42 @@ class Output:
                     os.read(fd, 4096)
                 else:
                     self._read(by_fd[fd])
-        for stream in self._streams:
-            while self._read(stream):
+        for pipe in self._pipes:
+            while self._read(pipe):
                 pass
-            if stream.unfinished:
-                self._print(stream, stream.unfinished + b"\n")
-            for file in (stream.copy, stream.selected):
+            if pipe.unfinished:
+                self._print(pipe, pipe.unfinished + b"\n")
+            selected = pipe.selection.file if pipe.selection is not None else None
+            for file in (pipe.copy, selected):
                 if file is not None:
                     file.close()
-            os.close(stream.fd)
+            os.close(pipe.fd)
 
-    def _read(self, stream: _Stream) -> bool:
+    def _read(self, pipe: _Pipe) -> bool:
         try:
-            data = os.read(stream.fd, 1 << 16)
+            data = os.read(pipe.fd, 1 << 16)
         except BlockingIOError:
             return False
-        stream.copy = _copied(stream.copy, data)
-        data = stream.unfinished + data
+        pipe.copy = _copied(pipe.copy, data)
+        data = pipe.unfinished + data
         begin = 0
         for end in _LINE_ENDS.finditer(data):
             # A progress bar ends its lines with a carriage return, which doesn't count before a newline.
             if end[0] == b"\n" or data[end.end() : end.end() + 1] not in (b"\n", b""):
-                self._print(stream, data[begin : end.end()])
+                self._print(pipe, data[begin : end.end()])
                 begin = end.end()
-        stream.unfinished = data[begin:]
+        pipe.unfinished = data[begin:]
         return True
 
-    def _print(self, stream: _Stream, line: bytes) -> None:
-        stream.tail.append(line)
-        if stream.target is None:
+    def _print(self, pipe: _Pipe, line: bytes) -> None:
+        pipe.tail.append(line)
+        if pipe.target is None:
             return
-        if (
-            stream.selection is not None
-            and stream.selected is not None
-            and any(text in line for text in stream.selection.texts)
-        ):
-            stream.selected = _copied(stream.selected, stream.selection.prefix + line)
+        selection = pipe.selection
+        if selection is not None and any(text in line for text in selection.texts):
+            selection.file = _copied(selection.file, selection.prefix + line)
         with contextlib.suppress(OSError):  # a closed terminal or pipe must not stop the ranks
-            write_all(stream.target, stream.prefix + line)
+            write_all(pipe.target, pipe.prefix + line)
         self._lines_printed += 1
 
 
