@@ -1,1 +1,1 @@
-"""The commands: mpspmd-launch, mpspmd-top, mpspmd-doctor."""
+"""The commands: mpspmd-launch, mpspmd-top, mpspmd-doctor and so on."""

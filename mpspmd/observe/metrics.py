@@ -67,7 +67,7 @@ class Meter:
     """Adds what is new of one engine to the totals. One thread."""
 
     def __init__(self, totals: Totals, stats: EngineStats, late: int, records: Records) -> None:
-        """What has been done before counts for nothing."""
+        """Only what is done from now on is counted."""
         self._totals = totals
         self._stats = stats
         self._late = late
@@ -75,7 +75,7 @@ class Meter:
         self._ranks_seen = [_newest(rank) for rank in records.ranks]
 
     def take(self, stats: EngineStats, late: int, records: Records) -> dict[int, float]:
-        """Returns by how many seconds each rank is the straggler, as far as one is."""
+        """Returns how many seconds later than the others each rank is ready: 0.0 but for the straggler."""
         totals, before = self._totals, self._stats
         totals.steps += stats.steps - before.steps
         totals.late_replies += late - self._late
@@ -143,7 +143,7 @@ def _complete(engine: Table, records: Records) -> npt.NDArray[np.bool_]:
     tables = [table for table in records.ranks if len(table)]
     if not tables:
         return np.zeros(len(engine), bool)
-    # The ranks of other machines record there.
+    # A rank on another machine has no records here.
     for table in tables:
         at, is_there = _places(engine, table)
         # A rank that has no record of a step hasn't begun it, or has gone on by more than it keeps.

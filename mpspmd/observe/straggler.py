@@ -37,7 +37,7 @@ def straggler(records: Records) -> Straggler | None:
     rank that waits least is ready last.
     """
     done = [rank[(rank["finished"] > 0) & (rank["received"] > 0)] for rank in records.ranks]
-    # The ranks of other machines record there.
+    # A rank on another machine has no records here.
     here = [rank for rank, table in enumerate(done) if len(table)]
     if len(here) < 2:
         return None

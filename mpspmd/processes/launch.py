@@ -19,7 +19,7 @@ class Launch:
     """One process's part in a launched run."""
 
     rank: int
-    """-1: the engine, or on another node than 0 what stands in its place."""
+    """-1: the engine; on other nodes than 0 the follower, which takes the engine's place."""
     world_size: int
     socket: str
     """The path of the socket by which the engine sends each rank its RankStart."""

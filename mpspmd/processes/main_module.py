@@ -37,7 +37,7 @@ class UnguardedMain(ConfigError):
     """The main module starts an engine when it is imported."""
 
 
-def main_to_import(worker: object = None) -> Main:
+def main_to_import(worker: object) -> Main:
     """How a process that this one spawns imports the main module. It must find `worker` there."""
     main = sys.modules.get("__main__")
     if _is_elsewhere(worker, main):

@@ -34,7 +34,7 @@ _READERS_PATIENCE_S = 2.0
 
 
 def launch_group(args: argparse.Namespace) -> int:
-    """Runs the group that the options ask for to its end, prints a summary if it failed; the exit code.
+    """Runs the group that the options ask for, prints a summary if it fails, and returns the exit code.
 
     ConfigError for options that can't work here, SegmentError when the machine lacks the resources.
     """

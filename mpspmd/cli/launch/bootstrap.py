@@ -30,7 +30,8 @@ def main() -> None:
         for number in GROUP_SIGNALS - {signal.SIGTERM}:
             signal.signal(number, signal.SIG_IGN)
     else:
-        # The agent takes the engine for one more rank and sets these; the launcher's parent may have, too.
+        # The agent takes the engine for one more rank and sets these. The launcher's parent may have set
+        # them, too.
         for variable in _RANK_VARIABLES:
             os.environ.pop(variable, None)
         launch = dataclasses.replace(launch, listener=_listen(launch))

@@ -118,7 +118,7 @@ class ProcessSetup(LogsSpecs):
             port=self._group.port,
         )
         if launch.is_rank:
-            # The agent has counted the engine as well, or what stands in its place.
+            # The agent has counted the engine, or the follower, as one more rank.
             for variable in WORLD_SIZES:
                 env[variable] = str(n_ranks if variable.startswith("LOCAL") else launch.world_size)
             env["RANK"] = env["ROLE_RANK"] = str(launch.rank)
