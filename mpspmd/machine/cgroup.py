@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import starmap
 from pathlib import Path, PurePosixPath
-from typing import Literal, NamedTuple
+from typing import Literal
 
 _V2 = "cgroup2"
 _FILE_CACHE = ("inactive_file", "active_file")
@@ -127,19 +127,19 @@ class MemoryKiller:
     """Whether the kernel's out-of-memory killer may have ended a process since this object was made."""
 
     def __init__(self) -> None:
-        self._before = oom_kills()
+        self._group, self._machine = _oom_kills()
 
     def note(self) -> str:
         """A note to add to "killed by SIGKILL"; "" if it has killed nothing since."""
-        now = oom_kills()
-        if now.group > self._before.group:
+        group, machine = _oom_kills()
+        if group > self._group:
             limit = memory_limit()
             allowed = "" if limit is None else f" that may use {limit} bytes of memory"
             return (
                 f"; the kernel's out-of-memory killer has ended a process of this control group{allowed}: "
                 "raise that limit (docker run --memory), or use less memory"
             )
-        if now.machine > self._before.machine:
+        if machine > self._machine:
             return (
                 "; the kernel's out-of-memory killer has ended a process on this machine, perhaps this one "
                 "(dmesg tells which): use less memory"
@@ -147,18 +147,12 @@ class MemoryKiller:
         return ""
 
 
-class OomKills(NamedTuple):
-    """How many processes the kernel's out-of-memory killer has ended; 0 if the kernel doesn't tell."""
-
-    group: int
-    """In this process's control group, and in those below it."""
-    machine: int
-
-
-def oom_kills() -> OomKills:
+def _oom_kills() -> tuple[int, int]:
+    """How many processes the kernel's out-of-memory killer has ended: in this process's control group with
+    those below it, and on the machine. 0 where the kernel doesn't tell."""
     own = [_texts("memory", 1, "memory.oom_control")[:1], _texts("memory", 2, "memory.events")[:1]]
     group = max((oom_kills_in(text) for texts in own for (text,) in texts), default=0)
-    return OomKills(group, oom_kills_in(_read(Path("/proc/vmstat"))))
+    return group, oom_kills_in(_read(Path("/proc/vmstat")))
 
 
 def oom_kills_in(text: str | None) -> int:

@@ -97,18 +97,19 @@ def spread(ns: npt.NDArray[Any]) -> Spread | None:
 
 
 def _methods(records: Records) -> tuple[MethodTime, ...]:
-    steps: dict[str, int] = {}
-    ran: dict[str, float] = {}
-    waited: dict[str, float] = {}
+    totals: dict[str, tuple[int, float, float]] = {}
     for rank, table in enumerate(records.ranks):
         done = table[(table["started"] > 0) & (table["finished"] > 0)]
         for index in np.unique(done["method"]):
             name = records.method(rank, int(index)) or "(others)"
             rows = done[done["method"] == index]
-            waits = float(rows["collective"].sum()) / 1e9
-            steps[name] = max(steps.get(name, 0), len(rows))
-            ran[name] = ran.get(name, 0.0) + float(running(rows).sum()) / 1e9
-            waited[name] = waited.get(name, 0.0) + waits
+            steps, ran_s, waited_s = totals.get(name, (0, 0.0, 0.0))
+            ran_s += float(running(rows).sum()) / 1e9
+            waited_s += float(rows["collective"].sum()) / 1e9
+            totals[name] = max(steps, len(rows)), ran_s, waited_s
     n = len(records.ranks)
-    found = [MethodTime(name, steps[name], ran[name] / n, waited[name] / n) for name in steps]
+    found = [
+        MethodTime(name, steps, ran_s / n, waited_s / n)
+        for name, (steps, ran_s, waited_s) in totals.items()
+    ]
     return tuple(sorted(found, key=lambda each: -each.running_s - each.collective_s))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from itertools import zip_longest
 from typing import Any, TypeAlias
 
@@ -145,11 +146,9 @@ def _methods(records: Records) -> dict[int, str]:
 
 def _finished(records: Records) -> dict[int, int]:
     """When the last rank had finished each step that all ranks have finished."""
-    n: dict[int, int] = {}
-    last: dict[int, int] = {}
+    finished: dict[int, list[int]] = defaultdict(list)
     for table in records.ranks:
         for row in table[table["finished"] > 0]:
-            step = int(row["step"])
-            n[step] = n.get(step, 0) + 1
-            last[step] = max(last.get(step, 0), int(row["finished"]))
-    return {step: ns for step, ns in last.items() if n[step] == len(records.ranks)}
+            finished[int(row["step"])].append(int(row["finished"]))
+    n_ranks = len(records.ranks)
+    return {step: max(times) for step, times in finished.items() if len(times) == n_ranks}

@@ -105,26 +105,19 @@ class Recording:
         while at < self._size:
             head = self._file.read(HEAD.size + CHECKSUM.size)
             if len(head) < HEAD.size + CHECKSUM.size:
-                raise self._cut_off(requests)
+                raise self._broken("has been cut off", requests)
             type, kind, rank, step, time_ns, size, name_size = HEAD.unpack_from(head)
             at += len(head) + size + name_size
             # A file that is being written may have grown.
             if at > self._size and at > os.fstat(self._file.fileno()).st_size:
-                raise self._cut_off(requests)
+                raise self._broken("has been cut off", requests)
             name, payload = self._file.read(name_size), self._file.read(size)
             crc = zlib.crc32(head[: HEAD.size], crc)
             crc = zlib.crc32(payload, zlib.crc32(name, crc))
             if crc != CHECKSUM.unpack_from(head, HEAD.size)[0]:
-                raise RecordingError(
-                    f"{self.path}: it has been changed behind the first {requests} request(s)",
-                    requests,
-                )
+                raise self._broken("has been changed", requests)
             if type not in _TYPES:
-                raise RecordingError(
-                    f"{self.path}: it has a record of the unknown type {type} behind the first "
-                    f"{requests} request(s)",
-                    requests,
-                )
+                raise self._broken(f"has a record of the unknown type {type}", requests)
             requests += type == Type.REQUEST
             is_ended = type == Type.END
             # The writer cuts a long name, perhaps in the middle of a character.
@@ -137,7 +130,7 @@ class Recording:
                 requests,
             )
 
-    def _cut_off(self, requests: int) -> RecordingError:
+    def _broken(self, how: str, requests: int) -> RecordingError:
         return RecordingError(
-            f"{self.path}: it has been cut off behind the first {requests} request(s)", requests
+            f"{self.path}: it {how} behind the first {requests} request(s)", requests
         )
