@@ -21,10 +21,17 @@ def alive(pid: int | None, stalled_after_s: float) -> Health:
     if found.foreign:
         other = found.foreign[0]
         return Health(False, f"process {other} is an engine of another version of mpspmd")
-    if not found.engines:
-        return Health(False, _no_engine(pid, len(found.unreadable)))
-    healths = [_look(engine, stalled_after_s) for engine in found.engines]
-    return min(healths, key=lambda health: health.alive)
+    if found.engines:
+        healths = [_look(engine, stalled_after_s) for engine in found.engines]
+        return min(healths, key=lambda health: health.alive)
+    n = len(found.unreadable)
+    if pid is None:
+        more = f"; {n} process(es) of this user can't be read" if n else ""
+        return Health(False, f"no engine of this user is running{more}")
+    if n:
+        why = "can't be read: run as its user, in the same container, or as root"
+        return Health(False, f"process {pid} {why}")
+    return Health(False, f"process {pid} is no engine")
 
 
 def _look(engine: Watched, stalled_after_s: float) -> Health:
@@ -33,17 +40,6 @@ def _look(engine: Watched, stalled_after_s: float) -> Health:
         time.sleep(_AGAIN_S)
         health = health_of(engine, stalled_after_s)
     return health
-
-
-def _no_engine(pid: int | None, unreadable: int) -> str:
-    if pid is None:
-        words = "no engine of this user is running"
-        if unreadable:
-            words += f"; {unreadable} process(es) of this user can't be read"
-        return words
-    if unreadable:
-        return f"process {pid} can't be read: run as its user, in the same container, or as root"
-    return f"process {pid} is no engine"
 
 
 def _seconds(text: str) -> float:

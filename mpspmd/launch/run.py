@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from mpspmd.bridge.place import NodePlace
 from mpspmd.config import RuntimeConfig
@@ -76,7 +76,11 @@ def run(
         )
     launch = Launch.take()
     if launch is not None and launch.is_rank:
-        _be_a_rank(launch)
+        start = receive(launch)
+        start.report_start_failure = _FailureReport().write
+        start.begins_lines = False
+        start()  # serves the engine until it shuts down, and then ends this process
+        raise AssertionError("a rank's process has returned")
     with _exiting_at_signals():
         if launch is None:
             if world_size is None:
@@ -121,15 +125,6 @@ def _exiting_at_signals() -> Iterator[None]:
             if isinstance(end, SystemExit):
                 raise
             raise SystemExit(128 + signal.SIGINT) from None
-
-
-def _be_a_rank(launch: Launch) -> NoReturn:
-    """Serves the engine until it shuts down, and then ends this process."""
-    start = receive(launch)
-    start.report_start_failure = _FailureReport().write
-    start.begins_lines = False
-    start()
-    raise AssertionError("a rank's process has returned")
 
 
 class _FailureReport:
