@@ -148,20 +148,19 @@ class ProcessSetup(LogsSpecs):
             env.setdefault("GLOO_SOCKET_IFNAME", "lo")  # or gloo would choose 127.0.0.1
 
     def _direct(self, place: int, env: dict[str, str], stream: _Stream) -> _LastLines:
-        """Replaces the terminal by a pipe of ours, in the agent's table.
-
-        The same goes for a file that the agent would copy to the terminal: our thread writes both, and the
-        agent needn't poll the file.
-        """
+        """Says in the agent's table where the process writes: to the terminal, a file or a pipe of ours."""
         file = stream.files[place]
-        hidden = file == os.devnull  # by --local-ranks-filter; a summary still needs the last lines
+        hidden = file == os.devnull  # by --local-ranks-filter
         teed = bool(file) and not hidden and stream.tees.get(place) == file
+        if file and not hidden and not teed:
+            return Path(file)
+        if not file and self._is_engine(place):
+            return ()  # the engine has the terminal itself, as if it had been started by hand
+        # All else goes through a pipe: the ranks' lines to the terminal; hidden lines, because a summary
+        # needs the last ones; and a file that the agent would copy to the terminal. Our thread writes both,
+        # and the agent needn't poll the file.
         if teed:
             del stream.tees[place]
-        elif file and not hidden:
-            return Path(file)
-        elif self._is_engine(place) and not hidden:
-            return ()  # the engine has the terminal itself, as if it had been started by hand
         colour = stream.target.isatty() and not os.getenv("NO_COLOR")
         selection = None
         if stream.texts and os.path.isdir(os.path.dirname(stream.selected_path)):
