@@ -8,7 +8,8 @@ import sys
 import time
 
 from mpspmd import __version__
-from mpspmd.cli.command import Parser, prepare_process
+from mpspmd.cli.command import prepare_process
+from mpspmd.cli.parser import Parser
 from mpspmd.observe.discovery import Watched, find_engines
 from mpspmd.observe.health import Health, health_of
 
@@ -51,7 +52,6 @@ def _seconds(text: str) -> float:
 
 def main() -> None:
     prepare_process()
-    # Typer takes as long to import as all the rest together.
     parser = Parser(
         "mpspmd-alive",
         description="Says in one line whether an engine is alive. Exit code 0: it is. Exit code 1: a step "

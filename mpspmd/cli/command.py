@@ -1,13 +1,11 @@
-"""What all commands do: they prepare their process, refuse bad options in one line, and write in full."""
+"""What all commands do: they prepare their process, and write in full to slow readers."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import select
 import sys
-from typing import NoReturn
 
 from mpspmd.transport.descriptor import open_standard_descriptors
 
@@ -23,13 +21,6 @@ def prepare_process() -> None:
         os.getcwd()
     except OSError:
         os.chdir("/")  # in a deleted directory even `import torch` fails
-
-
-class Parser(argparse.ArgumentParser):
-    """For the commands that do without Typer. A bad option is one line on stderr, and exit code 2."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {' '.join(message.split())} (see {self.prog} --help)\n")
 
 
 def write_all(fd: int, data: bytes) -> None:

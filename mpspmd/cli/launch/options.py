@@ -15,7 +15,7 @@ from torch.distributed.elastic.multiprocessing import Std
 from torch.distributed.run import get_args_parser, parse_min_max_nnodes
 
 from mpspmd import __version__
-from mpspmd.cli.command import Parser
+from mpspmd.cli.parser import Parser
 from mpspmd.errors import ConfigError
 from mpspmd.nodes.schedulers import place_from_environment
 
