@@ -126,11 +126,10 @@ def _connect(launch: Launch) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connection.connect(launch.socket)
+            return connection
         except FileNotFoundError:
             # The engine is started at the same moment, and may not listen yet.
             connection.close()
             if os.getppid() != launcher:
                 raise
             time.sleep(0.01)
-        else:
-            return connection

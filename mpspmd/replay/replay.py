@@ -132,13 +132,11 @@ class Replay:
         n_ranks, ranks = self._engine.world_size, record.reply_ranks
         if isinstance(ranks, int) and ranks >= n_ranks:  # a replay with fewer ranks
             ranks = None
-        asked = (
-            range(n_ranks)
-            if ranks == ALL
-            else range(0)
-            if ranks is None
-            else range(ranks, ranks + 1)
-        )
+        asked = range(0)
+        if ranks == ALL:
+            asked = range(n_ranks)
+        elif ranks is not None:
+            asked = range(ranks, ranks + 1)
         context = self._engine.follow(record)
         sent_at = time.perf_counter()
         call = self._engine.send(record, ranks, self._timeout_s)
