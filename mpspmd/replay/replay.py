@@ -7,17 +7,18 @@ records says how many requests were under way, and a replay waits for the replie
 from __future__ import annotations
 
 import hashlib
+import io
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
+from mpspmd.codec.objects import Pickler
 from mpspmd.codec.steps import ReplyContext
 from mpspmd.engine.call import Call
 from mpspmd.errors import MpSpmdError, RankError
 from mpspmd.recording.layout import Record, Type
 from mpspmd.recording.reader import Contents, Recording
-from mpspmd.replay.canonical import canonical
 from mpspmd.replay.engine import ReplayEngine
 from mpspmd.wire import ALL
 
@@ -197,6 +198,26 @@ class Replay:
                 f"step {request.step}, {request.name}, rank {rank}: recorded {_shown(recorded)}, "
                 f"replayed {_shown(replayed)}"
             )
+
+
+def canonical(value: Any) -> bytes:
+    """Bytes that are equal for equal replies, whatever refers to the same object in them; of an error, its
+    rank, class and message."""
+    if isinstance(value, RankError):
+        return repr((value.rank, value.exception, value.message)).encode()
+    try:
+        # Without the memo two equal strings are written as one string twice.
+        return _pickled(value, has_memo=False)
+    except ValueError:  # a value that refers to itself needs the memo
+        return _pickled(value, has_memo=True)
+
+
+def _pickled(value: Any, *, has_memo: bool) -> bytes:
+    stream = io.BytesIO()
+    pickler = Pickler(stream, protocol=5)
+    pickler.fast = not has_memo
+    pickler.dump(value)
+    return stream.getvalue()
 
 
 def _shown(value: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mpspmd.errors import RankError
-from mpspmd.replay.canonical import canonical
+from mpspmd.replay.replay import canonical
 
 
 def _text() -> str:
