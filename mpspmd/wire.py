@@ -26,6 +26,15 @@ ReplyRanks: TypeAlias = int | Literal["all"] | None
 
 ALL: Final = "all"
 
+Method: TypeAlias = str | Callable[..., Any]
+"""The name of a method of the worker, or a callable that gets the worker as its first argument."""
+
+
+def name_of(method: Method) -> str:
+    if isinstance(method, str):
+        return method
+    return getattr(method, "__qualname__", None) or repr(method)
+
 
 @dataclass(slots=True)  # not frozen: that doubles what making one costs, at each step
 class ExecuteModelRequest:
@@ -33,17 +42,14 @@ class ExecuteModelRequest:
 
     step_id: int
     """Counts the engine's requests, from 1 on."""
-    method: str | Callable[..., Any]
-    """The name of a method of the worker, or a callable that gets the worker as its first argument."""
+    method: Method
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
     reply_ranks: ReplyRanks = ALL
 
     @property
     def method_name(self) -> str:
-        if isinstance(self.method, str):
-            return self.method
-        return getattr(self.method, "__qualname__", None) or repr(self.method)
+        return name_of(self.method)
 
     def is_answered_by(self, rank: int) -> bool:
         return self.reply_ranks == ALL or self.reply_ranks == rank

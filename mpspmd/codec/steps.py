@@ -19,7 +19,7 @@ import msgspec
 from mpspmd._delta import Plan
 from mpspmd.codec.delta import DeltaDecoder, DeltaEncoder, ReplyBase, ReplyCodec, ReplyOrder
 from mpspmd.codec.objects import Message, Payload
-from mpspmd.wire import ReplyRanks
+from mpspmd.wire import Method, ReplyRanks
 
 Orders: TypeAlias = Mapping[int, ReplyOrder | None]
 """What each rank has replied to one step."""
@@ -97,7 +97,7 @@ class EngineEnd:
     def encode(
         self,
         step: int,
-        method: str | Callable[..., Any],
+        method: Method,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         reply_ranks: ReplyRanks,
@@ -167,9 +167,6 @@ class RankEnd:
         self._orders: dict[int, ReplyOrder | None] = {}
         self.reply_base: ReplyBase | None = None
         """What the reply to the request decoded last builds on."""
-
-    def __len__(self) -> int:
-        return len(self._decoder)
 
     def decode(
         self, step: int, payload: Payload

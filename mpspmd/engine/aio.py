@@ -6,12 +6,15 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any
 
 from mpspmd.threads import block_signals
-from mpspmd.wire import ALL, ReplyRanks
+from mpspmd.wire import ALL, Method, ReplyRanks
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    T = TypeVar("T", default=Any)  # Any: what a method returns that is called by its name
 
 
 class AwaitedCalls:
@@ -40,40 +43,21 @@ class AwaitedCalls:
             "execute_model", args, kwargs, reply_ranks=reply_rank, timeout=timeout
         )
 
-    @overload
     async def collective_rpc_async(
         self,
-        method: str,
+        method: str | Callable[..., T],
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
         *,
         timeout: float | None = None,
-    ) -> list[Any]: ...
-
-    @overload
-    async def collective_rpc_async(
-        self,
-        method: Callable[..., T],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-        *,
-        timeout: float | None = None,
-    ) -> list[T]: ...
-
-    async def collective_rpc_async(
-        self,
-        method: str | Callable[..., Any],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-        *,
-        timeout: float | None = None,
-    ) -> Any:
+    ) -> list[T]:
         """As `collective_rpc`, for asyncio; see `execute_model_async`."""
-        return await self.call_async(method, args, kwargs, timeout=timeout)
+        replies: list[T] = await self.call_async(method, args, kwargs, timeout=timeout)
+        return replies
 
     async def call_async(
         self,
-        method: str | Callable[..., Any],
+        method: Method,
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
         *,

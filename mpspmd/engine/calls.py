@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from mpspmd.engine.aio import AwaitedCalls
+from mpspmd.engine.call import Call
 from mpspmd.engine.future import StepFuture
-from mpspmd.engine.parts import Method, Parts
-from mpspmd.engine.steps import StepCalls
-from mpspmd.log import set_level
-from mpspmd.wire import ALL, ReplyRanks
+from mpspmd.engine.sender import Sender
+from mpspmd.engine.waiting import Waiting
+from mpspmd.errors import ConfigError
+from mpspmd.wire import ALL, Method, ReplyRanks
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    T = TypeVar("T", default=Any)  # Any: what a method returns that is called by its name
 
 
-class Calls(Parts, AwaitedCalls):
-    """`Engine` derives from it. Any thread of the process that has made the engine."""
+class Calls(Waiting, AwaitedCalls):
+    """`Engine` derives from it, and makes what it uses. Any thread of the process that made the engine."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        set_level()
-
-    @property
-    def steps(self) -> StepCalls:
-        """The calls of a program that drives the ranks step by step, as vLLM does."""
-        return StepCalls(self)
-
-    @overload
-    def execute_model(
-        self,
-        *args: Any,
-        non_block: Literal[False] = False,
-        timeout: float | None = None,
-        reply_rank: int = 0,
-        **kwargs: Any,
-    ) -> Any: ...
+    _world_size: int
+    _sending: Sender
 
     @overload
     def execute_model(
@@ -51,7 +40,7 @@ class Calls(Parts, AwaitedCalls):
     def execute_model(
         self,
         *args: Any,
-        non_block: bool,
+        non_block: bool = False,
         timeout: float | None = None,
         reply_rank: int = 0,
         **kwargs: Any,
@@ -77,18 +66,7 @@ class Calls(Parts, AwaitedCalls):
     @overload
     def collective_rpc(
         self,
-        method: str,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-        *,
-        timeout: float | None = None,
-        non_block: Literal[False] = False,
-    ) -> list[Any]: ...
-
-    @overload
-    def collective_rpc(
-        self,
-        method: Callable[..., T],
+        method: str | Callable[..., T],
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
         *,
@@ -99,18 +77,7 @@ class Calls(Parts, AwaitedCalls):
     @overload
     def collective_rpc(
         self,
-        method: str,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-        *,
-        timeout: float | None = None,
-        non_block: Literal[True],
-    ) -> StepFuture[list[Any]]: ...
-
-    @overload
-    def collective_rpc(
-        self,
-        method: Callable[..., T],
+        method: str | Callable[..., T],
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
         *,
@@ -154,18 +121,6 @@ class Calls(Parts, AwaitedCalls):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
         *,
-        reply_ranks: ReplyRanks = ALL,
-        timeout: float | None = None,
-        non_block: Literal[False] = False,
-    ) -> Any: ...
-
-    @overload
-    def call(
-        self,
-        method: Method,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-        *,
         reply_ranks: None,
         timeout: float | None = None,
         non_block: bool = False,
@@ -192,7 +147,7 @@ class Calls(Parts, AwaitedCalls):
         *,
         reply_ranks: ReplyRanks = ALL,
         timeout: float | None = None,
-        non_block: bool,
+        non_block: bool = False,
     ) -> Any: ...
 
     def call(
@@ -231,3 +186,40 @@ class Calls(Parts, AwaitedCalls):
             EngineClosed: The engine has been shut down, or belongs to another process.
         """
         return self._call(method, args, kwargs or {}, reply_ranks, timeout, non_block)
+
+    def _call(
+        self,
+        method: Method,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        reply_ranks: ReplyRanks,
+        timeout: float | None,
+        non_block: bool,
+        within: Call | None = None,
+        ends: Call | None = None,
+        keeps_late: bool = False,
+    ) -> Any:
+        """What `Engine.call` and `StepCalls.call` do."""
+        if reply_ranks != ALL:
+            self._check_reply_ranks(reply_ranks)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        future: StepFuture[Any] | None = None
+        if non_block and reply_ranks is not None:
+            future = StepFuture(self)
+        call = self._sending.send(
+            method, args, kwargs, reply_ranks, deadline, future, ends, keeps_late
+        )
+        if (first := ends or within) is not None:
+            self._reader.link(call, first)
+        if reply_ranks is None:
+            return None
+        return self._outcome(call) if future is None else future
+
+    def _check_reply_ranks(self, ranks: ReplyRanks) -> None:
+        if ranks is None or ranks == ALL:
+            return
+        if not isinstance(ranks, int) or not 0 <= ranks < self._world_size:
+            raise ConfigError(
+                f"reply_ranks={ranks!r}: must be a rank from 0 to {self._world_size - 1}, "
+                f"{ALL!r} or None"
+            )

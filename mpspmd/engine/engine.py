@@ -29,10 +29,12 @@ from mpspmd.engine.requests import RequestEncoder
 from mpspmd.engine.run_files import RunFiles
 from mpspmd.engine.sender import Sender
 from mpspmd.engine.stall import StallWatch
+from mpspmd.engine.steps import StepCalls
 from mpspmd.engine.supervisor import Supervisor
 from mpspmd.engine.table import CallTable
 from mpspmd.errors import ConfigError
 from mpspmd.exceptions.fault import restore_cause
+from mpspmd.log import set_level
 from mpspmd.machine.green_threads import refuse_green_threads
 from mpspmd.machine.room import check_room
 from mpspmd.observe.stats import EngineStats, read_stats
@@ -103,6 +105,7 @@ class Engine(Calls):
         refuse_while_main_is_imported()
         refuse_green_threads()
         super().__init__()
+        set_level()
         if not isinstance(world_size, int):
             raise ConfigError(f"world_size={world_size!r}: must be a whole number of ranks")
         self._world_size = world_size
@@ -194,6 +197,11 @@ class Engine(Calls):
     @property
     def config(self) -> RuntimeConfig:
         return self._config
+
+    @property
+    def steps(self) -> StepCalls:
+        """The calls of a program that drives the ranks step by step, as vLLM does."""
+        return StepCalls(self)
 
     def stats(self) -> EngineStats:
         """What engine and ranks are doing, and what they have counted. Any thread; asks nobody."""

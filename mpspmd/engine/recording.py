@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
 from mpspmd._ring import pack
@@ -18,7 +18,7 @@ from mpspmd.engine.versions import versions
 from mpspmd.errors import text_of
 from mpspmd.recording.layout import About, Spec, Type, as_rank
 from mpspmd.recording.writer import RecordingWriter
-from mpspmd.wire import KIND_PACKED, ExecuteModelRequest, ReplyRanks
+from mpspmd.wire import KIND_PACKED, Method, ReplyRanks, name_of
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class RecordingEncoder(RequestEncoder):
     def encode(
         self,
         step: int,
-        method: str | Callable[..., Any],
+        method: Method,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         reply_ranks: ReplyRanks,
@@ -96,9 +96,8 @@ class RecordingEncoder(RequestEncoder):
                 end.begin_anew(step)
             recording.rotate(step)
         kind, message, context = super().encode(step, method, args, kwargs, reply_ranks)
-        name = ExecuteModelRequest(step, method).method_name
         self._unsent = step
-        recording.add(Type.REQUEST, kind, as_rank(reply_ranks), step, name, message)
+        recording.add(Type.REQUEST, kind, as_rank(reply_ranks), step, name_of(method), message)
         return kind, message, context
 
     def sent(self, kind: int) -> None:

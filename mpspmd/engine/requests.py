@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from mpspmd._ring import pack
 from mpspmd.codec.objects import Message, ObjectEncoder
 from mpspmd.codec.steps import EngineEnd, ReplyContext
-from mpspmd.wire import KIND_OUT_OF_BAND, KIND_PACKED, KIND_REQUEST, KIND_STEP, ReplyRanks
+from mpspmd.wire import KIND_OUT_OF_BAND, KIND_PACKED, KIND_REQUEST, KIND_STEP, Method, ReplyRanks
 
 _LARGE_REQUEST = KIND_REQUEST | KIND_OUT_OF_BAND
 _PACKED_REQUEST = KIND_REQUEST | KIND_PACKED
@@ -29,7 +28,7 @@ class RequestEncoder:
     def encode(
         self,
         step: int,
-        method: str | Callable[..., Any],
+        method: Method,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         reply_ranks: ReplyRanks,

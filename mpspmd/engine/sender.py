@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 from mpspmd.codec.objects import Message
@@ -17,7 +16,7 @@ from mpspmd.engine.stall import StallWatch
 from mpspmd.engine.turns import Turns, let_others_go_on, wait_for_turn
 from mpspmd.errors import ChannelError, StepTimeout
 from mpspmd.transport.channel import EngineChannel
-from mpspmd.wire import ExecuteModelRequest, ReplyRanks
+from mpspmd.wire import Method, ReplyRanks, name_of
 
 _POLL_S = 0.001
 """How often a thread that reads replies for all sees whether another one's request has been sent."""
@@ -45,7 +44,7 @@ class Sender:
 
     def send(
         self,
-        method: str | Callable[..., Any],
+        method: Method,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         reply_ranks: ReplyRanks,
@@ -81,7 +80,7 @@ class Sender:
                 self._outcome.raise_cause()
             step = reader.steps + 1
             kind, message, context = self._encoder.encode(step, method, args, kwargs, reply_ranks)
-            name = method if isinstance(method, str) else _name_of(method)
+            name = method if isinstance(method, str) else name_of(method)
             if ends is None and not keeps_late:
                 call: Call | None = reader.send_encoded(
                     kind, message, name, reply_ranks, deadline, context
@@ -176,7 +175,3 @@ class Sender:
                         raise self._stalls.timeout(call, "there was no space for the request")
         finally:
             self._reader.sender_waits = False
-
-
-def _name_of(method: Callable[..., Any]) -> str:
-    return ExecuteModelRequest(0, method).method_name

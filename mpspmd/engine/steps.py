@@ -6,9 +6,9 @@ import time
 from typing import Any, Literal
 
 from mpspmd.engine.call import Call
+from mpspmd.engine.calls import Calls
 from mpspmd.engine.future import StepFuture
-from mpspmd.engine.parts import Method, Parts
-from mpspmd.wire import ALL
+from mpspmd.wire import ALL, Method
 
 
 class StepCalls:
@@ -26,7 +26,7 @@ class StepCalls:
         engine.steps.call("sample", ends=step)
     """
 
-    def __init__(self, engine: Parts) -> None:
+    def __init__(self, engine: Calls) -> None:
         self._engine = engine
 
     def send(

@@ -16,14 +16,7 @@ from mpspmd.exceptions.foreign import logged
 from mpspmd.rank.replier import Replier, ThreadReplier
 from mpspmd.rank.worker import LATER, RankContext
 from mpspmd.transport.channel import RankChannel
-from mpspmd.wire import (
-    ALL,
-    KIND_OUT_OF_BAND,
-    KIND_PACKED,
-    KIND_STEP,
-    ExecuteModelRequest,
-    ReplyRanks,
-)
+from mpspmd.wire import ALL, KIND_OUT_OF_BAND, KIND_PACKED, KIND_STEP, ReplyRanks, name_of
 
 _Receive = Callable[[float | None, int], tuple[int, int, int, Any] | None]
 
@@ -119,8 +112,8 @@ class RankLoop:
                 self._requests.release()
         if isinstance(method, str):
             return method, args, kwargs, reply_ranks
-        name = ExecuteModelRequest(step, method).method_name
-        return functools.partial(method, self._worker), args, kwargs, reply_ranks, name
+        call = functools.partial(method, self._worker)
+        return call, args, kwargs, reply_ranks, name_of(method)
 
     def _fail(
         self, step: int, method: Any, name: str, reply_ranks: ReplyRanks, error: BaseException
