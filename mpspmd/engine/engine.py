@@ -15,7 +15,6 @@ from mpspmd.codec.steps import StepCodec
 from mpspmd.config import RuntimeConfig
 from mpspmd.engine.calls import Calls
 from mpspmd.engine.consequences import Consequences
-from mpspmd.engine.core_count import CoreCount
 from mpspmd.engine.ending import Ending
 from mpspmd.engine.event_queue import EventQueue
 from mpspmd.engine.events import State
@@ -157,8 +156,9 @@ class Engine(Calls):
                 channel, table, reader, outcome, ranks, files.janitor, on_cause
             )
             state = State(world_size, frozenset(fatal_methods))
-            cores = CoreCount(channel.status)
-            supervisor = Supervisor(events, observer, consequences, stalls, cores, state)
+            supervisor = Supervisor(
+                events, observer, consequences, stalls, channel.status, state
+            )
             self._ending = Ending(made.pop_all(), segments, files, ranks, supervisor)
         self._dropped = weakref.finalize(self, self._ending.dropped)
         self._dropped.atexit = False  # type: ignore[misc]  # its stub hides the property

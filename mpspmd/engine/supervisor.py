@@ -8,20 +8,22 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+from mpspmd._ring import StatusPage
 from mpspmd.engine.blame import judge, next_due
 from mpspmd.engine.consequences import Consequences
-from mpspmd.engine.core_count import CoreCount
 from mpspmd.engine.event_queue import Dropped, EventQueue, Told
 from mpspmd.engine.events import Event, Phase, RunFails, ShutDown, State, TimePassed
 from mpspmd.engine.observer import Observer
 from mpspmd.engine.stall import StallWatch
 from mpspmd.errors import MpSpmdError, text_of
+from mpspmd.machine.cores import usable_cores
 from mpspmd.notice import notice
 from mpspmd.threads import start_thread
 
 logger = logging.getLogger(__name__)
 
 _LONGEST_WAIT_S = 1.0
+_COUNT_CORES_S = 5.0
 _OVER_S = 5.0
 """How long a shutdown waits for this thread: a user's callback may keep it."""
 
@@ -36,14 +38,15 @@ class Supervisor:
         observer: Observer,
         consequences: Consequences,
         stalls: StallWatch,
-        cores: CoreCount,
+        status: StatusPage,
         state: State,
     ) -> None:
         self._events = events
         self._observer = observer
         self._consequences = consequences
         self._stalls = stalls
-        self._cores = cores
+        self._status = status
+        self._count_cores_at = time.monotonic() + _COUNT_CORES_S
         self._state = state
         self._closing = False
         self._thread: threading.Thread | None = None
@@ -116,11 +119,10 @@ class Supervisor:
 
     def _take_turn(self) -> None:
         starting = self._state.phase is Phase.STARTING
+        self._count_cores()
+        warn_s = self._stalls.tick(starting=starting)
         due_s = next_due(self._state) - time.monotonic()
-        due_s = min(
-            due_s, self._stalls.tick(starting=starting), self._cores.tick(), _LONGEST_WAIT_S
-        )
-        self._observer.wait(max(0.0, due_s))
+        self._observer.wait(max(0.0, min(due_s, warn_s, _LONGEST_WAIT_S)))
         self._feed_all(self._observer.said(starting=starting))
         for told in self._events.take_all():
             self._take(told)
@@ -133,6 +135,16 @@ class Supervisor:
         if is_due:
             places = self._stalls.start.places() if starting else ()
             self._feed_all([TimePassed(tuple(places))])
+
+    def _count_cores(self) -> None:
+        """Tells the run how many cores it may use, which may change while it runs.
+
+        This thread's affinity counts: what limits it limits every thread of the run. A program that moves
+        just its main thread to one core takes no core from its ranks.
+        """
+        if time.monotonic() >= self._count_cores_at:
+            self._count_cores_at = time.monotonic() + _COUNT_CORES_S
+            self._status.set_cores(usable_cores())
 
     def _take(self, told: Told) -> None:
         match told:

@@ -8,9 +8,9 @@ import time
 from echo import Echo
 
 import mpspmd
-from mpspmd.engine import core_count
+from mpspmd.engine import supervisor
 
-core_count._EVERY_S = 0.05
+supervisor._COUNT_CORES_S = 0.05
 
 
 def main(engine: mpspmd.Engine) -> None:

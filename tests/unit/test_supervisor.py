@@ -13,9 +13,9 @@ import workers
 
 from mpspmd import Engine
 from mpspmd.control.messages import Exiting
-from mpspmd.engine.core_count import CoreCount
 from mpspmd.engine.events import Died, Reaped
 from mpspmd.engine.observer import Observer, in_order
+from mpspmd.engine.stall import StallWatch
 from mpspmd.errors import MpSpmdError
 from mpspmd.processes.exit_status import PENDING
 
@@ -87,11 +87,11 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """An engine whose supervisor meets a bug of its own."""
     with Engine(workers.Calculator, world_size=1) as engine:
 
-        def divide(counter: CoreCount) -> float:
+        def divide(stalls: StallWatch, starting: bool) -> float:
             return 1 / 0
 
         with monkeypatch.context() as patch:
-            patch.setattr(CoreCount, "tick", divide)
+            patch.setattr(StallWatch, "tick", divide)
             yield engine
 
 
