@@ -56,21 +56,7 @@ class _TooMuch(Exception):
 
 def encode(error: BaseException) -> bytes | None:
     """On a rank. None if the exception is too large, or holds what can't be pickled."""
-    found = [error]
-    indices = {id(error): 0}
-    encoded: _Encoded = []
-    budget = [_MAX_BYTES]
-
-    def index_of(another: BaseException) -> int:
-        if id(another) not in indices:
-            if len(found) == _MAX_EXCEPTIONS:
-                raise _TooMuch
-            indices[id(another)] = len(found)
-            found.append(another)
-        return indices[id(another)]
-
-    for each in found:  # index_of() appends to it
-        encoded.append(_encode_one(each, index_of, budget))
+    encoded = _Encoding(error).exceptions()
     return None if encoded[0] is None else _encoder.encode(encoded)
 
 
@@ -97,16 +83,15 @@ def _module_of(cls: type) -> Any:
 
 
 class _Stream(io.BytesIO):
-    """Takes as many bytes as `budget` allows, and reduces it."""
+    """Takes at most `limit` bytes."""
 
-    def __init__(self, budget: list[int]) -> None:
+    def __init__(self, limit: int) -> None:
         super().__init__()
-        self._budget = budget
+        self._limit = limit
 
     def write(self, data: Any) -> int:
-        if (size := memoryview(data).nbytes) > self._budget[0]:
+        if self.tell() + memoryview(data).nbytes > self._limit:
             raise _TooMuch
-        self._budget[0] -= size
         return super().write(data)
 
 
@@ -130,40 +115,54 @@ class _Values(pickle.Pickler):
         return None
 
 
-def _encode_one(
-    error: BaseException, index_of: Callable[[BaseException], int], budget: list[int]
-) -> _Exception | None:
-    try:
-        cls = type(error)
-        # The method of the built-in class calls no code of the subclass.
-        _, args, *state = _built_in_base(cls).__reduce__(error)  # type: ignore[misc]
-        return _Exception(
-            _module_of(cls),
-            qualname_of(cls),
-            _pickled(args, index_of, budget),
-            _pickled((state and state[0]) or {}, index_of, budget),
-            _index_of_link(_OF_EXCEPTIONS["__cause__"].__get__(error), index_of),
-            _index_of_link(_OF_EXCEPTIONS["__context__"].__get__(error), index_of),
-            _OF_EXCEPTIONS["__suppress_context__"].__get__(error),
-        )
-    except Terminated:
-        raise
-    except BaseException:  # a value's own code may raise anything
+class _Encoding:
+    """Encodes an exception, and all exceptions that it refers to."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._found = [error]
+        self._indices = {id(error): 0}
+        self._bytes_left = _MAX_BYTES
+
+    def exceptions(self) -> _Encoded:
+        return [self._encode_one(each) for each in self._found]  # which _index_of() appends to
+
+    def _index_of(self, error: BaseException) -> int:
+        if id(error) not in self._indices:
+            if len(self._found) == _MAX_EXCEPTIONS:
+                raise _TooMuch
+            self._indices[id(error)] = len(self._found)
+            self._found.append(error)
+        return self._indices[id(error)]
+
+    def _encode_one(self, error: BaseException) -> _Exception | None:
+        try:
+            cls = type(error)
+            # The method of the built-in class calls no code of the subclass.
+            _, args, *state = _built_in_base(cls).__reduce__(error)  # type: ignore[misc]
+            return _Exception(
+                _module_of(cls),
+                qualname_of(cls),
+                self._pickled(args),
+                self._pickled((state and state[0]) or {}),
+                self._link(_OF_EXCEPTIONS["__cause__"].__get__(error)),
+                self._link(_OF_EXCEPTIONS["__context__"].__get__(error)),
+                _OF_EXCEPTIONS["__suppress_context__"].__get__(error),
+            )
+        except Terminated:
+            raise
+        except BaseException:  # a value's own code may raise anything
+            return None
+
+    def _pickled(self, value: Any) -> bytes:
+        stream = _Stream(self._bytes_left)
+        _Values(stream, self._index_of).dump(value)
+        self._bytes_left -= stream.tell()
+        return stream.getvalue()
+
+    def _link(self, error: BaseException | None) -> int | None:
+        with contextlib.suppress(_TooMuch):
+            return None if error is None else self._index_of(error)
         return None
-
-
-def _pickled(value: Any, index_of: Callable[[BaseException], int], budget: list[int]) -> bytes:
-    stream = _Stream(budget)
-    _Values(stream, index_of).dump(value)
-    return stream.getvalue()
-
-
-def _index_of_link(
-    error: BaseException | None, index_of: Callable[[BaseException], int]
-) -> int | None:
-    with contextlib.suppress(_TooMuch):
-        return None if error is None else index_of(error)
-    return None
 
 
 class _Rebuilding:
