@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, cast
+from typing import Any
 
 from mpspmd._ring import PHASE_DECODING, pack, serve
 from mpspmd.codec.objects import decode
@@ -37,14 +37,13 @@ class RankLoop:
         step_codec: RankEnd | None = None,
     ) -> None:
         self._rank = rank
-        self._ctx = ctx
         self._worker = worker
         self._requests = channel.requests
         self._replies = channel.replies
         self._line = channel.line
         self._report = report
         self._stopping = False
-        self._keeps_digest = ctx.request_digest() is not None
+        self._digest = ctx._digest
         make_replier = ThreadReplier if getattr(worker, "reply_thread", False) else Replier
         self._replier = make_replier(
             rank, worker, channel.replies, channel.line, report, step_codec, self.stop
@@ -76,7 +75,7 @@ class RankLoop:
                     later=LATER,
                     reply_class=None if codec is None else codec.reply_class,
                     receive=receive,
-                    decodes_all=self._keeps_digest,
+                    decodes_all=self._digest is not None,
                     decode=self._decode_or_fail,
                     fail=self._fail,
                     reply=self._replier.reply,
@@ -95,8 +94,8 @@ class RankLoop:
         if not packed and type(payload) is not bytes:  # a small one is decoded in no time
             self._line.enter(PHASE_DECODING, step, b"")
         try:
-            if self._keeps_digest:
-                self._ctx.add_to_digest(cast(bytes, pack(payload)) if packed else payload)
+            if self._digest is not None:
+                self._digest.update(pack(payload) if packed else payload)
             if kind & KIND_STEP and self._step_codec is not None:
                 return self._step_codec.decode(step, payload)
             request = payload if packed else decode(payload, kind & KIND_OUT_OF_BAND != 0)

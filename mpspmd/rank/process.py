@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import signal
 
@@ -76,11 +77,10 @@ def _run(start: RankStart, signals: RankSignals) -> int:
         num_nodes=start.num_nodes,
         run_dir=str(start.run_dir),
         remove_at_end=start.janitor.remove_at_end,
-        _track=channel.track,
         meeting_place=start.meeting_place,
+        _digest=hashlib.blake2b(digest_size=16) if start.digest_requests else None,
+        _track=channel.track,
     )
-    if start.digest_requests:
-        ctx.keep_digest()
     try:
         if start.main:
             import_main(start.main)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     import torch
 
     from mpspmd._ring import Track
-    from mpspmd.codec.objects import Payload
 
 LATER: Final = object()
 """A method returns it if it has no reply: a later call of its step has one. See StepCalls.send."""
@@ -123,13 +121,6 @@ class RankContext:
         None unless `RuntimeConfig.digest_requests` is set.
         """
         return self._digest.hexdigest() if self._digest is not None else None
-
-    def keep_digest(self) -> None:
-        self._digest = hashlib.blake2b(digest_size=16)
-
-    def add_to_digest(self, payload: Payload) -> None:
-        if self._digest is not None:
-            self._digest.update(payload)
 
 
 class Worker:

@@ -128,18 +128,15 @@ class OwnersChannel:
         self.reply_rings = tuple(
             Ring(segment.fd, data_bell=self.status) for segment in segments.replies
         )
-        self.track = segments.track(0)
-        """What the engine records in; None when nothing is recorded."""
-        self.requests = Writer(self.request_ring, wait=segments.wait, track=self.track)
+        self._rings = (self.request_ring, *self.reply_rings)
+        self._track = segments.track(0)
+        self.requests = Writer(self.request_ring, wait=segments.wait, track=self._track)
         self.deaths_fd = -1
         """An eventfd that is readable when a rank has died. By then the rings are poisoned."""
         try:
             self.deaths_fd = above_standard(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
             self._liveness = Liveness.of_engine(
-                self.status,
-                (self.request_ring, *self.reply_rings),
-                Poison.RANK_DIED,
-                self.deaths_fd,
+                self.status, self._rings, Poison.RANK_DIED, self.deaths_fd
             )
         except OSError as error:
             if self.deaths_fd >= 0:
@@ -170,14 +167,12 @@ class OwnersChannel:
 
     def close(self) -> None:
         """Closes all rings. A rank's loop ends when it has read what was sent, or when it replies."""
-        self.request_ring.close()
-        for ring in self.reply_rings:
+        for ring in self._rings:
             ring.close()
 
     def poison(self, code: int, rank: int) -> None:
         """Ends every wait on every ring, in all processes. `code`: a Poison; `rank`: to blame, or -1."""
-        self.request_ring.poison(code, rank)
-        for ring in self.reply_rings:
+        for ring in self._rings:
             ring.poison(code, rank)
 
     def mark_dead(self, rank: int) -> None:
@@ -195,7 +190,7 @@ class EngineChannel(OwnersChannel):
     def __init__(self, segments: ChannelSegments) -> None:
         super().__init__(segments)
         self.replies = Inbox(
-            self.reply_rings, 0, page=self.status, wait=_engines_wait(segments), track=self.track
+            self.reply_rings, 0, page=self.status, wait=_engines_wait(segments), track=self._track
         )
 
 
@@ -216,27 +211,20 @@ class BridgeChannel:
         self.first_rank = remote[0]
         self.status = StatusPage(segments.status.fd)
         self.request_ring = Ring(segments.request.fd, space_bell=self.status)
-        self._reply_rings = tuple(
-            Ring(segment.fd, data_bell=self.status) for segment in segments.replies
-        )
+        reply_rings = [Ring(segment.fd, data_bell=self.status) for segment in segments.replies]
+        self._rings = (self.request_ring, *reply_rings)
         # In the place of the first remote rank it watches the engine, and is watched.
         self._liveness = Liveness.of_rank(
-            self.status,
-            (self.request_ring, *self._reply_rings),
-            Poison.ENGINE_DIED,
-            remote[0],
-            GRACE_S,
+            self.status, self._rings, Poison.ENGINE_DIED, remote[0], GRACE_S
         )
         rings = (self.request_ring,) * len(remote)
         self.tap = Tap(rings, tuple(remote), self.status, segments.wait)
-        self.replies = {
-            rank: Writer(self._reply_rings[rank], wait=segments.wait) for rank in remote
-        }
+        self.replies = {rank: Writer(reply_rings[rank], wait=segments.wait) for rank in remote}
 
     def poison(self, rank: int) -> None:
         """A remote rank has died. Does nothing when the run has ended already."""
         if self.request_ring.state[0] == "open":
-            for ring in (self.request_ring, *self._reply_rings):
+            for ring in self._rings:
                 ring.poison(Poison.RANK_DIED, rank)
 
 
