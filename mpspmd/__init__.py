@@ -1,6 +1,7 @@
 """One engine and N rank processes, on one machine or several, over a lock-free shared-memory ring.
 
-Importing this loads neither torch nor vLLM nor ZeroMQ. All names but the errors are imported when they are first used.
+Importing this loads neither torch nor vLLM nor ZeroMQ: all names but the errors are imported when they
+are first used.
 """
 
 from __future__ import annotations

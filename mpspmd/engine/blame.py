@@ -66,8 +66,10 @@ def judge(state: State, event: Event, now: float) -> Judgement:
     match event:
         case ShutDown():
             # A death that was noticed before the shutdown is a failure of the run.
-            blamed = _blame_dying(state, now=math.inf) if _runs(state) else (state, ())
-            return _over(blamed[0]), blamed[1]
+            verdicts: tuple[Verdict, ...] = ()
+            if state.phase is Phase.RUNNING:
+                state, verdicts = _blame_dying(state, math.inf)
+            return _over(state), verdicts
         case Reaped():
             return _reaped(state, event, now)
         case Died(error=error) if error.rank in state.dead:
@@ -76,7 +78,9 @@ def judge(state: State, event: Event, now: float) -> Judgement:
             state = replace(state, dead=state.dead | {error.rank})
     if state.phase is Phase.OVER:
         return state, ()
-    return (_judge_start if state.phase is Phase.STARTING else _judge_run)(state, event, now)
+    if state.phase is Phase.STARTING:
+        return _judge_start(state, event, now)
+    return _judge_run(state, event, now)
 
 
 def next_due(state: State) -> float:
@@ -269,10 +273,6 @@ def is_collective(error: Exception) -> bool:
     if not isinstance(error, RankError):
         return False
     return error.exception in _COLLECTIVE_TYPES or bool(_COLLECTIVE_WORDS.search(error.message))
-
-
-def _runs(state: State) -> bool:
-    return state.phase is Phase.RUNNING
 
 
 def _over(state: State) -> State:

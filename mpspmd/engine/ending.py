@@ -35,14 +35,10 @@ class Ending:
         self._supervisor = supervisor
         # A signal's handler may shut down in the middle of a shutdown.
         self._lock = threading.RLock()
-        self._begun = False
+        self.has_begun = False
         self._pid = os.getpid()
         # At exit, before multiprocessing joins its children.
         self._at_exit = multiprocessing_util.Finalize(None, self.shutdown, exitpriority=100)
-
-    @property
-    def has_begun(self) -> bool:
-        return self._begun
 
     def shutdown(self, timeout_s: float | None = None) -> None:
         """See Engine.shutdown. More than once does nothing."""
@@ -57,9 +53,9 @@ class Ending:
 
     def _shut_down(self, timeout_s: float | None) -> None:
         with signals_deferred():
-            if self._begun:
+            if self.has_begun:
                 return
-            self._begun = True
+            self.has_begun = True
             with self._made:
                 self._end(timeout_s)
             self._at_exit.cancel()
@@ -84,7 +80,7 @@ class Ending:
     def dropped(self) -> None:
         """Nobody refers to the engine any more. The garbage collector calls this, in any thread and at any
         moment: the supervisor's thread does the work."""
-        if self._begun or self._pid != os.getpid():
+        if self.has_begun or self._pid != os.getpid():
             return
         self._supervisor.drop(self.shutdown)
         pids = ", ".join(process.pid_and_node for process in self._ranks.processes)
@@ -97,6 +93,6 @@ class Ending:
     def become_inherited(self) -> None:
         """In a process that has just been forked: the run is its parent's."""
         self._lock = threading.RLock()  # a thread of the parent may hold the old one
-        self._begun = True
+        self.has_begun = True
         self._ranks.close_copies()
         self._files.close_copies()

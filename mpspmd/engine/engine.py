@@ -136,7 +136,7 @@ class Engine(Calls):
             stacks = RankStacks(files.plane, ranks)
             stalls = StallWatch(config.stall_warn_s, channel, table, ranks, stacks, files.janitor)
             encoder = self._make_encoder(step_codec, by_value)
-            note_reply: Callable[[int, int, int, Any], object] | None = None
+            recorder = None
             if config.record_requests is not None:
                 # Its import takes 4 ms, and most runs aren't recorded.
                 from mpspmd.engine.recording import RecordingEncoder, start_recording
@@ -146,9 +146,9 @@ class Engine(Calls):
                 recording = start_recording(config, spec, world_size, fatal_methods)
                 encoder = recorder = RecordingEncoder(encoder.step_end, by_value, recording)
                 made.callback(recorder.close)
-                note_reply = recorder.note_reply
             self._reader = reader = Reader(channel, table, events, stalls, encoder.step_end)
-            reader.note_reply = note_reply
+            if recorder is not None:
+                reader.note_reply = recorder.note_reply
             self._sending = Sender(channel, reader, outcome, stalls, encoder)
             # Who notices failures and what follows from them.
             observer = Observer(files.plane, channel, table, ranks, stacks)
@@ -156,9 +156,7 @@ class Engine(Calls):
                 channel, table, reader, outcome, ranks, files.janitor, on_cause
             )
             state = State(world_size, frozenset(fatal_methods))
-            supervisor = Supervisor(
-                events, observer, consequences, stalls, channel.status, state
-            )
+            supervisor = Supervisor(events, observer, consequences, stalls, channel.status, state)
             self._ending = Ending(made.pop_all(), segments, files, ranks, supervisor)
         self._dropped = weakref.finalize(self, self._ending.dropped)
         self._dropped.atexit = False  # type: ignore[misc]  # its stub hides the property
@@ -192,7 +190,7 @@ class Engine(Calls):
     @property
     def pids(self) -> list[int]:
         """The ranks' process ids, each on its own machine, in rank order."""
-        return self._ranks.pids
+        return [process.pid for process in self._ranks.processes]
 
     @property
     def config(self) -> RuntimeConfig:

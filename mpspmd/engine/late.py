@@ -6,7 +6,7 @@ from typing import Any
 
 from mpspmd.codec.objects import decode
 from mpspmd.codec.steps import EngineEnd
-from mpspmd.engine.call import Call
+from mpspmd.engine.call import NO_REPLY, Call
 from mpspmd.engine.table import CallTable
 from mpspmd.exceptions.fault import error_of
 from mpspmd.exceptions.foreign import is_perhaps_a_signals
@@ -32,7 +32,8 @@ class LateReplies:
             if is_perhaps_a_signals(undecodable):
                 raise
             call.replies[rank] = undecodable
-        self._table.drop_if_complete(call)
+        if all(reply is not NO_REPLY for reply in call.replies):  # no more can come
+            self._table.kept.pop(step, None)
 
     def _read(self, call: Call, rank: int, kind: int, payload: Any) -> Any:
         """What the reply holds."""

@@ -32,12 +32,11 @@ class Outcome:
 
     def settle(self, cause: BaseException, before_callers: OnFailure | None = None) -> None:
         """The run is over; the first cause stays. `before_callers` is told of it before any caller is."""
-        first = self.cause is None
-        if first:
+        if self.cause is None:
             self.cause = cause
-        if first and before_callers is not None:
-            with logged("on_cause"):
-                before_callers(cause)
+            if before_callers is not None:
+                with logged("on_cause"):
+                    before_callers(cause)
         self._known.set()
 
     def on_failure(self, callback: OnFailure) -> None:

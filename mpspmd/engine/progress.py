@@ -15,32 +15,32 @@ from mpspmd.wire import ALL
 
 def progress_of(call: Call, channel: EngineChannel) -> list[Progress]:
     """In rank order. Any thread."""
-    tail = channel.request_ring.tail
-    heads = channel.request_ring.heads
-    return [_of_rank(call, rank, channel, tail - head) for rank, head in enumerate(heads)]
-
-
-def _of_rank(call: Call, rank: int, channel: EngineChannel, unread: int) -> Progress:
-    line = channel.status.line(rank).snapshot()
-    beyond, here = line["step"] > call.step, line["step"] == call.step
-    phase = line["phase"]
-    awaited = call.ranks in (ALL, rank)
-    finished = beyond or (here and phase in ("replying", "waiting"))
-    ring = channel.reply_rings[rank]
-    # Nobody may have read its reply yet: a future's replies are read when somebody asks for them.
-    has_reply = call.replies[rank] is not NO_REPLY or (finished and ring.tail > min(ring.heads))
-    return Progress(
-        rank=rank,
-        pid=line["pid"],
-        phase=phase,
-        method=line["method"],
-        step=line["step"],
-        seconds=max(0.0, time.monotonic() - line["since"]),
-        read=beyond or here,
-        started=beyond or (here and phase != "decoding"),
-        finished=finished,
-        awaited=awaited,
-        replied=awaited and has_reply,
-        unread_bytes=max(0, unread),
-        node=line["node"],
-    )
+    now, tail = time.monotonic(), channel.request_ring.tail
+    progress = []
+    for rank, head in enumerate(channel.request_ring.heads):
+        line = channel.status.line(rank).snapshot()
+        phase = line["phase"]
+        beyond, here = line["step"] > call.step, line["step"] == call.step
+        finished = beyond or (here and phase in ("replying", "waiting"))
+        # Nobody may have read its reply yet: a future's replies are read when somebody asks for them.
+        ring = channel.reply_rings[rank]
+        has_reply = call.replies[rank] is not NO_REPLY or (finished and ring.tail > min(ring.heads))
+        awaited = call.ranks in (ALL, rank)
+        progress.append(
+            Progress(
+                rank=rank,
+                pid=line["pid"],
+                phase=phase,
+                method=line["method"],
+                step=line["step"],
+                seconds=max(0.0, now - line["since"]),
+                read=beyond or here,
+                started=beyond or (here and phase != "decoding"),
+                finished=finished,
+                awaited=awaited,
+                replied=awaited and has_reply,
+                unread_bytes=max(0, tail - head),
+                node=line["node"],
+            )
+        )
+    return progress

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -94,21 +93,14 @@ class Ranks:
             from mpspmd.bridge.remote import Remote
 
             self.remote = Remote(place, config, status)
-        self._config = config
+        self._digest_requests = config.digest_requests
+        self.patience_s = config.shutdown_timeout_s
+        """How long workers may take to shut down."""
         self._status = status
         self.processes: list[Process] = []
         """In rank order; only those that have been started."""
         self._death_pipes: list[DeathPipe] = []
         self._stack_files: list[StackFile] = []
-
-    @property
-    def patience_s(self) -> float:
-        """How long workers may take to shut down."""
-        return self._config.shutdown_timeout_s
-
-    @property
-    def pids(self) -> list[int]:
-        return [process.pid for process in self.processes]
 
     def start(
         self, spec: WorkerSpec, segments: ChannelSegments, files: RunFiles, deaths_fd: int = -1
@@ -120,11 +112,15 @@ class Ranks:
             with existing_working_directory():
                 elsewhere: list[RemoteProcess] = []
                 if self.remote is not None:
+                    from mpspmd.bridge.remote import pickled
+
                     spec = replace(spec, hash_seed=self.remote.hash_seed)
-                    elsewhere = self._start_elsewhere(self.remote, spec, segments, files, deaths_fd)
+                    files.plane.elsewhere = self.remote.send_control
+                    worker, codec = spec.pickled or b"", pickled(spec.step_codec)
+                    elsewhere = self.remote.start(worker, codec, segments, files.folder, deaths_fd)
                 for rank in self._local:
                     ranks.append(self._start_of(rank, spec, segments, files))
-                spec.start(ranks, spec.around_start or _nothing_around, self.processes)
+                spec.start(ranks, spec.around_start or contextlib.nullcontext, self.processes)
                 self.processes += elsewhere
         except OSError as error:
             if isinstance(error, SegmentError):
@@ -149,7 +145,7 @@ class Ranks:
             kwargs=spec.kwargs,
             segments=segments,
             run_dir=files.folder,
-            digest_requests=self._config.digest_requests,
+            digest_requests=self._digest_requests,
             janitor=files.janitor,
             death_pipe=self._death_pipes[-1],
             stack_file=self._stack_files[-1],
@@ -162,20 +158,6 @@ class Ranks:
             start.node_rank, start.num_nodes = self._place.node_rank, self._place.num_nodes
             start.meeting_place = self._place.meeting_place
         return start
-
-    def _start_elsewhere(
-        self,
-        remote: Remote,
-        spec: WorkerSpec,
-        segments: ChannelSegments,
-        files: RunFiles,
-        deaths_fd: int,
-    ) -> list[RemoteProcess]:
-        from mpspmd.bridge.remote import pickled
-
-        files.plane.elsewhere = remote.send_control
-        codec = pickled(spec.step_codec)
-        return remote.start(spec.pickled or b"", codec, segments, files.folder, deaths_fd)
 
     def usage(self, rank: int) -> Usage | None:
         """What a rank's process does; None when it has ended."""
@@ -243,7 +225,3 @@ class Ranks:
             process.close_copies()
         for death_pipe in self._death_pipes:
             death_pipe.close()
-
-
-def _nothing_around(rank: int) -> AbstractContextManager[object]:
-    return contextlib.nullcontext()

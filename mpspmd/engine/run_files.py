@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import zmq
@@ -30,17 +31,14 @@ class RunFiles:
         """ConfigError if dumps can't be written into their folder."""
         dump = _dump_source(config.dump_dir, segments) if config.dump_dir else None
         try:
-            self.janitor = Janitor(known_places(config.runtime_dir), remove_at_end, dump)
-            try:
+            with ExitStack() as made:
+                self.janitor = Janitor(known_places(config.runtime_dir), remove_at_end, dump)
+                made.callback(self.janitor.close)
                 self._run_dir = RunDir(config.runtime_dir, self.janitor.remove_at_end)
-            except BaseException:
-                self.janitor.close()
-                raise
-            try:
+                made.callback(self.janitor.shut_down)
+                made.callback(self._run_dir.remove)
                 self.plane = EnginePlane(control_address(self.folder))
-            except BaseException:
-                self.close()
-                raise
+                self._made = made.pop_all()
         except (OSError, zmq.ZMQError) as error:
             if isinstance(error, SegmentError):
                 raise
@@ -56,9 +54,7 @@ class RunFiles:
 
     def close(self) -> None:
         """Removes the folder. The plane must have been closed, by its thread or after that has ended."""
-        self._run_dir.remove()
-        self.janitor.shut_down()
-        self.janitor.close()
+        self._made.close()
 
     def close_copies(self) -> None:
         """In a process forked from the engine's: the run goes on without it."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import threading
 import time
 
@@ -31,14 +30,12 @@ class StartWatch:
         self._status = channel.status
         self._ranks = ranks
         self._stacks = stacks
-        self._began = math.nan
+        self._began = time.monotonic()
         self._next_s = START_NOTE_S
         self._logging: threading.Thread | None = None
 
     def tick(self) -> float:
         """Logs, in a thread of its own, if it is time to. Returns the seconds until the next time."""
-        if math.isnan(self._began):
-            self._began = time.monotonic()
         age_s = time.monotonic() - self._began
         if age_s >= self._next_s and (self._logging is None or not self._logging.is_alive()):
             self._next_s *= 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mpspmd.engine.call import NO_REPLY, Call
+from mpspmd.engine.call import Call
 
 _MAX_KEPT = 64
 """Failed calls that still collect late replies: a rank that hangs would keep each of them for ever."""
@@ -38,8 +38,3 @@ class CallTable:
         self.kept[call.step] = call
         for step in list(self.kept)[:-_MAX_KEPT]:
             self.kept.pop(step, None)
-
-    def drop_if_complete(self, call: Call) -> None:
-        """No more replies to a kept call are to come when all have."""
-        if all(reply is not NO_REPLY for reply in call.replies):
-            self.kept.pop(call.step, None)
