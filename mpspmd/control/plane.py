@@ -21,7 +21,7 @@ import zmq
 from mpspmd.control.messages import ToEngine, ToRank, decode_to_engine, decode_to_rank, encode
 from mpspmd.errors import SegmentError
 from mpspmd.notice import notice
-from mpspmd.transport.descriptor import pipe_above_standard
+from mpspmd.transport.descriptor import Descriptor
 
 logger = logging.getLogger(__name__)
 
@@ -60,35 +60,31 @@ class _Mailbox:
 
     def __init__(self) -> None:
         self._outgoing: queue.SimpleQueue[tuple[bytes, ToEngine | ToRank]] = queue.SimpleQueue()
-        self._wake_read, self._wake_write = pipe_above_standard(os.O_NONBLOCK)
+        self._bell = Descriptor(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
         # A signal handler or a destructor may wake the owner while this very thread does.
         self._closing = threading.RLock()
-        self._closed = False
 
     def put(self, identity: bytes, message: ToEngine | ToRank) -> None:
         self._outgoing.put((identity, message))
         self.wake()
 
     def wake(self) -> None:
-        # A full pipe wakes its owner anyway. The number of a closed one may be another file's.
-        with self._closing, contextlib.suppress(BlockingIOError):
-            if not self._closed:
-                os.write(self._wake_write, b"!")
+        with self._closing:
+            if self._bell.fd >= 0:
+                os.eventfd_write(self._bell.fd, 1)
 
     def take_all(self) -> Iterable[tuple[bytes, ToEngine | ToRank]]:
         with contextlib.suppress(BlockingIOError):
-            os.read(self._wake_read, 4096)
+            os.eventfd_read(self._bell.fd)
         while not self._outgoing.empty():
             yield self._outgoing.get()
 
     def fileno(self) -> int:
-        return self._wake_read
+        return self._bell.fd
 
     def close(self) -> None:
         with self._closing:
-            self._closed = True
-            os.close(self._wake_read)
-            os.close(self._wake_write)
+            self._bell.close()
 
 
 class _Plane(Generic[_Received]):

@@ -63,8 +63,8 @@ class Descriptor:
     def close(self) -> None:
         """A second call does nothing."""
         if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+            fd, self.fd = self.fd, -1
+            os.close(fd)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _receive, (type(self), reduction.DupFd(self.fd))
