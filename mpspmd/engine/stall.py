@@ -7,15 +7,17 @@ import logging
 import math
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from mpspmd.engine.call import Call
 from mpspmd.engine.progress import progress_of
 from mpspmd.engine.rank_stacks import Answer, RankStacks
 from mpspmd.engine.ranks import Ranks
-from mpspmd.engine.start_watch import StartWatch
 from mpspmd.engine.table import CallTable
 from mpspmd.errors import StepTimeout
+from mpspmd.naming import rank_name
 from mpspmd.processes.janitor import Janitor
 from mpspmd.report import Progress, RankReport, StallReport
 from mpspmd.threads import start_thread
@@ -23,13 +25,13 @@ from mpspmd.transport.channel import EngineChannel
 
 logger = logging.getLogger(__name__)
 
+START_NOTE_S = 5.0
+"""After so long, and each time that has doubled, a start that isn't done is logged."""
+
 
 class StallWatch:
-    """Warns of calls and starts that take long, and reports on those that have taken too long.
-
-    `tick` is called by the supervisor; `report` and `timeout` by any other thread, and they take up to half
-    a second when a rank doesn't answer.
-    """
+    """`tick` and `places`: the supervisor's thread. `report` and `timeout`: any other thread; they take up
+    to half a second when a rank doesn't answer."""
 
     def __init__(
         self,
@@ -46,21 +48,28 @@ class StallWatch:
         self._table = table
         self._ranks = ranks
         self._stacks = stacks
-        self.start = StartWatch(warn_s, channel, ranks, stacks)
+        self._start_began = time.monotonic()
+        self._start_next_s = START_NOTE_S
         self._samples: dict[int, tuple[int, float, float]] = {}  # rank: step, when, CPU time
         self._warned: tuple[int, float] = (-1, 0.0)  # a step, and when to warn of it again
-        self._reporting: threading.Thread | None = None
+        self._warning: threading.Thread | None = None
 
     def tick(self, *, starting: bool) -> float:
-        """Warns, in a thread of its own, of the oldest call or of a start that goes on. Writes to the
-        status page that this process runs, for those who watch it from outside.
+        """Warns of a start that goes on, or of the oldest call, if it is time to. Writes to the status page
+        that this process runs, for those who watch it from outside.
 
         Returns the seconds until the next warning is due.
         """
         self._channel.status.beat(len(self._table.pending), self._table.late)
-        return self.start.tick() if starting else self._tick()
+        return self._watch_start() if starting else self._watch_calls()
 
-    def _tick(self) -> float:
+    def _watch_start(self) -> float:
+        age_s = time.monotonic() - self._start_began
+        if age_s >= self._start_next_s and self._begin_to(self._warn_of_start, age_s):
+            self._start_next_s *= 2
+        return max(0.05, self._start_next_s - age_s)
+
+    def _watch_calls(self) -> float:
         call = self._table.oldest()
         if call is None:
             return math.inf
@@ -71,12 +80,18 @@ class StallWatch:
             self._warned = (call.step, next_s)
         if age_s >= min(1.0, self._warn_s / 2) and call.step not in self._sampled_steps():
             self._sample(call)
-        if age_s >= next_s and (self._reporting is None or not self._reporting.is_alive()):
+        if age_s >= next_s and self._begin_to(self._warn, call):
             self._warned = (call.step, 2 * next_s)
-            # A run doesn't end because no more threads can be had for a warning.
-            with contextlib.suppress(RuntimeError):
-                self._reporting = start_thread(self._warn, call, name="mpspmd-stall")
         return max(0.05, next_s - age_s)
+
+    def _begin_to(self, warn: Callable[..., None], *args: Any) -> bool:
+        """Warns in a thread of its own. False if the last warning isn't written yet."""
+        if self._warning is not None and self._warning.is_alive():
+            return False
+        # Neither a start nor a run ends because no more threads can be had for a warning.
+        with contextlib.suppress(RuntimeError):
+            self._warning = start_thread(warn, *args, name="mpspmd-stall")
+        return True
 
     def report(self, call: Call) -> StallReport:
         """How far each rank is with this call, with stacks of those that aren't done."""
@@ -127,3 +142,43 @@ class StallWatch:
             cpu_s = max(0.0, usage.cpu_s - before)
             over_s = time.monotonic() - since
         return RankReport(progress, state, cpu_s, over_s, answer.stacks, answer.collectives)
+
+    # While the ranks start.
+
+    def places(self) -> list[str]:
+        """What each rank is doing while the ranks start, and since when, in rank order. It reads the status
+        page, and asks no rank."""
+        return [self._place(rank) for rank in range(self._ranks.world_size)]
+
+    def _place(self, rank: int) -> str:
+        line, now = self._channel.status.line(rank).snapshot(), time.monotonic()
+        if self._ranks.usage(rank) is None:
+            return "gone"
+        if line["pid"] == 0 and (node := self._ranks.node_awaited(rank)):
+            return f"waits for {node} to join, for {now - self._start_began:.1f} s"
+        if line["pid"] == 0:
+            return f"importing for {now - self._start_began:.1f} s"
+        where = "ready"
+        if line["phase"] == "loading":
+            where = "in its constructor" if line["method"] else "importing"
+        return f"{where} for {now - line['since']:.1f} s"
+
+    def _warn_of_start(self, age_s: float) -> None:
+        processes, places = self._ranks.processes, self.places()
+        ranks = [
+            f"{rank_name(n, process.pid, process.node)} {place}"
+            for n, (process, place) in enumerate(zip(processes, places, strict=True))
+        ]
+        text = f"not all ranks are ready after {age_s:.1f} s: {'; '.join(ranks)}"
+        if age_s >= self._warn_s:
+            for rank, answer in sorted(self._stacks.ask(self._loading()).items()):
+                text += f"\n\nrank {rank}:\n{answer.stacks.rstrip()}"
+        logger.warning("%s", text)
+
+    def _loading(self) -> list[int]:
+        """The ranks that are still loading, and that can be asked: earlier, the signal that asks for stacks
+        would end them."""
+        lines = [
+            self._channel.status.line(rank).snapshot() for rank in range(self._ranks.world_size)
+        ]
+        return [n for n, line in enumerate(lines) if line["pid"] and line["phase"] == "loading"]

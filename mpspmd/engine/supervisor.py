@@ -133,7 +133,7 @@ class Supervisor:
         if self._observer.has_noticed_an_end or is_due:
             self._feed_all(self._observer.ended(starting=starting))
         if is_due:
-            places = self._stalls.start.places() if starting else ()
+            places = self._stalls.places() if starting else ()
             self._feed_all([TimePassed(tuple(places))])
 
     def _count_cores(self) -> None:

@@ -209,7 +209,7 @@ class TestStart:
     def test_a_start_that_takes_long_is_logged_with_what_each_rank_is_in(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr("mpspmd.engine.start_watch.START_NOTE_S", 0.05)
+        monkeypatch.setattr("mpspmd.engine.stall.START_NOTE_S", 0.05)
         for timeout_s in (6, 50):  # the second on a machine that is too busy for the first
             caplog.clear()
             config = RuntimeConfig.from_env(start_timeout_s=timeout_s, stall_warn_s=2)
