@@ -203,17 +203,12 @@ class Calls(Waiting, AwaitedCalls):
         if reply_ranks != ALL:
             self._check_reply_ranks(reply_ranks)
         deadline = None if timeout is None else time.monotonic() + timeout
-        future: StepFuture[Any] | None = None
-        if non_block and reply_ranks is not None:
-            future = StepFuture(self)
-        call = self._sending.send(
-            method, args, kwargs, reply_ranks, deadline, future, ends, keeps_late
-        )
+        call = self._sending.send(method, args, kwargs, reply_ranks, deadline, ends, keeps_late)
         if (first := ends or within) is not None:
             self._reader.link(call, first)
         if reply_ranks is None:
             return None
-        return self._outcome(call) if future is None else future
+        return StepFuture(self, call) if non_block else self._outcome(call)
 
     def _check_reply_ranks(self, ranks: ReplyRanks) -> None:
         if ranks is None or ranks == ALL:

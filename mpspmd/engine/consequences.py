@@ -16,7 +16,7 @@ from mpspmd.engine.events import (
     StartFails,
     Verdict,
 )
-from mpspmd.engine.outcome import OnFailure, Outcome, anew
+from mpspmd.engine.outcome import OnFailure, RunOutcome, anew
 from mpspmd.engine.progress import progress_of
 from mpspmd.engine.ranks import Ranks
 from mpspmd.engine.reader import Reader
@@ -43,7 +43,7 @@ class Consequences:
         channel: EngineChannel,
         table: CallTable,
         reader: Reader,
-        outcome: Outcome,
+        outcome: RunOutcome,
         ranks: Ranks,
         janitor: Janitor,
         on_cause: OnFailure | None,
@@ -52,7 +52,7 @@ class Consequences:
         self._channel = channel
         self._table = table
         self._reader = reader
-        self._outcome = outcome
+        self._run_outcome = outcome
         self._ranks = ranks
         self._on_cause = on_cause
         self._start_known = threading.Event()
@@ -62,7 +62,7 @@ class Consequences:
 
     @property
     def has_failed(self) -> bool:
-        cause = self._outcome.cause
+        cause = self._run_outcome.cause
         return cause is not None and not isinstance(cause, EngineClosed)
 
     def carry_out(self, verdict: Verdict) -> None:
@@ -100,7 +100,7 @@ class Consequences:
         dump = self._janitor.write_dump(str(error), failed=True)
         if isinstance(error, RankDied):
             error.dump = dump
-        self._outcome.settle(error, self._on_cause)
+        self._run_outcome.settle(error, self._on_cause)
         if died:
             self._channel.mark_dead(failure.rank)
         self._channel.poison(Poison.RANK_DIED if died else Poison.RANK_FAILED, failure.rank)
@@ -111,7 +111,7 @@ class Consequences:
         # Before the callbacks, of which one may end this process.
         if died:
             notice(logger.error, "%s", error)
-        self._outcome.call_back()
+        self._run_outcome.call_back()
 
     def _name_those_that_succeeded(self, failed: CallFails) -> None:
         call = self._table.failing.get(failed.step)
@@ -151,10 +151,10 @@ class Consequences:
         """The engine has been shut down: no call succeeds from now on, and ranks may end."""
         self._channel.expect_deaths()
         closed = EngineClosed("the engine has been shut down")
-        self._outcome.settle(closed)
+        self._run_outcome.settle(closed)
         # Also after a failure: `on_cause` may keep the supervisor's thread from ending the calls.
         self._channel.close()
-        self._end_calls(self._outcome.cause or closed)
+        self._end_calls(self._run_outcome.cause or closed)
         self._over.set()
 
     def raise_start_failures(self) -> None:
@@ -164,8 +164,8 @@ class Consequences:
             pass
         if self._start_failures:
             raise StartupError(self._start_failures)
-        if self._outcome.cause is not None:
-            self._outcome.raise_cause()
+        if self._run_outcome.cause is not None:
+            self._run_outcome.raise_cause()
 
     def wait_until_over(self, timeout_s: float) -> bool:
         """Waits until the run has failed or been closed; else False. Callbacks may still be running."""

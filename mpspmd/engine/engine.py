@@ -20,7 +20,7 @@ from mpspmd.engine.event_queue import EventQueue
 from mpspmd.engine.events import State
 from mpspmd.engine.inherited import Inherited, end_with_fork
 from mpspmd.engine.observer import Observer
-from mpspmd.engine.outcome import Outcome
+from mpspmd.engine.outcome import RunOutcome
 from mpspmd.engine.rank_stacks import RankStacks
 from mpspmd.engine.ranks import Ranks, WorkerSpec, for_all_nodes
 from mpspmd.engine.reader import Reader
@@ -131,7 +131,7 @@ class Engine(Calls):
             made.callback(ranks.close)
             # What is needed to call.
             events = EventQueue(files.plane)
-            self._run_outcome = outcome = Outcome(channel.status)
+            self._run_outcome = outcome = RunOutcome(channel.status)
             self._table = table = CallTable()
             stacks = RankStacks(files.plane, ranks)
             stalls = StallWatch(config.stall_warn_s, channel, table, ranks, stacks, files.janitor)

@@ -34,20 +34,17 @@ class StepFuture(concurrent.futures.Future[T]):
     A future can't be cancelled: the ranks have the request already.
     """
 
-    _call: Call
     on_raise: Callable[[], None] | None = None
     """Called each time that `result` raises an error of the call, or `exception` returns it."""
 
-    def __init__(self, engine: Waiting) -> None:
+    def __init__(self, engine: Waiting, call: Call) -> None:
+        """The only future of `call`, which may be done already."""
         super().__init__()
         # As set_running_or_notify_cancel() does, which takes a lock that nobody else can want yet.
         self._state = RUNNING
         self._engine = engine
-
-    def follow(self, call: Call) -> None:
-        """Makes this the future of `call`, done or not. Once, by the maker of the future."""
         self._call = call
-        self._waiters = _Waiters(call, self._engine)
+        self._waiters = _Waiters(call, engine)
         call.future = weakref.ref(self)
         # Check last: a thread that finishes the call after this line tells the future itself.
         if call.done:
@@ -110,7 +107,7 @@ class StepFuture(concurrent.futures.Future[T]):
         if super().done():
             self._call.kept_future = None
         else:
-            self._engine._start_reader()
+            self._engine._reader.start_reader()
 
     def _drive(self, timeout: float | None) -> None:
         if not self._call.done:
@@ -130,4 +127,4 @@ class _Waiters(list[Any]):
     def append(self, waiter: Any) -> None:
         super().append(waiter)
         if not self._call.done:
-            self._engine._start_reader()
+            self._engine._reader.start_reader()

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import os
 import weakref
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn
 
 from mpspmd.errors import EngineClosed
-
-
-class _Forkable(Protocol):
-    def become_inherited(self, stub: Inherited) -> None: ...
 
 
 class Inherited:
@@ -26,14 +22,15 @@ class Inherited:
         )
 
 
-_engines: weakref.WeakKeyDictionary[_Forkable, int] = weakref.WeakKeyDictionary()
+_engines: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 """The engines of this process, each with the id of the process that made it."""
 
 
-def end_with_fork(engine: _Forkable) -> None:
-    """From now on the copy of the engine in a forked process refuses to work, and says why.
+def end_with_fork(engine: Any) -> None:
+    """A copy of the engine in a forked process refuses to work, and says why: `become_inherited` is called
+    there with what takes the place of its parts.
 
-    A real copy would wait for locks that threads of the parent hold, and would share its rings and ranks.
+    A copy that works would wait for locks that threads of the parent hold, and share its rings and ranks.
     """
     _engines[engine] = os.getpid()
 

@@ -1,13 +1,14 @@
-"""Outcome: why a run is over, and who is told."""
+"""RunOutcome: why a run is over, and who is told."""
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable
 from typing import NoReturn
 
 from mpspmd._ring import StatusPage
-from mpspmd.errors import ChannelPoisoned, EngineClosed, RankDied, RankError
+from mpspmd.errors import ChannelPoisoned, EngineClosed, RankDied
 from mpspmd.exceptions.fault import restore_cause
 from mpspmd.exceptions.foreign import logged
 from mpspmd.processes.exit_status import PENDING
@@ -18,7 +19,7 @@ _KNOWN_S = 4.0
 OnFailure = Callable[[BaseException], None]
 
 
-class Outcome:
+class RunOutcome:
     """Any thread may ask. Only the supervisor's thread settles it."""
 
     def __init__(self, status: StatusPage) -> None:
@@ -78,12 +79,8 @@ class Outcome:
 def anew(cause: BaseException) -> BaseException:
     """The same error as a new exception, for one caller: what is raised refers to all frames that it went
     through, and so to the engine, which the cause of a run's end must not keep alive."""
-    new = type(cause)(*cause.args)
+    new = copy.copy(cause)
     new.__cause__ = cause.__cause__
-    if isinstance(cause, RankError) and isinstance(new, RankError):
-        new.original = cause.original
-    if isinstance(cause, RankDied) and isinstance(new, RankDied):
-        new.dump = cause.dump
     return new
 
 

@@ -41,20 +41,18 @@ class RankStacks:
         """The stacks of each of these ranks, or why they aren't known, and their collectives. Of `others`
         only those that answer by themselves. Takes at most half a second."""
         with self._asking:
-            answers = self._ask_control_threads([*ranks, *others])
+            self._answers = {}
+            self._question += 1
+            for rank in (*ranks, *others):
+                self._plane.send(rank, Dump(self._question))
+            limit_s = _ANSWER_S if self._ranks.remote is None else _FAR_ANSWER_S
+            n_asked = len(ranks) + len(others)
+            with self._change:
+                self._change.wait_for(lambda: len(self._answers) >= n_asked, limit_s)
+                answers = dict(self._answers)
             for rank in set(ranks) - answers.keys():
                 answers[rank] = Answer(self._ranks.stacks_by_signal(rank))
             return answers
-
-    def _ask_control_threads(self, ranks: Sequence[int]) -> dict[int, Answer]:
-        self._answers = {}
-        self._question += 1
-        for rank in ranks:
-            self._plane.send(rank, Dump(self._question))
-        with self._change:
-            limit_s = _ANSWER_S if self._ranks.remote is None else _FAR_ANSWER_S
-            self._change.wait_for(lambda: len(self._answers) >= len(ranks), limit_s)
-            return dict(self._answers)
 
     def take(self, answer: Stacks) -> None:
         """Called by the supervisor when a rank has answered."""

@@ -66,8 +66,8 @@ class Reader(Exchange):
         self.untold: list[Call] = []
         """Calls that were done while their reader was sending. It tells their futures when it has sent."""
         self._starting = threading.Lock()
-        self._reader: threading.Thread | None = None
-        self._reader_has_work = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._has_work = threading.Event()
         self._ended = False
 
     def expect(self, call: Call) -> None:
@@ -77,8 +77,8 @@ class Reader(Exchange):
 
     def wake_reader(self) -> None:
         """There is a call to read for."""
-        if self._reader is not None:
-            self._reader_has_work.set()
+        if self._thread is not None:
+            self._has_work.set()
 
     def forget(self, call: Call, error: BaseException) -> None:
         """Ends a call whose request wasn't sent. Wakes the leader, which may wait for this very call."""
@@ -151,7 +151,7 @@ class Reader(Exchange):
         """Nobody waits for replies any more."""
         self._ended = True
         self._inbox.interrupt()
-        self._reader_has_work.set()
+        self._has_work.set()
 
     def wait_for(self, call: Call, limit: float | None) -> None:
         """Returns when the call is done, at the latest at its own deadline. Until then this thread leads or
@@ -180,13 +180,11 @@ class Reader(Exchange):
         now = time.monotonic()
         for call in self._table.all():
             if call.deadline is not None and call.deadline <= now:
-                self.finish(call, self._timed_out(call))
-
-    def _timed_out(self, call: Call) -> BaseException:
-        """The error of a call whose deadline has passed: what a rank has raised, or else a StepTimeout."""
-        if call.errors:
-            return first_cause(call.errors)[1]
-        return self._stalls.timeout(call, "not every awaited rank has replied")
+                if call.errors:  # what a rank has raised says more
+                    self.finish(call, first_cause(call.errors)[1])
+                else:
+                    what = "not every awaited rank has replied"
+                    self.finish(call, self._stalls.timeout(call, what))
 
     def read_now(self) -> None:
         """Takes the replies that have come, without waiting. If another thread leads, it takes them."""
@@ -212,14 +210,14 @@ class Reader(Exchange):
     def start_reader(self) -> None:
         """From now on a thread reads whenever anything is awaited, so that callbacks are called."""
         with self._starting:
-            if self._reader is None:
-                self._reader = start_thread(self._read_always, name="mpspmd-reader")
-        self._reader_has_work.set()
+            if self._thread is None:
+                self._thread = start_thread(self._read_always, name="mpspmd-reader")
+        self._has_work.set()
 
     def _read_always(self) -> None:
         while not self._ended:
-            self._reader_has_work.wait()
-            self._reader_has_work.clear()
+            self._has_work.wait()
+            self._has_work.clear()
             while self._read_most_urgent():
                 pass
 

@@ -8,8 +8,7 @@ from typing import Any
 
 from mpspmd.codec.objects import Message
 from mpspmd.engine.call import Call
-from mpspmd.engine.future import StepFuture
-from mpspmd.engine.outcome import Outcome
+from mpspmd.engine.outcome import RunOutcome
 from mpspmd.engine.reader import Reader
 from mpspmd.engine.requests import RequestEncoder
 from mpspmd.engine.stall import StallWatch
@@ -29,13 +28,13 @@ class Sender:
         self,
         channel: EngineChannel,
         reader: Reader,
-        outcome: Outcome,
+        outcome: RunOutcome,
         stalls: StallWatch,
         encoder: RequestEncoder,
     ) -> None:
         self._channel = channel
         self._reader = reader
-        self._outcome = outcome
+        self._run_outcome = outcome
         self._stalls = stalls
         self._world_size = channel.request_ring.n_readers
         self._encoder = encoder
@@ -49,14 +48,12 @@ class Sender:
         kwargs: dict[str, Any],
         reply_ranks: ReplyRanks,
         deadline: float | None,
-        future: StepFuture[Any] | None = None,
         ends: Call | None = None,
         keeps_late: bool = False,
     ) -> Call:
         """Returns when all of the request is in the ring. `deadline`: of time.monotonic().
 
-        `future` gets the call's outcome, and with `keeps_late` also late replies. `ends` is the first call
-        of the step whose last call this is.
+        `ends` is the first call of the step whose last call this is. `keeps_late` as for StepCalls.call.
 
         Raises:
             EncodeError, StepTimeout: No rank runs the request.
@@ -64,20 +61,18 @@ class Sender:
             MpSpmdError: The cause, if the engine has failed or was shut down.
         """
         reader = self._reader
-        if self._packs and ends is None and not keeps_late and self._outcome.cause is None:
+        if self._packs and ends is None and not keeps_late and self._run_outcome.cause is None:
             sent: Call | None = reader.send_plain(method, args, kwargs, reply_ranks, deadline)
             if sent is not None:
                 reader.wake_reader()
-                if future is not None:
-                    future.follow(sent)
                 return sent
         if reader.sender:
             self._refuse_within_a_send()
         try:
             if not reader.begin_sending():
                 self._take_turn(deadline)
-            if self._outcome.cause is not None:
-                self._outcome.raise_cause()
+            if self._run_outcome.cause is not None:
+                self._run_outcome.raise_cause()
             step = reader.steps + 1
             kind, message, context = self._encoder.encode(step, method, args, kwargs, reply_ranks)
             name = method if isinstance(method, str) else name_of(method)
@@ -88,8 +83,6 @@ class Sender:
                 if call is not None:
                     self._encoder.sent(kind)
                     reader.wake_reader()
-                    if future is not None:
-                        future.follow(call)
                     return call
             reader.steps = step
             n_bytes = 0 if isinstance(message, list) else len(message)
@@ -97,8 +90,6 @@ class Sender:
             call.closes = ends
             call.reply_context = context
             call.keeps_late = keeps_late
-            if future is not None:
-                future.follow(call)
             self._put(call, kind, message)
             return call
         finally:
@@ -157,7 +148,7 @@ class Sender:
             self._reader.forget(call, error)
             self._channel.requests.abandon()
             if isinstance(error, ChannelError):
-                self._outcome.raise_cause(error)
+                self._run_outcome.raise_cause(error)
             raise
         self._encoder.sent(kind)
 

@@ -62,9 +62,7 @@ class StepCalls:
 
     def future(self, call: Call) -> StepFuture[Any]:
         """The future of a call. Once for each call."""
-        future: StepFuture[Any] = StepFuture(self._engine)
-        future.follow(call)
-        return future
+        return StepFuture(self._engine, call)
 
     def call(
         self,

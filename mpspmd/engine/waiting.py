@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from mpspmd.engine.call import Call
-from mpspmd.engine.outcome import Outcome
+from mpspmd.engine.outcome import RunOutcome
 from mpspmd.engine.reader import Reader
 from mpspmd.errors import ChannelError
 from mpspmd.wire import ALL
@@ -21,7 +21,7 @@ class Waiting:
     """
 
     _reader: Reader
-    _run_outcome: Outcome
+    _run_outcome: RunOutcome
 
     def _outcome(self, call: Call) -> Any:
         """Waits until the call is done, and returns its value or raises its error."""
@@ -57,7 +57,3 @@ class Waiting:
         # The run has ended: its failure ends every call, so nothing is to be done here.
         with contextlib.suppress(ChannelError):
             self._reader.read_now()
-
-    def _start_reader(self) -> None:
-        """From now on a thread reads replies whenever any are awaited."""
-        self._reader.start_reader()

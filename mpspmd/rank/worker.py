@@ -87,10 +87,10 @@ class RankContext:
         if "GLOO_SOCKET_IFNAME" not in os.environ:
             if self.meeting_place:
                 interface = interface_towards(self.meeting_place)
+            elif loopback() is None:
+                raise SegmentError(NO_LOOPBACK)
             else:
-                interface = "lo" if loopback() is not None else None
-                if interface is None:
-                    raise SegmentError(NO_LOOPBACK)
+                interface = "lo"
             if interface is not None:
                 os.environ["GLOO_SOCKET_IFNAME"] = interface
         dist.init_process_group(

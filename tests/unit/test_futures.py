@@ -196,7 +196,7 @@ def test_a_callback_that_raises_harms_no_other_call(engine: Engine) -> None:
 
 
 def test_callbacks_are_called_after_a_request_that_found_no_space(engine: Engine, go: Path) -> None:
-    engine._start_reader()
+    engine._reader.start_reader()
     for number in range(3):
         file = go.with_name(f"{number}")
         engine.call("wait_for", (str(file),), reply_ranks=None)

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from mpspmd.engine.outcome import Outcome
+from mpspmd.engine.outcome import RunOutcome
 from mpspmd.errors import EngineClosed, RankError
 
 
-def _outcome() -> Outcome:
+def _outcome() -> RunOutcome:
     status: Any = None
-    return Outcome(status)
+    return RunOutcome(status)
 
 
 @pytest.fixture
