@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import logging
 import signal
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -14,7 +15,7 @@ from mpspmd._ring import PHASE_LOADING
 from mpspmd.control.messages import Exiting, Hello, Ready
 from mpspmd.control.plane import control_address
 from mpspmd.errors import ConfigError, text_of
-from mpspmd.exceptions.fault import exit_code, fault_of, reason_of
+from mpspmd.exceptions.fault import Fault, exit_code, fault_of, reason_of
 from mpspmd.exceptions.foreign import Terminated, logged
 from mpspmd.machine.green_threads import refuse_green_threads
 from mpspmd.machine.room import check_room_on_rank
@@ -82,15 +83,7 @@ def _run(start: RankStart, signals: RankSignals) -> int:
         _track=channel.track,
     )
     try:
-        if start.main:
-            import_main(start.main)
-            # The script may set signal handlers, which are meant for the process that the user has started.
-            signals.install_handlers()
-        start.unpack()
-        channel.line.enter(PHASE_LOADING, 0, b"__init__")
-        worker = start.worker(ctx, *start.args, **start.kwargs)
-        if signals.terminated:
-            raise Terminated
+        worker = _make_worker(start, ctx, signals, channel)
     except Terminated:
         raise
     except BaseException as error:
@@ -98,13 +91,7 @@ def _run(start: RankStart, signals: RankSignals) -> int:
         signals.ignore_sigterm()
         if start.report_start_failure is not None:
             start.report_start_failure(error)
-        fault = fault_of(error, start.rank, 0, "__init__")
-        if isinstance(error, UnguardedMain):
-            # The traceback of the engine's error shows the same line.
-            fault = replace(fault, exception=ConfigError.__name__, traceback="")
-        elif isinstance(error, SystemExit):
-            fault = replace(fault, message=reason_of(error))
-        control.send(fault)
+        control.send(_start_fault(error, start.rank))
         control.close()
         if isinstance(error, SystemExit):
             raise
@@ -132,3 +119,29 @@ def _run(start: RankStart, signals: RankSignals) -> int:
         finally:
             control.close()
     return 0
+
+
+def _make_worker(
+    start: RankStart, ctx: RankContext, signals: RankSignals, channel: RankChannel
+) -> Any:
+    """Raises whatever the user's code raises."""
+    if start.main:
+        import_main(start.main)
+        # The script may set signal handlers, which are meant for the process that the user has started.
+        signals.install_handlers()
+    start.unpack()
+    channel.line.enter(PHASE_LOADING, 0, b"__init__")
+    worker = start.worker(ctx, *start.args, **start.kwargs)
+    if signals.terminated:
+        raise Terminated
+    return worker
+
+
+def _start_fault(error: BaseException, rank: int) -> Fault:
+    fault = fault_of(error, rank, 0, "__init__")
+    if isinstance(error, UnguardedMain):
+        # The traceback of the engine's error shows the same line.
+        return replace(fault, exception=ConfigError.__name__, traceback="")
+    if isinstance(error, SystemExit):
+        return replace(fault, message=reason_of(error))
+    return fault
