@@ -22,9 +22,9 @@ from mpspmd.engine.events import (
     Died,
     Dying,
     Event,
+    Exits,
     Explain,
     Held,
-    Leaves,
     Phase,
     Raised,
     Ready,
@@ -106,7 +106,7 @@ def _judge_start(state: State, event: Event, now: float) -> Judgement:
                 return replace(state, phase=Phase.RUNNING), (Started(),)
         case StartRaised(rank=rank, cause=cause):
             state = _fail_start(state, rank, cause, now)
-        case Leaves(error=error):
+        case Exits(error=error):
             state = _fail_start(state, error.rank, _ended_early(error), now)
         case Died(clean=True) if state.start_failures or state.dying:
             pass  # it was ready, and has ended because the start has failed
@@ -173,7 +173,7 @@ def _judge_run(state: State, event: Event, now: float) -> Judgement:
             # With one rank there is nobody else to blame, and nobody who could still finish.
             if state.world_size == 1:
                 return _conclude(state, math.inf)
-        case Leaves(error=error) if not state.dying:
+        case Exits(error=error) if not state.dying:
             return _over(state), (RunFails(error, error.rank),)
         case Died(error=error, pending=True):
             return _add_dying(state, error, now), ()

@@ -39,7 +39,7 @@ class Raised:
 
 
 @dataclass(frozen=True)
-class Leaves:
+class Exits:
     """A rank is about to end although the engine hasn't asked it to; `error` says why."""
 
     error: RankDied
@@ -79,7 +79,7 @@ class ShutDown:
     """The engine shuts the run down: from now on a rank's end is no failure."""
 
 
-Event: TypeAlias = Ready | StartRaised | Raised | Leaves | Died | Reaped | TimePassed | ShutDown
+Event: TypeAlias = Ready | StartRaised | Raised | Exits | Died | Reaped | TimePassed | ShutDown
 
 
 # What is to be done.

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from mpspmd.control.messages import Exiting, Ready, Stacks, ToEngine, Usages
 from mpspmd.control.plane import EnginePlane
 from mpspmd.engine import events
-from mpspmd.engine.events import Died, Event, Leaves, Raised, Reaped, StartRaised
+from mpspmd.engine.events import Died, Event, Exits, Raised, Reaped, StartRaised
 from mpspmd.engine.outcome import death
 from mpspmd.engine.rank_stacks import RankStacks
 from mpspmd.engine.ranks import Ranks
@@ -52,7 +52,7 @@ class Observer:
         self._stacks = stacks
         self._sentinels: set[int] = set()
         self._said: list[ToEngine] = []
-        self._leaving: dict[int, str] = {}
+        self._exiting: dict[int, str] = {}
         """Ranks that are about to end although the engine hasn't asked them to, and why."""
         self._dead: set[int] = set()
         self._unexplained: dict[int, float] = {}
@@ -97,7 +97,7 @@ class Observer:
                 case Stacks():
                     self._stacks.take(message)
                 case Exiting(rank=rank, cause=cause):
-                    self._leaving[rank] = cause
+                    self._exiting[rank] = cause
                     self.has_noticed_an_end = True
                 case Usages() if self._ranks.remote is not None:
                     self._ranks.remote.take(message)
@@ -115,17 +115,17 @@ class Observer:
 
     def ended(self, *, starting: bool) -> Iterator[Event]:
         """The ranks that have ended or are about to, the first one first."""
-        leaving, self._leaving = self._leaving, {}
+        exiting, self._exiting = self._exiting, {}
         gone = [n for n, process in enumerate(self._ranks.processes) if not process.is_alive()]
         noticed = self._channel.dead_ranks()
-        for rank in in_order(self._channel.first_to_die, noticed, gone, leaving):
-            if rank in leaving and rank not in self._dead:
-                yield Leaves(self._death(rank, leaving[rank]))
+        for rank in in_order(self._channel.first_to_die, noticed, gone, exiting):
+            if rank in exiting and rank not in self._dead:
+                yield Exits(self._death(rank, exiting[rank]))
             elif rank not in self._dead:
                 yield self._died(rank, starting)
         for rank, until in sorted(self._unexplained.items()):
-            reason = leaving.get(rank) or self._reason(rank, starting)
-            may_explain = rank not in leaving and time.monotonic() < until
+            reason = exiting.get(rank) or self._reason(rank, starting)
+            may_explain = rank not in exiting and time.monotonic() < until
             if reason != PENDING and not (may_explain and _is_exit(reason)):
                 del self._unexplained[rank]
                 yield Reaped(rank, reason, self._is_clean(rank))
@@ -167,13 +167,13 @@ def _is_exit(reason: str) -> bool:
 
 
 def in_order(
-    first: int | None, noticed: Iterable[int], gone: Iterable[int], leaving: Iterable[int]
+    first: int | None, noticed: Iterable[int], gone: Iterable[int], exiting: Iterable[int]
 ) -> list[int]:
     """Which ranks have ended, the one first that may have made the others end.
 
     `first` is the rank whose death has poisoned the rings, which is known before anything else; the deaths
-    of the `noticed` were noticed by the channel; the processes of the `gone` have ended; the `leaving` say
+    of the `noticed` were noticed by the channel; the processes of the `gone` have ended; the `exiting` say
     that they are about to, perhaps because another one has died.
     """
     known = [] if first is None else [first]
-    return list(dict.fromkeys([*known, *noticed, *gone, *leaving]))
+    return list(dict.fromkeys([*known, *noticed, *gone, *exiting]))

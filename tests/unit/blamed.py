@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from mpspmd.engine.events import (
     Died,
-    Leaves,
+    Exits,
     Phase,
     Raised,
     Ready,
@@ -46,7 +46,7 @@ FATAL = [raised(rank, method="execute_model") for rank in (0, 1)]
 UNAWAITED = [raised(rank, awaited=False) for rank in (0, 1)]
 UNAWAITED_FATAL = [raised(rank, method="execute_model", awaited=False) for rank in (0, 1)]
 DESYNC = [raised(rank, kind="CodecDesync") for rank in (0, 1)]
-LEAVES = [Leaves(died(rank, "exit code 3")) for rank in (0, 1)]
+LEAVES = [Exits(died(rank, "exit code 3")) for rank in (0, 1)]
 DIED = [Died(died(rank)) for rank in (0, 1)]
 PENDING = [Died(died(rank, "pending"), pending=True) for rank in (0, 1)]
 ENDED = [Died(died(rank, "exit code 0"), clean=True) for rank in (0, 1)]

@@ -32,8 +32,8 @@ from mpspmd.engine.events import (
     CallFails,
     Died,
     Event,
+    Exits,
     Explain,
-    Leaves,
     Phase,
     Raised,
     Ready,
@@ -156,12 +156,12 @@ def broken_rule(
                         1,
                     }:
                         return "a run begins once, when all ranks are ready"
-                    if any(isinstance(e, StartRaised | Died | Leaves) for e in events[:at]):
+                    if any(isinstance(e, StartRaised | Died | Exits) for e in events[:at]):
                         return "a failed start doesn't begin"
                     began = True
                 case RunFails(error=RankDied() as why):
                     first = deaths[0].error if deaths else None
-                    if first is None and not isinstance(event, Leaves):
+                    if first is None and not isinstance(event, Exits):
                         return "only a death or a leave is a RankDied"
                     if first is not None and why.rank != first.rank:
                         return "the first to die is to blame"

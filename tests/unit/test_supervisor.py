@@ -45,9 +45,9 @@ class Ending:
 
 def test_a_rank_that_has_left_because_another_had_died_is_not_blamed() -> None:
     """The native thread that notices a death poisons the rings first, and tells the supervisor then."""
-    assert in_order(1, noticed=[], gone=[0], leaving=[]) == [1, 0]
-    assert in_order(1, noticed=[1], gone=[0], leaving=[0, 1]) == [1, 0]
-    assert in_order(None, noticed=[], gone=[1], leaving=[0]) == [1, 0]
+    assert in_order(1, noticed=[], gone=[0], exiting=[]) == [1, 0]
+    assert in_order(1, noticed=[1], gone=[0], exiting=[0, 1]) == [1, 0]
+    assert in_order(None, noticed=[], gone=[1], exiting=[0]) == [1, 0]
 
 
 @pytest.mark.parametrize(
