@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from mpspmd.engine.aio import AwaitedCalls
 from mpspmd.engine.call import Call
 from mpspmd.engine.future import StepFuture
+from mpspmd.engine.outcome import RunOutcome
+from mpspmd.engine.reader import Reader
 from mpspmd.engine.sender import Sender
-from mpspmd.engine.waiting import Waiting
-from mpspmd.errors import ConfigError
+from mpspmd.errors import ChannelError, ConfigError
 from mpspmd.wire import ALL, Method, ReplyRanks
 
 if TYPE_CHECKING:
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
     T = TypeVar("T", default=Any)  # Any: what a method returns that is called by its name
 
 
-class Calls(Waiting, AwaitedCalls):
+class Calls(AwaitedCalls):
     """`Engine` derives from it, and makes what it uses. Any thread of the process that made the engine."""
 
     _world_size: int
     _sending: Sender
+    _reader: Reader
+    _run_outcome: RunOutcome
 
     @overload
     def execute_model(
@@ -209,6 +212,18 @@ class Calls(Waiting, AwaitedCalls):
         if reply_ranks is None:
             return None
         return StepFuture(self, call) if non_block else self._outcome(call)
+
+    def _outcome(self, call: Call) -> Any:
+        """Waits until the call is done, and returns its value or raises its error."""
+        if not call.done:
+            try:
+                self._reader.wait_for(call, None)
+            except ChannelError as error:
+                if not call.done:
+                    self._run_outcome.raise_cause(error)
+        if call.error is None and call.ranks == ALL:
+            return call.replies  # as call.outcome(), which takes longer
+        return call.outcome()
 
     def _check_reply_ranks(self, ranks: ReplyRanks) -> None:
         if ranks is None or ranks == ALL:

@@ -132,7 +132,7 @@ class Consequences:
         """Another thread calls the futures' callbacks: they may wait for what this one decides."""
         to_tell: list[Call] = []
         for call, error in failed:
-            self._reader.finish(call, error, to_tell.append)
+            self._reader.finish(call, error, to_tell)
         self._channel.replies.interrupt()
         if to_tell:
             try:

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
+import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures._base import RUNNING
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from mpspmd.engine.call import Call
-from mpspmd.engine.waiting import Waiting
+from mpspmd.engine.outcome import RunOutcome
+from mpspmd.engine.reader import Reader
+from mpspmd.errors import ChannelError
 from mpspmd.exceptions.fault import restore_cause
 from mpspmd.exceptions.foreign import logged
 
 T = TypeVar("T")
+
+
+class _Engine(Protocol):
+    """Futures refer to the engine, not to its parts: in a forked process the engine's parts are replaced by
+    stubs that raise EngineClosed."""
+
+    _reader: Reader
+    _run_outcome: RunOutcome
 
 
 class StepFuture(concurrent.futures.Future[T]):
@@ -37,7 +49,7 @@ class StepFuture(concurrent.futures.Future[T]):
     on_raise: Callable[[], None] | None = None
     """Called each time that `result` raises an error of the call, or `exception` returns it."""
 
-    def __init__(self, engine: Waiting, call: Call) -> None:
+    def __init__(self, engine: _Engine, call: Call) -> None:
         """The only future of `call`, which may be done already."""
         super().__init__()
         # As set_running_or_notify_cancel() does, which takes a lock that nobody else can want yet.
@@ -92,7 +104,9 @@ class StepFuture(concurrent.futures.Future[T]):
         """Whether the outcome is known. Reads what has come, and doesn't wait."""
         # Ask the call: a thread that has finished it may still be about to tell this future.
         if not self._call.done:
-            self._engine._read_replies()
+            # When the run has ended, nothing is to be done here: its failure ends every call.
+            with contextlib.suppress(ChannelError):
+                self._engine._reader.read_now()
         return self._call.done
 
     def add_done_callback(self, fn: Callable[[concurrent.futures.Future[T]], object]) -> None:
@@ -110,8 +124,20 @@ class StepFuture(concurrent.futures.Future[T]):
             self._engine._reader.start_reader()
 
     def _drive(self, timeout: float | None) -> None:
-        if not self._call.done:
-            self._engine._wait_for(self._call, timeout)
+        """Returns when the call is done: at its own deadline it fails with StepTimeout."""
+        call = self._call
+        if call.done:
+            return
+        limit = None if timeout is None else time.monotonic() + timeout
+        try:
+            self._engine._reader.wait_for(call, limit)
+        except ChannelError as error:
+            if not call.done:
+                self._engine._run_outcome.raise_cause(error)
+        except TimeoutError:
+            if limit is None or time.monotonic() < limit:
+                raise  # A signal's handler has raised it.
+            raise TimeoutError(f"{call.method} (step {call.step}) is not done yet") from None
 
 
 class _Waiters(list[Any]):
@@ -120,7 +146,7 @@ class _Waiters(list[Any]):
 
     __slots__ = ("_call", "_engine")
 
-    def __init__(self, call: Call, engine: Waiting) -> None:
+    def __init__(self, call: Call, engine: _Engine) -> None:
         self._call = call
         self._engine = engine
 

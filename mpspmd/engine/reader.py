@@ -10,8 +10,8 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from collections.abc import Iterator
+from typing import Any
 
 from mpspmd._ring import Exchange
 from mpspmd.codec.objects import decode
@@ -32,13 +32,12 @@ from mpspmd.transport.channel import EngineChannel
 from mpspmd.wire import KIND_ERROR, KIND_FLAGS, KIND_OUT_OF_BAND, KIND_PACKED
 
 _KIND_MASK = ~KIND_FLAGS
-_Tell: TypeAlias = Callable[[Call], object]
 
 _SLICE_S = 0.2
 """How long the reader thread reads for one call before it sees which one is the most urgent."""
 
 _ROUNDING_S = 0.001
-"""More than what the native module rounds off a time: it may see it come before time.monotonic() does."""
+"""The native module rounds times: it may find a deadline passed so long before time.monotonic() does."""
 
 
 class Reader(Exchange):
@@ -95,11 +94,14 @@ class Reader(Exchange):
             self.finish_now(call, first.error)
 
     def finish(
-        self, call: Call, error: BaseException | None = None, tell: _Tell = Call.tell
+        self,
+        call: Call,
+        error: BaseException | None = None,
+        to_tell: list[Call] | None = None,
     ) -> bool:
         """Ends a call. False if it has been ended already. Replies that come later are dropped.
 
-        `tell` tells the call's future.
+        Tells the call's future; or, with `to_tell`, the caller is to do it, for the calls in that list.
         """
         was_done = call.done
         try:
@@ -110,26 +112,30 @@ class Reader(Exchange):
                 try:
                     # A future made later checks whether the call is done.
                     if call.future is not None:
-                        if self.sender and self.sender == threading.get_ident():
+                        if to_tell is not None:
+                            to_tell.append(call)
+                        elif self.sender and self.sender == threading.get_ident():
                             # A callback may use the engine, and this thread is in the middle of a request.
                             self.untold.append(call)
                         else:
-                            tell(call)
+                            call.tell()
                 finally:
-                    self._finish_others(call, error, tell)
+                    self._finish_others(call, error, to_tell)
 
-    def _finish_others(self, call: Call, error: BaseException | None, tell: _Tell) -> None:
+    def _finish_others(
+        self, call: Call, error: BaseException | None, to_tell: list[Call] | None
+    ) -> None:
         """Ends the calls of the same step that end with this one."""
         # A step's calls must not refer to each other in a cycle, which would keep their replies alive.
         if (first := call.closes) is not None:
-            self.finish(first, tell=tell)
+            self.finish(first, to_tell=to_tell)
         if error is not None and call.keeps_late:
             self._table.keep(call)
         if later := call.later:
             call.later = None
             if error is not None:
                 for each in later:
-                    self.finish(each, error, tell)
+                    self.finish(each, error, to_tell)
         if self.followers:
             self.hand_over()
 

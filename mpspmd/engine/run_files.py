@@ -61,11 +61,11 @@ class RunFiles:
         self.janitor.close_copies()
 
 
-def _dump_source(folder: str, segments: ChannelSegments) -> DumpSource | None:
+def _dump_source(folder: str, segments: ChannelSegments) -> DumpSource:
     folder = os.path.abspath(folder)
     if not os.access(folder, os.W_OK | os.X_OK) or not os.path.isdir(folder):
         raise ConfigError(f"dump_dir={folder!r}: must be a folder that this user can write to")
-    if (recorder := segments.recorder) is None:
-        return None
+    recorder = segments.recorder
+    assert recorder is not None  # RuntimeConfig allows no dump_dir without it
     about = {"pid": os.getpid(), "versions": versions()}
     return DumpSource(folder, segments.status.fd, recorder.fd, segments.records_at, about)

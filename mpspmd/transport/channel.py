@@ -189,9 +189,9 @@ class EngineChannel(OwnersChannel):
 
     def __init__(self, segments: ChannelSegments) -> None:
         super().__init__(segments)
-        self.replies = Inbox(
-            self.reply_rings, 0, page=self.status, wait=_engines_wait(segments), track=self._track
-        )
+        # With `auto`, an engine that has no core of its own stays awake: csrc/wait/README.md.
+        wait = _ring.WAIT_AWAKE if segments.wait == _ring.WAIT_AUTO else segments.wait
+        self.replies = Inbox(self.reply_rings, 0, page=self.status, wait=wait, track=self._track)
 
 
 class FollowerChannel(OwnersChannel):
@@ -250,11 +250,6 @@ class RankChannel:
     def has_ended(self) -> bool:
         """Whether the run is over: the engine has closed or poisoned the rings, or is dead."""
         return self._request_ring.state[0] != "open"
-
-
-def _engines_wait(segments: ChannelSegments) -> int:
-    """With `auto`, an engine that has no core of its own stays awake: csrc/wait/README.md."""
-    return _ring.WAIT_AWAKE if segments.wait == _ring.WAIT_AUTO else segments.wait
 
 
 def _remedy(error: OSError) -> str:
