@@ -38,6 +38,17 @@ def start_thread(
     return thread
 
 
+def start_thread_or_call(
+    target: Callable[..., object], *args: Any, name: str
+) -> threading.Thread | None:
+    """As start_thread(); but when no more threads can be started, calls the target here: then None."""
+    try:
+        return start_thread(target, *args, name=name)
+    except RuntimeError:
+        target(*args)
+        return None
+
+
 def block_signals() -> None:
     """For a thread that start_thread() can't start: from now on it blocks all signals."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)

@@ -1,4 +1,4 @@
-"""Call: a request whose replies are still coming."""
+"""Call: a request whose replies are still coming; CallTable: those of an engine, by step."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any
 from mpspmd import _ring
 from mpspmd._ring import NO_REPLY as NO_REPLY
 from mpspmd.exceptions.fault import restore_cause
+
+_MAX_KEPT = 64
+"""Failed calls that still collect late replies: a rank that hangs would keep each of them for ever."""
 
 
 class Call(_ring.Call):
@@ -36,3 +39,31 @@ class Call(_ring.Call):
 
     def seconds_left(self) -> float | None:
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+
+class CallTable:
+    """Data only. Any thread: each method changes a dict once, which is atomic."""
+
+    def __init__(self) -> None:
+        self.pending: dict[int, Call] = {}
+        """Calls that aren't done. Only the thread that pops a call may finish it."""
+        self.failing: dict[int, Call] = {}
+        """Calls in which ranks have raised, until the supervisor has decided what they fail with."""
+        self.kept: dict[int, Call] = {}
+        """Failed calls that collect late replies."""
+        self.late = 0
+        """Replies that came after their call had timed out or failed, whether they were kept or dropped."""
+
+    def all(self) -> list[Call]:
+        """In the order in which they were sent."""
+        return list(self.pending.values())
+
+    def note_error(self, call: Call, rank: int, error: Exception) -> None:
+        """A rank has raised. The thread that reads, or the supervisor's; both may at once."""
+        call.note_error(rank, error)
+        self.failing[call.step] = call
+
+    def keep(self, call: Call) -> None:
+        self.kept[call.step] = call
+        for step in list(self.kept)[:-_MAX_KEPT]:
+            self.kept.pop(step, None)

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Iterable
 
-from mpspmd.engine.call import Call
+from mpspmd.engine.call import Call, CallTable
 from mpspmd.engine.events import (
     CallFails,
     Explain,
@@ -17,15 +17,14 @@ from mpspmd.engine.events import (
     Verdict,
 )
 from mpspmd.engine.outcome import OnFailure, RunOutcome, anew
-from mpspmd.engine.progress import progress_of
 from mpspmd.engine.ranks import Ranks
 from mpspmd.engine.reader import Reader
-from mpspmd.engine.table import CallTable
+from mpspmd.engine.stall import progress_of
 from mpspmd.errors import EngineClosed, RankDied, RankError, StartupError
 from mpspmd.naming import rank_name
 from mpspmd.notice import notice
 from mpspmd.processes.janitor import Janitor
-from mpspmd.threads import start_thread
+from mpspmd.threads import start_thread_or_call
 from mpspmd.transport.channel import EngineChannel, Poison
 
 logger = logging.getLogger(__name__)
@@ -105,7 +104,8 @@ class Consequences:
             self._channel.mark_dead(failure.rank)
         self._channel.poison(Poison.RANK_DIED if died else Poison.RANK_FAILED, failure.rank)
         self._end_calls(error)
-        self._reap()
+        # The poisoned rings have told the survivors to end.
+        self._reaper = start_thread_or_call(self._ranks.end_survivors, name="mpspmd-reaper")
         self._start_known.set()
         self._over.set()
         # Before the callbacks, of which one may end this process.
@@ -135,17 +135,7 @@ class Consequences:
             self._reader.finish(call, error, to_tell)
         self._channel.replies.interrupt()
         if to_tell:
-            try:
-                start_thread(_tell_all, to_tell, name="mpspmd-callbacks")
-            except RuntimeError:  # no more threads can be had
-                _tell_all(to_tell)
-
-    def _reap(self) -> None:
-        """Ends the survivors of a failed run. The poisoned rings have told them to end."""
-        try:
-            self._reaper = start_thread(self._ranks.end_survivors, name="mpspmd-reaper")
-        except RuntimeError:  # no more threads can be had
-            self._ranks.end_survivors()
+            start_thread_or_call(_tell_all, to_tell, name="mpspmd-callbacks")
 
     def close(self) -> None:
         """The engine has been shut down: no call succeeds from now on, and ranks may end."""

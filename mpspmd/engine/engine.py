@@ -13,6 +13,7 @@ from typing import Any
 from mpspmd.bridge.place import NodePlace
 from mpspmd.codec.steps import StepCodec
 from mpspmd.config import RuntimeConfig
+from mpspmd.engine.call import CallTable
 from mpspmd.engine.calls import Calls
 from mpspmd.engine.consequences import Consequences
 from mpspmd.engine.ending import Ending
@@ -30,7 +31,6 @@ from mpspmd.engine.sender import Sender
 from mpspmd.engine.stall import StallWatch
 from mpspmd.engine.steps import StepCalls
 from mpspmd.engine.supervisor import Supervisor
-from mpspmd.engine.table import CallTable
 from mpspmd.errors import ConfigError
 from mpspmd.exceptions.fault import restore_cause
 from mpspmd.log import set_level

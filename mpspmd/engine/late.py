@@ -6,8 +6,7 @@ from typing import Any
 
 from mpspmd.codec.objects import decode
 from mpspmd.codec.steps import EngineEnd
-from mpspmd.engine.call import NO_REPLY, Call
-from mpspmd.engine.table import CallTable
+from mpspmd.engine.call import NO_REPLY, Call, CallTable
 from mpspmd.exceptions.fault import error_of
 from mpspmd.exceptions.foreign import is_perhaps_a_signals
 from mpspmd.wire import KIND_ERROR, KIND_FLAGS, KIND_OUT_OF_BAND, KIND_PACKED, KIND_STEP

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator
 from mpspmd.control.messages import Exiting, Ready, Stacks, ToEngine, Usages
 from mpspmd.control.plane import EnginePlane
 from mpspmd.engine import events
+from mpspmd.engine.call import CallTable
 from mpspmd.engine.events import Died, Event, Exits, Raised, Reaped, StartRaised
 from mpspmd.engine.outcome import death
 from mpspmd.engine.rank_stacks import RankStacks
 from mpspmd.engine.ranks import Ranks
-from mpspmd.engine.table import CallTable
 from mpspmd.errors import NodeLost, RankDied
 from mpspmd.exceptions.fault import Fault, error_of
 from mpspmd.processes.exit_status import PENDING

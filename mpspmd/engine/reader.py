@@ -17,12 +17,11 @@ from mpspmd._ring import Exchange
 from mpspmd.codec.objects import decode
 from mpspmd.codec.steps import EngineEnd
 from mpspmd.engine.blame import first_cause
-from mpspmd.engine.call import NO_REPLY, Call
+from mpspmd.engine.call import NO_REPLY, Call, CallTable
 from mpspmd.engine.event_queue import EventQueue
 from mpspmd.engine.events import Raised
 from mpspmd.engine.late import LateReplies
 from mpspmd.engine.stall import StallWatch
-from mpspmd.engine.table import CallTable
 from mpspmd.engine.turns import let_others_go_on, wait_for_turn
 from mpspmd.errors import ChannelError, DecodeError
 from mpspmd.exceptions.fault import error_of

@@ -11,17 +11,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from mpspmd.engine.call import Call
-from mpspmd.engine.progress import progress_of
+from mpspmd.engine.call import NO_REPLY, Call, CallTable
 from mpspmd.engine.rank_stacks import Answer, RankStacks
 from mpspmd.engine.ranks import Ranks
-from mpspmd.engine.table import CallTable
 from mpspmd.errors import StepTimeout
 from mpspmd.naming import rank_name
 from mpspmd.processes.janitor import Janitor
 from mpspmd.report import Progress, RankReport, StallReport
 from mpspmd.threads import start_thread
 from mpspmd.transport.channel import EngineChannel
+from mpspmd.wire import ALL
 
 logger = logging.getLogger(__name__)
 
@@ -70,9 +69,10 @@ class StallWatch:
         return max(0.05, self._start_next_s - age_s)
 
     def _watch_calls(self) -> float:
-        call = self._table.oldest()
-        if call is None:
+        calls = self._table.all()
+        if not calls:
             return math.inf
+        call = calls[0]
         age_s = time.monotonic() - call.began
         step, next_s = self._warned
         if step != call.step:
@@ -182,3 +182,40 @@ class StallWatch:
             self._channel.status.line(rank).snapshot() for rank in range(self._ranks.world_size)
         ]
         return [n for n, line in enumerate(lines) if line["pid"] and line["phase"] == "loading"]
+
+
+def progress_of(call: Call, channel: EngineChannel) -> list[Progress]:
+    """How far each rank is with a call, in rank order. Any thread.
+
+    It reads shared memory, and asks no rank: one that hangs couldn't answer while it holds its
+    interpreter's lock.
+    """
+    now, tail = time.monotonic(), channel.request_ring.tail
+    progress = []
+    for rank, head in enumerate(channel.request_ring.heads):
+        line = channel.status.line(rank).snapshot()
+        phase = line["phase"]
+        beyond, here = line["step"] > call.step, line["step"] == call.step
+        finished = beyond or (here and phase in ("replying", "waiting"))
+        # Nobody may have read its reply yet: a future's replies are read when somebody asks for them.
+        ring = channel.reply_rings[rank]
+        has_reply = call.replies[rank] is not NO_REPLY or (finished and ring.tail > min(ring.heads))
+        awaited = call.ranks in (ALL, rank)
+        progress.append(
+            Progress(
+                rank=rank,
+                pid=line["pid"],
+                phase=phase,
+                method=line["method"],
+                step=line["step"],
+                seconds=max(0.0, now - line["since"]),
+                read=beyond or here,
+                started=beyond or (here and phase != "decoding"),
+                finished=finished,
+                awaited=awaited,
+                replied=awaited and has_reply,
+                unread_bytes=max(0, tail - head),
+                node=line["node"],
+            )
+        )
+    return progress
