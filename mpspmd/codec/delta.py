@@ -79,13 +79,16 @@ _LAST = 4
 How: TypeAlias = Kind | _delta.Plan | list[_delta.Plan] | type[enum.Enum]
 
 
-def plan(cls: type, hot: Mapping[str, How]) -> _delta.Plan:
+def plan(cls: Any, hot: Mapping[str, How]) -> _delta.Plan:
     """How to send instances of a dataclass or msgspec.Struct: the fields in `hot` as it says, others PLAIN.
 
     In `hot`, a plan stands for a record, a list of one plan for a list of records, an enum for one of its
     members. TypeError for a class whose instances can't be made without its constructor, as most Structs.
     """
-    names = _field_names(cls)
+    if issubclass(cls, msgspec.Struct):
+        names = list(cls.__struct_fields__)
+    else:
+        names = [field.name for field in dataclasses.fields(cls)]
     fields: list[tuple[str, int, Any]] = []
     for name in names:
         how = hot.get(name, Kind.PLAIN)
@@ -111,12 +114,6 @@ def plan(cls: type, hot: Mapping[str, How]) -> _delta.Plan:
         inspect.isdatadescriptor(getattr(cls, name, None)) for name in names
     )
     return _delta.Plan(cls, tuple(fields), dict.fromkeys(names), known, has_dict, in_dict)
-
-
-def _field_names(cls: Any) -> list[str]:
-    if issubclass(cls, msgspec.Struct):
-        return list(cls.__struct_fields__)
-    return [field.name for field in dataclasses.fields(cls)]
 
 
 class DeltaEncoder:

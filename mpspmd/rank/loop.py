@@ -45,9 +45,7 @@ class RankLoop:
         self._stopping = False
         self._digest = ctx._digest
         make_replier = ThreadReplier if getattr(worker, "reply_thread", False) else Replier
-        self._replier = make_replier(
-            rank, worker, channel.replies, channel.line, report, step_codec, self.stop
-        )
+        self._replier = make_replier(rank, worker, channel, report, step_codec, self.stop)
         self._step_codec = step_codec
 
     def stop(self) -> None:

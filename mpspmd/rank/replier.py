@@ -9,12 +9,12 @@ from typing import Any
 
 import msgspec
 
-from mpspmd._ring import StatusLine, Writer
 from mpspmd.codec.objects import ObjectEncoder
 from mpspmd.codec.steps import RankEnd
 from mpspmd.errors import ChannelError
 from mpspmd.exceptions.fault import Fault, fault_of
 from mpspmd.rank.worker import Worker
+from mpspmd.transport.channel import RankChannel
 from mpspmd.wire import KIND_ERROR, KIND_REPLY, KIND_STEP
 
 _STEP_REPLY = KIND_REPLY | KIND_STEP
@@ -29,8 +29,7 @@ class Replier:
         self,
         rank: int,
         worker: Any,
-        writer: Writer,
-        line: StatusLine,
+        channel: RankChannel,
         report: Callable[[Fault], None],
         step_codec: RankEnd | None,
         stop: Callable[[], None],
@@ -43,8 +42,8 @@ class Replier:
         self._finish = None if is_base else finish
         self.sends_as_returned = self._finish is None and type(self) is Replier
         """Whether what a method returns is what is sent, and at once."""
-        self._writer = writer
-        self._line = line
+        self._writer = channel.replies
+        self._line = channel.line
         self._report = report
         self._encoder = ObjectEncoder()
         self._step_codec = step_codec
