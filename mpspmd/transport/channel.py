@@ -129,8 +129,9 @@ class OwnersChannel:
             Ring(segment.fd, data_bell=self.status) for segment in segments.replies
         )
         self._rings = (self.request_ring, *self.reply_rings)
-        self._track = segments.track(0)
-        self.requests = Writer(self.request_ring, wait=segments.wait, track=self._track)
+        self.track = segments.track(0)
+        """What the engine records in; None when nothing is recorded."""
+        self.requests = Writer(self.request_ring, wait=segments.wait, track=self.track)
         self.deaths_fd = -1
         """An eventfd that is readable when a rank has died. By then the rings are poisoned."""
         try:
@@ -191,7 +192,7 @@ class EngineChannel(OwnersChannel):
         super().__init__(segments)
         # With `auto`, an engine that has no core of its own stays awake: csrc/wait/README.md.
         wait = _ring.WAIT_AWAKE if segments.wait == _ring.WAIT_AUTO else segments.wait
-        self.replies = Inbox(self.reply_rings, 0, page=self.status, wait=wait, track=self._track)
+        self.replies = Inbox(self.reply_rings, 0, page=self.status, wait=wait, track=self.track)
 
 
 class FollowerChannel(OwnersChannel):
