@@ -1,20 +1,40 @@
 """One engine and N rank processes, on one machine or several, over a lock-free shared-memory ring.
 
-Importing this loads neither torch nor vLLM nor ZeroMQ: all names but the errors are imported when they
-are first used.
+Importing this loads neither torch nor vLLM nor ZeroMQ: each name is imported at its first use.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mpspmd import errors
-from mpspmd.errors import *  # noqa: F403
-
 if TYPE_CHECKING:
+    from mpspmd import errors
     from mpspmd.config import RuntimeConfig
     from mpspmd.engine.engine import Engine
     from mpspmd.engine.future import StepFuture
+    from mpspmd.errors import (
+        ChannelClosed,
+        ChannelCorrupt,
+        ChannelError,
+        ChannelPoisoned,
+        CodecDesync,
+        ConfigError,
+        DecodeError,
+        DumpError,
+        EncodeError,
+        EngineClosed,
+        MpSpmdError,
+        NodeLost,
+        RankDied,
+        RankError,
+        RecordingError,
+        SegmentError,
+        StartupError,
+        StepRefused,
+        StepTimeout,
+        UnknownMethod,
+        WorkerNotPicklable,
+    )
     from mpspmd.launch.run import run
     from mpspmd.observe.stats import EngineStats, RankStats
     from mpspmd.rank.worker import RankContext, Worker
@@ -24,21 +44,41 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 __all__ = [
+    "ChannelClosed",
+    "ChannelCorrupt",
+    "ChannelError",
+    "ChannelPoisoned",
+    "CodecDesync",
+    "ConfigError",
+    "DecodeError",
+    "DumpError",
+    "EncodeError",
     "Engine",
+    "EngineClosed",
     "EngineStats",
     "ExecuteModelRequest",
+    "MpSpmdError",
+    "NodeLost",
     "Progress",
     "RankContext",
+    "RankDied",
+    "RankError",
     "RankReport",
     "RankStats",
+    "RecordingError",
     "RuntimeConfig",
+    "SegmentError",
     "StallReport",
+    "StartupError",
     "StepFuture",
+    "StepRefused",
+    "StepTimeout",
+    "UnknownMethod",
     "Worker",
+    "WorkerNotPicklable",
     "errors",
     "run",
 ]
-__all__ += errors.__all__
 
 _MODULES = {
     "Engine": "engine.engine",
@@ -54,18 +94,18 @@ _MODULES = {
     "Worker": "rank.worker",
     "run": "launch.run",
 }
-"""Where the names are that aren't imported above."""
+"""Where the names are; those that are not here are errors."""
 
 
 if not TYPE_CHECKING:  # a type checker would take any name for one of ours
 
     def __getattr__(name: str) -> Any:
-        if name not in _MODULES:
+        if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from importlib import import_module
 
-        value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-        globals()[name] = value
+        module = import_module(f"{__name__}.{_MODULES.get(name, 'errors')}")
+        globals()[name] = value = module if name == "errors" else getattr(module, name)
         return value
 
     def __dir__() -> list[str]:
