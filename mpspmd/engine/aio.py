@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
     T = TypeVar("T", default=Any)  # Any: what a method returns that is called by its name
+else:
+    from typing import TypeVar
+
+    T = TypeVar("T")  # for typing.get_type_hints()
 
 
 class AwaitedCalls:

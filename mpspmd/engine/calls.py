@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import Any, Literal, overload
 
-from mpspmd.engine.aio import AwaitedCalls
+from mpspmd.engine.aio import AwaitedCalls, T
 from mpspmd.engine.call import Call
 from mpspmd.engine.future import StepFuture
 from mpspmd.engine.outcome import RunOutcome
@@ -14,11 +14,6 @@ from mpspmd.engine.reader import Reader
 from mpspmd.engine.sender import Sender
 from mpspmd.errors import ChannelError, ConfigError
 from mpspmd.wire import ALL, Method, ReplyRanks
-
-if TYPE_CHECKING:
-    from typing_extensions import TypeVar
-
-    T = TypeVar("T", default=Any)  # Any: what a method returns that is called by its name
 
 
 class Calls(AwaitedCalls):
