@@ -180,9 +180,9 @@ class TestStart:
         assert "workers.py" in cause
         assert "rank 1: RuntimeError" in str(caught.value)
 
-    def test_every_worker_that_raises_is_named(self) -> None:
+    def test_every_worker_that_raises_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(StartupError) as caught:
-            Engine(workers.Stillborn, world_size=2, args=("raise", (0, 1)))
+            Engine(workers.Stillborn, world_size=2, args=("raise", (0, 1), str(tmp_path)))
         assert sorted(caught.value.causes) == [0, 1]
 
     @pytest.mark.parametrize("how", ["die", "exit"])

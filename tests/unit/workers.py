@@ -130,12 +130,19 @@ class Shy(Calculator):
 
 
 class Stillborn(mpspmd.Worker):
-    """Can't be made: how says what its constructor does, on the given ranks."""
+    """Can't be made: how says what its constructor does, on the given ranks. If there is a folder, they do
+    it when all of them have written a file there, so that none is much later than another."""
 
-    def __init__(self, ctx: mpspmd.RankContext, how: str, ranks: tuple[int, ...]) -> None:
+    def __init__(
+        self, ctx: mpspmd.RankContext, how: str, ranks: tuple[int, ...], folder: str = ""
+    ) -> None:
         super().__init__(ctx)
         if ctx.rank not in ranks:
             return
+        if folder:
+            Path(folder, str(ctx.rank)).touch()
+            while len(os.listdir(folder)) < len(ranks):
+                time.sleep(0.005)
         if how == "raise":
             raise RuntimeError(f"no weights for rank {ctx.rank}")
         if how == "exit":
