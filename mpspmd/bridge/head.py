@@ -7,7 +7,6 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator
 
 from mpspmd import __version__
 from mpspmd.bridge.link import BadFrame, greeting, greeting_in
@@ -45,8 +44,6 @@ _USAGE_S = 0.5
 _BYE_S = 0.7
 """How long the last messages may take to reach the nodes, when all else is over."""
 _SLICE_S = 1.0
-_REQUESTS = 1
-"""The number of the stream of requests."""
 
 
 class HeadBridge:
@@ -102,26 +99,19 @@ class HeadBridge:
 
     def _copy_requests(self) -> None:
         tap, ring = self._channel.tap, self._channel.request_ring
-        positions: tuple[int | None, ...] = ()
+        # All readers read the same ring, so that it is enough to wait for one.
+        others = (None,) * (len(self._channel.replies) - 1)
         while not self._rings_ended:
-            if positions:
-                tap.wait(positions, _SLICE_S)
             with self._lock:
-                for node in self._linked():
-                    assert node.link is not None
-                    node.link.pump()
+                tail = ring.tail
+                for node in self._nodes:
+                    if node.is_linked:
+                        node.link.pump()
                 self._take_frames_and_wake()
                 if ring.state[0] != "open" and not self._rings_ended:
                     self._end_rings()
-                positions = tuple(self._positions())
+            tap.wait((tail, *others), _SLICE_S)
         self._plane.wake()
-
-    def _positions(self) -> Iterator[int | None]:
-        """For the reader of each remote rank: what its node has been sent, if it is to be waited for."""
-        for node in self._nodes:
-            link = node.link if node.is_linked else None
-            yield link.sent(_REQUESTS) if link is not None and not link.is_cut else None
-            yield from (None,) * (len(node.ranks) - 1)
 
     def _end_rings(self) -> None:
         """The engine has closed or poisoned its rings, or has died, or a rank has."""
@@ -131,7 +121,6 @@ class HeadBridge:
         tail = self._channel.request_ring.tail
         for node in self._linked():
             node.tell(RingsEnd(state, code, rank, tail, self._exception))
-            assert node.link is not None
             node.link.pump()
 
     # These two threads.
@@ -207,7 +196,7 @@ class HeadBridge:
         start = self._start
         node.tell(Start(start.worker, start.step_codec, start.hash_seed))
         self._answer(name, Welcome(node.session, start.settings))
-        self._channel.tap.interrupt()  # the other thread waits for this node's requests too
+        self._channel.tap.interrupt()  # the other thread sends this at once
         logger.info("node %d (%s) has joined", node.number, node.host)
 
     def _why_not(self, join: Join) -> str:
@@ -223,7 +212,7 @@ class HeadBridge:
                 return f"it was started with {what}={theirs}, and the head with {ours}"
         if not 1 <= join.node < place.num_nodes:
             return f"node_rank={join.node}: must be from 1 to {place.num_nodes - 1}"
-        if (node := self._nodes[join.node - 1]).link is not None:
+        if (node := self._nodes[join.node - 1]).session:
             return f"node_rank={join.node}: node {join.node} has joined from {node.host} already"
         return "the run has ended" if self._rings_ended else ""
 
@@ -269,7 +258,7 @@ class HeadBridge:
                 os.eventfd_write(self._start.deaths.fd, 1)
 
     def _lose(self, node: Node) -> None:
-        node.is_lost = True
+        node.is_linked = False
         if node.left:
             node.end_all(
                 f"{node.host} has been silent for {self._start.node_timeout_s:g} s "

@@ -29,9 +29,9 @@ BEAT_S = 0.1
 BEAT, AGAIN, LINES = 0xFFFE, 0xFFFD, 0xFFFC
 """In place of a stream's number: a message of the link itself."""
 
-_HEADER = struct.Struct("<8sHHIQ")  # session, stream, number of acknowledgements, 0, position
+_HEADER = struct.Struct("<8sHH4xQ")  # session, stream, number of acknowledgements, position
 _ACK = struct.Struct("<HQ")  # stream, position: one for each acknowledgement, after the header
-_GREETING = _HEADER.pack(bytes(8), 0xFFFF, 0, 0, 0)
+_GREETING = _HEADER.pack(bytes(8), 0xFFFF, 0, 0)
 """The header of a message from before there is a session."""
 
 Send = Callable[[bytes], bool]
@@ -80,24 +80,25 @@ class Link:
         """When the last frame came."""
         self.lines = b""
         """What the other end has said last in a LINES frame."""
-        self.is_cut = False
+        self._is_cut = False
         """The last frame could not be sent. The next frame that comes ends this."""
-
-    def sent(self, stream: int) -> int:
-        """Up to which position a stream has been sent."""
-        return self._sent[stream]
 
     def pump(self) -> None:
         """Sends what is there to be sent."""
+        sent = self._sent
         for stream, source in enumerate(self._sources):
             tail = source.tail
-            while self._sent[stream] < tail and not self.is_cut:
-                data = source.read(self._sent[stream], CHUNK_BYTES)
-                if self._put(stream, self._sent[stream], data):
-                    self._sent[stream] += len(data)
+            while sent[stream] < tail and not self._is_cut:
+                data = source.read(sent[stream], CHUNK_BYTES)
+                if self._put(stream, sent[stream], data):
+                    sent[stream] += len(data)
 
     def is_beat_due(self, now: float) -> bool:
-        return now >= self._next_beat
+        """Also when much has been accepted here of which the other end doesn't know yet."""
+        return now >= self._next_beat or any(
+            sink.accepted - told >= _WINDOW_BYTES
+            for sink, told in zip(self._sinks, self._told, strict=True)
+        )
 
     def beat(self, now: float, lines: bytes = b"") -> None:
         """Says how far this end is. `lines` are for the other end's status page."""
@@ -105,56 +106,44 @@ class Link:
         if lines:
             self._put(LINES, 0, lines)
         self._put(BEAT, 0, self._positions.pack(*self._sent))
-        self.pump()
 
     def receive(self, frame: bytes) -> None:
         """Takes a frame. BadFrame; frames of other sessions are dropped."""
-        try:
-            session, stream, n_acks, _, position = _HEADER.unpack_from(frame)
-            if session != self._session:
-                return
-            data_at = _HEADER.size + n_acks * _ACK.size
-            acks = [_ACK.unpack_from(frame, at) for at in range(_HEADER.size, data_at, _ACK.size)]
-        except struct.error as error:
-            raise BadFrame(str(error)) from error
+        if len(frame) < _HEADER.size:
+            raise BadFrame(f"{len(frame)} bytes")
+        session, stream, n_acks, position = _HEADER.unpack_from(frame)
+        if session != self._session:
+            return
+        data_at = _HEADER.size + n_acks * _ACK.size
+        if len(frame) < data_at:
+            raise BadFrame(f"{len(frame)} bytes with {n_acks} acknowledgements")
         self.heard = time.monotonic()
-        self.is_cut = False
-        for number, ack in acks:
+        self._is_cut = False
+        for number, ack in _ACK.iter_unpack(frame[_HEADER.size : data_at]):
             self._acknowledge(number, ack)
         data = memoryview(frame)[data_at:]
         if stream < len(self._sinks):
             self._take(stream, position, data)
         elif stream == BEAT:
-            self._compare(data)
+            self._compare(_unpack(self._their_positions, data))
         elif stream == AGAIN:
-            self._go_back(data)
+            self._go_back(_unpack(self._positions, data))
         elif stream == LINES:
             self.lines = bytes(data)
         else:
             raise BadFrame(f"stream {stream}")
 
-    def acknowledge(self) -> None:
-        """Tells the other end what this one has accepted, if it isn't about to learn it anyway."""
-        for stream, sink in enumerate(self._sinks):
-            if sink.accepted - self._told[stream] >= _WINDOW_BYTES:
-                self._put(BEAT, 0, self._positions.pack(*self._sent))
-                return
-
     def _put(self, stream: int, position: int, data: bytes) -> bool:
         """Sends a frame with the acknowledgements that are new, so that it doesn't grow with the number of
         streams. A beat has all of them, because the connection may have lost earlier ones."""
-        told, acks = self._told, b""
-        news = [
-            (number, sink.accepted)
-            for number, sink in enumerate(self._sinks)
-            if sink.accepted != told[number] or stream == BEAT
-        ]
-        for ack in news:
-            acks += _ACK.pack(*ack)
-        if not self._send(
-            _HEADER.pack(self._session, stream, len(news), 0, position) + acks + data
-        ):
-            self.is_cut = True
+        told, acks, news = self._told, b"", []
+        for number, sink in enumerate(self._sinks):
+            accepted = sink.accepted
+            if accepted != told[number] or stream == BEAT:
+                acks += _ACK.pack(number, accepted)
+                news.append((number, accepted))
+        if not self._send(_HEADER.pack(self._session, stream, len(news), position) + acks + data):
+            self._is_cut = True
             return False
         for number, accepted in news:
             told[number] = accepted
@@ -178,14 +167,10 @@ class Link:
         if known < 0:
             self._ask_again()
         elif known < len(data):
-            sink.take(data[known:])
+            sink.take(data[known:] if known else data)
 
-    def _compare(self, data: memoryview) -> None:
+    def _compare(self, theirs: tuple[int, ...]) -> None:
         """Frames come in order, so what was sent before a beat and isn't here is lost."""
-        try:
-            theirs = self._their_positions.unpack(data)
-        except struct.error as error:
-            raise BadFrame(str(error)) from error
         if any(sink.received < sent for sink, sent in zip(self._sinks, theirs, strict=True)):
             self._ask_again()
 
@@ -197,12 +182,14 @@ class Link:
         received = [sink.received for sink in self._sinks]
         self._put(AGAIN, 0, self._their_positions.pack(*received))
 
-    def _go_back(self, data: memoryview) -> None:
-        try:
-            wanted = self._positions.unpack(data)
-        except struct.error as error:
-            raise BadFrame(str(error)) from error
+    def _go_back(self, wanted: tuple[int, ...]) -> None:
         for stream, position in enumerate(wanted):
             if self._acked[stream] <= position < self._sent[stream]:
                 self._sent[stream] = position
         self.pump()
+
+
+def _unpack(positions: struct.Struct, data: memoryview) -> tuple[int, ...]:
+    if len(data) != positions.size:
+        raise BadFrame(f"{len(data)} bytes of positions")
+    return positions.unpack(data)

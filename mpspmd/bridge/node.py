@@ -10,14 +10,7 @@ import msgspec
 
 from mpspmd._ring import StatusPage
 from mpspmd.bridge.link import BEAT_S, Link, Send
-from mpspmd.bridge.messages import (
-    Ended,
-    EndOfRank,
-    NodeGone,
-    ToHead,
-    ToNode,
-    decode_to_head,
-)
+from mpspmd.bridge.messages import Ended, EndOfRank, NodeGone, ToHead, ToNode, decode_to_head
 from mpspmd.bridge.silence import Silence
 from mpspmd.bridge.streams import MessageSink, MessageSource, RingSink, RingSource
 from mpspmd.control.messages import encode
@@ -35,6 +28,9 @@ _MAX_REASON = 15_000
 class Node:
     """All calls need the bridge's lock."""
 
+    link: Link
+    """From `join` on."""
+
     def __init__(
         self, number: int, ranks: range, channel: BridgeChannel, ends: dict[int, Descriptor]
     ) -> None:
@@ -49,18 +45,17 @@ class Node:
         self.session = b""
         self.n_ready = 0
         """How many of its ranks have made their workers."""
-        self.is_lost = False
+        self.is_linked = False
+        """It has joined, and is not lost."""
         self.has_said_bye = False
-        self.link: Link | None = None
         self.usages: dict[int, tuple[int, str, float]] = {}
-        self._silence: Silence | None = None
         self._messages = MessageSource()
         self._received: MessageSink[ToHead] = MessageSink(decode_to_head)
         self._sinks: list[RingSink] = []
 
     def join(self, host: str, send: Send, timeout_s: float) -> None:
         """The node takes part from now on. After a silence of `timeout_s` it is lost."""
-        self.host, self.session = host, os.urandom(8)
+        self.host, self.session, self.is_linked = host, os.urandom(8), True
         channel = self._channel
         self._sinks = [RingSink(channel.replies[rank]) for rank in self.ranks]
         self.link = Link(
@@ -71,10 +66,6 @@ class Node:
         )
         # The last frame came up to one beat before the node fell silent.
         self._silence = Silence(f"node {self.number} ({host})", timeout_s - BEAT_S)
-
-    @property
-    def is_linked(self) -> bool:
-        return self.link is not None and not self.is_lost
 
     @property
     def is_ready(self) -> bool:
@@ -90,29 +81,26 @@ class Node:
     @property
     def is_waiting(self) -> bool:
         """Replies have come for which there is no space yet."""
-        return any(sink.is_waiting for sink in self._sinks)
+        return any(sink.waiting for sink in self._sinks)
 
     def tell(self, message: ToNode) -> None:
         self._messages.put(message)
 
     def receive(self, frame: bytes) -> bool:
         """Takes a frame. Whether the thread that does all else has something to do now. BadFrame."""
-        assert self.link is not None
         self.link.receive(frame)
-        return self._received.has_messages or self.is_waiting
+        return bool(self._received.messages) or self.is_waiting
 
     def next_message(self) -> ToHead | None:
         return self._received.next()
 
     def turn(self, now: float, status: StatusPage) -> None:
         """What is due from time to time."""
-        assert self.link is not None
         for sink in self._sinks:
             sink.retry()
-        self.link.acknowledge()
-        self.link.pump()
         if self.link.is_beat_due(now):
             self.link.beat(now)
+        self.link.pump()
         lines, self.link.lines = self.link.lines, b""
         if lines:
             try:
@@ -131,8 +119,6 @@ class Node:
 
     def is_silent(self) -> bool:
         """Whether it has been silent for too long. Ask once a turn."""
-        assert self.link is not None
-        assert self._silence is not None
         return self._silence.is_too_long(self.link)
 
     def end_rank(self, end: Ended) -> None:

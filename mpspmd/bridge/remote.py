@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 import time
+from functools import partial
 from typing import Any
 
 from mpspmd._ring import StatusLine, StatusPage
@@ -177,7 +178,6 @@ class Remote:
         commands = Descriptor(self._bridge_end.detach())
         deaths = Descriptor(os.dup(deaths_fd))
         start = BridgeStart(
-            serve=serve_bridge,
             place=place,
             keys=self._keys,
             segments=segments,
@@ -197,7 +197,7 @@ class Remote:
         try:
             with signals_deferred():
                 name = f"{RANK_NAME}bridge"
-                self._bridge = start_child(start, name, start.signals_of_engine)
+                self._bridge = start_child(partial(serve_bridge, start), name, start.signals_of_engine)
                 self._death_pipe.arm(self._bridge)
         finally:
             for descriptor in (commands, deaths, self._listener, *ends.values()):
@@ -257,29 +257,27 @@ class Remote:
 
     def close(self) -> None:
         """When the ranks have ended. Ends the bridge."""
-        self._engine_end.close()
-        self._bridge_end.close()
-        self._listener.close()
         if self._bridge is not None:
             self._bridge.send_signal(signal.SIGCONT)
             self._bridge.join(_LAST_S)
             self._bridge.send_signal(signal.SIGKILL)
             self._bridge.join(_LAST_S)
             self._bridge.close()
-        for process in self._processes:
-            process.close()
-        self._death_pipe.close()
+        self._close_files()
 
     def close_copies(self) -> None:
         """In a process forked from the engine's."""
+        if self._bridge is not None:
+            self._bridge.close_copies()
+        self._close_files()
+
+    def _close_files(self) -> None:
         self._engine_end.close()
         self._bridge_end.close()
         self._listener.close()
-        if self._bridge is not None:
-            self._bridge.close_copies()
-        for process in self._processes:
-            process.close_copies()
         self._death_pipe.close()
+        for process in self._processes:
+            process.close()
 
 
 def pickled(value: object) -> bytes:

@@ -10,6 +10,7 @@ import errno
 import logging
 import select
 import socket
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import zmq
@@ -36,7 +37,7 @@ _SILENCE_MS = 700
 
 # Plain numbers: each use of ZeroMQ's enums runs Python code, in the way of every step.
 _EVENTS, _POLLIN, _RCVMORE = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.RCVMORE)
-_NOBLOCK, _SNDMORE = int(zmq.NOBLOCK), int(zmq.SNDMORE)
+_NOBLOCK, _NAME = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
 
 _REFUSALS = (
     zmq.EVENT_HANDSHAKE_FAILED_AUTH
@@ -67,16 +68,15 @@ def listen(place: NodePlace) -> Descriptor:
     return Descriptor(listener.detach())
 
 
-def _has_message(of: zmq.Socket[bytes]) -> bool:
-    return bool(int(of.getsockopt(_EVENTS)) & _POLLIN)
-
-
 class _Frames:
     """What both ends have in common."""
 
     def __init__(self, kind: int) -> None:
         self._context = zmq.Context()
         self._socket = self._context.socket(kind)
+        # As zmq.Socket inherits them, without what it adds.
+        plain: Any = super(zmq.Socket, self._socket)
+        self._send_part, self._receive, self._option = plain.send, plain.recv, plain.get
         self._socket.linger = 0
         # What is unacknowledged is limited by the rings, and ZeroMQ must not drop any of it.
         self._socket.sndhwm = self._socket.rcvhwm = 0
@@ -84,36 +84,23 @@ class _Frames:
         self._socket.setsockopt(zmq.HEARTBEAT_IVL, _SILENCE_MS // 2)
         self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _SILENCE_MS)
         self._socket.setsockopt(zmq.HEARTBEAT_TTL, 2 * _SILENCE_MS)
-        self.fd = int(self._socket.getsockopt(zmq.FD))
-        """Readable when frames may have come. Whoever has sent a frame must also check for frames: sending
-        may make this unreadable again."""
         self._poller = select.poll()
-        self._poller.register(self.fd, select.POLLIN)
+        self._poller.register(self._option(zmq.FD), select.POLLIN)
 
     def wait(self, timeout_s: float) -> bool:
-        """Until frames may have come; without the lock. One thread."""
+        """Until frames may have come; without the lock. One thread.
+
+        Whoever has sent a frame must also check for frames: sending may let this wait on.
+        """
         return bool(self._poller.poll(timeout_s * 1000))
 
-    def _received(self, parts: int) -> list[list[bytes]]:
-        """All messages of so many parts that have come. Others are dropped."""
-        messages = []
-        receive, option = self._socket.recv, self._socket.getsockopt
-        while int(option(_EVENTS)) & _POLLIN:
-            message = [receive(_NOBLOCK)]
-            while option(_RCVMORE):
-                message.append(receive(_NOBLOCK))
-            if len(message) == parts:
-                messages.append(message)
-        return messages
-
-    def _send(self, frame: bytes, name: bytes = b"") -> bool:
-        try:
-            if name:
-                self._socket.send(name, _NOBLOCK | _SNDMORE)
-            self._socket.send(frame, _NOBLOCK)
-        except zmq.ZMQError:  # EAGAIN, EHOSTUNREACH: there is no connection now
-            return False
-        return True
+    def _last_part(self) -> bytes | None:
+        """The rest of a message; None if it has more than one part, which are dropped."""
+        part: bytes | None = self._receive(_NOBLOCK)
+        while self._option(_RCVMORE):
+            self._receive(_NOBLOCK)
+            part = None
+        return part
 
 
 class HeadSocket(_Frames):
@@ -144,11 +131,19 @@ class HeadSocket(_Frames):
 
     def send(self, name: bytes, frame: bytes) -> bool:
         """False when that node isn't connected."""
-        return self._send(frame, name)
+        try:
+            self._send_part(name, _NAME)
+            self._send_part(frame, _NOBLOCK)
+        except zmq.ZMQError:  # EHOSTUNREACH
+            return False
+        return True
 
-    def frames(self) -> list[list[bytes]]:
+    def frames(self) -> Iterator[tuple[bytes, bytes]]:
         """All that have come, each as its sender's name and the frame."""
-        return self._received(2)
+        while self._option(_EVENTS) & _POLLIN:
+            name = self._receive(_NOBLOCK)
+            if (frame := self._last_part()) is not None:
+                yield name, frame
 
     def close(self, linger_ms: int) -> None:
         self._socket.close(linger_ms)
@@ -192,16 +187,22 @@ class NodeSocket(_Frames):
 
     def send(self, frame: bytes) -> bool:
         """False when there is no connection."""
-        return self._send(frame)
+        try:
+            self._send_part(frame, _NOBLOCK)
+        except zmq.ZMQError:  # EAGAIN
+            return False
+        return True
 
-    def frames(self) -> list[bytes]:
+    def frames(self) -> Iterator[bytes]:
         """All that have come."""
-        return [frame for (frame,) in self._received(1)]
+        while self._option(_EVENTS) & _POLLIN:
+            if (frame := self._last_part()) is not None:
+                yield frame
 
     def watch(self) -> bool:
         """Takes note of what has become of the connection. True if it has just ended."""
         ended = False
-        while _has_message(self._monitor):
+        while self._monitor.poll(0):
             event = recv_monitor_message(self._monitor, zmq.NOBLOCK)["event"]
             if event & _REFUSALS:
                 self.refusals += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,8 @@ from mpspmd.transport.descriptor import Descriptor
 
 @dataclass
 class BridgeStart:
-    """The bridge's process unpickles it, and calls it. The call doesn't return."""
+    """What `serve_bridge` needs."""
 
-    serve: Callable[[BridgeStart], None]
-    """The bridge's main function; see bridge/process.py."""
     place: NodePlace
     keys: Keys | None
     segments: ChannelSegments
@@ -39,6 +36,3 @@ class BridgeStart:
     step_codec: bytes
     hash_seed: str
     signals_of_engine: frozenset[int]
-
-    def __call__(self) -> None:
-        self.serve(self)

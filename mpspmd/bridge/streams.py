@@ -75,34 +75,28 @@ class RingSink:
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
-        self._waiting: deque[memoryview] = deque()
-        self._ended = False
+        self.waiting: deque[memoryview] = deque()
         self.received = self.accepted = writer.position
-
-    @property
-    def is_waiting(self) -> bool:
-        return bool(self._waiting)
 
     def take(self, data: memoryview) -> None:
         self.received += len(data)
-        self._waiting.append(data)
+        self.waiting.append(data)
         self.retry()
 
     def retry(self) -> None:
         """Writes what there is space for. When the ring has ended, what comes is dropped."""
+        waiting = self.waiting
         try:
-            while self._waiting and not self._ended:
-                data = self._waiting[0]
+            while waiting:
+                data = waiting.popleft()
                 taken = self._writer.append(data)
+                self.accepted += taken
                 if taken < len(data):
-                    self._waiting[0] = data[taken:]
+                    waiting.appendleft(data[taken:])
                     return
-                self._waiting.popleft()
         except ChannelError:
-            self._ended = True
-            self._waiting.clear()
-        finally:
-            self.accepted = self.received if self._ended else self._writer.position
+            waiting.clear()
+            self.accepted = self.received
 
 
 class MessageSource:
@@ -110,15 +104,12 @@ class MessageSource:
 
     def __init__(self) -> None:
         self._bytes = bytearray()
-        self._released = 0
+        self._released = self.tail = 0
 
     def put(self, message: Message) -> None:
         data = encode(message)
         self._bytes += _LENGTH.pack(len(data)) + data
-
-    @property
-    def tail(self) -> int:
-        return self._released + len(self._bytes)
+        self.tail = self._released + len(self._bytes)
 
     @property
     def is_empty(self) -> bool:
@@ -140,7 +131,7 @@ class MessageSink(Generic[_Received]):
     def __init__(self, decode: Callable[[bytes], _Received]) -> None:
         self._decode = decode
         self._bytes = bytearray()
-        self._messages: deque[_Received] = deque()
+        self.messages: deque[_Received] = deque()
         self.received = self.accepted = 0
 
     def take(self, data: memoryview) -> None:
@@ -153,15 +144,11 @@ class MessageSink(Generic[_Received]):
             if len(self._bytes) < end:
                 break
             try:
-                self._messages.append(self._decode(bytes(self._bytes[begin + _LENGTH.size : end])))
+                self.messages.append(self._decode(bytes(self._bytes[begin + _LENGTH.size : end])))
             except msgspec.DecodeError as error:
                 notice(logger.warning, "dropped a message of %d bytes: %s", length, error)
             begin = end
         del self._bytes[:begin]
 
-    @property
-    def has_messages(self) -> bool:
-        return bool(self._messages)
-
     def next(self) -> _Received | None:
-        return self._messages.popleft() if self._messages else None
+        return self.messages.popleft() if self.messages else None

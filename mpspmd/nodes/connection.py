@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import select
 import socket
 import time
 from types import TracebackType
@@ -13,14 +12,7 @@ from types import TracebackType
 from mpspmd import __version__
 from mpspmd.bridge.keys import Keys
 from mpspmd.bridge.link import BadFrame, greeting, greeting_in
-from mpspmd.bridge.messages import (
-    PROTOCOL,
-    Failed,
-    Greeting,
-    Join,
-    Refused,
-    Welcome,
-)
+from mpspmd.bridge.messages import PROTOCOL, Failed, Greeting, Join, Refused, Welcome
 from mpspmd.bridge.place import NodePlace
 from mpspmd.bridge.sockets import NodeSocket
 from mpspmd.errors import ConfigError, StartupError
@@ -52,15 +44,21 @@ class Connection:
             StartupError: `timeout_s` has passed; None waits without a limit.
         """
         place, began = self.place, time.monotonic()
-        join = greeting(self._join_message())
+        host = f"{socket.gethostname()}, pid {os.getpid()}"
+        sizes = place.num_nodes, place.local_world_size, place.world_size
+        join = greeting(Join(PROTOCOL, __version__, place.node_rank, *sizes, host))
         asked, noted = 0.0, began
-        poller = select.poll()
-        poller.register(self.socket.fd, select.POLLIN)
         while True:
             now = time.monotonic()
-            for frame in self.socket.frames():
-                if isinstance(message := self._answer_in(frame), Welcome):
-                    return message
+            try:
+                for frame in self.socket.frames():
+                    if isinstance(message := self.greeting_in(frame), Welcome):
+                        return message
+            except BadFrame as error:
+                raise ConfigError(
+                    f"what answers at {place.address} isn't the head of a run with mpspmd {__version__} "
+                    f"({error}): check the address and the port, and install the same version on all nodes"
+                ) from error
             self.socket.watch()
             if self.refused:
                 raise ConfigError(f"the head at {place.address} refuses this node: {self.refused}")
@@ -82,28 +80,7 @@ class Connection:
                 )
             if now - asked >= _ASK_S and self.socket.send(join):
                 asked = now
-            poller.poll(20)
-
-    def _join_message(self) -> Join:
-        place = self.place
-        return Join(
-            PROTOCOL,
-            __version__,
-            place.node_rank,
-            place.num_nodes,
-            place.local_world_size,
-            place.world_size,
-            f"{socket.gethostname()}, pid {os.getpid()}",
-        )
-
-    def _answer_in(self, frame: bytes) -> Greeting | None:
-        try:
-            return self.greeting_in(frame)
-        except BadFrame as error:
-            raise ConfigError(
-                f"what answers at {self.place.address} isn't the head of a run with mpspmd {__version__} "
-                f"({error}): check the address and the port, and install the same version on all nodes"
-            ) from error
+            self.socket.wait(0.02)
 
     def greeting_in(self, frame: bytes) -> Greeting | None:
         """What the head has said outside the session; None for another frame. Notes a refusal. BadFrame."""

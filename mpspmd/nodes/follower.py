@@ -50,8 +50,7 @@ _LOST_PATIENCE_S = 0.3
 """How long they may take when the head is gone: nobody waits for them any more."""
 _BYE_S = 1.0
 """How long the last messages may take, when all ranks have ended."""
-_REPLIES = 1
-"""The number of the stream of the first rank's replies."""
+_SLICE_S = 1.0
 
 
 def the_heads_worker(*args: Any, **kwargs: Any) -> None:
@@ -208,29 +207,27 @@ class Follower:
 
     def _take_frames_and_wake(self) -> None:
         self._take_frames()
-        if self._received.has_messages or self._requests.is_waiting:
+        if self._received.messages or self._requests.waiting:
             self._plane.wake()
 
     # The thread that sends replies.
 
     def _copy_replies(self) -> None:
-        tap, link = self._channel.tap, self._link
         rings = self._channel.reply_rings
-        streams = range(_REPLIES, _REPLIES + len(rings))
         while not self._serving.is_closing:
             with self._lock:
-                link.pump()
+                tails = tuple([ring.tail for ring in rings])
+                self._link.pump()
                 self._take_frames_and_wake()
-                if rings[0].state[0] != "open":
-                    return  # the other thread sends what is left
-                positions = tuple(None if link.is_cut else link.sent(each) for each in streams)
-            tap.wait(positions, _WAIT_S if link.is_cut else 1.0)
+            if rings[0].state[0] != "open":
+                return  # the other thread sends what is left
+            self._channel.tap.wait(tails, _SLICE_S)
 
     # The thread that does all else.
 
     def _serve(self) -> None:
         while not self._serving.is_closing:
-            self._plane_turn(_RETRY_S if self._requests.is_waiting else _TURN_S)
+            self._plane_turn(_RETRY_S if self._requests.waiting else _TURN_S)
         self._plane_turn(0)
 
     def _plane_turn(self, timeout_s: float) -> None:
@@ -247,7 +244,6 @@ class Follower:
             if self._reports.tell(ready, self._plane, expected=bool(self._rings_ended)):
                 self._changed.set()
             now = time.monotonic()
-            self._link.acknowledge()
             # What the head's status page shows is never older than what a rank has said.
             if said or self._link.is_beat_due(now):
                 self._link.beat(now, self._reports.lines(now))

@@ -12,7 +12,6 @@ import pytest
 from mpspmd import RuntimeConfig
 from mpspmd.bridge.head import HeadBridge
 from mpspmd.bridge.place import NodePlace
-from mpspmd.bridge.process import serve_bridge
 from mpspmd.bridge.sockets import listen
 from mpspmd.bridge.start import BridgeStart
 from mpspmd.processes.death_pipe import DeathPipe
@@ -31,7 +30,6 @@ def start(tmp_path: Path) -> Iterator[BridgeStart]:
     listener = listen(place)
     with engines_end, open(read, "rb"):
         yield BridgeStart(
-            serve=serve_bridge,
             place=place,
             keys=None,
             segments=ChannelSegments.create(2, RuntimeConfig()),

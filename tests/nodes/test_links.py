@@ -74,7 +74,7 @@ def test_what_the_other_ring_has_no_space_for_waits_until_it_has() -> None:
     rig.tap.release(0, len(data))
     rig.writer.send(1, 1, sent[0])
     rig.sink.take(memoryview(rig.tap.read(0, len(data), CAPACITY)))
-    assert rig.sink.is_waiting
+    assert rig.sink.waiting
     assert rig.sink.accepted < rig.sink.received
     for message in [*sent, sent[0]]:
         received = rig.inbox.recv(1)
@@ -83,7 +83,7 @@ def test_what_the_other_ring_has_no_space_for_waits_until_it_has() -> None:
         received[3].release()
         rig.inbox.release()
         rig.sink.retry()
-    assert not rig.sink.is_waiting
+    assert not rig.sink.waiting
 
 
 def test_bytes_that_are_no_records_are_refused_and_reach_no_reader() -> None:
