@@ -60,7 +60,6 @@ TESTED = ("0.31", "0.32", "0.33")
 """Releases with which the tests have been run. `pyproject.toml` says the same."""
 
 BACKEND = "mp-spmd"
-
 EXECUTOR = "mpspmd.vllm.executor.MpSpmdExecutor"
 
 _WRAPPED = "_mpspmd_wrapped"

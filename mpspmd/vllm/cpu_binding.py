@@ -13,8 +13,20 @@ from vllm.utils.ompmultiprocessing import OMPProcessManager
 from vllm.utils.system_utils import set_env_var
 
 from mpspmd.machine.cgroup import cpu_quota
+from mpspmd.vllm.compat import noted_engines
 from mpspmd.vllm.core_shares import reserve, share_out, threads_within
-from mpspmd.vllm.engine_place import engine_place
+
+
+def engine_place(parallel_config: Any) -> tuple[int, int]:
+    """In an engine: its number among the engines on this machine, and how many there are."""
+    started = noted_engines(parallel_config)
+    if started > 1:
+        return parallel_config.data_parallel_rank_local or 0, started
+    # Engines with a front end each. If they meet at a loopback address, all are on this machine.
+    address, engines = parallel_config.data_parallel_master_ip, parallel_config.data_parallel_size
+    if engines > 1 and (address in ("localhost", "::1") or address.startswith("127.")):
+        return parallel_config.data_parallel_index, engines
+    return 0, 1
 
 
 class CoreBinding(OMPProcessManager):

@@ -22,8 +22,6 @@ from mpspmd.engine.engine import Engine
 from mpspmd.errors import RankDied
 from mpspmd.vllm.causes import report
 from mpspmd.vllm.compat import untested
-from mpspmd.vllm.leftovers import remove, sweep
-from mpspmd.vllm.lock import lock_file
 from mpspmd.vllm.node_start import NodeStart
 from mpspmd.vllm.plugin import register
 from mpspmd.vllm.process_end import (
@@ -34,30 +32,26 @@ from mpspmd.vllm.process_end import (
 )
 from mpspmd.vllm.step_codec import step_codec
 from mpspmd.vllm.steps import Aggregators, Steps
-from mpspmd.vllm.worker import RankWorker
 from mpspmd.wire import ALL
 
 logger = init_logger(__name__)
 
-_STEP_METHODS = frozenset(
-    {
-        "execute_model",
-        "sample_tokens",
-        "sample_step",
-        "execute_dummy_batch",
-        "take_draft_token_ids",
-    }
-)
-_START_METHODS = frozenset(
-    {
-        "determine_available_memory",
-        "get_kv_cache_spec",
-        "initialize_from_config",
-        "set_kv_cache_layout",
-        "compile_or_warm_up_model",
-    }
-)
+_STEP_METHODS = {
+    "execute_model",
+    "sample_tokens",
+    "sample_step",
+    "execute_dummy_batch",
+    "take_draft_token_ids",
+}
+_START_METHODS = {
+    "determine_available_memory",
+    "get_kv_cache_spec",
+    "initialize_from_config",
+    "set_kv_cache_layout",
+    "compile_or_warm_up_model",
+}
 """If one of these fails on some ranks, the ranks' states differ, and the run ends."""
+
 
 _NO_AGGREGATORS: Aggregators = []
 
@@ -91,7 +85,7 @@ class MpSpmdExecutor(Executor):
         self.output_rank = parallel.world_size - (
             parallel.tensor_parallel_size * parallel.prefill_context_parallel_size
         )
-        self._init_method = start.init_method
+        self._node = start
         self._has_stepped = False
         if (warning := untested(version.__version__)) is not None:
             logger.warning(warning)
@@ -111,30 +105,23 @@ class MpSpmdExecutor(Executor):
         set_torch_threads_for_runtime()
 
     def _start_engine(self, start: NodeStart) -> Engine:
+        # With fault tolerance vLLM resets the ranks itself after a failed step, and goes on.
+        goes_on = self.parallel_config.enable_fault_tolerance
+        fatal = _START_METHODS if goes_on else _START_METHODS | _STEP_METHODS
         try:
             return Engine(
-                RankWorker,
                 world_size=self.world_size,
-                args=start.worker_args,
-                config=start.settings,
-                around_start=start.around,
-                remove_at_end=start.remove_at_end,
-                fatal_methods=self._fatal_methods(),
+                fatal_methods=fatal,
                 on_cause=_tell_cause,
                 step_codec=step_codec(),
                 nodes=start.place,
+                **start.arguments,
             )
         except BaseException:
-            sweep(start.init_method)
+            start.sweep()
             raise
         finally:
-            remove([lock_file(start.lock)])
-
-    def _fatal_methods(self) -> frozenset[str]:
-        # With fault tolerance vLLM resets the ranks itself after a failed step, and goes on.
-        if self.parallel_config.enable_fault_tolerance:
-            return _START_METHODS
-        return _START_METHODS | _STEP_METHODS
+            start.remove_lock()
 
     @property
     def is_failed(self) -> bool:
@@ -214,7 +201,7 @@ class MpSpmdExecutor(Executor):
         if engine is not None:
             engine.note_exception(sys.exception())  # vLLM calls this while an exception ends it
             engine.shutdown()
-            sweep(self._init_method)
+            self._node.sweep()
             exit_quickly_when_done()
 
     @classmethod

@@ -5,10 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mpspmd.nodes.follow import follow
-from mpspmd.vllm.leftovers import remove, sweep
-from mpspmd.vllm.lock import lock_file
 from mpspmd.vllm.node_start import NodeStart
-from mpspmd.vllm.worker import RankWorker
 
 
 class Follower:
@@ -26,20 +23,12 @@ class Follower:
         start = self._start
         assert start.place is not None
         try:
-            code = follow(
-                RankWorker,
-                world_size=start.place.world_size,
-                args=start.worker_args,
-                config=start.settings,
-                nodes=start.place,
-                around_start=start.around,
-                remove_at_end=start.remove_at_end,
-            )
+            code = follow(world_size=start.place.world_size, nodes=start.place, **start.arguments)
         except SystemExit:
             # From vLLM's handler of SIGTERM and SIGINT, without a code. But for the run it is a failure.
             code = 1
         finally:
-            sweep(start.init_method)
-            remove([lock_file(start.lock)])
+            start.sweep()
+            start.remove_lock()
         if code != 0:
             raise SystemExit(code)

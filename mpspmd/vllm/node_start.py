@@ -23,11 +23,11 @@ from vllm.v1.executor.multiproc_executor import set_multiprocessing_worker_envs
 from mpspmd.bridge.place import NodePlace
 from mpspmd.errors import ConfigError
 from mpspmd.vllm.compat import pass_for_mp
-from mpspmd.vllm.cpu_binding import CoreBinding
-from mpspmd.vllm.engine_place import engine_place
-from mpspmd.vllm.leftovers import leftovers
+from mpspmd.vllm.cpu_binding import CoreBinding, engine_place
+from mpspmd.vllm.leftovers import leftovers, remove, sweep
 from mpspmd.vllm.lock import lock_file, lock_name
 from mpspmd.vllm.settings import Settings, read_settings
+from mpspmd.vllm.worker import RankWorker
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +59,7 @@ class NodeStart:
         parallel = vllm_config.parallel_config
         _check_sizes(parallel)
         settings = read_settings(
-            vllm_config.additional_config,
-            os.environ,
-            envs.VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS,
+            vllm_config.additional_config, os.environ, envs.VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS
         )
         pass_for_mp(parallel)
         _, engines = engine_place(parallel)
@@ -84,15 +82,26 @@ class NodeStart:
         )
 
     @property
-    def worker_args(self) -> tuple[Any, ...]:
-        return (self.vllm_config, self.init_method, self.lock)
+    def arguments(self) -> dict[str, Any]:
+        """How `Engine` and `follow` start this node's ranks."""
+        return {
+            "worker": RankWorker,
+            "args": (self.vllm_config, self.init_method, self.lock),
+            "config": self.settings,
+            "around_start": self._around,
+            "remove_at_end": [*leftovers(self.init_method), lock_file(self.lock)],
+        }
 
-    @property
-    def remove_at_end(self) -> list[str]:
-        return [*leftovers(self.init_method), lock_file(self.lock)]
+    def remove_lock(self) -> None:
+        """When the ranks have started, or can't start."""
+        remove([lock_file(self.lock)])
+
+    def sweep(self) -> None:
+        """When the ranks have ended. Any number of times."""
+        sweep(self.init_method)
 
     @contextlib.contextmanager
-    def around(self, rank: int) -> Iterator[None]:
+    def _around(self, rank: int) -> Iterator[None]:
         """Around the start of a rank's process: its cores and its memory."""
         local_rank = rank % self.vllm_config.parallel_config.local_world_size
         with (

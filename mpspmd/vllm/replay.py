@@ -8,10 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mpspmd.errors import ConfigError
-from mpspmd.vllm.leftovers import remove, sweep
-from mpspmd.vllm.lock import lock_file
 from mpspmd.vllm.node_start import NodeStart
-from mpspmd.vllm.worker import RankWorker
 
 MEASURING = frozenset({"determine_available_memory", "compile_or_warm_up_model"})
 """Methods that reply times, or how much memory is free."""
@@ -24,13 +21,7 @@ def vllm_ranks(vllm_config: Any, **settings: Any) -> Iterator[dict[str, Any]]:
         raise ConfigError("a run of vLLM over several machines can't be replayed on one")
     start = NodeStart.prepare(vllm_config)
     try:
-        yield {
-            "worker": RankWorker,
-            "args": start.worker_args,
-            "config": dataclasses.replace(start.settings, **settings),
-            "around_start": start.around,
-            "remove_at_end": start.remove_at_end,
-        }
+        yield start.arguments | {"config": dataclasses.replace(start.settings, **settings)}
     finally:
-        sweep(start.init_method)
-        remove([lock_file(start.lock)])
+        start.sweep()
+        start.remove_lock()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 from mpspmd.config import RuntimeConfig
 from mpspmd.errors import ConfigError
@@ -41,18 +40,13 @@ def read_settings(
     Raises:
         ConfigError: a variable or a setting has an impossible value, or there is no such setting.
     """
-    section = _section(additional_config)
+    # vLLM also takes an object of another package, which has nothing of ours.
+    section = additional_config.get(SECTION, {}) if isinstance(additional_config, dict) else {}
+    if not isinstance(section, dict):
+        raise ConfigError(f"additional_config[{SECTION!r}]={section!r}: must be an object")
     try:
         Settings.from_env({}, defaults=section)
     except ConfigError as error:
         raise ConfigError(f"additional_config[{SECTION!r}]: {error}") from None
     theirs = {"shutdown_timeout_s": max(_LEAST_TIMEOUT_S, worker_shutdown_timeout_s)}
     return Settings.from_env(environ, defaults=theirs | section)
-
-
-def _section(additional_config: object) -> dict[str, Any]:
-    """Our part of it. vLLM also takes an object of another package, which has nothing of ours."""
-    section = additional_config.get(SECTION, {}) if isinstance(additional_config, dict) else {}
-    if not isinstance(section, dict):
-        raise ConfigError(f"additional_config[{SECTION!r}]={section!r}: must be an object")
-    return section

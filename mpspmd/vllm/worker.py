@@ -7,22 +7,13 @@ from typing import Any
 from vllm import envs
 from vllm.config import VllmConfig
 from vllm.distributed import destroy_distributed_environment, destroy_model_parallel
-from vllm.distributed.parallel_state import (
-    get_dcp_group,
-    get_dp_group,
-    get_ep_group,
-    get_pcp_group,
-    get_pp_group,
-    get_tp_group,
-    model_parallel_is_initialized,
-)
 from vllm.envs import enable_envs_cache
 from vllm.logger import configure_logging
 from vllm.platforms import current_platform
 from vllm.tracing import maybe_init_worker_tracer
 from vllm.utils import numa_utils
-from vllm.utils.system_utils import decorate_logs, set_process_title
 from vllm.v1.core.sched.output import GrammarOutput, SchedulerOutput
+from vllm.v1.executor.multiproc_executor import WorkerProc
 from vllm.v1.executor.vllm_net_devices import set_worker_net_device
 from vllm.v1.outputs import AsyncModelRunnerOutput
 from vllm.v1.worker.worker_base import WorkerWrapperBase
@@ -96,12 +87,14 @@ class RankWorker(WorkerWrapperBase):
         self.finish_reply = finish_and_feed  # type: ignore[method-assign]
 
     def _make_worker(self, all_kwargs: list[dict[str, Any]], expert_parallel: bool) -> None:
+        # It names the process and its log lines after the rank's place in each parallel group.
+        set_title = WorkerProc.setup_proc_title_and_log_prefix
         self.init_worker(all_kwargs)
-        _set_title(expert_parallel)
+        set_title(expert_parallel)
         with doing_without("its collectives won't be timed, nor named in reports"):
             self._watched = watch_collectives(self.ctx.collective())
         self.init_device()
-        _set_title(expert_parallel)
+        set_title(expert_parallel)
         if envs.VLLM_ELASTIC_EP_SCALE_UP_LAUNCH:
             self.worker.elastic_ep_execute("load_model")
         else:
@@ -176,23 +169,3 @@ def _prepare_process(vllm_config: VllmConfig, rank: int, local_rank: int) -> Non
         process_kind="worker",
         process_name=f"Worker_{rank}",
     )
-
-
-def _set_title(expert_parallel: bool) -> None:
-    """Names the process and its log lines after the rank's place in each parallel group."""
-    name = "Worker"
-    if model_parallel_is_initialized():
-        groups = {
-            "DP": get_dp_group(),
-            "PP": get_pp_group(),
-            "PCP": get_pcp_group(),
-            "TP": get_tp_group(),
-            "DCP": get_dcp_group(),
-        }
-        for label, group in groups.items():
-            if group.world_size > 1:
-                name += f"_{label}{group.rank_in_group}"
-        if expert_parallel:
-            name += f"_EP{get_ep_group().rank_in_group}"
-    set_process_title(name=name)
-    decorate_logs(name)

@@ -17,8 +17,7 @@ from vllm.utils import cpu_resource_utils
 from vllm.utils.ompmultiprocessing import OMPProcessManager
 
 from mpspmd.vllm.compat import note_engines
-from mpspmd.vllm.cpu_binding import CoreBinding
-from mpspmd.vllm.engine_place import engine_place
+from mpspmd.vllm.cpu_binding import CoreBinding, engine_place
 
 
 @dataclass
