@@ -120,7 +120,7 @@ class HeadBridge:
         state, code, rank = self._channel.request_ring.state
         tail = self._channel.request_ring.tail
         for node in self._linked():
-            node.tell(RingsEnd(state, code, rank, tail, self._exception))
+            node.messages.put(RingsEnd(state, code, rank, tail, self._exception))
             node.link.pump()
 
     # These two threads.
@@ -145,7 +145,7 @@ class HeadBridge:
                     continue
                 node = self._nodes[self._place.node_of(command.rank) - 1]
                 if node.is_linked:
-                    node.tell(command)
+                    node.messages.put(command)
                 elif isinstance(command, Signal):
                     node.end_all("its node has not joined", gone=False)
 
@@ -194,7 +194,7 @@ class HeadBridge:
         )
         self._by_name[name] = node
         start = self._start
-        node.tell(Start(start.worker, start.step_codec, start.hash_seed))
+        node.messages.put(Start(start.worker, start.step_codec, start.hash_seed))
         self._answer(name, Welcome(node.session, start.settings))
         self._channel.tap.interrupt()  # the other thread sends this at once
         logger.info("node %d (%s) has joined", node.number, node.host)
@@ -224,7 +224,7 @@ class HeadBridge:
     def _take_turn(self) -> None:
         now = time.monotonic()
         for node in self._linked():
-            while (message := node.next_message()) is not None:
+            while (message := node.received.next()) is not None:
                 self._take_message(node, message)
             node.turn(now, self._channel.status)
             if node.is_silent():
@@ -277,5 +277,5 @@ class HeadBridge:
         if self._over_by is None:
             self._over_by = time.monotonic() + _BYE_S
             for node in self._linked():
-                node.tell(Bye())
+                node.messages.put(Bye())
         return all(node.is_done for node in self._nodes) or time.monotonic() > self._over_by

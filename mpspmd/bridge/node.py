@@ -10,7 +10,7 @@ import msgspec
 
 from mpspmd._ring import StatusPage
 from mpspmd.bridge.link import BEAT_S, Link, Send
-from mpspmd.bridge.messages import Ended, EndOfRank, NodeGone, ToHead, ToNode, decode_to_head
+from mpspmd.bridge.messages import Ended, EndOfRank, NodeGone, ToHead, decode_to_head
 from mpspmd.bridge.silence import Silence
 from mpspmd.bridge.streams import MessageSink, MessageSource, RingSink, RingSource
 from mpspmd.control.messages import encode
@@ -49,8 +49,9 @@ class Node:
         """It has joined, and is not lost."""
         self.has_said_bye = False
         self.usages: dict[int, tuple[int, str, float]] = {}
-        self._messages = MessageSource()
-        self._received: MessageSink[ToHead] = MessageSink(decode_to_head)
+        self.messages = MessageSource()
+        """What it is told."""
+        self.received: MessageSink[ToHead] = MessageSink(decode_to_head)
         self._sinks: list[RingSink] = []
 
     def join(self, host: str, send: Send, timeout_s: float) -> None:
@@ -60,8 +61,8 @@ class Node:
         self._sinks = [RingSink(channel.replies[rank]) for rank in self.ranks]
         self.link = Link(
             self.session,
-            [self._messages, RingSource(channel.tap, channel.request_ring, self._indexes)],
-            [self._received, *self._sinks],
+            [self.messages, RingSource(channel.tap, channel.request_ring, self._indexes)],
+            [self.received, *self._sinks],
             send,
         )
         # The last frame came up to one beat before the node fell silent.
@@ -76,23 +77,17 @@ class Node:
         """Nothing more is to be told to the engine, nor to this node."""
         if not self.is_linked:
             return not self.left
-        return not self.left and self._messages.is_empty and self.has_said_bye
+        return not self.left and self.messages.is_empty and self.has_said_bye
 
     @property
     def is_waiting(self) -> bool:
         """Replies have come for which there is no space yet."""
         return any(sink.waiting for sink in self._sinks)
 
-    def tell(self, message: ToNode) -> None:
-        self._messages.put(message)
-
     def receive(self, frame: bytes) -> bool:
         """Takes a frame. Whether the thread that does all else has something to do now. BadFrame."""
         self.link.receive(frame)
-        return bool(self._received.messages) or self.is_waiting
-
-    def next_message(self) -> ToHead | None:
-        return self._received.next()
+        return bool(self.received.messages) or self.is_waiting
 
     def turn(self, now: float, status: StatusPage) -> None:
         """What is due from time to time."""

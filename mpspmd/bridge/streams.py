@@ -9,7 +9,7 @@ import logging
 import struct
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 
@@ -22,32 +22,6 @@ logger = logging.getLogger(__name__)
 
 _LENGTH = struct.Struct("<I")
 _Received = TypeVar("_Received")
-
-
-class Source(Protocol):
-    """What is to be sent. It keeps all bytes from the last released position on."""
-
-    @property
-    def tail(self) -> int:
-        """The position behind the last byte that is there."""
-
-    def read(self, position: int, limit: int) -> bytes:
-        """Up to `limit` bytes from there on."""
-
-    def release(self, position: int) -> None:
-        """Nobody will ask for bytes before this position any more."""
-
-
-class Sink(Protocol):
-    """What is received."""
-
-    received: int
-    """The position behind the last byte that has come."""
-    accepted: int
-    """The position up to which the sender may forget the bytes."""
-
-    def take(self, data: memoryview) -> None:
-        """The next bytes."""
 
 
 class RingSource:
@@ -63,9 +37,11 @@ class RingSource:
         return self._ring.tail
 
     def read(self, position: int, limit: int) -> bytes:
+        """Up to `limit` bytes from there on."""
         return self._tap.read(self._indexes[0], position, limit)
 
     def release(self, position: int) -> None:
+        """Nobody will ask for bytes before this position any more."""
         for index in self._indexes:
             self._tap.release(index, position)
 
@@ -77,6 +53,7 @@ class RingSink:
         self._writer = writer
         self.waiting: deque[memoryview] = deque()
         self.received = self.accepted = writer.position
+        """Up to where bytes have come, and up to where the sender may forget them."""
 
     def take(self, data: memoryview) -> None:
         self.received += len(data)
@@ -152,3 +129,9 @@ class MessageSink(Generic[_Received]):
 
     def next(self) -> _Received | None:
         return self.messages.popleft() if self.messages else None
+
+
+Source: TypeAlias = RingSource | MessageSource
+"""What is to be sent. It keeps all bytes from the last released position on, up to its `tail`."""
+Sink: TypeAlias = RingSink | MessageSink[Any]
+"""What is received."""

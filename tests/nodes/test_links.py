@@ -13,7 +13,7 @@ import pytest
 
 from mpspmd import RuntimeConfig
 from mpspmd._ring import Inbox, Ring, StatusPage, Tap, Writer
-from mpspmd.bridge.link import BadFrame, Link
+from mpspmd.bridge.link import AGAIN, BEAT, BadFrame, Link
 from mpspmd.bridge.messages import Dying, Ended, Failed, FromRank, decode_end, decode_to_head
 from mpspmd.bridge.node import USAGE, Node
 from mpspmd.bridge.streams import MessageSink, MessageSource, RingSink, RingSource
@@ -208,7 +208,11 @@ def test_frames_of_another_session_are_dropped_and_damaged_ones_refused() -> Non
     sender.pump()
     receiver.receive(frames[0])
     assert rig.there.tail == 0
-    for frame in (b"", b"short", SESSION + frames[0][8:20], SESSION + b"\xff" * 40):
+    header = struct.Struct("<8sHH4xQ")
+    positions = [header.pack(SESSION, what, 0, 0) + b"few" for what in (BEAT, AGAIN)]
+    acknowledging = header.pack(SESSION, BEAT, 2, 0) + bytes(10)
+    short = [b"", b"short", SESSION + frames[0][8:20], acknowledging]
+    for frame in (*short, *positions, SESSION + b"\xff" * 40):
         with pytest.raises(BadFrame):
             receiver.receive(frame)
     assert rig.there.tail == 0
