@@ -197,7 +197,9 @@ class Remote:
         try:
             with signals_deferred():
                 name = f"{RANK_NAME}bridge"
-                self._bridge = start_child(partial(serve_bridge, start), name, start.signals_of_engine)
+                self._bridge = start_child(
+                    partial(serve_bridge, start), name, start.signals_of_engine
+                )
                 self._death_pipe.arm(self._bridge)
         finally:
             for descriptor in (commands, deaths, self._listener, *ends.values()):
