@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from mpspmd import errors
     from mpspmd.config import RuntimeConfig
     from mpspmd.engine.engine import Engine
@@ -97,14 +99,28 @@ _MODULES = {
 """Where the names are; those that are not here are errors."""
 
 
+def _import(name: str) -> ModuleType:
+    """One of our modules. ImportError with the remedy where the C extensions have not been built."""
+    from importlib import import_module
+
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name not in (f"{__name__}._ring", f"{__name__}._delta"):
+            raise
+        raise ImportError(
+            f"Python imported mpspmd from {__path__[0]}, where its C extensions have not been built. If "
+            "you have installed mpspmd, keep your program outside the folder with its sources, and start "
+            "it from outside; otherwise run `pip install .` there"
+        ) from error
+
+
 if not TYPE_CHECKING:  # a type checker would take any name for one of ours
 
     def __getattr__(name: str) -> Any:
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from importlib import import_module
-
-        module = import_module(f"{__name__}.{_MODULES.get(name, 'errors')}")
+        module = _import(f"{__name__}.{_MODULES.get(name, 'errors')}")
         globals()[name] = value = module if name == "errors" else getattr(module, name)
         return value
 

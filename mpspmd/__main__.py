@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 
-from mpspmd import __version__
+from mpspmd import __version__, _import
 
 _COMMANDS = {
     "launch": "mpspmd.cli.launch.main",
@@ -25,7 +24,7 @@ def main() -> None:
         print(f"mpspmd {__version__}")
     elif name in _COMMANDS:
         sys.argv = [f"mpspmd-{name}", *sys.argv[2:]]
-        import_module(_COMMANDS[name]).main()
+        _import(_COMMANDS[name]).main()
     else:
         usage = f"usage: python -m mpspmd [--version] {{{','.join(_COMMANDS)}}} …"
         print(usage, file=sys.stdout if name in ("-h", "--help") else sys.stderr)

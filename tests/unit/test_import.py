@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import mpspmd
+import mpspmd.errors
 
 _LARGE = ("torch", "vllm", "zmq", "msgspec", "cloudpickle", "numpy")
 
@@ -84,8 +89,6 @@ if __name__ == "__main__":
 
 
 def test_all_public_names_are_there_and_no_other() -> None:
-    import mpspmd
-
     for name in mpspmd.__all__:
         assert getattr(mpspmd, name).__name__.removeprefix("mpspmd.") == name
     assert set(mpspmd.__all__) <= set(dir(mpspmd))
@@ -94,9 +97,6 @@ def test_all_public_names_are_there_and_no_other() -> None:
 
 
 def test_every_error_is_a_name_of_the_package() -> None:
-    import mpspmd
-    import mpspmd.errors
-
     for name in mpspmd.errors.__all__:
         assert getattr(mpspmd, name) is getattr(mpspmd.errors, name)
         assert name in mpspmd.__all__
@@ -105,3 +105,26 @@ def test_every_error_is_a_name_of_the_package() -> None:
 def test_the_errors_need_no_import_of_their_own() -> None:
     program = "import mpspmd; print(mpspmd.errors.RankDied is mpspmd.RankDied)"
     assert _in_a_fresh_interpreter(program) == "True\n"
+
+
+@pytest.mark.parametrize("program", ["import mpspmd; mpspmd.run", "from mpspmd import Engine"])
+def test_a_program_beside_the_sources_is_told_that_they_are_not_built(
+    program: str, tmp_path: Path
+) -> None:
+    _refused(["-c", program], tmp_path)
+
+
+def test_a_command_beside_the_sources_is_told_that_they_are_not_built(tmp_path: Path) -> None:
+    _refused(["-m", "mpspmd", "doctor"], tmp_path)
+
+
+def _refused(arguments: list[str], folder: Path) -> None:
+    """In a folder with the sources, which Python finds before an installed mpspmd."""
+    package = Path(mpspmd.__file__).parent
+    sources = shutil.copytree(package, folder / "mpspmd", ignore=shutil.ignore_patterns("*.so"))
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert f"ImportError: Python imported mpspmd from {sources}, " in done.stderr
+    assert "keep your program outside the folder" in done.stderr
