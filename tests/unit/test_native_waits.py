@@ -250,7 +250,7 @@ def test_nothing_leaks_over_many_rounds(scene: Scene, what: str) -> None:
     times = 1000 if what == "use" else 200
     rounds(times)
     files, memory, references = _files(), resident_bytes(), sys.getrefcount(large)
-    types = [sys.getrefcount(kind) for kind in (Inbox, Ring, StatusPage, Writer, Segment)]
+    types = {kind: sys.getrefcount(kind) for kind in (Inbox, Ring, StatusPage, Writer, Segment)}
     maps = _mappings()
 
     def growth() -> int:
@@ -265,10 +265,12 @@ def test_nothing_leaks_over_many_rounds(scene: Scene, what: str) -> None:
     leaks = all(growth() >= 20 * times for _ in range(3))
     tracemalloc.stop()
     assert not leaks
-    assert _files() == files
+    # A few less may be there: what an earlier test has left may end at any time.
+    assert files - times < _files() <= files
     assert _mappings() <= maps + 2
     assert sys.getrefcount(large) == references
-    assert [sys.getrefcount(kind) for kind in (Inbox, Ring, StatusPage, Writer, Segment)] == types
+    for kind, before in types.items():
+        assert before - times < sys.getrefcount(kind) <= before
     assert resident_bytes() - memory < 8 << 20
 
 
