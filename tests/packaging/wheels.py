@@ -56,6 +56,7 @@ def main() -> None:
                 wheel = build(builder, python, source, work / name)
                 check(wheel)
                 prove(python, wheel, work / name)
+                shutil.rmtree(work / name)  # PyTorch's packages take gigabytes for each version
                 print(f"{wheel.name}: {wheel.stat().st_size} bytes; installed, and tested there")
 
 
