@@ -473,7 +473,7 @@ def test_finalizers_that_send_while_a_call_is_made_get_steps_of_their_own(engine
     finally:
         gc.set_threshold(*before)
     steps = [call.step for call in calls]
-    assert len(steps) > 150
+    assert len(steps) > 120  # from CPython 3.13 on every second cycle is collected in time
     assert sorted(steps) == list(range(1, len(steps) + 1))
     sent = engine.sent()
     assert [step for step, _ in sent] == list(range(1, len(steps) + 1))
