@@ -241,11 +241,14 @@ def _make_everything() -> None:
 @pytest.mark.parametrize("what", ["use", "make"])
 def test_nothing_leaks_over_many_rounds(scene: Scene, what: str) -> None:
     large = bytes(20_000)
+    # The interpreter remembers which names C code has looked up, thousands of them.
+    clear_caches = getattr(sys, "_clear_internal_caches", None) or sys._clear_type_cache
 
     def rounds(count: int) -> None:
         for _ in range(count):
             _use_everything(scene, large) if what == "use" else _make_everything()
         gc.collect()
+        clear_caches()
 
     times = 1000 if what == "use" else 200
     rounds(times)
