@@ -37,10 +37,10 @@ bool plan_check(const struct plan_object *plan, bool is_reply) {
 static bool add_field(struct plan_object *self, PyTypeObject *plan_type, PyObject *item) {
     PyObject *name, *record;
     int kind;
-    if (!PyTuple_Check(item) || !PyArg_ParseTuple(item, "UiO:field", &name, &kind, &record)) {
-        if (!PyErr_Occurred())
-            return PyErr_Format(PyExc_TypeError, "a field is a tuple");
-    }
+    if (!PyTuple_Check(item))
+        return PyErr_Format(PyExc_TypeError, "a field is a tuple");
+    if (!PyArg_ParseTuple(item, "UiO:field", &name, &kind, &record))
+        return false;
     bool has_record = PyObject_TypeCheck(record, plan_type), has_members = PyTuple_Check(record);
     bool wants_record = kind == FIELD_RECORD || kind == FIELD_RECORDS;
     if (kind < 0 || kind >= N_FIELD_KINDS || has_record != wants_record ||

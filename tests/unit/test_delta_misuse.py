@@ -237,6 +237,13 @@ class TestPlans:
         with pytest.raises(ValueError, match="a tuple for MEMBER"):
             _delta.Plan(One, (("a", 0, (1, 2)),), {"a": None}, frozenset(), True, True)
 
+    @pytest.mark.parametrize(
+        "field", [7, ("a",), ("a", 0), (1, 0, None), ("a", "0", None), ("a", 1 << 31, None)]
+    )
+    def test_a_field_that_is_none_is_refused(self, field: Any) -> None:
+        with pytest.raises((TypeError, OverflowError)):
+            _delta.Plan(One, (field,), {"a": None}, frozenset({"a"}), True, True)
+
     def test_a_class_without_instances_is_refused(self) -> None:
         with pytest.raises(TypeError, match="can't be made"):
             _delta.Plan(type(sys.flags), (), {}, frozenset(), False, False)
