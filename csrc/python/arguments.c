@@ -1,6 +1,7 @@
 #include "python/arguments.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "ring/clock.h"
 #include "wait/strategy.h"
@@ -36,7 +37,10 @@ int argument_uint64(PyObject *object, void *number) {
 }
 
 bool argument_optional(PyObject *argument, PyTypeObject *type, void *place) {
-    *(PyObject **)place = argument == Py_None ? NULL : argument;
+    PyObject *object = argument == Py_None ? NULL : argument;
+    /* `*place` is a pointer to another type. The compiler may assume that an assignment of a
+     * PyObject * leaves it unchanged, and GCC does. It makes no such assumption about a copy. */
+    memcpy(place, &object, sizeof object);
     if (argument == Py_None || PyObject_TypeCheck(argument, type))
         return true;
     return PyErr_Format(PyExc_TypeError, "%R: must be a %s, or None", argument, type->tp_name);
