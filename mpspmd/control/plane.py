@@ -150,9 +150,13 @@ class EnginePlane(_Plane[ToEngine]):
 
     def __init__(self, address: str) -> None:
         super().__init__(zmq.ROUTER, decode_to_engine)
-        self._socket.bind(address)
-        # Regardless of the umask. Other users can't enter the folder.
-        os.chmod(address.removeprefix("ipc://"), 0o600)
+        try:
+            self._socket.bind(address)
+            # Regardless of the umask. Other users can't enter the folder.
+            os.chmod(address.removeprefix("ipc://"), 0o600)
+        except BaseException:
+            self.close()
+            raise
         self.elsewhere: Callable[[int, ToRank], bool] | None = None
         """Sends a message to a rank on another node. False if the rank is on this one."""
 

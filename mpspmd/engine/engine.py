@@ -118,7 +118,7 @@ class Engine(Calls):
         if nodes is not None and start is start_ranks:
             spec = for_all_nodes(spec)
             by_value = by_value or worker.__module__ == "__main__"
-        with ExitStack() as made:
+        with ExitStack() as made, ExitStack() as not_started:
             # What needs closing.
             segments = ChannelSegments.create(world_size, config)
             made.callback(segments.close)
@@ -127,6 +127,8 @@ class Engine(Calls):
             made.callback(channel.release)
             files = RunFiles(config, remove_at_end, segments)
             made.callback(files.close)
+            # From the end of this block on the supervisor closes the control plane.
+            not_started.callback(files.plane.close)
             self._ranks = ranks = Ranks(world_size, config, channel.status, nodes)
             made.callback(ranks.close)
             # What is needed to call.
@@ -158,6 +160,7 @@ class Engine(Calls):
             state = State(world_size, frozenset(fatal_methods))
             supervisor = Supervisor(events, observer, consequences, stalls, channel.status, state)
             self._ending = Ending(made.pop_all(), segments, files, ranks, supervisor)
+            not_started.pop_all()
         self._dropped = weakref.finalize(self, self._ending.dropped)
         self._dropped.atexit = False  # type: ignore[misc]  # its stub hides the property
         end_with_fork(self)

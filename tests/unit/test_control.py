@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import threading
@@ -110,6 +111,17 @@ def test_the_longest_allowed_address_can_be_used(tmp_path: Path) -> None:
     address = control_address(folder)
     assert len(address.removeprefix("ipc://")) == 107
     EnginePlane(address).close()
+
+
+def test_an_address_that_cannot_be_bound_leaves_no_descriptor_open(address: str) -> None:
+    Path(address.removeprefix("ipc://")).mkdir()
+    n_open = []
+    for _ in range(2):  # what the first one opens may stay
+        with pytest.raises(zmq.ZMQError):
+            EnginePlane(address)
+        gc.collect()
+        n_open.append(len(os.listdir("/proc/self/fd")))
+    assert n_open[1] <= n_open[0]
 
 
 def test_messages_go_both_ways_in_order(engine: EnginePlane, rank: RankPlane) -> None:

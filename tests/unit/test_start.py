@@ -112,6 +112,16 @@ class TestWrongUse:
         with pytest.raises(SegmentError, match="MPSPMD_RUNTIME_DIR"):
             Engine(workers.Calculator, world_size=1, config=RuntimeConfig(runtime_dir=missing))
 
+    def test_an_engine_that_cannot_be_made_leaves_no_descriptor_open(self, tmp_path: Path) -> None:
+        config = RuntimeConfig(record_requests=str(tmp_path / "missing" / "requests.rec"))
+        n_open = []
+        for _ in range(2):  # what the first one imports and opens may stay
+            with pytest.raises(ConfigError, match="must be a file that can be made"):
+                Engine(workers.Calculator, world_size=1, config=config)
+            gc.collect()
+            n_open.append(len(os.listdir("/proc/self/fd")))
+        assert n_open[1] <= n_open[0]
+
 
 class TestStart:
     def test_every_rank_gets_the_arguments_and_its_own_environment(self) -> None:
