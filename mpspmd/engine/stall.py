@@ -124,7 +124,8 @@ class StallWatch:
             logger.warning("%s", report)
 
     def _sampled_steps(self) -> set[int]:
-        return {step for step, _, _ in self._samples.values()}
+        # A copy: a report may add samples in another thread.
+        return {step for step, _, _ in list(self._samples.values())}
 
     def _sample(self, call: Call, missing_only: bool = False) -> None:
         """Notes the CPU time that the ranks have used so far."""

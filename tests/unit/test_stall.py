@@ -1,0 +1,28 @@
+"""Stall reports and the supervisor: what one thread does between two lines of another one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from mpspmd import Engine
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def test_a_report_may_sample_ranks_while_the_supervisor_reads_the_samples(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stalls = engine._sending._stalls
+    samples: dict[int, Any] = {}
+
+    class Sample(tuple[int, float, float]):
+        def __iter__(self) -> Iterator[Any]:
+            samples[1] = (7, 0.0, 0.0)  # as a report does in another thread
+            return super().__iter__()
+
+    samples[0] = Sample((7, 0.0, 0.0))
+    monkeypatch.setattr(stalls, "_samples", samples)
+    assert stalls._sampled_steps() == {7}
