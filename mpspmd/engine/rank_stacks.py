@@ -41,8 +41,9 @@ class RankStacks:
         """The stacks of each of these ranks, or why they aren't known, and their collectives. Of `others`
         only those that answer by themselves. Takes at most half a second."""
         with self._asking:
-            self._answers = {}
-            self._question += 1
+            with self._change:
+                self._question += 1
+                self._answers = {}
             for rank in (*ranks, *others):
                 self._plane.send(rank, Dump(self._question))
             limit_s = _ANSWER_S if self._ranks.remote is None else _FAR_ANSWER_S
@@ -56,7 +57,7 @@ class RankStacks:
 
     def take(self, answer: Stacks) -> None:
         """Called by the supervisor when a rank has answered."""
-        if answer.nonce == self._question:
-            with self._change:
+        with self._change:
+            if answer.nonce == self._question:  # not a late answer to an earlier one
                 self._answers[answer.rank] = Answer(answer.text, answer.collectives)
                 self._change.notify_all()
