@@ -42,8 +42,9 @@ def _line(output: str, subject: str) -> str:
     return next(line for line in output.splitlines() if subject in line)
 
 
-def test_here_everything_works_and_the_channel_is_measured() -> None:
-    code, output = _doctor("--ranks", "2", "--seconds", "0.3")
+@pytest.mark.parametrize("seconds", ["0.3", "1e-9"])
+def test_here_everything_works_and_the_channel_is_measured(seconds: str) -> None:
+    code, output = _doctor("--ranks", "2", "--seconds", seconds)
     assert code == 0
     assert "a run of 2 rank(s) will work" in output
     assert "2 rank(s) answer 64 bytes in" in _line(output, "channel")
