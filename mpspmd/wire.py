@@ -31,6 +31,7 @@ Method: TypeAlias = str | Callable[..., Any]
 
 
 def name_of(method: Method) -> str:
+    """What errors, reports and records call the method."""
     if isinstance(method, str):
         return method
     return getattr(method, "__qualname__", None) or repr(method)

@@ -36,7 +36,8 @@ _SLICE_S = 0.2
 """How long the reader thread reads for one call before it sees which one is the most urgent."""
 
 _ROUNDING_S = 0.001
-"""The native module rounds times: it may find a deadline passed so long before time.monotonic() does."""
+"""The native module rounds times: it may find that a deadline has passed by so much earlier than
+time.monotonic() tells."""
 
 
 class Reader(Exchange):

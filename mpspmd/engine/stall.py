@@ -29,8 +29,8 @@ START_NOTE_S = 5.0
 
 
 class StallWatch:
-    """`tick` and `places`: the supervisor's thread. `report` and `timeout`: any other thread; they take up
-    to half a second when a rank doesn't answer."""
+    """`tick` and `places` are for the supervisor's thread, `report` and `timeout` for any other: those take
+    up to half a second when a rank doesn't answer."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class StallWatch:
 
     def _watch_start(self) -> float:
         age_s = time.monotonic() - self._start_began
-        if age_s >= self._start_next_s and self._begin_to(self._warn_of_start, age_s):
+        if age_s >= self._start_next_s and self._warn_in_thread(self._warn_of_start, age_s):
             self._start_next_s *= 2
         return max(0.05, self._start_next_s - age_s)
 
@@ -80,12 +80,13 @@ class StallWatch:
             self._warned = (call.step, next_s)
         if age_s >= min(1.0, self._warn_s / 2) and call.step not in self._sampled_steps():
             self._sample(call)
-        if age_s >= next_s and self._begin_to(self._warn, call):
+        if age_s >= next_s and self._warn_in_thread(self._warn, call):
             self._warned = (call.step, 2 * next_s)
         return max(0.05, next_s - age_s)
 
-    def _begin_to(self, warn: Callable[..., None], *args: Any) -> bool:
-        """Warns in a thread of its own. False if the last warning isn't written yet."""
+    def _warn_in_thread(self, warn: Callable[..., None], *args: Any) -> bool:
+        """Calls `warn`, which may wait for ranks, in a thread of its own. Returns False, and calls nothing,
+        while an earlier warning is still being written."""
         if self._warning is not None and self._warning.is_alive():
             return False
         # Neither a start nor a run ends because no more threads can be had for a warning.

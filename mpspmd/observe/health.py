@@ -21,7 +21,7 @@ _DEAF_S = 10.0
 """The supervisor runs once a second, on a crowded machine less often."""
 _IN_C = "a call in C may hold the interpreter's lock"
 _RECENT = 64
-"""So many of the last steps are searched for replies that the engine hasn't taken."""
+"""How many of the last steps are searched for replies that the engine hasn't taken."""
 
 
 @dataclass(frozen=True)

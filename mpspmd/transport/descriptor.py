@@ -36,9 +36,9 @@ def above_standard(fd: int) -> int:
         os.close(fd)
 
 
-def pipe_above_standard(flags: int = 0) -> tuple[int, int]:
+def pipe_above_standard() -> tuple[int, int]:
     """A new pipe: (read end, write end), both above 2 and not inherited."""
-    read, write = os.pipe2(flags | os.O_CLOEXEC)
+    read, write = os.pipe2(os.O_CLOEXEC)
     try:
         read = above_standard(read)
     except OSError:

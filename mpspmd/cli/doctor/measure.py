@@ -23,7 +23,7 @@ class Echo(Worker):
 
 
 def channel(plan: Plan, seconds: float) -> Finding:
-    """Of round trips of 64 bytes, one after the other, to which every rank replies."""
+    """Measures round trips of 64 bytes, one after the other, to which every rank replies."""
     payload = bytes(64)
     times: list[int] = []
     try:

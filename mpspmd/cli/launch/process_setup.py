@@ -58,7 +58,7 @@ class ProcessSetup(LogsSpecs):
         self._last_lines: dict[int, _LastLines] = {}
         self._memory_killer = MemoryKiller()
         self._parts: dict[int, Launch] = {}
-        """By place, in a run with an engine."""
+        """What each process has been told, by its place. Empty in a run without an engine."""
         self.has_started = False
 
     @property
