@@ -220,7 +220,7 @@ class TestStart:
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         monkeypatch.setattr("mpspmd.engine.stall.START_NOTE_S", 0.05)
-        for timeout_s in (6, 50):  # the second on a machine that is too busy for the first
+        for timeout_s in (6, 30):  # the second on a machine that is too busy for the first
             caplog.clear()
             config = RuntimeConfig.from_env(start_timeout_s=timeout_s, stall_warn_s=2)
             with pytest.raises(StartupError) as caught:
@@ -234,8 +234,8 @@ class TestStart:
         # After 0.05, 0.1, 0.2 s and so on, doubling; on a busy machine some may come too late.
         assert 3 <= len(lines) <= 10
         last = lines[-1].splitlines()[0]
-        assert re.search(r"rank 0 \(pid \d+\) ready for \d\.\d s", last)
-        assert re.search(r"rank 1 \(pid \d+\) in its constructor for \d\.\d s", last)
+        assert re.search(r"rank 0 \(pid \d+\) ready for \d+\.\d s", last)
+        assert re.search(r"rank 1 \(pid \d+\) in its constructor for \d+\.\d s", last)
         assert "importing" in lines[0]
         assert "\n" not in lines[0]
         assert "time.sleep(60)" in lines[-1]
