@@ -80,6 +80,8 @@ def anew(cause: BaseException) -> BaseException:
     """The same error as a new exception, for one caller: what is raised refers to all frames that it went
     through, and so to the engine, which the cause of a run's end must not keep alive."""
     new = copy.copy(cause)
+    if hasattr(cause, "__notes__"):
+        new.__notes__ = list(cause.__notes__)  # add_note() would add to the cause's own list
     new.__cause__ = cause.__cause__
     return new
 

@@ -75,3 +75,17 @@ def test_each_caller_gets_an_exception_of_its_own() -> None:
     assert raised[0] is not raised[1]
     assert cause not in raised
     assert cause.__traceback__ is None
+
+
+def test_a_caller_adds_a_note_to_its_own_exception_alone() -> None:
+    outcome, raised = _outcome(), []
+    cause = EngineClosed("a cause")
+    cause.add_note("for all")
+    outcome.settle(cause)
+    for _ in range(2):
+        with pytest.raises(EngineClosed) as caught:
+            outcome.raise_cause()
+        raised.append(caught.value)
+    raised[0].add_note("for one")
+    notes = [error.__notes__ for error in (cause, *raised)]
+    assert notes == [["for all"], ["for all", "for one"], ["for all"]]
