@@ -34,7 +34,8 @@ class Type(enum.IntEnum):
     REPLY = 4
     """The payload is what the engine got."""
     UNSENT = 5
-    """The last request before this record wasn't sent. The next request may have the same step."""
+    """The last request before this record wasn't sent, if it has this record's step. The next request may
+    have the same step."""
     GAP = 6
     """The recording goes on at this record's step. The steps in between are in the file before, which may
     be gone. Those of the start are in this file too."""

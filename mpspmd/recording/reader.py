@@ -83,14 +83,15 @@ class Recording:
 
     def scan(self) -> Contents:
         """Reads the whole file, and runs no code of it."""
-        sent, records, newest, unsent = 0, 0, 0, set[int]()
+        sent, records, newest, unsent = 0, 0, (-1, 0), set[int]()
         error: RecordingError | None = None
         try:
             for record in self.records():
                 if record.type == Type.REQUEST:
-                    sent, newest = sent + 1, records
-                elif record.type == Type.UNSENT:
-                    unsent.add(newest)
+                    sent, newest = sent + 1, (record.step, records)
+                # A request that could not be recorded wasn't sent either: then the newest one is another.
+                elif record.type == Type.UNSENT and record.step == newest[0]:
+                    unsent.add(newest[1])
                 records += 1
         except RecordingError as trouble:
             error = trouble

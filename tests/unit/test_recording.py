@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
+from mpspmd.engine.recording import RecordingEncoder
 from mpspmd.errors import RecordingError
 from mpspmd.recording.layout import CHECKSUM, HEAD, MAGIC, About, Spec, Type
 from mpspmd.recording.reader import Recording
 from mpspmd.recording.writer import RecordingWriter
-from mpspmd.wire import KIND_STEP
+from mpspmd.wire import ALL, KIND_STEP
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -65,6 +66,30 @@ def test_a_signals_handler_that_records_meanwhile_comes_next(
     writing.add(Type.REQUEST, step=1)
     writing.close()
     assert _steps(tmp_path / "requests.rec") == [1, 2]
+
+
+class Nameless:
+    """A callable whose name can't be had."""
+
+    def __call__(self, worker: object) -> None: ...
+
+    def __repr__(self) -> str:
+        raise ZeroDivisionError
+
+
+def test_a_request_that_can_not_be_recorded_leaves_the_one_before_it_a_sent_one(
+    tmp_path: Path,
+) -> None:
+    encoder = RecordingEncoder(None, False, _writer(tmp_path / "requests.rec"))
+    for step in (1, 3):
+        kind, _, _ = encoder.encode(step, "echo", (object(),), {}, ALL)
+        encoder.sent(kind)
+        with pytest.raises(ZeroDivisionError):
+            encoder.encode(step + 1, Nameless(), (), {}, ALL)
+    encoder.close()
+    with Recording(str(tmp_path / "requests.rec")) as opened:
+        contents = opened.scan()
+    assert (contents.error, contents.requests, contents.unsent) == (None, 2, frozenset())
 
 
 def test_a_long_name_that_is_cut_in_the_middle_of_a_character_can_be_read(tmp_path: Path) -> None:
