@@ -31,7 +31,7 @@ class Counter(Swapper):
     def __init__(self, ctx: mpspmd.RankContext, first: int, *, step: int = 1) -> None:
         super().__init__(ctx)
         self.count, self.step = first, step
-        print("a worker's own words", flush=True)
+        print("a worker's own words\n", end="", flush=True)  # in one piece: the ranks share a pipe
 
     def execute_model(self, batch: Batch, *more: Any, **named: Any) -> Any:
         self.count = 0 if "forget" in named else self.count + self.step

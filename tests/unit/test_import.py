@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -118,12 +119,25 @@ def test_a_command_beside_the_sources_is_told_that_they_are_not_built(tmp_path: 
     _refused(["-m", "mpspmd", "doctor"], tmp_path)
 
 
+_NOT_EDITABLE = """
+import sys
+sys.meta_path = [each for each in sys.meta_path if "__editable__" not in str(each)]
+"""
+"""Where mpspmd is installed as editable, its finder would find the extensions of another folder."""
+
+
 def _refused(arguments: list[str], folder: Path) -> None:
     """In a folder with the sources, which Python finds before an installed mpspmd."""
     package = Path(mpspmd.__file__).parent
     sources = shutil.copytree(package, folder / "mpspmd", ignore=shutil.ignore_patterns("*.so"))
+    (folder / "sitecustomize.py").write_text(_NOT_EDITABLE)
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, timeout=60
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 1
     assert f"ImportError: Python imported mpspmd from {sources}, " in done.stderr
