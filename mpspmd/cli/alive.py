@@ -14,7 +14,7 @@ from mpspmd.observe.discovery import Watched, find_engines
 from mpspmd.observe.health import Health, health_of
 
 _AGAIN_S = 0.1
-"""A process that is held is looked at again: tools that read stacks hold it for a few milliseconds."""
+"""After so long a held process is checked again: tools that read stacks hold it for a few milliseconds."""
 
 
 def alive(pid: int | None, stalled_after_s: float) -> Health:
@@ -23,7 +23,7 @@ def alive(pid: int | None, stalled_after_s: float) -> Health:
         other = found.foreign[0]
         return Health(False, f"process {other} is an engine of another version of mpspmd")
     if found.engines:
-        healths = [_look(engine, stalled_after_s) for engine in found.engines]
+        healths = [_health(engine, stalled_after_s) for engine in found.engines]
         return min(healths, key=lambda health: health.alive)
     n = len(found.unreadable)
     if pid is None:
@@ -35,7 +35,7 @@ def alive(pid: int | None, stalled_after_s: float) -> Health:
     return Health(False, f"process {pid} is no engine")
 
 
-def _look(engine: Watched, stalled_after_s: float) -> Health:
+def _health(engine: Watched, stalled_after_s: float) -> Health:
     health = health_of(engine, stalled_after_s)
     if health.held:
         time.sleep(_AGAIN_S)

@@ -25,7 +25,7 @@ _RECENT = 64
 
 
 @dataclass(frozen=True)
-class RankLook:
+class RankSnapshot:
     """A rank at one moment."""
 
     pid: int
@@ -45,7 +45,7 @@ class RankLook:
 
 
 @dataclass(frozen=True)
-class EngineLook:
+class EngineSnapshot:
     """An engine at one moment. Times are of time.monotonic()."""
 
     pid: int
@@ -59,7 +59,7 @@ class EngineLook:
     """How many calls weren't done then."""
     untaken_since: float | None
     """When a reply came that the engine hasn't taken yet: the latest one. None: there is none."""
-    ranks: tuple[RankLook, ...]
+    ranks: tuple[RankSnapshot, ...]
 
 
 @dataclass(frozen=True)
@@ -71,40 +71,40 @@ class Health:
 
 
 def health_of(engine: Watched, stalled_after_s: float) -> Health:
-    return judge(_look_at(engine), stalled_after_s)
+    return judge(_snapshot(engine), stalled_after_s)
 
 
-def judge(look: EngineLook, stalled_after_s: float) -> Health:
+def judge(engine: EngineSnapshot, stalled_after_s: float) -> Health:
     """Not alive: a process is gone or held, or the engine's threads don't run, or a step is under way and
     nobody has moved for so long."""
-    who = f"engine {look.pid}"
-    if look.state in GONE:
+    who = f"engine {engine.pid}"
+    if engine.state in GONE:
         return Health(False, f"{who} has ended")
-    for rank, each in enumerate(look.ranks):
+    for rank, each in enumerate(engine.ranks):
         if each.has_died or (each.pid and each.state in GONE):
             return Health(False, f"{who}: {rank_name(rank, each.pid, each.node)} is dead")
-    if look.state in HELD:
-        return Health(False, f"{who} is {HELD[look.state]}", held=True)
-    for rank, each in enumerate(look.ranks):
+    if engine.state in HELD:
+        return Health(False, f"{who} is {HELD[engine.state]}", held=True)
+    for rank, each in enumerate(engine.ranks):
         if each.state in HELD:
             name = rank_name(rank, each.pid, each.node)
             return Health(False, f"{who}: {name} is {HELD[each.state]}", held=True)
-    if any(rank.phase == "loading" for rank in look.ranks):
+    if any(rank.phase == "loading" for rank in engine.ranks):
         return Health(True, f"{who} is starting")
-    deaf_s = look.now - look.beat_at
-    if look.beat_at and deaf_s >= max(stalled_after_s, _DEAF_S):
+    deaf_s = engine.now - engine.beat_at
+    if engine.beat_at and deaf_s >= max(stalled_after_s, _DEAF_S):
         return Health(False, f"{who}: its threads haven't run for {deaf_s:.0f} s; {_IN_C}")
-    busy = [rank for rank in look.ranks if rank.unread or rank.phase != "waiting"]
+    busy = [rank for rank in engine.ranks if rank.unread or rank.phase != "waiting"]
     # A call that timed out leaves a late reply in its ring. The supervisor knows, if it has run since.
-    is_wanted = look.pending > 0 or look.beat_at < look.sent_at
-    untaken_since = look.untaken_since if is_wanted else None
+    is_wanted = engine.pending > 0 or engine.beat_at < engine.sent_at
+    untaken_since = engine.untaken_since if is_wanted else None
     if not busy and untaken_since is None:
         return Health(True, f"{who} is idle")
-    moved_at = max([look.sent_at, untaken_since or 0.0, *(r.moved_at for r in look.ranks)])
-    still_s = max(0.0, look.now - moved_at)
+    moved_at = max([engine.sent_at, untaken_since or 0.0, *(r.moved_at for r in engine.ranks)])
+    still_s = max(0.0, engine.now - moved_at)
     if busy:
         step = max(rank.step for rank in busy)
-        what = f"step {step}: " + ", ".join(_doing(n, each) for n, each in enumerate(look.ranks))
+        what = f"step {step}: " + ", ".join(_doing(n, each) for n, each in enumerate(engine.ranks))
     else:
         what = "a reply waits for the engine to take it"
     if still_s < stalled_after_s:
@@ -112,16 +112,16 @@ def judge(look: EngineLook, stalled_after_s: float) -> Health:
     return Health(False, f"{who} has stalled for {still_s:.0f} s; {what}")
 
 
-def _doing(rank: int, look: RankLook) -> str:
-    where = look.phase
-    if look.phase == "running":
-        where = f"in {look.method}"
-    elif look.phase == "waiting" and look.unread:
+def _doing(rank: int, seen: RankSnapshot) -> str:
+    where = seen.phase
+    if seen.phase == "running":
+        where = f"in {seen.method}"
+    elif seen.phase == "waiting" and seen.unread:
         where = "doesn't read its request"
     return f"rank {rank} {where}"
 
 
-def _look_at(engine: Watched) -> EngineLook:
+def _snapshot(engine: Watched) -> EngineSnapshot:
     stats = engine.read()
     beat_at, pending, _ = engine.page.last_beat
     now = time.monotonic()
@@ -129,7 +129,7 @@ def _look_at(engine: Watched) -> EngineLook:
     for rank in stats.ranks:
         line = engine.page.line(rank.rank).snapshot()
         ranks.append(
-            RankLook(
+            RankSnapshot(
                 rank.pid,
                 _state(rank.pid) if rank.node == 0 else ELSEWHERE,
                 line["has_died"],
@@ -141,7 +141,7 @@ def _look_at(engine: Watched) -> EngineLook:
                 rank.node,
             )
         )
-    return EngineLook(
+    return EngineSnapshot(
         stats.pid,
         _state(stats.pid),
         now,

@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
-from mpspmd.observe.health import EngineLook, RankLook, judge
+from mpspmd.observe.health import EngineSnapshot, RankSnapshot, judge
 
 NOW = 100_000.0
-IDLE = RankLook(11, "S", False, "waiting", "execute_model", 7, NOW - 3600, False)
-ENGINE = EngineLook(10, "S", NOW, NOW - 3600, NOW - 1, 0, None, (IDLE, IDLE))
+IDLE = RankSnapshot(11, "S", False, "waiting", "execute_model", 7, NOW - 3600, False)
+ENGINE = EngineSnapshot(10, "S", NOW, NOW - 3600, NOW - 1, 0, None, (IDLE, IDLE))
 
 
-def rank(**changes: Any) -> RankLook:
+def rank(**changes: Any) -> RankSnapshot:
     return replace(IDLE, **changes)
 
 
-def engine(*ranks: RankLook, **changes: Any) -> EngineLook:
+def engine(*ranks: RankSnapshot, **changes: Any) -> EngineSnapshot:
     return replace(ENGINE, **{"ranks": ranks or ENGINE.ranks} | changes)
 
 
@@ -28,7 +28,7 @@ HOUR = NOW - 3600
 
 
 @pytest.mark.parametrize(
-    ("look", "alive", "words"),
+    ("seen", "alive", "words"),
     [
         (engine(), True, "engine 10 is idle"),
         (engine(sent_at=0.0), True, "is idle"),
@@ -71,20 +71,20 @@ HOUR = NOW - 3600
         (engine(beat_at=0.0), True, "is idle"),
     ],
 )
-def test_the_verdict(look: EngineLook, alive: bool, words: str) -> None:
-    health = judge(look, 60)
+def test_the_verdict(seen: EngineSnapshot, alive: bool, words: str) -> None:
+    health = judge(seen, 60)
     assert (health.alive, words in health.line) == (alive, True), health.line
     assert "\n" not in health.line
 
 
 def test_the_limit_is_the_users() -> None:
-    look = engine(STILL, STILL, sent_at=HOUR)
-    assert judge(look, 62).alive
-    assert not judge(look, 60).alive
+    seen = engine(STILL, STILL, sent_at=HOUR)
+    assert judge(seen, 62).alive
+    assert not judge(seen, 60).alive
     assert judge(engine(beat_at=NOW - 5), 1).alive  # the supervisor may be slow for a moment
 
 
-def test_only_a_process_that_is_held_is_worth_a_second_look() -> None:
+def test_only_a_process_that_is_held_is_worth_a_second_check() -> None:
     assert judge(engine(state="t"), 60).held
     assert judge(engine(rank(state="T"), IDLE), 60).held
     assert not judge(engine(STILL, STILL), 60).held
