@@ -113,20 +113,18 @@ def _started(
     sys.path.insert(0, os.getcwd())
     measuring = frozenset[str]()
     with contextlib.ExitStack() as around:
-        is_of_vllm = about.worker == _VLLM_WORKER
-        if vllm and not is_of_vllm:
-            raise RecordingError(
-                f"{recording.path}: these are requests of {about.worker}, not of vLLM: omit --vllm"
-            )
         if vllm:
-            (vllm_config, *_), _ = _load(
-                recording, "args"
-            )  # RecordingError if vLLM isn't installed
+            if about.worker != _VLLM_WORKER:
+                raise RecordingError(
+                    f"{recording.path}: these are requests of {about.worker}, not of vLLM: omit --vllm"
+                )
+            # Before the import: if vLLM isn't installed, this raises a RecordingError.
+            (vllm_config, *_), _ = _load(recording, "args")
             from mpspmd.vllm.replay import MEASURING, vllm_ranks
 
             arguments = around.enter_context(vllm_ranks(vllm_config, **_SETTINGS))
             measuring = MEASURING
-        elif worker is None and is_of_vllm:
+        elif worker is None and about.worker == _VLLM_WORKER:
             raise RecordingError(f"{recording.path}: these are requests of vLLM: give --vllm")
         else:
             args, kwargs = _load(recording, "args")
