@@ -15,9 +15,9 @@ from blamed import (
     DOWN,
     DUE,
     ENDED,
+    EXITS,
     FATAL,
     LATE,
-    LEAVES,
     LIMIT,
     PENDING,
     READY,
@@ -167,7 +167,7 @@ RULES: dict[str, tuple[State, list[Event], list[str]]] = {
     ),
     "only the first failure of a run counts": (
         RUNNING,
-        [DIED[1], DIED[0], BUG[0], LEAVES[0], DUE],
+        [DIED[1], DIED[0], BUG[0], EXITS[0], DUE],
         ["run fails: rank 1 killed by SIGKILL"],
     ),
     "a death whose exit status is pending is held": (RUNNING, [PENDING[0]], []),
@@ -206,15 +206,15 @@ RULES: dict[str, tuple[State, list[Event], list[str]]] = {
         [PENDING[0], PENDING[0], DUE, DUE],
         ["run fails: rank 0 pending"],
     ),
-    "a rank that leaves ends the run": (RUNNING, [LEAVES[0]], ["run fails: rank 0 exit code 3"]),
+    "a rank that exits ends the run": (RUNNING, [EXITS[0]], ["run fails: rank 0 exit code 3"]),
     "a rank that leaves is not to blame when another has died": (
         RUNNING,
-        [PENDING[1], LEAVES[0], DUE],
+        [PENDING[1], EXITS[0], DUE],
         ["run fails: rank 1 pending"],
     ),
     "after a shutdown nothing is a failure": (
         RUNNING,
-        [DOWN, DIED[0], BUG[1], LEAVES[1], REAPED[0], DUE],
+        [DOWN, DIED[0], BUG[1], EXITS[1], REAPED[0], DUE],
         [],
     ),
     "an error that is held at a shutdown ends with the engine": (RUNNING, [BUG[0], DOWN, DUE], []),
@@ -263,7 +263,7 @@ RULES: dict[str, tuple[State, list[Event], list[str]]] = {
     ),
     "a rank that leaves before all are ready is one": (
         STARTING,
-        [READY[1], LEAVES[1], DUE],
+        [READY[1], EXITS[1], DUE],
         ["start fails: {1: 'its process ended before all ranks were ready: exit code 3'}"],
     ),
     "nor when its exit status comes later": (

@@ -15,8 +15,8 @@ from blamed import (
     DOWN,
     DUE,
     ENDED,
+    EXITS,
     FATAL,
-    LEAVES,
     PENDING,
     READY,
     REAPED,
@@ -47,7 +47,7 @@ from mpspmd.engine.events import (
 from mpspmd.errors import RankDied
 
 ALPHABET: list[Event] = [
-    *BUG, *BROKEN, *FATAL, *DESYNC[:1], *UNAWAITED[:1], *UNAWAITED_FATAL[:1], *LEAVES, *DIED, *PENDING,
+    *BUG, *BROKEN, *FATAL, *DESYNC[:1], *UNAWAITED[:1], *UNAWAITED_FATAL[:1], *EXITS, *DIED, *PENDING,
     *ENDED[:1], *REAPED, *READY, *START_RAISED, DUE, DOWN,
 ]  # fmt: skip
 
@@ -162,7 +162,7 @@ def broken_rule(
                 case RunFails(error=RankDied() as why):
                     first = deaths[0].error if deaths else None
                     if first is None and not isinstance(event, Exits):
-                        return "only a death or a leave is a RankDied"
+                        return "only a death or an exit is a RankDied"
                     if first is not None and why.rank != first.rank:
                         return "the first to die is to blame"
                 case RunFails(error=why):
