@@ -36,8 +36,8 @@ _SLICE_S = 0.2
 """How long the reader thread reads for one call before it sees which one is the most urgent."""
 
 _ROUNDING_S = 0.001
-"""The native module rounds times: it may find that a deadline has passed by so much earlier than
-time.monotonic() tells."""
+"""The native module rounds times: it may find that a deadline has passed up to this much before
+time.monotonic() says so."""
 
 
 class Reader(Exchange):
@@ -101,7 +101,7 @@ class Reader(Exchange):
     ) -> bool:
         """Ends a call. False if it has been ended already. Replies that come later are dropped.
 
-        Tells the call's future; or, with `to_tell`, the caller is to do it, for the calls in that list.
+        Tells the call's future. With `to_tell` it only adds the call to that list, and the caller tells it.
         """
         was_done = call.done
         try:

@@ -29,8 +29,8 @@ START_NOTE_S = 5.0
 
 
 class StallWatch:
-    """`tick` and `places` are for the supervisor's thread, `report` and `timeout` for any other: those take
-    up to half a second when a rank doesn't answer."""
+    """`tick` and `places` are for the supervisor's thread. `report` and `timeout` are for any other thread:
+    they take up to half a second when a rank doesn't answer."""
 
     def __init__(
         self,

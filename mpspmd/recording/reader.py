@@ -89,7 +89,7 @@ class Recording:
             for record in self.records():
                 if record.type == Type.REQUEST:
                     sent, newest = sent + 1, (record.step, records)
-                # A request that could not be recorded wasn't sent either: then the newest one is another.
+                # A request that couldn't be recorded wasn't sent either; the newest is one before it.
                 elif record.type == Type.UNSENT and record.step == newest[0]:
                     unsent.add(newest[1])
                 records += 1

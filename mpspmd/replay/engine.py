@@ -17,7 +17,7 @@ from mpspmd.recording.layout import Record
 from mpspmd.wire import KIND_ERROR, KIND_FLAGS, KIND_OUT_OF_BAND, KIND_STEP, ReplyRanks
 
 _DIGEST_BYTES = 16
-"""As RankContext's."""
+"""As a rank's, see rank/process.py."""
 
 _Base = tuple[int, list[str], int]
 """What the replies to a request build on: check, scheduled keys, the step of an earlier reply or 0."""
@@ -107,7 +107,7 @@ class ReplayEngine(Engine):
         return self._requests
 
     def follow(self, record: Record) -> ReplyContext | None:
-        """Call it before `send`. What the recorded replies to this request are decoded with."""
+        """Call it before `send`. Returns what the recorded replies to this request are decoded with."""
         end = self._requests.step_end
         if end is None:
             return None
