@@ -29,14 +29,13 @@ class RankLoop:
 
     def __init__(
         self,
-        rank: int,
         ctx: RankContext,
         worker: Any,
         channel: RankChannel,
         report: Callable[[Fault], None],
-        step_codec: RankEnd | None = None,
+        step_codec: RankEnd | None,
     ) -> None:
-        self._rank = rank
+        self._rank = ctx.rank
         self._worker = worker
         self._requests = channel.requests
         self._replies = channel.replies
@@ -45,7 +44,7 @@ class RankLoop:
         self._stopping = False
         self._digest = ctx._digest
         make_replier = ThreadReplier if getattr(worker, "reply_thread", False) else Replier
-        self._replier = make_replier(rank, worker, channel, report, step_codec, self.stop)
+        self._replier = make_replier(ctx.rank, worker, channel, report, step_codec, self.stop)
         self._step_codec = step_codec
 
     def stop(self) -> None:

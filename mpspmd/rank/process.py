@@ -99,7 +99,7 @@ def _run(start: RankStart, signals: RankSignals) -> int:
     # The arguments may hold much memory, and the worker may not need them any longer.
     start.args, start.kwargs = (), {}
     steps = start.step_codec.rank_end() if start.step_codec is not None else None
-    loop = RankLoop(start.rank, ctx, worker, channel, control.send, steps)
+    loop = RankLoop(ctx, worker, channel, control.send, steps)
     control.on_shutdown(loop.stop)
     signals.on_sigterm(loop.stop)
     control.send(Ready(start.rank))
