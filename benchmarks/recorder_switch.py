@@ -13,9 +13,9 @@ def switch(engine: Engine, on: bool) -> None:
     track = engine._channel.track
     if track is None:
         raise BenchmarkError("this engine has no recorder: unset MPSPMD_RECORD_STEPS")
-    track.paused = not on
+    track.pause(not on)
     engine.collective_rpc(_pause, args=(not on,))
 
 
 def _pause(worker: Any, paused: bool) -> None:
-    worker.ctx._track.paused = paused
+    worker.ctx._track.pause(paused)

@@ -138,12 +138,12 @@ class Recorder:
 class Track:
     """What one process records. Given to a Writer, an Inbox and a StatusLine, which write into it."""
 
-    paused: bool
-    """While it is true, the process records nothing. So a benchmark can compare an engine with itself."""
-
     def enter_collective(self) -> None:
         """The method that runs begins to wait for other ranks. Pairs may be nested."""
     def exit_collective(self) -> None: ...
+    def pause(self, paused: bool, /) -> None:
+        """From now on the process records nothing; or, with False, records again. So a benchmark can compare
+        an engine with itself."""
 
 class Liveness:
     """Lets the run's other processes notice when this one ends, and notices when one of them does.

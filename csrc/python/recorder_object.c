@@ -175,16 +175,12 @@ static PyObject *track_exit_method(struct track_object *self, PyObject *Py_UNUSE
     Py_RETURN_NONE;
 }
 
-static PyObject *track_get_paused(struct track_object *self, void *Py_UNUSED(closure)) {
-    return PyBool_FromLong(self->track.paused);
-}
-
-static int track_set_paused(struct track_object *self, PyObject *value, void *Py_UNUSED(closure)) {
-    int paused = value ? PyObject_IsTrue(value) : 1;
+static PyObject *track_pause_method(struct track_object *self, PyObject *paused_object) {
+    int paused = PyObject_IsTrue(paused_object);
     if (paused < 0 || !fork_check(self->owner->generation))
-        return -1;
+        return NULL;
     track_pause(&self->track, paused);
-    return 0;
+    Py_RETURN_NONE;
 }
 
 static PyMethodDef recorder_methods[] = {
@@ -206,11 +202,7 @@ static PyGetSetDef recorder_properties[] = {
 static PyMethodDef track_methods[] = {
     {"enter_collective", (PyCFunction)track_enter_method, METH_NOARGS, NULL},
     {"exit_collective", (PyCFunction)track_exit_method, METH_NOARGS, NULL},
-    {0},
-};
-
-static PyGetSetDef track_properties[] = {
-    {"paused", (getter)track_get_paused, (setter)track_set_paused, NULL, NULL},
+    {"pause", (PyCFunction)track_pause_method, METH_O, NULL},
     {0},
 };
 
@@ -227,7 +219,6 @@ static PyType_Slot track_slots[] = {
     {Py_tp_doc, "What one process of a run records; see _ring.pyi."},
     {Py_tp_dealloc, track_dealloc},
     {Py_tp_methods, track_methods},
-    {Py_tp_getset, track_properties},
     {0, NULL},
 };
 

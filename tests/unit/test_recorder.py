@@ -98,8 +98,8 @@ def test_a_paused_track_records_nothing_until_it_goes_on() -> None:
     with Engine(workers.Calculator, world_size=1) as engine:
 
         def pause(paused: bool) -> None:
-            engine._channel.track.paused = paused
-            engine.collective_rpc(lambda worker: setattr(worker.ctx._track, "paused", paused))
+            engine._channel.track.pause(paused)
+            engine.collective_rpc(lambda worker: worker.ctx._track.pause(paused))
 
         engine.collective_rpc("echo", args=(1,))
         pause(True)
