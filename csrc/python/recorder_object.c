@@ -1,6 +1,7 @@
 #include "python/recorder_object.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <unistd.h>
 
 #include "python/arguments.h"
@@ -127,14 +128,6 @@ static PyObject *recorder_read_method(struct recorder_object *self, PyObject *ar
                          (unsigned long long)words[6]);
 }
 
-static PyObject *recorder_n_tracks(struct recorder_object *self, void *Py_UNUSED(closure)) {
-    return PyLong_FromUnsignedLong(self->recorder.n_tracks);
-}
-
-static PyObject *recorder_n_steps(struct recorder_object *self, void *Py_UNUSED(closure)) {
-    return PyLong_FromUnsignedLongLong(self->recorder.n_steps);
-}
-
 static PyObject *recorder_ring_inode(struct recorder_object *self, void *Py_UNUSED(closure)) {
     if (!fork_check(self->generation))
         return NULL;
@@ -148,15 +141,11 @@ static void track_dealloc(PyObject *object) {
 }
 
 bool track_argument(PyTypeObject *track_type, PyObject *argument, struct track **track) {
-    *track = NULL;
-    if (argument == Py_None)
-        return true;
-    if (!PyObject_TypeCheck(argument, track_type)) {
-        PyErr_SetString(PyExc_TypeError, "a track is a Track or None");
+    struct track_object *object;
+    if (!argument_optional(argument, track_type, &object))
         return false;
-    }
-    *track = &((struct track_object *)argument)->track;
-    return fork_check(((struct track_object *)argument)->owner->generation);
+    *track = object ? &object->track : NULL;
+    return !object || fork_check(object->owner->generation);
 }
 
 static PyObject *track_enter_method(struct track_object *self, PyObject *Py_UNUSED(none)) {
@@ -192,9 +181,13 @@ static PyMethodDef recorder_methods[] = {
     {0},
 };
 
+static PyMemberDef recorder_members[] = {
+    {"n_tracks", T_UINT, offsetof(struct recorder_object, recorder.n_tracks), READONLY, NULL},
+    {"n_steps", T_ULONGLONG, offsetof(struct recorder_object, recorder.n_steps), READONLY, NULL},
+    {0},
+};
+
 static PyGetSetDef recorder_properties[] = {
-    {"n_tracks", (getter)recorder_n_tracks, NULL, NULL, NULL},
-    {"n_steps", (getter)recorder_n_steps, NULL, NULL, NULL},
     {"ring_inode", (getter)recorder_ring_inode, NULL, NULL, NULL},
     {0},
 };
@@ -211,6 +204,7 @@ static PyType_Slot recorder_slots[] = {
     {Py_tp_new, recorder_new},
     {Py_tp_dealloc, recorder_dealloc},
     {Py_tp_methods, recorder_methods},
+    {Py_tp_members, recorder_members},
     {Py_tp_getset, recorder_properties},
     {0, NULL},
 };

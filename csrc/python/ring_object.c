@@ -12,15 +12,11 @@
 
 /* The bell in a StatusPage argument, or NULL for None; false with an exception otherwise. */
 static bool bell_of(struct module_state *state, PyObject *page, struct bell **bell) {
-    *bell = NULL;
-    if (page == Py_None)
-        return true;
-    if (!PyObject_TypeCheck(page, state->page_type))
-        return PyErr_Format(PyExc_TypeError, "a bell is a StatusPage or None");
-    if (!((struct page_object *)page)->status.writable)
-        return PyErr_Format(PyExc_ValueError, "a bell must be writable");
-    *bell = &((struct page_object *)page)->status.shared->engine_bell;
-    return fork_check(((struct page_object *)page)->generation);
+    struct page_object *owner;
+    if (!argument_optional(page, state->page_type, &owner))
+        return false;
+    *bell = owner ? &owner->status.shared->engine_bell : NULL;
+    return !owner || page_check_writable(owner);
 }
 
 static PyObject *ring_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
