@@ -31,6 +31,8 @@ struct exchange_object {
     PyObject *untaken;        /* a message that `take` hasn't taken, or NULL */
 };
 
+/* The rest is in exchange_read.c. */
+
 /* Ends a call that is in `pending`. 1: this thread has done it. 0: it isn't there. -1 with an
  * exception set. */
 int exchange_end_call(struct exchange_object *exchange, struct call_object *call, PyObject *error);

@@ -42,7 +42,7 @@ static PyObject *inbox_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->line = line ? line->line : NULL;
     self->line_owner = Py_NewRef(line_argument);
     self->track_owner = Py_NewRef(track);
-    self->sources = PyMem_Calloc((size_t)PyTuple_GET_SIZE(rings) + 1, sizeof *self->sources);
+    self->sources = PyMem_Calloc((size_t)PyTuple_GET_SIZE(rings), sizeof *self->sources);
     if (!(self->sources || PyErr_NoMemory()) ||
         !track_argument(state->track_type, track, &self->track) ||
         !listener_open(&self->listener, (PyObject *)self, rings, slot, page_argument, wait,

@@ -3,7 +3,7 @@
 
 #include "python/fork.h"
 #include "python/recorder_object.h"
-#include "run/status.h"
+#include "ring/layout.h"
 #include "wait/strategy.h"
 
 static bool add_types(PyObject *module, struct module_state *state) {

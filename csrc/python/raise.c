@@ -26,13 +26,13 @@ PyObject *raise_busy(const char *what, const char *does) {
 PyObject *raise_result(PyObject *self, const struct ring *ring, enum ring_result result) {
     struct module_state *state = module_state_of(self);
     uint64_t word = ring_state_word(ring);
-    PyObject *exception = NULL;
     if (result == RING_CLOSED) {
         PyErr_SetString(state->channel_closed, "the channel is closed");
     } else if (result == RING_POISONED) {
-        exception = Py_BuildValue("(ii)", (int)STATE_CODE(word), (int)STATE_RANK(word));
-        if (exception)
-            PyErr_SetObject(state->channel_poisoned, exception);
+        PyObject *arguments = Py_BuildValue("(ii)", (int)STATE_CODE(word), (int)STATE_RANK(word));
+        if (arguments)
+            PyErr_SetObject(state->channel_poisoned, arguments);
+        Py_XDECREF(arguments);
     } else if (result == RING_DEAD) {
         PyErr_SetString(state->channel_error,
                         "this reader was marked dead by the process that watches it");
@@ -43,7 +43,6 @@ PyObject *raise_result(PyObject *self, const struct ring *ring, enum ring_result
                      (unsigned long long)atomic_load(&ring->shared->tail),
                      (unsigned long long)ring->capacity);
     }
-    Py_XDECREF(exception);
     return NULL;
 }
 

@@ -44,7 +44,7 @@ static PyObject *tap_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     struct tap_object *self = (struct tap_object *)PyType_GenericAlloc(type, 0);
     if (!self)
         return NULL;
-    self->positions = PyMem_Calloc((size_t)PyTuple_GET_SIZE(rings) + 1, sizeof *self->positions);
+    self->positions = PyMem_Calloc((size_t)PyTuple_GET_SIZE(rings), sizeof *self->positions);
     if (!(self->positions || PyErr_NoMemory()) ||
         !listener_open(&self->listener, (PyObject *)self, rings, slots, page, wait, is_readable,
                        NULL))
