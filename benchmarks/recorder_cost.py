@@ -9,8 +9,9 @@ Both sides of a round run on the same processes; paused, each note is one test o
 are started alike differ by up to 4 % for as long as they run, which is several times what the recorder
 costs. CPU time wouldn't tell more: engine and ranks poll while they wait, so it grows with every wait. A
 round is a few milliseconds long, so that the machine mostly does the same in both of its halves, and every
-other round begins with the other side. The figures are medians over the rounds; so are the difference and
-the ratio, which are of the two halves of one round. The error is the standard error of the difference.
+other round begins with the other side. The figure of a half is the median of its steps. What is shown are
+medians over the rounds; so are the difference and the ratio, which are of the two halves of one round. The
+error is the standard error of the difference.
 """
 
 from __future__ import annotations
@@ -22,23 +23,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import chain
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
-from vllm.v1.core.sched.output import SchedulerOutput
-
+from benchmarks.errors import BenchmarkError
 from benchmarks.executors import MpSpmd
 from benchmarks.latency import no_garbage_collection
 from benchmarks.options import ToolParser, count, counts
 from benchmarks.peers.mpspmd_engine import MpspmdEngine
 from benchmarks.peers.peer import Setup
 from benchmarks.progress import Progress
-from benchmarks.recorder_switch import switch
 from benchmarks.results import Results, Row, new_results, save
 from benchmarks.rounds import in_turn
-from benchmarks.scenarios import Scenario, Tokens, steady
+from benchmarks.scenarios import Tokens, steady
 from benchmarks.signals import deaths_raise, raise_if_interrupted, uninterrupted
 from benchmarks.step_overhead import running, started
 from benchmarks.table import Column, figure, print_table, text
@@ -64,7 +62,7 @@ class Case:
     what: str
     engine: Engine
     step: Callable[[Any], Any]  # what is timed
-    arguments: Callable[[int], Sequence[Any]]  # for so many steps
+    arguments: Iterator[Any]  # one for each step
     keep: Callable[[Any], None]  # gets what each step returns
 
 
@@ -86,16 +84,19 @@ def run(options: Options) -> Results:
     results = new_results("recorder_cost", options.rounds, options.steps, {"tp": options.tp})
     cases = 1 + len(options.tp) * len(_BATCHES)
     with Progress(cases * options.rounds + len(options.tp)) as progress, tiny_model() as model:
-        for row in chain(
-            _round_trips(options, progress),
-            *(_vllm_steps(options, progress, model, tp) for tp in options.tp),
-        ):
+        for row in _rows(options, progress, model):
             results["results"].append(row)
             save(results, options.json)
     return results
 
 
-def _round_trips(options: Options, progress: Progress) -> Iterator[Row]:
+def _rows(options: Options, progress: Progress, model: Path) -> Iterator[Row]:
+    yield _round_trips(options, progress)
+    for tp in options.tp:
+        yield from _vllm_steps(options, progress, model, tp)
+
+
+def _round_trips(options: Options, progress: Progress) -> Row:
     request = os.urandom(64)
     peer = MpspmdEngine(Setup(1))
     try:
@@ -104,11 +105,11 @@ def _round_trips(options: Options, progress: Progress) -> Iterator[Row]:
             "round trip through Engine, n = 1",
             peer.engine,
             peer.round_trip,
-            lambda steps: [request] * steps,
+            repeat(request),
             lambda answer: None,
         )
         with deaths_raise(peer.pids, peer.name):
-            yield _compare(case, options, progress)
+            return _compare(case, options, progress)
     finally:
         with uninterrupted():
             peer.close()
@@ -117,36 +118,39 @@ def _round_trips(options: Options, progress: Progress) -> Iterator[Row]:
 def _vllm_steps(options: Options, progress: Progress, model: Path, tp: int) -> Iterator[Row]:
     with started([MpSpmd], model, tp, progress) as (backend,):
         for batch in _BATCHES:
-            scenario, tokens = steady(batch), Tokens()
+            scenario = steady(batch)
             with running(backend):
                 case = Case(
                     f"step, TP {tp}, batch {batch}",
                     backend.engine,
                     backend.step,
-                    partial(_outputs, scenario),
-                    tokens.keep,
+                    iter(scenario.next, None),  # without an end
+                    Tokens().keep,
                 )
                 yield _compare(case, options, progress)
                 backend.step(scenario.end())
 
 
-def _outputs(scenario: Scenario, steps: int) -> list[SchedulerOutput]:
-    return [scenario.next() for _ in range(steps)]
-
-
 def _compare(case: Case, options: Options, progress: Progress) -> Row:
-    """Leaves the recorder on."""
     taken: dict[bool, list[float]] = {True: [], False: []}
     with no_garbage_collection():
         for number in range(options.rounds):
             raise_if_interrupted()
             with progress.step(f"{case.what}: round {number + 1} of {options.rounds}"):
                 for on in in_turn((True, False), number):
-                    arguments = case.arguments(_WARM_UP + options.steps)
-                    switch(case.engine, on)
+                    arguments = list(islice(case.arguments, _WARM_UP + options.steps))
+                    _switch(case.engine, on)
                     taken[on].append(_median_us(case, arguments))
-    switch(case.engine, True)
     return _row(case.what, taken[True], taken[False])
+
+
+def _switch(engine: Engine, on: bool) -> None:
+    """Turns the recorder on or off, in the engine's process and in all ranks."""
+    track = engine._channel.track
+    if track is None:
+        raise BenchmarkError("this engine has no recorder: unset MPSPMD_RECORD_STEPS")
+    track.pause(not on)
+    engine.collective_rpc(lambda worker: worker.ctx._track.pause(not on))
 
 
 def _median_us(case: Case, arguments: Sequence[Any]) -> float:
