@@ -12,8 +12,8 @@ struct inbox_object {
     struct listener listener;
     struct source {
         struct incoming message;
-        PyObject *block; /* that message.buffer is the memory of */
-        bool ended;      /* closed, and seen */
+        PyObject *block; /* message.buffer is its memory */
+        bool ended;      /* recv() has seen that the ring is closed */
     } *sources;          /* one for each ring */
     Py_ssize_t next;     /* the ring that is polled first */
     Py_ssize_t current;  /* the ring whose record is being read in place, or -1 */

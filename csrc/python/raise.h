@@ -22,8 +22,9 @@ PyObject *raise_busy(const char *what, const char *does);
  * was none. */
 PyObject *raise_taken(void);
 
-/* Sets `error`, which raise_taken() has returned, again, unless what came after it has raised
- * another. Takes the reference. Returns whether no exception is set. */
+/* Sets again the exception that raise_taken() has returned (or NULL for none). If another one has
+ * been raised since then, that one stays set, and `error` is dropped. Takes the reference. Returns
+ * whether no exception is set. */
 bool raise_again(PyObject *error, bool raised_another);
 
 #endif

@@ -13,7 +13,7 @@ struct waiter {
     uint64_t bit; /* this thread's in bell->parked */
     bool (*ready)(void *condition);
     void *condition;
-    _Atomic uint64_t *counters; /* N_COUNTERS: waits are counted there by how they ended */
+    _Atomic uint64_t *counters; /* N_COUNTERS: each wait is counted by how it ended */
 };
 
 /* Adds 1. Only one thread writes, any may read. */

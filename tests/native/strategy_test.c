@@ -283,8 +283,8 @@ static void a_thread_too_many_gives_up_its_window(void) {
     CHECK_EQUAL(spinners.now, 1);
 }
 
-/* A thread that sleeps looks at most this often in one wait, and a thread that polls more often.
- * Not much more on a busy machine: a thread that has yielded waits milliseconds for its turn. */
+/* In one wait, a thread that sleeps polls at most this often, and one that polls does it more
+ * often. The number is small because each yield may take milliseconds on a busy machine. */
 enum { OFTEN = 8 };
 
 /* Of several waits one is enough: a busy machine may let a single one poll only a few times. */
