@@ -79,18 +79,21 @@ static PyMemberDef call_members[] = {
     {0},
 };
 
+enum {
+    FIRST_OBJECT = offsetof(struct call_object, step) / sizeof(PyObject *),
+    AFTER_OBJECTS = offsetof(struct call_object, began) / sizeof(PyObject *),
+};
+
 static int call_traverse(PyObject *self, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(self));
-    for (const PyMemberDef *member = call_members; member->name; member++)
-        if (member->type == T_OBJECT)
-            Py_VISIT(*(PyObject **)((char *)self + member->offset));
+    for (size_t i = FIRST_OBJECT; i < AFTER_OBJECTS; i++)
+        Py_VISIT(((PyObject **)self)[i]);
     return 0;
 }
 
 static int call_clear(PyObject *self) {
-    for (const PyMemberDef *member = call_members; member->name; member++)
-        if (member->type == T_OBJECT)
-            Py_CLEAR(*(PyObject **)((char *)self + member->offset));
+    for (size_t i = FIRST_OBJECT; i < AFTER_OBJECTS; i++)
+        Py_CLEAR(((PyObject **)self)[i]);
     return 0;
 }
 

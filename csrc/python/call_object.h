@@ -4,7 +4,8 @@
 
 #include "python/module.h"
 
-/* Objects that are NULL are None in Python. */
+/* Objects that are NULL are None in Python. call_object.c walks through them, from `step` to
+ * `reply_context`. */
 struct call_object {
     PyObject_HEAD
     PyObject *step, *method, *ranks, *deadline;
