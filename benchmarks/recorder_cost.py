@@ -5,11 +5,11 @@
 Two measurements: a round trip of 64 bytes through an `Engine` with one rank, and a step of vLLM's executor
 with workers that return at once (see step_overhead), with 1 and 64 requests.
 
-Both sides of a round run on the same processes; paused, each note is one test of a flag. Two engines that
-are started alike differ by up to 4 % for as long as they run, which is several times what the recorder
-costs. CPU time wouldn't tell more: engine and ranks poll while they wait, so it grows with every wait. A
-round is a few milliseconds long, so that the machine mostly does the same in both of its halves, and every
-other round begins with the other side. The figure of a half is the median of its steps. What is shown are
+Both sides of a round run on the same processes. While the recorder is paused, a process only tests a flag
+where it would note something. Two engines that are started alike differ by up to 4 % for as long as they
+run, which is several times what the recorder costs. CPU time wouldn't tell more: engine and ranks poll
+while they wait, so it grows with every wait. A round is a few milliseconds long, so that the machine mostly
+does the same in both of its halves, and every other round begins with the other side. The figures are
 medians over the rounds; so are the difference and the ratio, which are of the two halves of one round. The
 error is the standard error of the difference.
 """

@@ -100,7 +100,7 @@ _MODULES = {
 
 
 def _import(name: str) -> ModuleType:
-    """One of our modules. ImportError with the remedy where the C extensions have not been built."""
+    """Imports one of our modules. If the C extensions aren't there, the ImportError says what to do."""
     from importlib import import_module
 
     try:
@@ -111,7 +111,7 @@ def _import(name: str) -> ModuleType:
         raise ImportError(
             f"Python imported mpspmd from {__path__[0]}, where its C extensions have not been built. If "
             "you have installed mpspmd, keep your program outside the folder with its sources, and start "
-            "it from outside; otherwise run `pip install .` there"
+            "it in another folder; otherwise run `pip install .` in the folder with the sources"
         ) from error
 
 

@@ -41,7 +41,7 @@ def start_thread(
 def start_thread_or_call(
     target: Callable[..., object], *args: Any, name: str
 ) -> threading.Thread | None:
-    """As start_thread(). But if no more threads can be started, this thread calls `target`; then None."""
+    """As start_thread(). But if no more threads can be started, it calls the target and returns None."""
     try:
         return start_thread(target, *args, name=name)
     except RuntimeError:

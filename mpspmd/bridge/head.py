@@ -99,7 +99,7 @@ class HeadBridge:
 
     def _copy_requests(self) -> None:
         tap, ring = self._channel.tap, self._channel.request_ring
-        # All readers read the same ring, so that it is enough to wait for one.
+        # All readers read the same ring, so it is enough to wait for one of them.
         others = (None,) * (len(self._channel.replies) - 1)
         while not self._rings_ended:
             with self._lock:
@@ -196,7 +196,7 @@ class HeadBridge:
         start = self._start
         node.messages.put(Start(start.worker, start.step_codec, start.hash_seed))
         self._answer(name, Welcome(node.session, start.settings))
-        self._channel.tap.interrupt()  # the other thread sends this at once
+        self._channel.tap.interrupt()  # so that the other thread sends the node's messages at once
         logger.info("node %d (%s) has joined", node.number, node.host)
 
     def _why_not(self, join: Join) -> str:

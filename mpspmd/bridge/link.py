@@ -94,7 +94,7 @@ class Link:
                     sent[stream] += len(data)
 
     def is_beat_due(self, now: float) -> bool:
-        """Also when much has been accepted here of which the other end doesn't know yet."""
+        """Whether it is time for one, or this end has accepted much that the other end doesn't know of."""
         return now >= self._next_beat or any(
             sink.accepted - told >= _WINDOW_BYTES
             for sink, told in zip(self._sinks, self._told, strict=True)

@@ -50,7 +50,7 @@ class Node:
         self.has_said_bye = False
         self.usages: dict[int, tuple[int, str, float]] = {}
         self.messages = MessageSource()
-        """What it is told."""
+        """What is to be sent to it."""
         self.received: MessageSink[ToHead] = MessageSink(decode_to_head)
         self._sinks: list[RingSink] = []
 
@@ -85,7 +85,7 @@ class Node:
         return any(sink.waiting for sink in self._sinks)
 
     def receive(self, frame: bytes) -> bool:
-        """Takes a frame. Whether the thread that does all else has something to do now. BadFrame."""
+        """Takes a frame. Returns whether the bridge's main thread has something to do now. BadFrame."""
         self.link.receive(frame)
         return bool(self.received.messages) or self.is_waiting
 

@@ -74,7 +74,7 @@ class _Frames:
     def __init__(self, kind: int) -> None:
         self._context = zmq.Context()
         self._socket = self._context.socket(kind)
-        # As zmq.Socket inherits them, without what it adds.
+        # The methods of zmq.Socket's base class. What zmq.Socket adds to them takes time in every step.
         plain: Any = super(zmq.Socket, self._socket)
         self._send_part, self._receive, self._option = plain.send, plain.recv, plain.get
         self._socket.linger = 0
@@ -88,14 +88,15 @@ class _Frames:
         self._poller.register(self._option(zmq.FD), select.POLLIN)
 
     def wait(self, timeout_s: float) -> bool:
-        """Until frames may have come; without the lock. One thread.
+        """Waits until frames may have come. Only one thread calls it, without the lock.
 
-        Whoever has sent a frame must also check for frames: sending may let this wait on.
+        A thread that has sent a frame must also check for frames: sending may have taken away what would
+        have ended this wait.
         """
         return bool(self._poller.poll(timeout_s * 1000))
 
     def _last_part(self) -> bytes | None:
-        """The rest of a message; None if it has more than one part, which are dropped."""
+        """The last part of a message. If more than one part is left, drops them all and returns None."""
         part: bytes | None = self._receive(_NOBLOCK)
         while self._option(_RCVMORE):
             self._receive(_NOBLOCK)

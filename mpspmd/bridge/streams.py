@@ -53,7 +53,7 @@ class RingSink:
         self._writer = writer
         self.waiting: deque[memoryview] = deque()
         self.received = self.accepted = writer.position
-        """Up to where bytes have come, and up to where the sender may forget them."""
+        """The position up to which bytes have come, and the one up to which the sender may forget them."""
 
     def take(self, data: memoryview) -> None:
         self.received += len(data)

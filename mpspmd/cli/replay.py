@@ -118,7 +118,7 @@ def _started(
                 raise RecordingError(
                     f"{recording.path}: these are requests of {about.worker}, not of vLLM: omit --vllm"
                 )
-            # Before the import: if vLLM isn't installed, this raises a RecordingError.
+            # Do this first: it raises RecordingError if vLLM isn't installed.
             (vllm_config, *_), _ = _load(recording, "args")
             from mpspmd.vllm.replay import MEASURING, vllm_ranks
 

@@ -35,7 +35,7 @@ Version = Annotated[
 def run_command(command: Callable[..., int], name: str, examples: str) -> int:
     """Runs a command with this process's arguments, and returns its exit code.
 
-    A bad option is one line on stderr and exit code 2. Ctrl-C prints no traceback.
+    For a bad option it prints one line on stderr, and the exit code is 2. Ctrl-C prints no traceback.
     """
     prepare_process()
     app = typer.Typer(add_completion=False, rich_markup_mode="rich")

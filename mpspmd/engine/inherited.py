@@ -27,10 +27,11 @@ _engines: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 
 
 def end_with_fork(engine: Any) -> None:
-    """A copy of the engine in a forked process refuses to work, and says why: `become_inherited` is called
-    there with what takes the place of its parts.
+    """From now on the engine's copy in a forked process refuses to work, and says why: in that process its
+    method `become_inherited` is called, with the object that takes the place of the engine's parts.
 
-    A copy that works would wait for locks that threads of the parent hold, and share its rings and ranks.
+    If such a copy worked, it would wait for locks that threads of the parent hold, and use the parent's
+    rings and ranks.
     """
     _engines[engine] = os.getpid()
 

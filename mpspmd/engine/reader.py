@@ -36,8 +36,8 @@ _SLICE_S = 0.2
 """How long the reader thread reads for one call before it sees which one is the most urgent."""
 
 _ROUNDING_S = 0.001
-"""The native module rounds times: it may find that a deadline has passed up to this much before
-time.monotonic() says so."""
+"""The native module rounds times. It may find that a deadline has passed up to so many seconds before
+time.monotonic() gets there."""
 
 
 class Reader(Exchange):
@@ -101,7 +101,8 @@ class Reader(Exchange):
     ) -> bool:
         """Ends a call. False if it has been ended already. Replies that come later are dropped.
 
-        Tells the call's future. With `to_tell` it only adds the call to that list, and the caller tells it.
+        Tells the call's future. With a list `to_tell` it only appends the call, if that has a future, and
+        the caller tells the futures of the calls in the list.
         """
         was_done = call.done
         try:

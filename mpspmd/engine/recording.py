@@ -56,7 +56,7 @@ def start_recording(
 
 
 def _pickled(value: object) -> bytes:
-    """What the main module defines goes by value: a replay has another main module."""
+    """Pickles what the main module defines by value, because a replay has another main module."""
     import cloudpickle
 
     try:

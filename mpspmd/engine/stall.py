@@ -25,12 +25,12 @@ from mpspmd.wire import ALL
 logger = logging.getLogger(__name__)
 
 START_NOTE_S = 5.0
-"""After so long, and each time that has doubled, a start that isn't done is logged."""
+"""A start that takes so long is logged, and again each time that its time has doubled."""
 
 
 class StallWatch:
-    """`tick` and `places` are for the supervisor's thread. `report` and `timeout` are for any other thread:
-    they take up to half a second when a rank doesn't answer."""
+    """Only the supervisor's thread calls `tick` and `places`. Any other thread may call `report` and
+    `timeout`, which take up to half a second when a rank doesn't answer."""
 
     def __init__(
         self,
@@ -178,8 +178,8 @@ class StallWatch:
         logger.warning("%s", text)
 
     def _loading(self) -> list[int]:
-        """The ranks that are still loading, and that can be asked: earlier, the signal that asks for stacks
-        would end them."""
+        """The ranks that are still loading and can be asked for their stacks. A rank whose pid isn't on the
+        status page yet can't be asked: the signal for that would end it."""
         lines = [
             self._channel.status.line(rank).snapshot() for rank in range(self._ranks.world_size)
         ]

@@ -124,7 +124,7 @@ class _Encoding:
         self._bytes_left = _MAX_BYTES
 
     def exceptions(self) -> _Encoded:
-        return [self._encode_one(each) for each in self._found]  # which _index_of() appends to
+        return [self._encode_one(each) for each in self._found]  # _index_of() appends to it
 
     def _index_of(self, error: BaseException) -> int:
         if id(error) not in self._indices:

@@ -164,7 +164,7 @@ def _untaken_since(engine: Watched, steps: int) -> float | None:
         return None
     since = 0
     for step in range(max(1, steps - min(_RECENT, recorder.n_steps) + 1), steps + 1):
-        # The engine's record last: a reply that was sent meanwhile counts as one that it has taken.
+        # Read the engine's record last: then a reply that comes meanwhile counts as taken.
         ranks = [recorder.read(track, step) for track in range(1, recorder.n_tracks)]
         replied = [rank[4] for rank in ranks if rank is not None and rank[4]]
         sent = recorder.read(0, step)

@@ -75,7 +75,7 @@ class Meter:
         self._ranks_seen = [_newest(rank) for rank in records.ranks]
 
     def take(self, stats: EngineStats, late: int, records: Records) -> dict[int, float]:
-        """Returns how many seconds later than the others each rank is ready: 0.0 but for the straggler."""
+        """Returns how many seconds each rank is later than the others: 0.0 for all but the straggler."""
         totals, before = self._totals, self._stats
         totals.steps += stats.steps - before.steps
         totals.late_replies += late - self._late

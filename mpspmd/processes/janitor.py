@@ -263,7 +263,8 @@ class Janitor:
 
 
 def _interpreter() -> str:
-    """Its path, which multiprocessing uses for ranks, too. ConfigError if this user can't run it."""
+    """The path of the Python that runs the janitor, and, by multiprocessing, the ranks. ConfigError if this
+    user can't run it."""
     path = os.fsdecode(spawn.get_executable() or "")
     if os.path.isfile(path) and os.access(path, os.X_OK):
         return path

@@ -38,7 +38,7 @@ class RankStart:
     """The rank's main function; see rank/process.py."""
     rank: int
     local_rank: int
-    """Its place among the ranks on this node, which have the channels together."""
+    """Its place among the ranks on this node, which are the ones that share the channels."""
     world_size: int
     worker: Callable[..., Any]
     args: tuple[Any, ...]

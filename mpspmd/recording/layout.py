@@ -37,8 +37,8 @@ class Type(enum.IntEnum):
     """The last request before this record wasn't sent, if it has this record's step. The next request may
     have the same step."""
     GAP = 6
-    """The recording goes on at this record's step. The steps in between are in the file before, which may
-    be gone. Those of the start are in this file too."""
+    """Before this record the file repeats the steps of the start. After it the recording goes on at this
+    record's step. The steps in between are in the file before, which may be gone."""
     END = 7
     """The recording ended in order; the payload says why."""
 

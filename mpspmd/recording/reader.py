@@ -89,7 +89,8 @@ class Recording:
             for record in self.records():
                 if record.type == Type.REQUEST:
                     sent, newest = sent + 1, (record.step, records)
-                # A request that couldn't be recorded wasn't sent either; the newest is one before it.
+                # The engine doesn't send a request that it can't record. That request is not in the file,
+                # and the newest one there has another step.
                 elif record.type == Type.UNSENT and record.step == newest[0]:
                     unsent.add(newest[1])
                 records += 1

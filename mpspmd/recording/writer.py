@@ -34,8 +34,8 @@ _Identity: TypeAlias = tuple[int, int, int]
 
 
 class RecordingWriter:
-    """Any thread of the engine may write. When the call returns, the record is in the file, even if this
-    process is killed then. If the disk is full, recording stops, and the run goes on."""
+    """Any thread of the engine may write. When the call returns, the record is in the file, and stays there
+    if this process is killed. If the disk is full, recording stops, and the run goes on."""
 
     def __init__(self, path: str, limit_bytes: int, about: About, spec: Spec) -> None:
         """ConfigError if no file can be made there."""
@@ -62,7 +62,7 @@ class RecordingWriter:
         self.add(Type.SPEC, payload=msgspec.msgpack.encode(spec))
         self._header = self._start
         self._began = self._size
-        """How many bytes the file has begun with."""
+        """How many bytes the file had before the first request of its own."""
 
     def add(
         self,
@@ -127,7 +127,7 @@ class RecordingWriter:
     def is_full(self, n_held: int | None) -> bool:
         """Whether a new file should begin. `n_held`: how many of vLLM's requests the ranks hold; None if
         that isn't known. Half of the limit is enough when they hold none: a replay can begin there. But
-        each file gets at least a quarter of the limit besides what it begins with."""
+        a quarter of the limit must have been added to what the file begins with."""
         enough = self._limit // 2 if n_held == 0 else self._limit
         return self._size > max(enough, self._began + self._limit // 4)
 
@@ -191,7 +191,7 @@ class RecordingWriter:
 
 
 def _names(path: str) -> Iterator[str]:
-    """`path`, `path-2`, `path-3` and so on, without those whose `.1` is there: another run's full file."""
+    """`path`, `path-2`, `path-3` and so on, but no name whose `.1` exists: another run's full file."""
     for number in range(1, _MOST_FILES):
         name = path if number == 1 else f"{path}-{number}"
         if not os.path.lexists(f"{name}.1"):
@@ -199,7 +199,7 @@ def _names(path: str) -> Iterator[str]:
 
 
 def _create(wanted: str, names: Iterable[str]) -> tuple[str, int]:
-    """A new file of the first name at which there is none. Nothing is replaced. OSError."""
+    """Makes a file with the first name that is free; replaces nothing. OSError if that fails."""
     for name in names:
         try:
             fd = os.open(name, _FLAGS, 0o600)

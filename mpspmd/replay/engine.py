@@ -39,8 +39,8 @@ class _Replies:
 
 
 class ReplayEnd(EngineEnd):
-    """Only one thread may use it. `decode_reply` also decodes recorded replies: with the context of
-    `follow`."""
+    """Only one thread may use it. With the context that `follow` returns, `decode_reply` also decodes
+    recorded replies."""
 
     def __init__(self, codec: StepCodec) -> None:
         super().__init__(codec)

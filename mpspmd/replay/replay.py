@@ -201,12 +201,12 @@ class Replay:
 
 
 def canonical(value: Any) -> bytes:
-    """Bytes that are equal for equal replies, whatever refers to the same object in them; of an error, its
-    rank, class and message."""
+    """Bytes that are equal for equal replies, even if two equal parts are one object in only one of the
+    replies. For an error they are made of its rank, class and message."""
     if isinstance(value, RankError):
         return repr((value.rank, value.exception, value.message)).encode()
     try:
-        # Without the memo two equal strings are written as one string twice.
+        # Without the memo pickle writes an object that occurs twice in the same way as two equal objects.
         return _pickled(value, has_memo=False)
     except ValueError:  # a value that refers to itself needs the memo
         return _pickled(value, has_memo=True)

@@ -83,7 +83,7 @@ class NodeStart:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """How `Engine` and `follow` start this node's ranks."""
+        """The arguments of `Engine` and `follow` that say how to start this node's ranks."""
         return {
             "worker": RankWorker,
             "args": (self.vllm_config, self.init_method, self.lock),
@@ -93,11 +93,11 @@ class NodeStart:
         }
 
     def remove_lock(self) -> None:
-        """When the ranks have started, or can't start."""
+        """Call it when the ranks have started, or can't start."""
         remove([lock_file(self.lock)])
 
     def sweep(self) -> None:
-        """When the ranks have ended. Any number of times."""
+        """Call it when the ranks have ended; more than once does nothing."""
         sweep(self.init_method)
 
     @contextlib.contextmanager
