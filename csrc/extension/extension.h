@@ -42,8 +42,8 @@ static inline void extension_replace(PyObject **place, PyObject *object) {
     Py_XDECREF(old);
 }
 
-/* Sets an item of a new list, and takes over its reference. NULL, with an exception set or not,
- * drops the list. */
+/* Sets an item of a new list, and takes over its reference. If `item` is NULL, with an exception
+ * set or not, drops the list. */
 static inline void extension_set_item(PyObject **list, size_t i, PyObject *item) {
     if (item)
         PyList_SET_ITEM(*list, (Py_ssize_t)i, item);

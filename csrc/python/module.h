@@ -9,10 +9,10 @@
 enum {
     LARGE_BYTES = 64 * 1024, /* copying so much is done without the GIL */
     SMALL_BYTES = 4 * 1024,  /* a record of up to this is copied, so that it is free at once */
-    KIND_REQUEST = 1,        /* a message's kind, */
+    KIND_REQUEST = 1,        /* kinds of messages */
     KIND_REPLY = 2,
-    KIND_PACKED = 0x2000, /* and a flag in it: recv() unpacks the message, a packed value; */
-    KIND_STEP = 0x4000,   /* or another flag: the step codec has encoded the message */
+    KIND_PACKED = 0x2000, /* a flag of a kind: recv() unpacks the message, a packed value */
+    KIND_STEP = 0x4000,   /* a flag of a kind: the step codec has encoded the message */
 };
 
 struct module_state { /* objects first: module.c walks through them */

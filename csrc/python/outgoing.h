@@ -28,9 +28,9 @@ void outgoing_let_go(struct writer_object *writer);
 bool outgoing_put_bytes(struct writer_object *writer, const struct sending *sending);
 bool outgoing_put_packed(struct writer_object *writer, const struct sending *sending, size_t size);
 
-/* As waits_run(): until there is space, an interrupt, or something in the watched inbox. First asks
- * for a quarter of the ring, and then for less, because a reader may stop before it frees so much.
- */
+/* Waits as waits_run() does, until there is space, an interrupt, or something in the watched inbox.
+ * It first asks for a quarter of the ring, and then for less, because a reader may stop before it
+ * frees so much. */
 int space_wait(struct writer_object *writer, uint64_t deadline_ns);
 
 /* Sends a message of bytes or buffers. 1, or -1 with an exception set. */

@@ -37,9 +37,9 @@ struct writer_object {
 int writer_send_packed(struct writer_object *writer, uint16_t kind, uint64_t tag, PyObject *value);
 
 /* Sends a whole message without waiting: a value that values_size() has measured, or, with `size`
- * -1, a bytes object as it is. False, and nothing has happened: it needs more space than is free,
- * or several records; or it is a large bytes object, or another object; or the writer is in use, or
- * its ring has ended. */
+ * -1, a bytes object as it is. Does nothing and returns false if the message needs more space than
+ * is free, or several records; if the object is large, or no bytes object; if the writer is in use;
+ * or if its ring has ended. */
 bool writer_try(struct writer_object *writer, uint16_t kind, uint64_t tag, PyObject *what,
                 Py_ssize_t size);
 

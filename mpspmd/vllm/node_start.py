@@ -97,7 +97,7 @@ class NodeStart:
         remove([lock_file(self.lock)])
 
     def sweep(self) -> None:
-        """Call it when the ranks have ended; more than once does nothing."""
+        """Call it when the ranks have ended. It may be called more than once."""
         sweep(self.init_method)
 
     @contextlib.contextmanager
