@@ -76,7 +76,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     parser.add("--tp", counts, "1,2", "N,N", "how many ranks vLLM's executor has")
     options = Options(**vars(parser.parse_args(arguments)))
     if options.rounds < 2:
-        parser.error("--rounds 1: at least 2, for the error")
+        parser.error("--rounds 1: must be 2 or more, because the error needs several")
     return options
 
 
