@@ -142,8 +142,8 @@ class Track:
         """The method that runs begins to wait for other ranks. Pairs may be nested."""
     def exit_collective(self) -> None: ...
     def pause(self, paused: bool, /) -> None:
-        """From now on the process records nothing; or, with False, records again. So a benchmark can compare
-        an engine with itself."""
+        """From now on the process records nothing; or, with False, records again. So a benchmark can
+        compare an engine with itself."""
 
 class Liveness:
     """Lets the run's other processes notice when this one ends, and notices when one of them does.

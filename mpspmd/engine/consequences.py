@@ -20,7 +20,7 @@ from mpspmd.engine.outcome import OnFailure, RunOutcome, anew
 from mpspmd.engine.ranks import Ranks
 from mpspmd.engine.reader import Reader
 from mpspmd.engine.stall import progress_of
-from mpspmd.errors import EngineClosed, RankDied, RankError, StartupError
+from mpspmd.errors import EngineClosed, NodeLost, RankDied, RankError, StartupError
 from mpspmd.naming import rank_name
 from mpspmd.notice import notice
 from mpspmd.processes.janitor import Janitor
@@ -155,7 +155,12 @@ class Consequences:
         if self._start_failures:
             raise StartupError(self._start_failures)
         if self._run_outcome.cause is not None:
-            self._run_outcome.raise_cause()
+            # All ranks were ready, and one has died since then.
+            try:
+                self._run_outcome.raise_cause()
+            except RankDied as died:
+                ranks = died.ranks if isinstance(died, NodeLost) else (died.rank,)
+                raise StartupError(dict.fromkeys(ranks, died.reason)) from died
 
     def wait_until_over(self, timeout_s: float) -> bool:
         """Waits until the run has failed or been closed; else False. Callbacks may still be running."""

@@ -13,6 +13,7 @@ from raisers import Detailed, Hook, Raiser, ThreadedRaiser
 from traces import Traces
 
 from mpspmd import Engine
+from mpspmd.engine.consequences import Consequences
 from mpspmd.errors import DecodeError, EncodeError, RankDied, RankError, StartupError
 
 pytestmark = pytest.mark.timeout(60)
@@ -164,11 +165,28 @@ class TestSystemExit:
     @pytest.mark.parametrize("where", ["finish_reply", "start_reply_thread"])
     def test_in_a_reply_thread_ends_the_rank_and_is_told(self, where: str) -> None:
         told = rf"exit code 1: no weights in {where}.*raisers\.py"
+        # The rank may exit before the constructor returns.
         with (
+            pytest.raises((RankDied, StartupError), match=told),
             Engine(ThreadedRaiser, world_size=1, args=(where, "exit")) as engine,
-            pytest.raises(RankDied, match=told),
         ):
             engine.collective_rpc("rank", timeout=20)
+
+    def test_before_the_engines_constructor_returns_the_start_has_failed(
+        self, monkeypatch: pytest.MonkeyPatch, eventually: Any
+    ) -> None:
+        """Although the rank was ready: a caller of the constructor expects StartupError."""
+        return_ = Consequences.raise_start_failures
+
+        def return_late(self: Consequences) -> None:
+            eventually(lambda: self.has_failed, "the rank has died")
+            return_(self)
+
+        monkeypatch.setattr(Consequences, "raise_start_failures", return_late)
+        with pytest.raises(StartupError, match="rank 0: exit code 1: no weights") as caught:
+            Engine(ThreadedRaiser, world_size=1, args=("start_reply_thread", "exit"))
+        assert list(caught.value.causes) == [0]
+        assert isinstance(caught.value.__cause__, RankDied)
 
     def test_out_of_a_constructor_is_told_with_its_text_and_place(self) -> None:
         told = r"exit code 1: no weights in constructor.*raisers\.py"

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -56,8 +57,18 @@ class Launched:
                     found.append(process)
         return found
 
-    def leftovers(self) -> list[Path]:
-        return [*self.folder.glob("mpspmd-*"), *self.folder.glob("torchelastic*")]
+    def leftovers(self, within_s: float = 20.0) -> list[psutil.Process | Path]:
+        """The processes and files that are still there so long after the launcher has ended.
+
+        A janitor ends a moment after the processes whose files it removes.
+        """
+        deadline = time.monotonic() + within_s
+        while True:
+            files = [*self.folder.glob("mpspmd-*"), *self.folder.glob("torchelastic*")]
+            left = [*self.processes(), *files]
+            if not left or time.monotonic() > deadline:
+                return left
+            time.sleep(0.01)
 
     def close(self) -> None:
         for process in self.processes():
