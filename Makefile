@@ -106,7 +106,9 @@ sanitized = LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-fi
 
 sanitize: install  ## Python's tests of the extension, with it under AddressSanitizer and UBSan
 	$(call build-in,build/sanitized,-fsanitize=address -fsanitize=undefined -fno-sanitize-recover=undefined)
-	$(sanitized) $(PY) -m pytest -o pythonpath="build/sanitized ." -m "not slow" -k "not import and not leaks" tests/unit tests/fuzz
+	@# GCC 12's AddressSanitizer doesn't hold its locks during a fork: a process forked beside busy threads may hang.
+	$(sanitized) $(PY) -m pytest -o pythonpath="build/sanitized ." -m "not slow" \
+		-k "not import and not leaks and not callback_forks" tests/unit tests/fuzz
 
 native-test:  ## the ring in C, under the sanitizers: 10^7 messages, a few minutes
 	$(MAKE) -C tests/native run

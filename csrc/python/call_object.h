@@ -3,6 +3,7 @@
 #define MPSPMD_PYTHON_CALL_OBJECT_H
 
 #include "python/module.h"
+#include "wait/strategy.h"
 
 /* Objects that are NULL are None in Python. call_object.c walks through them, from `step` to
  * `reply_context`. */
@@ -17,6 +18,7 @@ struct call_object {
     double began;
     Py_ssize_t asked, missing;
     unsigned long long key;
+    struct waiting waiting; /* for its next reply, also of several reads that end without one */
     char done, keeps_late;
 };
 

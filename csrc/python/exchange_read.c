@@ -141,19 +141,31 @@ static bool take(struct exchange_object *self, PyObject *message) {
     return taken && (++self->n_taken % MOST_IN_A_ROW > 0 || waits_let_others_run());
 }
 
-/* The message that nobody has taken yet, or the next one. */
-static PyObject *next_message(struct exchange_object *self, uint64_t deadline_ns, uint64_t key) {
+/* The message that nobody has taken yet, or NULL. */
+static PyObject *pick_up(struct exchange_object *self) {
     PyObject *message = self->untaken;
     self->untaken = NULL;
-    return message ? message : inbox_receive(self->replies, deadline_ns, key);
+    return message;
+}
+
+/* The next message, or None after an interrupt. NULL with an exception set. */
+static PyObject *receive_for(struct exchange_object *self, struct call_object *call,
+                             uint64_t deadline_ns) {
+    uint64_t key = call->key + (uint64_t)call->missing;
+    /* After a read that ended without a message the wait goes on. A thread that reads in slices
+     * would otherwise seem to have begun to wait just now, and poll through a long step. */
+    if (call->waiting.key != key)
+        call->waiting = (struct waiting){.key = key};
+    return inbox_receive(self->replies, deadline_ns, &call->waiting);
 }
 
 bool exchange_read_until(struct exchange_object *self, struct call_object *call,
                          uint64_t deadline_ns) {
     /* Nothing that may run Python code comes between this check and the wait. */
     while (!call->done) {
-        uint64_t key = call->key + (uint64_t)call->missing;
-        PyObject *message = next_message(self, deadline_ns, key);
+        PyObject *message = pick_up(self);
+        if (!message)
+            message = receive_for(self, call, deadline_ns);
         if (!message)
             return false;
         if (message == Py_None)
@@ -166,7 +178,9 @@ bool exchange_read_until(struct exchange_object *self, struct call_object *call,
 
 bool exchange_read_all(struct exchange_object *self) {
     for (;;) {
-        PyObject *message = self->untaken ? next_message(self, 0, 0) : inbox_poll(self->replies);
+        PyObject *message = pick_up(self);
+        if (!message)
+            message = inbox_poll(self->replies);
         if (!message)
             return !PyErr_Occurred();
         if (!take(self, message))

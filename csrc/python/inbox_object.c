@@ -86,8 +86,7 @@ static void learn(struct inbox_object *self, const struct waiting *waiting) {
     strategy_learn(&self->listener.strategy, waiting, &self->listener.waiter, sent_ns);
 }
 
-PyObject *inbox_receive(struct inbox_object *self, uint64_t deadline_ns, uint64_t key) {
-    struct waiting waiting = {.key = key};
+PyObject *inbox_receive(struct inbox_object *self, uint64_t deadline_ns, struct waiting *waiting) {
     if (!enter(self))
         return NULL;
     int ready = 1;
@@ -97,12 +96,14 @@ PyObject *inbox_receive(struct inbox_object *self, uint64_t deadline_ns, uint64_
             self->listener.busy = false;
             Py_RETURN_NONE;
         }
-        ready = waits_run(&self->listener.strategy, &waiting, &self->listener.waiter, deadline_ns);
+        ready = waits_run(&self->listener.strategy, waiting, &self->listener.waiter, deadline_ns);
         if (ready >= 0)
             result = received_poll(self);
     }
-    if (result && waiting.began)
-        learn(self, &waiting);
+    if (result && waiting->began) {
+        learn(self, waiting);
+        *waiting = (struct waiting){.key = waiting->key};
+    }
     if (!result && !PyErr_Occurred())
         PyErr_SetString(PyExc_TimeoutError, "nothing came before the deadline");
     self->listener.busy = false;
@@ -112,8 +113,8 @@ PyObject *inbox_receive(struct inbox_object *self, uint64_t deadline_ns, uint64_
 /* recv(timeout=None, key=0) */
 static PyObject *inbox_recv(struct inbox_object *self, PyObject *const *args, Py_ssize_t n_args) {
     uint64_t deadline_ns = argument_deadline(n_args > 0 ? args[0] : NULL);
-    uint64_t key = n_args > 1 ? PyLong_AsUnsignedLongLongMask(args[1]) : 0;
-    return PyErr_Occurred() ? NULL : inbox_receive(self, deadline_ns, key);
+    struct waiting waiting = {.key = n_args > 1 ? PyLong_AsUnsignedLongLongMask(args[1]) : 0};
+    return PyErr_Occurred() ? NULL : inbox_receive(self, deadline_ns, &waiting);
 }
 
 PyObject *inbox_poll(struct inbox_object *self) {

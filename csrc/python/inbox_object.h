@@ -28,8 +28,9 @@ struct inbox_object {
 bool inbox_is_readable(struct inbox_object *inbox);
 
 /* What Inbox.recv() returns: a new tuple, or None after an interrupt. NULL with an exception set.
- */
-PyObject *inbox_receive(struct inbox_object *inbox, uint64_t deadline_ns, uint64_t key);
+ * `waiting`: zero it and set its key before the first call. Later calls go on with the same wait,
+ * until one returns a message. */
+PyObject *inbox_receive(struct inbox_object *inbox, uint64_t deadline_ns, struct waiting *waiting);
 
 /* What Inbox.try_recv() returns, but NULL without an exception if there is no message. */
 PyObject *inbox_poll(struct inbox_object *inbox);

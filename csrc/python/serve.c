@@ -198,8 +198,10 @@ static bool serve_message(struct server *self, PyObject *message) {
 
 static PyObject *receive(const struct server *self) {
     PyObject *key, *message;
-    if (!self->receive)
-        return inbox_receive(self->requests, UINT64_MAX / 2, self->came_before);
+    if (!self->receive) {
+        struct waiting waiting = {.key = self->came_before};
+        return inbox_receive(self->requests, UINT64_MAX / 2, &waiting);
+    }
     key = PyLong_FromUnsignedLongLong(self->came_before);
     message = key ? PyObject_CallFunctionObjArgs(self->receive, Py_None, key, NULL) : NULL;
     Py_XDECREF(key);

@@ -243,3 +243,16 @@ class TestDeadlines:
         began = time.process_time()
         engine.collective_rpc("sleep", args=(1.0,))
         assert time.process_time() - began < 0.5
+
+    @unless_told_to_spin
+    def test_a_thread_that_reads_for_futures_burns_none_in_a_long_step(
+        self, engine: Engine
+    ) -> None:
+        for _ in range(6):  # it learns that this method is a long step
+            engine.collective_rpc("sleep", args=(0.2,))
+        began = time.process_time()
+        future = engine.collective_rpc("sleep", args=(2.0,), non_block=True)
+        future.add_done_callback(lambda future: None)
+        time.sleep(1.8)
+        assert future.result() == [None, None]
+        assert time.process_time() - began < 1.0

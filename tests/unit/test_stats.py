@@ -91,7 +91,7 @@ class TestFromOutside:
             for write in (line.open, line.replied, lambda: line.enter(1), lambda: page.sent(1)):
                 with pytest.raises(ValueError, match="read-only"):
                     write()
-            with pytest.raises(ValueError, match="writable"):
+            with pytest.raises(ValueError, match="read-only"):
                 Ring(ring_fd, data_bell=page)
         finally:
             os.close(fd)
