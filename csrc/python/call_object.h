@@ -18,7 +18,7 @@ struct call_object {
     double began;
     Py_ssize_t asked, missing;
     unsigned long long key;
-    struct waiting waiting; /* for its next reply, also of several reads that end without one */
+    struct waiting waiting; /* for the next message; it goes on over reads that end without one */
     char done, keeps_late;
 };
 

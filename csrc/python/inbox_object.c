@@ -90,20 +90,22 @@ PyObject *inbox_receive(struct inbox_object *self, uint64_t deadline_ns, struct 
     if (!enter(self))
         return NULL;
     int ready = 1;
+    bool waited = false;
     PyObject *result = received_poll(self);
     while (!result && !PyErr_Occurred() && ready > 0) {
         if (listener_take_interrupt(&self->listener)) {
             self->listener.busy = false;
             Py_RETURN_NONE;
         }
+        waited = true;
         ready = waits_run(&self->listener.strategy, waiting, &self->listener.waiter, deadline_ns);
         if (ready >= 0)
             result = received_poll(self);
     }
-    if (result && waiting->began) {
+    if (result && waited)
         learn(self, waiting);
+    if (result)
         *waiting = (struct waiting){.key = waiting->key};
-    }
     if (!result && !PyErr_Occurred())
         PyErr_SetString(PyExc_TimeoutError, "nothing came before the deadline");
     self->listener.busy = false;

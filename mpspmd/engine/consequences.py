@@ -155,7 +155,7 @@ class Consequences:
         if self._start_failures:
             raise StartupError(self._start_failures)
         if self._run_outcome.cause is not None:
-            # All ranks were ready, and one has died since then.
+            # A rank has died since all were ready, or the supervisor itself has failed.
             try:
                 self._run_outcome.raise_cause()
             except RankDied as died:
