@@ -56,8 +56,9 @@ def environment(version: str) -> dict[str, str]:
     if version != installed():
         here.insert(0, str(folder(version)))
     # vLLM and torch import for seconds; where bytecode isn't kept, each process compiles them first.
-    compiled = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(BUILD / "bytecode")}
-    return os.environ | compiled | {"PYTHONPATH": os.pathsep.join(here)}
+    bytecode = {"PYTHONPYCACHEPREFIX": str(BUILD / "bytecode")}
+    own = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPATH": os.pathsep.join(here)}
+    return bytecode | os.environ | own
 
 
 def folder(version: str) -> Path:
