@@ -32,6 +32,7 @@ ERROR = {"error": ("ValueError", "no\nsecond line")}
         ({"value": 1}, ERROR, "worse", "raises ValueError: no"),
         (ERROR, {"value": 1}, "better", "works, where mp raises ValueError: no"),
         (ERROR, {"error": ("ValueError", "why")}, "n. a.", "both raise ValueError: why"),
+        (ERROR, {"error": ("ValueError", "why\n\nlog")}, "n. a.", "both raise ValueError: why"),
         (ERROR, {"error": ("OSError", "no")}, "worse", "raises OSError, mp ValueError"),
         (ERROR | FILES, ERROR, "n. a.", "both raise ValueError: no second line"),
         (FILES, {}, "better", "leaves 0 files, mp 1"),

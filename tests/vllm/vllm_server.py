@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -51,7 +52,7 @@ class Server:
     def wait_until_healthy(self, timeout_s: float = 600) -> None:
         end = time.monotonic() + timeout_s
         while time.monotonic() < end:
-            assert self.process.poll() is None, self.log.read_text()[-5000:]
+            assert self.process.poll() is None, self._end_of_log()
             try:
                 with self._network():
                     urllib.request.urlopen(
@@ -60,14 +61,20 @@ class Server:
                 return
             except (urllib.error.URLError, OSError):
                 time.sleep(0.3)
-        raise AssertionError(f"not healthy after {timeout_s} s\n{self.log.read_text()[-5000:]}")
+        raise AssertionError(f"not healthy after {timeout_s} s\n{self._end_of_log()}")
+
+    def _end_of_log(self) -> str:
+        """After the first error that it names."""
+        text = self.log.read_text()
+        error = re.search(r"\w+(Error|Exception): .+", text)
+        return f"{error[0] if error else 'no error'}\n\n{text[-5000:]}"
 
     def wait_for_log(self, text: str, timeout_s: float = 120) -> None:
         """Until the log has `text` in it."""
         end = time.monotonic() + timeout_s
         while text not in self.log.read_text():
-            assert self.process.poll() is None, self.log.read_text()[-5000:]
-            assert time.monotonic() < end, f"no {text!r} in\n{self.log.read_text()[-5000:]}"
+            assert self.process.poll() is None, self._end_of_log()
+            assert time.monotonic() < end, f"no {text!r} in\n{self._end_of_log()}"
             time.sleep(0.05)
 
     def stream(

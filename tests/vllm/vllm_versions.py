@@ -96,6 +96,8 @@ def _unpack(file: Path, wheel: Wheel, target: Path) -> None:
         archive.extractall(
             target, [name for name in archive.namelist() if not wheel.borrows or _is_light(name)]
         )
+    for script in target.rglob("*.sh"):  # zipfile doesn't keep what may be executed
+        script.chmod(0o755)
     if wheel.borrows:
         compiled = _installed_distribution().locate_file("vllm")
         for part in Path(str(compiled)).rglob("*.so"):
@@ -105,7 +107,7 @@ def _unpack(file: Path, wheel: Wheel, target: Path) -> None:
 
 def _is_light(name: str) -> bool:
     """Python, data and metadata: not what is compiled for GPUs, nor its sources."""
-    return name.endswith((".py", ".json", ".jinja", ".typed", ".txt", "METADATA"))
+    return name.endswith((".py", ".json", ".jinja", ".sh", ".typed", ".txt", "METADATA"))
 
 
 def _name_it(target: Path) -> None:

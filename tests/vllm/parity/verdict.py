@@ -110,6 +110,6 @@ def _first_line(text: str) -> str:
 
 
 def _in_short(text: str) -> str:
-    """In one line: a reason may stand in any of them."""
-    line = " ".join(text.split())
+    """The first paragraph, in one line: a reason may stand in any of its lines."""
+    line = " ".join(text.partition("\n\n")[0].split())
     return line if len(line) < 250 else line[:247] + "…"
