@@ -31,7 +31,7 @@ def test_ranks_are_watched_and_ended_without_pidfds(
     prefix = refusing(PIDFDS, error)
     done = traces.run("family.py", "a_program_that", "waits_for_nobody", what, prefix=prefix)
     if printed is None:
-        assert "rank 1: killed by SIGKILL\n" in done.stdout, done.stderr
+        assert "rank 1: killed by SIGKILL" in done.stdout, done.stderr
     else:
         assert (done.returncode, done.stdout, done.stderr) == (0, printed, "")
 

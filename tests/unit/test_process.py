@@ -71,7 +71,8 @@ def test_it_lives_until_it_is_killed_and_its_signal_is_known(started: Started) -
     started.kill()
     process.join(10)
     assert not process.is_alive()
-    assert (process.exit_code, process.exit_reason()) == (-9, "killed by SIGKILL")
+    assert process.exit_code == -9
+    assert process.exit_reason().startswith("killed by SIGKILL")
 
 
 def test_its_sentinel_ends_a_wait_when_it_ends(started: Started) -> None:
@@ -107,7 +108,7 @@ def test_one_that_another_has_reaped_is_gone_and_gets_no_signal(
     assert sent == []
     # Linux 6.15 and later tell whoever has a pidfd.
     unknown = TAKEN if process._is_child else ONLY_THE_LAUNCHER_KNOWS
-    assert process.exit_reason() in (unknown, "killed by SIGKILL")
+    assert process.exit_reason().startswith((unknown, "killed by SIGKILL"))
 
 
 def test_another_that_has_got_its_number_is_not_taken_for_it(
@@ -139,7 +140,7 @@ def test_one_that_has_ended_before_it_is_looked_at_is_gone(system: str) -> None:
     os.waitid(os.P_PID, popen.pid, os.WEXITED | os.WNOWAIT)
     process = Process(popen.pid, ours.fileno(), ours.close, is_child=True)
     assert not process.is_alive()
-    assert process.exit_reason() == "killed by SIGKILL"
+    assert process.exit_reason().startswith("killed by SIGKILL")
     process.close()
     popen.wait()
 
