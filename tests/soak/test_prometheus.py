@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -15,12 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-import mpspmd
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
-
-import workers
 from footprint import Footprint, footprint, growth
 
 pytest.importorskip("prometheus_client")
@@ -48,10 +41,38 @@ def running(*command: str) -> Iterator[subprocess.Popen[str]]:
             process.terminate()
 
 
+class Stepper:
+    """An engine in a process that has no other: mpspmd-metrics sees all engines of a process."""
+
+    def __init__(self) -> None:
+        program = [sys.executable, str(Path(__file__).with_name("stepper.py"))]
+        self._process = subprocess.Popen(
+            program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.pids: list[int] = json.loads(self._line())
+        """The engine's and the ranks'."""
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
+    def run(self, steps: int) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{steps}\n")
+        self._process.stdin.flush()
+        assert self._line() == "done\n"
+
+    def __enter__(self) -> Stepper:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate(timeout=60)
+
+
 @contextmanager
-def metrics() -> Iterator[tuple[int, str]]:
+def metrics(engine: int) -> Iterator[tuple[int, str]]:
     """Its process and its address."""
-    program = [sys.executable, "-m", "mpspmd", "metrics", str(os.getpid())]
+    program = [sys.executable, "-m", "mpspmd", "metrics", str(engine)]
     with running(*program, "--port", "0", "--interval", "0.1") as process:
         assert process.stdout is not None
         yield process.pid, process.stdout.readline().strip()
@@ -97,16 +118,15 @@ def test_prometheus_counts_all_steps_and_nothing_grows(
     steps: int, tmp_path: Path, eventually: Any
 ) -> None:
     with (
-        metrics() as (pid, address),
+        Stepper() as engine,
+        metrics(engine.pids[0]) as (pid, address),
         prometheus(address.removeprefix("http://").removesuffix("/metrics"), tmp_path) as server,
-        mpspmd.Engine(workers.Calculator, world_size=2) as engine,
     ):
         eventually(lambda: ask(server, "mpspmd_alive") == {"": 1}, "it is scraped", 60)
-        watched = [pid, os.getpid(), *engine.pids]
+        watched = [pid, *engine.pids]
         footprints: list[list[Footprint]] = []
         for done in range(0, steps, _AT_ONCE):
-            for number in range(done, done + _AT_ONCE):
-                engine.collective_rpc("echo", args=(number,))
+            engine.run(_AT_ONCE)
             # Steps without work come faster than they are read: wait, so that no record is replaced before.
             read = done + _AT_ONCE
             eventually(lambda read=read: read_steps(address) == read, "they are read", 60)
