@@ -65,6 +65,26 @@ def payload_of(inbox: Inbox, timeout: float = 20.0) -> bytes:
     return copy
 
 
+def is_read(inbox: Inbox) -> bool:
+    """Whether another thread is within a wait for a message. Else it would take what is there."""
+    try:
+        assert inbox.try_recv() is None
+    except RuntimeError:
+        return True
+    return False
+
+
+def is_used(writer: Writer) -> bool:
+    """Whether another thread is within one of its methods."""
+    try:
+        writer.try_send()  # type: ignore[call-arg]
+    except RuntimeError:
+        return True
+    except TypeError:
+        return False
+    raise AssertionError
+
+
 def resident_bytes() -> int:
     with open("/proc/self/statm") as statm:
         return int(statm.read().split()[1]) * mmap.PAGESIZE

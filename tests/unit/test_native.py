@@ -5,11 +5,19 @@ from __future__ import annotations
 import mmap
 import resource
 import threading
-import time
 from typing import Any
 
 import pytest
-from rings import CAPACITY, MAX_RECORD, Scene, make_page, make_scene, payload_of
+from rings import (
+    CAPACITY,
+    MAX_RECORD,
+    Scene,
+    is_read,
+    is_used,
+    make_page,
+    make_scene,
+    payload_of,
+)
 
 from mpspmd._ring import KIND_PACKED, Block, Inbox, Ring, Writer
 from mpspmd.errors import ChannelClosed, ChannelError, ChannelPoisoned
@@ -195,8 +203,10 @@ class TestSpace:
         scene.writer.abandon()
         with pytest.raises(TimeoutError, match="no space"):
             scene.writer.send(1, 0, pattern(5000), 0.05)
-        threading.Timer(0.2, lambda: [payload_of(scene.inboxes[1]) for _ in range(8)]).start()
+        reader = threading.Timer(0.2, lambda: [payload_of(scene.inboxes[1]) for _ in range(8)])
+        reader.start()
         scene.writer.send(1, 0, pattern(5000), 20)
+        reader.join()
 
     def test_a_dead_reader_is_waited_for_no_longer(self) -> None:
         scene = make_scene(n_readers=2)
@@ -262,7 +272,7 @@ class TestEnds:
             scene.writer.try_send(1, 0, b"")
 
     @pytest.mark.parametrize("end", ["close", "poison"])
-    def test_an_end_ends_every_wait_at_once(self, scene: Scene, end: str) -> None:
+    def test_an_end_ends_every_wait_at_once(self, scene: Scene, eventually: Any, end: str) -> None:
         errors: list[BaseException] = []
 
         def wait_for(action: Any) -> None:
@@ -281,11 +291,11 @@ class TestEnds:
         ]
         for thread in threads:
             thread.start()
-        time.sleep(0.2)
+        eventually(lambda: is_read(scene.inbox) and is_used(full.writer), "both threads wait")
         for ring in (scene.ring, full.ring):
             ring.close() if end == "close" else ring.poison(1, -1)
         for thread in threads:
-            thread.join(5)
+            thread.join(20)
         expected = ChannelClosed if end == "close" else ChannelPoisoned
         assert [type(error) for error in errors] == [expected] * 2
 

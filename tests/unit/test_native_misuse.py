@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rings import CAPACITY, Scene, make_page, make_scene, payload_of
+from rings import CAPACITY, Scene, is_read, is_used, make_page, make_scene, payload_of
 
 from mpspmd._ring import MAX_READERS, Inbox, Liveness, Ring, StatusPage, Writer
 from mpspmd.errors import ChannelCorrupt, ChannelError
@@ -183,25 +181,29 @@ def test_wait_takes_its_arguments_by_name_as_its_stub_says(scene: Scene) -> None
 
 
 class TestThreads:
-    def test_a_second_thread_may_not_read_the_same_inbox(self, scene: Scene) -> None:
+    def test_a_second_thread_may_not_read_the_same_inbox(
+        self, scene: Scene, eventually: Any
+    ) -> None:
         reader = threading.Thread(target=lambda: scene.inbox.recv(20), daemon=True)
         reader.start()
-        time.sleep(0.2)
+        eventually(lambda: is_read(scene.inbox), "the other thread reads", 15)
         for receive in (lambda: scene.inbox.recv(5), scene.inbox.try_recv):
             with pytest.raises(RuntimeError, match="another thread"):
                 receive()
         scene.inbox.interrupt()
-        reader.join(5)
+        reader.join(15)
         assert not reader.is_alive()
         scene.writer.send(1, 0, b"usable")
         assert payload_of(scene.inbox) == b"usable"
 
-    def test_a_second_thread_may_not_use_a_writer_while_one_waits(self, scene: Scene) -> None:
+    def test_a_second_thread_may_not_use_a_writer_while_one_waits(
+        self, scene: Scene, eventually: Any
+    ) -> None:
         sender = threading.Thread(
             target=scene.writer.send, args=(1, 0, bytes(3 * CAPACITY)), daemon=True
         )
         sender.start()
-        time.sleep(0.2)
+        eventually(lambda: is_used(scene.writer), "the other thread sends")
         for use in (
             lambda: scene.writer.send(1, 0, b"x", 5),
             lambda: scene.writer.try_send(1, 0, b"x"),
@@ -214,17 +216,19 @@ class TestThreads:
         assert len(payload_of(scene.inbox)) == 3 * CAPACITY
         sender.join()
 
-    def test_nobody_reads_an_inbox_that_a_writer_watches(self, scene: Scene) -> None:
+    def test_nobody_reads_an_inbox_that_a_writer_watches(
+        self, scene: Scene, eventually: Any
+    ) -> None:
         while scene.writer.try_send(1, 0, bytes(1000)):
             pass
         other = make_scene()
         waiter = threading.Thread(target=scene.writer.wait, args=(other.inbox, 20), daemon=True)
         waiter.start()
-        time.sleep(0.2)
+        eventually(lambda: is_read(other.inbox), "the writer watches the inbox", 15)
         with pytest.raises(RuntimeError, match="another thread"):
             other.inbox.try_recv()
         scene.writer.interrupt()
-        waiter.join(5)
+        waiter.join(15)
         assert other.inbox.try_recv() is None
         other.segment.close()
 
@@ -247,25 +251,6 @@ class TestThreads:
                 assert not thread.is_alive()
             os.close(notice)
             segment.close()
-
-
-def test_a_signals_handler_may_not_abandon_what_is_being_sent(scene: Scene) -> None:
-    refused: list[RuntimeError] = []
-
-    def abandon(*_: object) -> None:
-        try:
-            scene.writer.abandon()
-        except RuntimeError as error:
-            refused.append(error)
-
-    before = signal.signal(signal.SIGALRM, abandon)
-    signal.setitimer(signal.ITIMER_REAL, 0.1)
-    try:
-        with pytest.raises(TimeoutError):
-            scene.writer.send(1, 0, bytes(3 * CAPACITY), 0.5)
-    finally:
-        signal.signal(signal.SIGALRM, before)
-    assert len(refused) == 1
 
 
 def test_a_page_that_is_mapped_read_only_is_refused(scene: Scene) -> None:

@@ -14,7 +14,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from rings import CAPACITY, Scene, make_page, make_scene, payload_of, resident_bytes
+from rings import (
+    CAPACITY,
+    Scene,
+    is_read,
+    is_used,
+    make_page,
+    make_scene,
+    payload_of,
+    resident_bytes,
+)
 
 from mpspmd import _ring
 from mpspmd._ring import Inbox, Ring, StatusPage, Writer
@@ -27,13 +36,17 @@ pytestmark = pytest.mark.timeout(60)
 class TestDeadlines:
     @pytest.mark.parametrize("timeout", [0, 0.0, -1, 0.05])
     def test_a_wait_ends_at_its_deadline(self, scene: Scene, timeout: float) -> None:
-        began = time.monotonic()
-        with pytest.raises(TimeoutError):
-            scene.inbox.recv(timeout)
-        with pytest.raises(TimeoutError):
-            scene.writer.send(1, 0, bytes(3 * CAPACITY), timeout)
-        took = time.monotonic() - began
-        assert 2 * max(0, timeout) <= took < 2 * max(0, timeout) + 1
+        for _ in range(10):  # a busy machine may take longer for some
+            began = time.monotonic()
+            with pytest.raises(TimeoutError):
+                scene.inbox.recv(timeout)
+            with pytest.raises(TimeoutError):
+                scene.writer.send(1, 0, bytes(3 * CAPACITY), timeout)
+            took = time.monotonic() - began
+            assert took >= 2 * max(0, timeout)
+            if took < 0.4:
+                break
+        assert took < 0.4  # it would be half a second, if it ended when it next looks for signals
 
     @pytest.mark.parametrize("timeout", ["1", b"1", float("nan")])
     def test_a_timeout_that_is_no_number_is_refused(self, scene: Scene, timeout: Any) -> None:
@@ -52,16 +65,13 @@ class TestDeadlines:
         assert time.process_time() - began < 0.1
         assert scene.inbox.wait_counts["parks"] >= 1
 
-    def test_other_threads_run_while_one_waits(self, scene: Scene) -> None:
-        counted = 0
-        reader = threading.Thread(target=payload_of, args=(scene.inbox,))
+    def test_other_threads_run_while_one_waits(self, scene: Scene, eventually: Any) -> None:
+        reader = threading.Thread(target=payload_of, args=(scene.inbox, 50))
         reader.start()
-        end = time.monotonic() + 0.2
-        while time.monotonic() < end:
-            counted += 1
-        assert counted > 100
+        eventually(lambda: is_read(scene.inbox), "the other thread waits")
+        assert all(is_read(scene.inbox) for _ in range(100))
         scene.writer.send(1, 0, b"x")
-        reader.join(5)
+        reader.join(20)
         assert not reader.is_alive()
 
     def test_several_threads_may_each_wait_on_a_ring_of_their_own(self) -> None:
@@ -110,15 +120,19 @@ class TestInterrupts:
         }
         if wait == "wait":
             assert not scene.writer.try_send(1, 0, bytes(3 * CAPACITY))
+
+        def interrupt() -> None:
+            while not (is_read(scene.inbox) if wait == "recv" else is_used(scene.writer)):
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGINT)
+
         old = signal.signal(signal.SIGINT, signal.default_int_handler)
-        began = time.monotonic()
-        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        threading.Thread(target=interrupt).start()
         try:
             with pytest.raises(KeyboardInterrupt):
                 waits[wait]()
         finally:
             signal.signal(signal.SIGINT, old)
-        assert time.monotonic() - began < 5
         scene.writer.abandon()
         sender = threading.Thread(target=scene.writer.send, args=(1, 0, b"usable", 20))
         sender.start()
@@ -127,13 +141,24 @@ class TestInterrupts:
 
     def test_a_signal_whose_handler_returns_lets_the_wait_go_on(self, scene: Scene) -> None:
         taken: list[int] = []
+
+        def interrupt_and_send() -> None:
+            while not is_read(scene.inbox):
+                time.sleep(0.01)
+            for n_taken in range(3):
+                os.kill(os.getpid(), signal.SIGUSR1)
+                end = time.monotonic() + 10
+                while len(taken) == n_taken and time.monotonic() < end:
+                    time.sleep(0.01)
+            scene.writer.send(1, 0, b"x")
+
         old = signal.signal(signal.SIGUSR1, lambda number, frame: taken.append(number))
+        sender = threading.Thread(target=interrupt_and_send)
         try:
-            for delay in (0.1, 0.2, 0.3):
-                threading.Timer(delay, os.kill, (os.getpid(), signal.SIGUSR1)).start()
-            threading.Timer(0.6, scene.writer.send, (1, 0, b"x")).start()
-            assert payload_of(scene.inbox) == b"x"
+            sender.start()
+            assert payload_of(scene.inbox, 50) == b"x"
         finally:
+            sender.join()
             signal.signal(signal.SIGUSR1, old)
         assert taken == [signal.SIGUSR1] * 3
 
@@ -239,7 +264,7 @@ def _make_everything() -> None:
 
 
 @pytest.mark.parametrize("what", ["use", "make"])
-def test_nothing_leaks_over_many_rounds(scene: Scene, what: str) -> None:
+def test_nothing_leaks_over_many_rounds(scene: Scene, eventually: Any, what: str) -> None:
     large = bytes(20_000)
     # The interpreter remembers which names C code has looked up, thousands of them.
     clear_caches = getattr(sys, "_clear_internal_caches", None) or sys._clear_type_cache
@@ -268,8 +293,9 @@ def test_nothing_leaks_over_many_rounds(scene: Scene, what: str) -> None:
     leaks = all(growth() >= 20 * times for _ in range(3))
     tracemalloc.stop()
     assert not leaks
-    # A few less may be there: what an earlier test has left may end at any time.
-    assert files - times < _files() <= files
+    # A few less may be there: what an earlier test has left may end at any time. A thread of an engine of
+    # another test's may have one open for a moment.
+    eventually(lambda: files - times < _files() <= files, "no descriptor more")
     assert _mappings() <= maps + 2
     assert sys.getrefcount(large) == references
     for kind, before in types.items():

@@ -7,9 +7,10 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Any
 
 import pytest
-from rings import CAPACITY, Scene, make_scene, payload_of
+from rings import CAPACITY, Scene, is_used, make_scene, payload_of
 
 from mpspmd import _ring
 from mpspmd._ring import Ring, Writer
@@ -103,7 +104,7 @@ def test_the_ring_of_a_killed_writer_is_nobodys_to_write_to(scene: Scene) -> Non
 @pytest.mark.parametrize("wait", ["AUTO", "SPIN", "YIELD", "PARK", "AWAKE"])
 @pytest.mark.parametrize("timeout", [None, 20.0])
 def test_a_writer_does_not_sleep_beside_space_that_suffices(
-    wait: str, timeout: float | None
+    wait: str, timeout: float | None, eventually: Any
 ) -> None:
     scene = make_scene()
     del scene.writer
@@ -118,14 +119,16 @@ def test_a_writer_does_not_sleep_beside_space_that_suffices(
         writer.send(1, 1, message, timeout)
         written.append(time.monotonic())
 
-    took: list[float] = []
-    for _ in range(3):
+    for _ in range(10):  # a busy machine may take longer for some
         sender = threading.Thread(target=send)
         sender.start()
-        time.sleep(0.02)
+        eventually(lambda: is_used(writer), "the writer waits for space")
+        time.sleep(0.02)  # perhaps it sleeps by then
         payload_of(scene.inbox)  # one record is free: what the writer needs, and far from a quarter
         freed = time.monotonic()
-        sender.join(20)
-        took.append(written.pop() - freed)
+        sender.join()
+        took = written.pop() - freed
+        if took < 0.1:
+            break
     # Each took half a second if it slept until it polls by itself.
-    assert min(took) < 0.1
+    assert took < 0.1
