@@ -43,7 +43,7 @@ def test_each_step_is_recorded_from_its_request_to_its_reply(engine: Engine) -> 
         assert records.method(rank, done["method"]) == "sleep"
         # Several writers' clocks: a request may be received while its sender reads the clock.
         assert before < done["received"] <= done["started"] < done["finished"] <= done["replied"]
-        assert 30e6 < done["finished"] - done["started"] < 3e9
+        assert 30e6 < done["finished"] - done["started"] < 30e9
         assert done["bytes_in"] == sent["bytes_out"]
         assert done["bytes_out"] * 2 == sent["bytes_in"]
         assert done["collective"] == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,9 +50,10 @@ def test_an_exception_in_a_callable_names_the_callable(engine: Engine) -> None:
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
-def test_a_rank_that_does_not_reply_may_not_fail_unheard(engine: Engine) -> None:
+def test_a_rank_that_does_not_reply_may_not_fail_unheard(engine: Engine, go: Path) -> None:
     with pytest.raises(RankError, match="not asked") as caught:
-        engine.call("fail_on", (1, "not asked"), {"others_take": 1.0}, reply_ranks=0)
+        engine.call("fail_on", (1, "not asked"), {"others_wait_for": str(go)}, reply_ranks=0)
+    go.touch()
     assert caught.value.rank == 1
     assert isinstance(caught.value.__cause__, ValueError)
 
@@ -94,10 +96,11 @@ def test_an_exception_without_a_printable_message_arrives(engine: Engine) -> Non
 
 
 @pytest.mark.parametrize("reply_ranks", [1, 0])
-def test_a_message_that_is_not_utf8_arrives(engine: Engine, reply_ranks: int) -> None:
-    name = b"caf\xe9".decode(errors="surrogateescape")
+def test_a_message_that_is_not_utf8_arrives(engine: Engine, go: Path, reply_ranks: int) -> None:
+    name, waits = b"caf\xe9".decode(errors="surrogateescape"), {"others_wait_for": str(go)}
     with pytest.raises(RankError) as caught:
-        engine.call("fail_on", (1, name), {"others_take": 1.0}, reply_ranks=reply_ranks, timeout=20)
+        engine.call("fail_on", (1, name), waits, reply_ranks=reply_ranks, timeout=20)
+    go.touch()
     assert caught.value.rank == 1
     assert caught.value.message.startswith("caf")
 

@@ -44,7 +44,9 @@ def test_only_its_owner_may_open_it_and_no_program_that_is_executed(segment: Seg
     assert not os.get_inheritable(segment.fd)
 
 
-def test_a_segment_that_does_not_fit_is_refused_with_needed_and_free_bytes() -> None:
+def test_a_segment_that_does_not_fit_is_refused_with_needed_and_free_bytes(
+    eventually: Any,
+) -> None:
     # More than there can ever be: refused at once, before a page of it is taken.
     size = psutil.virtual_memory().total + (1 << 20)
     files = os.listdir("/proc/self/fd")
@@ -54,7 +56,8 @@ def test_a_segment_that_does_not_fit_is_refused_with_needed_and_free_bytes() -> 
     assert "MPSPMD_REQUEST_RING_BYTES" in str(caught.value)
     assert isinstance(caught.value, MpSpmdError)
     assert isinstance(caught.value, OSError)
-    assert os.listdir("/proc/self/fd") == files
+    # A thread of an engine of another test's may have a file open for a moment.
+    eventually(lambda: {*os.listdir("/proc/self/fd")} <= {*files}, "nothing of it is open")
 
 
 _AT_THE_LIMIT = """
@@ -84,7 +87,7 @@ def test_the_limit_of_open_files_is_an_error_that_names_it() -> None:
 
 
 _ENGINE_AT_THE_LIMIT = """
-import os, resource, sys, tempfile
+import os, resource, sys, tempfile, time
 import mpspmd, workers
 from mpspmd.errors import SegmentError
 
@@ -97,7 +100,11 @@ def main():
             engine = mpspmd.Engine(workers.Calculator, world_size=2)
         except SegmentError as error:
             resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
-            assert not os.listdir(sys.argv[1])
+            # At the limit nothing can be removed here. The janitor does it.
+            deadline = time.monotonic() + 20
+            while left := os.listdir(sys.argv[1]):
+                assert time.monotonic() < deadline, left
+                time.sleep(0.005)
             continue
         print("enough to spare:", spare)
         return engine.shutdown()

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from rings import make_page, make_scene
+from rings import is_read, make_page, make_scene
 
 from mpspmd._ring import KIND_PACKED, KIND_REPLY, KIND_REQUEST, serve
 from mpspmd.errors import ChannelClosed, ChannelPoisoned
@@ -227,11 +227,17 @@ def test_an_interrupt_ends_it_before_the_next_request(rank: Rank) -> None:
     assert rank.replies.inbox.try_recv() is not None
 
 
-def test_an_interrupt_by_another_thread_ends_its_wait(rank: Rank) -> None:
-    timer = threading.Timer(0.1, rank.end)
-    timer.start()
+def test_an_interrupt_by_another_thread_ends_its_wait(rank: Rank, eventually: Any) -> None:
+    def interrupt() -> None:
+        try:
+            eventually(lambda: is_read(rank.requests.inbox), "it waits for a request")
+        finally:
+            rank.end()
+
+    other = threading.Thread(target=interrupt)
+    other.start()
     rank.serve()
-    timer.join()
+    other.join()
     assert rank.line.snapshot()["phase"] == "waiting"
 
 
@@ -286,8 +292,11 @@ def test_a_watched_rank_receives_by_its_own_function(rank: Rank) -> None:
 
 
 def test_a_forked_child_stops_at_once(rank: Rank) -> None:
+    children: list[int] = []
+
     def fork() -> int:
-        return os.fork()
+        children.append(os.fork())
+        return children[0]
 
     rank.phase = fork  # type: ignore[method-assign, assignment]
     rank.ask("phase", (), {}, 0)
@@ -302,7 +311,7 @@ def test_a_forked_child_stops_at_once(rank: Rank) -> None:
     finally:
         if os.getpid() != parent:
             os._exit(2)
-    _, status = os.wait()
+    _, status = os.waitpid(children[0], 0)
     assert os.waitstatus_to_exitcode(status) == 42
 
 
@@ -345,12 +354,15 @@ def test_a_signals_handler_that_raises_ends_its_wait_and_nothing_stays_in_use(ra
     def handle(*_: object) -> None:
         raise Came
 
+    def serve_until_signal(delay_s: float) -> None:
+        signal.setitimer(signal.ITIMER_REAL, delay_s)
+        rank.serve()
+
     before = signal.signal(signal.SIGALRM, handle)
     try:
         for delay_s in (0.001, 0.01, 0.05):
-            signal.setitimer(signal.ITIMER_REAL, delay_s)
             with pytest.raises(Came):
-                rank.serve()
+                serve_until_signal(delay_s)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -379,7 +391,7 @@ def test_no_argument_lives_on_while_the_next_request_is_waited_for(
 
     def watch() -> None:
         try:
-            assert served.wait(10)
+            assert served.wait(20)
             eventually(lambda: Counted.alive == 0, "the end of the arguments")
             gone.append(True)
         finally:

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.timeout(60)
 
 
 def test_idle_ranks_have_done_all_steps(engine: Engine, eventually: Any) -> None:
+    engine.collective_rpc("rank")  # all earlier requests have been read
     before = engine.stats()
     for _ in range(10):
         engine.collective_rpc("rank")
@@ -33,7 +34,7 @@ def test_a_busy_rank_lags_behind_and_the_ring_fills(
     engine: Engine, eventually: Any, go: Path
 ) -> None:
     running = engine.collective_rpc("wait_for", args=(str(go), None, 1), non_block=True)
-    eventually(lambda: engine.stats().ranks[1].method == "wait_for", "rank 1 waits")
+    eventually(lambda: _is_in(engine, 1, "wait_for"), "rank 1 waits for the file")
     waiting = [
         engine.collective_rpc("size", args=(bytes(200_000),), non_block=True) for _ in range(5)
     ]
@@ -48,19 +49,21 @@ def test_a_busy_rank_lags_behind_and_the_ring_fills(
 
 
 def test_idle_time_grows_while_a_rank_waits_and_not_while_it_works(
-    engine: Engine, eventually: Any
+    engine: Engine, eventually: Any, go: Path
 ) -> None:
     eventually(lambda: engine.stats().ranks[0].phase == "waiting", "rank 0 waits")
     before = engine.stats().ranks[0].idle_s
     eventually(lambda: engine.stats().ranks[0].idle_s > before + 0.2, "it has waited")
-    future = engine.collective_rpc("sleep", args=(0.5,), non_block=True)
-    eventually(lambda: engine.stats().ranks[0].phase == "running", "rank 0 works")
+    future = engine.collective_rpc("wait_for", args=(str(go),), non_block=True)
+    eventually(lambda: _is_in(engine, 0, "wait_for"), "rank 0 works")
     began, working = time.monotonic(), engine.stats().ranks[0].idle_s
+    time.sleep(0.5)
+    go.touch()
     future.result()
     after = engine.stats().ranks[0].idle_s
     took = time.monotonic() - began
-    # Most of the half second's sleep isn't idle time, however long it all takes here.
-    assert working <= after < working + took - 0.2
+    # Half a second isn't idle time, however long it all takes here.
+    assert working <= after < working + took - 0.4
 
 
 class TestFromOutside:
@@ -102,6 +105,11 @@ class TestFromOutside:
             Ring.look(engine._ending._segments.status.fd)
         with pytest.raises(OSError):  # noqa: PT011 - whatever the system says
             Ring.look(10_000)
+
+
+def _is_in(engine: Engine, rank: int, method: str) -> bool:
+    seen = engine.stats().ranks[rank]
+    return (seen.phase, seen.method) == ("running", method)
 
 
 def _reopened(fd: int) -> int:

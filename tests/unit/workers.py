@@ -71,10 +71,14 @@ class Calculator(mpspmd.Worker):
     def fail(self, message: str) -> None:
         raise ValueError(message)
 
-    def fail_on(self, rank: int, message: str, others_take: float = 0.0) -> int:
+    def fail_on(
+        self, rank: int, message: str, others_take: float = 0.0, others_wait_for: str = ""
+    ) -> int:
         if self.ctx.rank == rank:
             raise ValueError(message)
         time.sleep(others_take)
+        if others_wait_for:
+            wait_for(others_wait_for)
         return self.ctx.rank
 
     def fail_unpicklably(self) -> None:
@@ -153,15 +157,20 @@ class Stillborn(mpspmd.Worker):
 
 
 class Tidy(Calculator):
-    """Leaves a file when it shuts down, and takes its time."""
+    """Leaves a file when it shuts down, and takes its time, or waits for a file."""
 
-    def __init__(self, ctx: mpspmd.RankContext, folder: str, seconds: float = 0.0) -> None:
+    def __init__(
+        self, ctx: mpspmd.RankContext, folder: str, seconds: float = 0.0, path: str = ""
+    ) -> None:
         super().__init__(ctx)
         self._folder = folder
         self._seconds = seconds
+        self._path = path
 
     def shutdown(self) -> None:
         time.sleep(self._seconds)
+        if self._path:
+            wait_for(self._path)
         with open(f"{self._folder}/{self.ctx.rank}", "a") as file:
             file.write("shut down\n")
 
