@@ -222,7 +222,7 @@ class TestStart:
                 config=RuntimeConfig.from_env(start_timeout_s=2),
             )
         # Importing, on a busy machine.
-        limit = r"not ready after 2 s \(MPSPMD_START_TIMEOUT_S\): [a-z ]+ for \d\.\d s"
+        limit = r"not ready after 2 s \(MPSPMD_START_TIMEOUT_S\): [a-z ]+ for \d+\.\d s"
         assert re.fullmatch(limit, caught.value.causes[1])
         assert time.monotonic() - began < 30
 
@@ -239,7 +239,8 @@ class TestStart:
             lines = [
                 each.getMessage() for each in caplog.records if "not all ranks" in each.getMessage()
             ]
-            if "ready for" in lines[-1] and "in its constructor" in lines[-1]:
+            shown = ("ready for", "in its constructor", "time.sleep(60)")
+            if "importing" in lines[0] and all(words in lines[-1] for words in shown):
                 break
         assert "in its constructor for" in caught.value.causes[1]
         # After 0.05, 0.1, 0.2 s and so on, doubling; on a busy machine some may come too late.
@@ -282,7 +283,7 @@ class TestEnd:
         engine = Engine(workers.Tidy, world_size=1, args=(str(tmp_path), 60.0), config=config)
         began = time.monotonic()
         engine.shutdown()
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 40
         assert "had to be killed" in caplog.text
 
     def test_a_shutdown_may_give_workers_less_time(
@@ -315,16 +316,25 @@ class TestEnd:
         eventually(lambda: not any(map(psutil.pid_exists, pids)), "the ranks are gone")
         engine.shutdown()
 
-    def test_a_signals_handler_may_shut_down_during_a_shutdown(self, tmp_path: Path) -> None:
-        engine = Engine(workers.Tidy, world_size=1, args=(str(tmp_path), 1.0))
+    def test_a_signals_handler_may_shut_down_during_a_shutdown(
+        self, tmp_path: Path, go: Path, eventually: Any
+    ) -> None:
+        config = RuntimeConfig.from_env(shutdown_timeout_s=40)
+        args = (str(tmp_path), 0.0, str(go))
+        engine = Engine(workers.Tidy, world_size=1, args=args, config=config)
         ended: list[str] = []
 
         def shut_down(*_: object) -> None:
             engine.shutdown()
             ended.append("in the handler")
+            go.touch()  # for the worker's shutdown
+
+        def signal_it() -> None:
+            eventually(lambda: engine._ending.has_begun, "the shutdown has begun")
+            os.kill(os.getpid(), signal.SIGHUP)
 
         before = signal.signal(signal.SIGHUP, shut_down)
-        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGHUP)).start()
+        threading.Thread(target=signal_it).start()
         engine.shutdown()
         signal.signal(signal.SIGHUP, before)
         assert ended == ["in the handler"]
@@ -350,11 +360,11 @@ class TestEnd:
         caller.start()
         assert asked.wait(20)
         engine.shutdown()
-        caller.join(10)
+        caller.join(20)
         assert [type(error) for error in errors] == [RankError]
         ended.set()
 
-    def test_ranks_that_find_no_descriptors_hold_none(self) -> None:
+    def test_ranks_that_find_no_descriptors_hold_none(self, eventually: Any) -> None:
         ranks = Ranks(100, RuntimeConfig.from_env(), NOTHING)
         spec = WorkerSpec(workers.Calculator, (), {}, None, None, start_ranks)
         files: Any = SimpleNamespace(folder=Path("/"), janitor=None)
@@ -367,15 +377,16 @@ class TestEnd:
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         ranks.close()
-        assert len(_open_files()) == before
+        # Threads of other engines and of ZeroMQ open and close some meanwhile.
+        eventually(lambda: len(_open_files()) <= before, "all are closed")
 
-    def test_an_engine_that_was_shut_down_holds_no_descriptor(self) -> None:
+    def test_an_engine_that_was_shut_down_holds_no_descriptor(self, eventually: Any) -> None:
         Engine(workers.Calculator, world_size=1).shutdown()  # what it imports may stay open
         gc.collect()
         before = len(_open_files())
         Engine(workers.Calculator, world_size=2).shutdown()
         gc.collect()  # multiprocessing closes a process's pipes with the process object
-        assert len(_open_files()) == before
+        eventually(lambda: len(_open_files()) <= before, "all are closed")  # one by ZeroMQ's thread
 
     def test_an_expected_end_of_the_ranks_is_no_failure(
         self, caplog: pytest.LogCaptureFixture

@@ -6,12 +6,14 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from batches import CODEC, Batch, Outcome, Rows, Sampler, joined
 from same import assert_same
+from workers import wait_for
 
 from mpspmd import Engine, RuntimeConfig
 from mpspmd.errors import CodecDesync, DecodeError, RankError, StepTimeout
@@ -23,8 +25,8 @@ class SlowSampler(Sampler):
     reply_thread = True
 
     def execute_model(self, batch: Batch, *more: Any, **named: Any) -> Any:
-        if isinstance(batch.anything, float):
-            time.sleep(batch.anything)
+        if isinstance(batch.anything, Path):
+            wait_for(str(batch.anything))
         return super().execute_model(batch, *more, **named)
 
     def finish_reply(self, result: Any) -> Any:
@@ -100,27 +102,31 @@ def test_a_step_that_raises_costs_itself_only(engine: Engine) -> None:
             assert_same(expected(batch(step)), engine.execute_model(batch(step)))
 
 
-def test_a_late_reply_doesnt_disturb_the_next_ones(engine: Engine) -> None:
+def test_a_late_reply_doesnt_disturb_the_next_ones(engine: Engine, tmp_path: Path) -> None:
     late = engine.stats().late_replies
     for step in range(6):
         if step % 2:
+            go = tmp_path / f"{step}"
             with pytest.raises(StepTimeout):
-                engine.execute_model(batch(step, anything=0.3), timeout=0.05)
+                engine.execute_model(batch(step, anything=go), timeout=0.05)
+            go.touch()
         else:
             assert_same(expected(batch(step)), engine.execute_model(batch(step)))
     assert engine.stats().late_replies > late
 
 
-def test_a_request_that_timed_out_half_sent_is_made_up_for(engine: Engine) -> None:
+def test_a_request_that_timed_out_half_sent_is_made_up_for(engine: Engine, tmp_path: Path) -> None:
     for step in range(3):
-        busy = engine.execute_model(batch(3 * step, anything=0.4), non_block=True)
+        go = tmp_path / f"{step}"
+        busy = engine.execute_model(batch(3 * step, anything=go), non_block=True)
         with pytest.raises(StepTimeout, match="no space"):
             # Larger than the ring, while nobody reads.
             engine.execute_model(batch(3 * step + 1, anything=np.arange(10**5)), timeout=0.1)
+        go.touch()
         # Against a step that the ranks have seen.
         echo = engine.call("echo", (Outcome(["r1"], {"r1": 0}, []),), reply_ranks=0)
         assert_same(Outcome(["r1"], {"r1": 0}, []), echo)
-        assert_same(expected(batch(3 * step)), busy.result(10))
+        assert_same(expected(batch(3 * step)), busy.result(30))
         sent = batch(3 * step + 2)
         assert_same(expected(sent), engine.execute_model(sent))
 
@@ -176,7 +182,7 @@ def test_a_rank_that_has_lost_track_ends_the_run() -> None:
         with pytest.raises(RankError, match="message 2 came where 1 was due") as caught:
             engine.execute_model(batch(2))
         assert isinstance(caught.value.__cause__, CodecDesync)
-        assert failed.wait(10)
+        assert failed.wait(20)
         with pytest.raises(RankError, match="message 2 came where 1 was due"):
             engine.execute_model(batch(3))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -28,11 +29,14 @@ def _blocked(status: str) -> set[str]:
 
 
 def _blocked_in_our_threads(worker: Any = None) -> dict[str, set[str]]:
-    return {
-        thread.name: _blocked(Path(f"/proc/self/task/{thread.native_id}/status").read_text())
-        for thread in threading.enumerate()
-        if thread.name.startswith("mpspmd-")
-    }
+    blocked = {}
+    for thread in threading.enumerate():
+        if thread.name.startswith("mpspmd-"):
+            # An engine that was shut down doesn't wait for all of its threads.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                status = Path(f"/proc/self/task/{thread.native_id}/status").read_text()
+                blocked[thread.name] = _blocked(status)
+    return blocked
 
 
 async def _answer(engine: Engine) -> Any:
