@@ -103,15 +103,22 @@ def test_an_idle_engine_is_alive_however_long_it_is_idle(shared: Running, eventu
     eventually(lambda: alive(shared.pid, 0.001) == (0, f"engine {shared.pid} is idle\n"), "idle")
 
 
-def test_a_long_step_is_alive_until_the_limit(shared: Running, eventually: Any) -> None:
-    shared.do("engine.collective_rpc('compute', (6,))")
-    eventually(lambda: "busy" in alive(shared.pid)[1], "the step has begun")
-    assert alive(shared.pid) == (0, alive(shared.pid)[1])
-    time.sleep(1)
-    code, line = alive(shared.pid, 1)
+def test_a_long_step_is_alive_until_the_limit(
+    shared: Running, eventually: Any, tmp_path: Path
+) -> None:
+    go, both = tmp_path / "go", "rank 0 in compute, rank 1 in compute"
+    shared.do(f"engine.collective_rpc('compute', ({str(go)!r},))")
+    try:
+        eventually(lambda: both in alive(shared.pid)[1], "the step has begun")
+        code, line = alive(shared.pid)
+        assert (code, "is busy" in line) == (0, True)
+        time.sleep(1)
+        code, line = alive(shared.pid, 1)
+    finally:
+        go.touch()
     assert code == 1
     assert "has stalled for" in line
-    assert "rank 0 in compute, rank 1 in compute" in line
+    assert both in line
     eventually(lambda: "idle" in alive(shared.pid)[1], "it is done")
 
 
@@ -157,10 +164,14 @@ def test_an_engine_whose_main_thread_is_stuck_in_c_stalls(engine: Running, event
     eventually(lambda: "threads haven't run" in alive(engine.pid, 1)[1], "it is noticed")
 
 
-def test_an_engine_that_is_stopped_is_not_alive(shared: Running) -> None:
+def test_an_engine_that_is_stopped_is_not_alive(shared: Running, eventually: Any) -> None:
+    stopped = (1, f"engine {shared.pid} is stopped (kill -STOP, Ctrl-Z)\n")
     os.kill(shared.pid, signal.SIGSTOP)
-    assert alive(shared.pid) == (1, f"engine {shared.pid} is stopped (kill -STOP, Ctrl-Z)\n")
-    os.kill(shared.pid, signal.SIGCONT)
+    try:
+        eventually(lambda: alive(shared.pid) == stopped, "it is stopped")
+    finally:
+        os.kill(shared.pid, signal.SIGCONT)
+    eventually(lambda: alive(shared.pid)[0] == 0, "it goes on")
 
 
 def test_no_engine_is_not_alive(engine: Running) -> None:

@@ -49,9 +49,18 @@ def _own(views: list[dict[str, Any]], engine: mpspmd.Engine) -> dict[str, Any]:
 
 
 def test_the_figures_are_psutils_and_the_engines_own(engine: mpspmd.Engine) -> None:
+    for _ in range(5):  # on a busy machine all may be late while it looks
+        view = _while_half_busy(engine)
+        if all(_has_half_busy_rates(rank) for rank in view["ranks"]):
+            break
+    for rank in view["ranks"]:
+        assert _has_half_busy_rates(rank), rank
+
+
+def _while_half_busy(engine: mpspmd.Engine) -> dict[str, Any]:
+    """What it shows, half of the time in a method while it looks."""
     before = engine.stats().steps
     top = _start("--json")
-    # Half of the time in a method, while it looks.
     while top.poll() is None:
         engine.collective_rpc("sleep", args=(0.01,))
         time.sleep(0.01)
@@ -63,12 +72,15 @@ def test_the_figures_are_psutils_and_the_engines_own(engine: mpspmd.Engine) -> N
     for rank in view["ranks"]:
         memory = psutil.Process(rank["stats"]["pid"]).memory_info().rss
         assert abs(rank["memory_bytes"] - memory) < 0.2 * memory
-        # Each step takes 20 ms or more, half of it in the method; on a busy machine, more or less of it.
-        assert 0 < rank["steps_per_s"] < 60
-        assert 5 < rank["busy_percent"] < 95
-        assert 0 <= rank["cpu_percent"] < 60
         assert view["steps"] - rank["stats"]["step"] <= 1
         assert rank["stats"]["counters"]["requests"] <= engine.stats().steps
+    return view
+
+
+def _has_half_busy_rates(rank: dict[str, Any]) -> bool:
+    """Each step takes 20 ms or more, half of it in the method; on a busy machine, more or less of it."""
+    rates = 0 < rank["steps_per_s"] < 60 and 0 <= rank["cpu_percent"] < 60
+    return rates and 5 < rank["busy_percent"] < 95
 
 
 def test_a_rank_that_hangs_is_seen_in_its_method_with_its_lag(
@@ -76,23 +88,27 @@ def test_a_rank_that_hangs_is_seen_in_its_method_with_its_lag(
 ) -> None:
     go = tmp_path / "go"
     futures = [engine.collective_rpc("wait_for", args=(str(go), None, 1), non_block=True)]
-    eventually(lambda: engine.stats().ranks[1].method == "wait_for", "rank 1 hangs")
+    eventually(lambda: _is_in(engine, 1, "wait_for"), "rank 1 hangs")
     futures += [engine.collective_rpc("echo", args=(0,), non_block=True) for _ in range(3)]
+    eventually(lambda: engine.stats().ranks[0].lag_steps == 0, "rank 0 has read all")
+    eventually(lambda: engine.stats().ranks[0].phase == "waiting", "rank 0 is idle")
     top = _start("--once", str(os.getpid()))
     out, err = top.communicate()
     go.touch()
     assert (top.returncode, err) == (0, "")
-    idle, hanging = (
-        [cell.strip() for cell in line.split("│")[1:-1]]
-        for line in out.splitlines()
-        if line.startswith("│") and any(f" {pid} " in line for pid in engine.pids)
-    )
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines()]
+    idle, hanging = (row for row in rows if row[1:2] and row[1] in map(str, engine.pids))
     assert idle[1:3] == [str(engine.pids[0]), "idle"]
     assert hanging[:3] == ["1", str(engine.pids[1]), "wait_for"]
     assert hanging[3].endswith(" s") or hanging[3].endswith(" ms")
     assert hanging[5] == "3"
     for future in futures:
         future.result()
+
+
+def _is_in(engine: mpspmd.Engine, rank: int, method: str) -> bool:
+    seen = engine.stats().ranks[rank]
+    return (seen.phase, seen.method) == ("running", method)
 
 
 def test_engines_come_and_go(engine: mpspmd.Engine) -> None:
@@ -113,7 +129,9 @@ def test_engines_come_and_go(engine: mpspmd.Engine) -> None:
     assert tuple(other.pids) not in seen()
 
 
-def test_engines_of_one_process_are_not_taken_for_each_other(tmp_path: Path) -> None:
+def test_engines_of_one_process_are_not_taken_for_each_other(
+    eventually: Any, tmp_path: Path
+) -> None:
     """Their descriptors are reused: an older engine's page may come after a newer one's ring."""
     engines = [mpspmd.Engine(workers.Calculator, world_size=1) for _ in range(2)]
     engines.pop(0).shutdown()
@@ -123,6 +141,7 @@ def test_engines_of_one_process_are_not_taken_for_each_other(tmp_path: Path) -> 
             go = tmp_path / f"{number}"
             futures = [busy.collective_rpc("wait_for", args=(str(go),), non_block=True)]
             futures += [busy.collective_rpc("echo", args=(0,), non_block=True) for _ in range(3)]
+            eventually(lambda busy=busy: _is_in(busy, 0, "wait_for"), "it reads no more")
             watcher = Watcher(os.getpid())
             watcher.find()
             seen = {view.ranks[0].stats.pid: view.ranks[0].stats for view in watcher.read()}
@@ -199,10 +218,13 @@ def _has_found_an_engine(pid: int) -> bool:
 
 
 def test_it_refreshes_until_ctrl_c(engine: mpspmd.Engine, eventually: Any) -> None:
-    top = _start(str(os.getpid()))
-    eventually(lambda: _has_found_an_engine(top.pid), "an engine is watched", 60)
-    time.sleep(1)
-    top.send_signal(signal.SIGINT)
-    out, err = top.communicate()
+    for seconds in (1, 5, 20):  # a busy machine may take longer to the first picture
+        top = _start(str(os.getpid()))
+        eventually(lambda top=top: _has_found_an_engine(top.pid), "an engine is watched", 20)
+        time.sleep(seconds)
+        top.send_signal(signal.SIGINT)
+        out, err = top.communicate()
+        if f"engine {os.getpid()}" in out:
+            break
     assert (top.returncode, err) == (0, "")
     assert f"engine {os.getpid()}" in out

@@ -109,6 +109,8 @@ def test_a_trace_has_all_steps_their_methods_and_their_arrows(
 
 
 def test_only_the_last_time_is_shown(engine: mpspmd.Engine) -> None:
+    for _ in range(5):  # before
+        engine.execute_model(-1, 0)
     engine.collective_rpc("sleep_on", args=(0, 1.0))
     engine.execute_model(-1, 0)
     trace = json.loads(run("trace", str(os.getpid()), "--last", "500ms").stdout)
