@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -36,11 +37,11 @@ def test_a_line_of_progress_is_printed_once(
         for text in ("loading", "loading", "loading", "ready"):
             progress.show(text)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[1:5] == [
-        "starting … loading (0 s)",
-        "starting … (0 s)",
-        "starting … (0 s)",
-        "starting … ready (0 s)",
+    assert [re.sub(r" \(\d+ s\)$", "", line) for line in lines[1:5]] == [
+        "starting … loading",
+        "starting …",
+        "starting …",
+        "starting … ready",
     ]
 
 
