@@ -144,7 +144,7 @@ static void silence_is_slept_through_after_one_window(void) {
     static struct spinners spinners = {.allowed = 1};
     struct subject subject;
     make_subject(&subject, &bell, &spinners, IN_A_WHILE);
-    CHECK_EQUAL(wait_for(&subject, 100 * MS), WAIT_TIMEOUT);
+    CHECK_EQUAL(wait_for(&subject, 400 * MS), WAIT_TIMEOUT);
     CHECK(subject.waiting.predicted);
     CHECK_EQUAL(subject.counters[COUNT_PARKS], 2); /* until the window, and from there to the end */
     CHECK(subject.waiting.polled_ns > 0);
@@ -276,8 +276,8 @@ static void a_thread_too_many_gives_up_its_window(void) {
     static struct bell bell;
     static struct spinners spinners = {.now = 1, .allowed = 1};
     struct subject subject;
-    make_subject(&subject, &bell, &spinners, 2 * MS);
-    CHECK_EQUAL(wait_for(&subject, 5 * MS), WAIT_TIMEOUT);
+    make_subject(&subject, &bell, &spinners, IN_A_WHILE);
+    CHECK_EQUAL(wait_for(&subject, 30 * MS), WAIT_TIMEOUT);
     CHECK(subject.waiting.predicted);
     CHECK_EQUAL(subject.most_spinners, 1);
     CHECK_EQUAL(spinners.now, 1);
