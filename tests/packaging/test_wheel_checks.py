@@ -16,7 +16,10 @@ sys.path.append(str(Path(__file__).parent))
 from wheels import MAX_BYTES, check
 
 COMPILER = shutil.which("cc")
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C compiler")
+pytestmark = [
+    pytest.mark.skipif(COMPILER is None, reason="no C compiler"),
+    pytest.mark.skipif(shutil.which("objdump") is None, reason="no objdump"),
+]
 
 SUM = "int sum(const int *a) { int s = 0; for (int i = 0; i < 4096; i++) s += a[i]; return s; }\n"
 
@@ -43,7 +46,10 @@ def test_instructions_of_newer_processors_are_refused(tmp_path: Path) -> None:
         check(wheel(tmp_path, "-mavx2"))
 
 
-def test_a_folder_of_this_machine_is_refused(tmp_path: Path) -> None:
+def test_a_folder_of_this_machine_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
     source = f'const char *where = "{Path.home()}/project/csrc/ring.c";\n'
     with pytest.raises(SystemExit, match="a folder of this machine"):
         check(wheel(tmp_path, source=source))
