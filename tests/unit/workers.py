@@ -247,7 +247,7 @@ class Stepping(Calculator):
             raise ValueError(f"the first half of {value}")
         return LATER
 
-    def last(self, seconds_on_rank_0: float = 0.0) -> Any:
-        if self.ctx.rank == 0:
-            time.sleep(seconds_on_rank_0)
+    def last(self, rank_0_waits_for: str = "") -> Any:
+        if self.ctx.rank == 0 and rank_0_waits_for:
+            wait_for(rank_0_waits_for)
         return self.value
