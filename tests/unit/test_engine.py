@@ -153,12 +153,16 @@ class TestSpmd:
     ) -> None:
         page = engine._channel.status
         assert page.engine_pid == os.getpid()
+        engine.collective_rpc("rank")  # read whatever earlier tests have left
+        eventually(
+            lambda: page.line(1).snapshot()["phase"] == "waiting", "rank 1 has nothing to do"
+        )
         before = page.line(1).snapshot()
         began = time.monotonic()
         future = engine.collective_rpc("wait_for", args=(str(go),), non_block=True)
-        eventually(lambda: page.line(1).snapshot()["method"] == "wait_for", "rank 1 waits")
+        eventually(lambda: page.line(1).snapshot()["phase"] == "running", "rank 1 runs the method")
         during = page.line(1).snapshot()
-        assert (during["phase"], during["pid"]) == ("running", engine.pids[1])
+        assert (during["method"], during["pid"]) == ("wait_for", engine.pids[1])
         assert during["step"] > before["step"]
         assert began <= during["since"] <= time.monotonic()
         go.touch()
@@ -170,18 +174,19 @@ class TestSpmd:
         assert after["bytes_in"] > before["bytes_in"]
         assert after["bytes_out"] > before["bytes_out"]
 
-    def test_a_methods_name_may_be_long_and_in_any_language(self) -> None:
+    def test_a_methods_name_may_be_long_and_in_any_language(self, go: Path) -> None:
         with Engine(workers.Calculator, world_size=1) as engine:
             with pytest.raises(UnknownMethod):
                 engine.collective_rpc("ü" * 60)
             with pytest.raises(StepTimeout, match="üüü"):
-                engine.collective_rpc(_named("ü" * 60), timeout=0.2)
+                engine.collective_rpc(_named("ü" * 60), (str(go),), timeout=0.2)
+            go.touch()
             assert engine.collective_rpc("rank") == [0]
 
 
 def _named(name: str) -> Any:
-    def slow(worker: Any) -> None:
-        time.sleep(1)
+    def slow(worker: Any, file: str) -> None:
+        worker.wait_for(file)
 
     slow.__qualname__ = name
     return slow
@@ -198,10 +203,24 @@ class TestDeadlines:
         assert engine.stats().late_replies == late + 2
 
     def test_a_timeout_names_the_method_and_what_each_rank_does(
-        self, engine: Engine, go: Path
+        self, eventually: Any, go: Path
     ) -> None:
-        with pytest.raises(StepTimeout, match=r"wait_for \(step \d+\) timed out") as caught:
-            engine.collective_rpc("wait_for", args=(str(go), None, 1), timeout=0.5)
+        with Engine(workers.Calculator, world_size=2) as engine:
+            # No thread reads for this engine: the call ends when the test asks for its outcome.
+            future = engine.collective_rpc(
+                "wait_for", (str(go), None, 1), timeout=0.1, non_block=True
+            )
+            lines = [engine._channel.status.line(rank) for rank in (0, 1)]
+            eventually(
+                lambda: (
+                    [(now["phase"], now["method"]) for now in (line.snapshot() for line in lines)]
+                    == [("waiting", "wait_for"), ("running", "wait_for")]
+                ),
+                "rank 0 is done, and rank 1 isn't",
+            )
+            with pytest.raises(StepTimeout, match=r"wait_for \(step \d+\) timed out") as caught:
+                future.result()
+            go.touch()
         assert re.search(r"rank 0 \(pid \d+\): waiting for a request", str(caught.value))
         assert re.search(r"rank 1 \(pid \d+\): running wait_for", str(caught.value))
         assert isinstance(caught.value, TimeoutError)
@@ -216,13 +235,13 @@ class TestDeadlines:
         assert engine.collective_rpc("echo", args=("own",)) == ["own", "own"]
 
     def test_a_deadline_holds_while_another_thread_waits_for_space(
-        self, engine: Engine, go: Path
+        self, engine: Engine, eventually: Any, go: Path
     ) -> None:
         engine.call("wait_for", (str(go),), reply_ranks=None)
         with ThreadPoolExecutor(1) as pool:
             large = pool.submit(engine.collective_rpc, "size", (bytes(16 << 20),))
-            time.sleep(0.3)
-            with pytest.raises(StepTimeout):
+            eventually(lambda: engine._reader.sender_waits, "the other thread waits for space")
+            with pytest.raises(StepTimeout, match="another thread's request"):
                 engine.collective_rpc("rank", timeout=0.1)
             assert not large.done()
             go.touch()
