@@ -55,6 +55,8 @@ def test_its_workers_are_shut_down(tmp_path: Any, ended: list[int], eventually: 
 def test_an_engine_that_was_shut_down_is_dropped_silently(
     recwarn: pytest.WarningsRecorder, ended: list[int]
 ) -> None:
+    gc.collect()
+    recwarn.clear()  # of what earlier tests have left
     with Engine(workers.Calculator, world_size=1) as engine:
         ended += engine.pids
     del engine
@@ -77,9 +79,14 @@ def test_one_that_has_failed_is_ended(ended: list[int]) -> None:
     os.kill(engine.pids[0], signal.SIGKILL)
     with contextlib.suppress(RankDied):
         engine.collective_rpc("sleep", args=(60,))
-    del engine
-    with pytest.warns(ResourceWarning):
+
+    def drop() -> None:
+        nonlocal engine
+        del engine
         gc.collect()  # the exceptions' tracebacks are in cycles with what they refer to
+
+    with pytest.warns(ResourceWarning):
+        drop()
 
 
 def test_a_future_keeps_its_engine(ended: list[int]) -> None:

@@ -12,6 +12,8 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, BrokenExecutor
+from pathlib import Path
+from typing import Any
 
 import pytest
 import workers
@@ -27,9 +29,9 @@ def engine() -> Iterator[Engine]:
         yield made
 
 
-def late(engine: Engine, seconds: float = 0.5) -> StepFuture[str]:
-    """Of a call that rank 1 takes long for."""
-    return engine.call("sleep_on", (1, seconds, "late"), reply_ranks=1, non_block=True)
+def late(engine: Engine, go: Path) -> StepFuture[str]:
+    """Of a call that rank 1 ends when the file is there."""
+    return engine.call("wait_for", (str(go), "late", 1), reply_ranks=1, non_block=True)
 
 
 def early(engine: Engine) -> StepFuture[int]:
@@ -37,27 +39,25 @@ def early(engine: Engine) -> StepFuture[int]:
     return engine.call("rank", reply_ranks=0, non_block=True)
 
 
-def reads_in_the_background() -> bool:
-    return any(thread.name == "mpspmd-reader" for thread in threading.enumerate())
-
-
-def test_wait_returns_when_the_first_is_done(engine: Engine) -> None:
-    slow, quick = late(engine), early(engine)
+def test_wait_returns_when_the_first_is_done(engine: Engine, go: Path) -> None:
+    slow, quick = late(engine, go), early(engine)
     done, not_done = concurrent.futures.wait([slow, quick], 10, FIRST_COMPLETED)
     assert (done, not_done) == ({quick}, {slow})
     assert quick.result(timeout=0) == 0
+    go.touch()
     assert concurrent.futures.wait([slow, quick], 10).done == {slow, quick}
     assert slow.result(timeout=0) == "late"
 
 
-def test_wait_has_a_timeout_of_its_own(engine: Engine) -> None:
-    slow = late(engine)
+def test_wait_has_a_timeout_of_its_own(engine: Engine, go: Path) -> None:
+    slow = late(engine, go)
     assert concurrent.futures.wait([slow], 0.05).not_done == {slow}
+    go.touch()
     assert concurrent.futures.wait([slow], 10).done == {slow}
 
 
-def test_wait_ends_at_a_calls_own_deadline(engine: Engine) -> None:
-    slow = engine.collective_rpc("sleep", (1.0,), timeout=0.05, non_block=True)
+def test_wait_ends_at_a_calls_own_deadline(engine: Engine, go: Path) -> None:
+    slow = engine.collective_rpc("wait_for", (str(go),), timeout=0.05, non_block=True)
     assert concurrent.futures.wait([slow], 10).done == {slow}
     assert isinstance(slow.exception(), StepTimeout)
 
@@ -69,9 +69,14 @@ def test_many_futures_complete_in_the_order_of_their_calls(engine: Engine) -> No
     assert results == list(range(50))
 
 
-def test_as_completed_gives_futures_in_the_order_in_which_they_are_done(engine: Engine) -> None:
-    slow, quick = late(engine), early(engine)
-    assert list(concurrent.futures.as_completed([slow, quick], timeout=10)) == [quick, slow]
+def test_as_completed_gives_futures_in_the_order_in_which_they_are_done(
+    engine: Engine, go: Path
+) -> None:
+    slow, quick = late(engine, go), early(engine)
+    done = concurrent.futures.as_completed([slow, quick], timeout=20)
+    assert next(done) is quick
+    go.touch()
+    assert list(done) == [slow]
 
 
 def test_one_wait_takes_futures_of_several_engines(engine: Engine) -> None:
@@ -81,48 +86,52 @@ def test_one_wait_takes_futures_of_several_engines(engine: Engine) -> None:
         assert {future.result(timeout=0) for future in done} == {(0, (1,)), (0, (2,))}
 
 
-def test_many_threads_may_wait_for_the_same_futures(engine: Engine) -> None:
-    futures = [late(engine, 0.1), *(early(engine) for _ in range(10))]
+def test_many_threads_may_wait_for_the_same_futures(engine: Engine, go: Path) -> None:
+    futures = [late(engine, go), *(early(engine) for _ in range(10))]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         waits = [pool.submit(concurrent.futures.wait, futures[::-1], 10) for _ in range(8)]
+        go.touch()
         assert all(wait.result().done == set(futures) for wait in waits)
 
 
-def test_asyncio_awaits_futures_in_a_running_loop(engine: Engine) -> None:
+def test_asyncio_awaits_futures_in_a_running_loop(engine: Engine, go: Path) -> None:
     async def main() -> list[object]:
-        slow, quick = asyncio.wrap_future(late(engine)), asyncio.wrap_future(early(engine))
+        slow, quick = asyncio.wrap_future(late(engine, go)), asyncio.wrap_future(early(engine))
         done, _ = await asyncio.wait([slow, quick], return_when=asyncio.FIRST_COMPLETED)
         assert done == {quick}
+        go.touch()
         return [await slow, await quick]
 
     assert asyncio.run(main()) == ["late", 0]
 
 
-def test_a_rank_that_dies_ends_every_wait(engine: Engine) -> None:
-    quick, slow = early(engine), late(engine, 60)
-    more = late(engine)
+def test_a_rank_that_dies_ends_every_wait(engine: Engine, eventually: Any, go: Path) -> None:
+    quick, slow = early(engine), late(engine, go)
+    more = late(engine, go)
     assert quick.result() == 0
-    threading.Timer(0.2, os.kill, (engine.pids[1], signal.SIGKILL)).start()
-    ended: list[StepFuture[str]] = []
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         waits = [
             pool.submit(concurrent.futures.wait, [quick, slow, more], 30, how).result
             for how in (FIRST_EXCEPTION, concurrent.futures.ALL_COMPLETED)
         ]
-        ended = list(concurrent.futures.as_completed([quick, slow, more], timeout=30))
+        ended = concurrent.futures.as_completed([quick, slow, more], timeout=30)
+        assert next(ended) is quick
+        line = engine._channel.status.line(1)
+        eventually(lambda: line.snapshot()["method"] == "wait_for", "rank 1 is in the method")
+        os.kill(engine.pids[1], signal.SIGKILL)
+        assert set(ended) == {slow, more}
         assert slow in waits[0]().done
         assert waits[1]().done == {quick, slow, more}
-    assert ended[0] is quick
     for future in (slow, more):
-        with pytest.raises(RankDied, match=r"rank 1 .*sleep_on.*SIGKILL"):
+        with pytest.raises(RankDied, match=r"rank 1 .*wait_for.*SIGKILL"):
             future.result()
     with pytest.raises(BrokenExecutor):
         engine.execute_model(1)
 
 
-def test_asyncio_is_told_that_a_rank_has_died(engine: Engine) -> None:
+def test_asyncio_is_told_that_a_rank_has_died(engine: Engine, go: Path) -> None:
     async def main() -> list[object]:
-        futures = [asyncio.wrap_future(late(engine, 60)), asyncio.wrap_future(early(engine))]
+        futures = [asyncio.wrap_future(late(engine, go)), asyncio.wrap_future(early(engine))]
         assert await futures[1] == 0
         os.kill(engine.pids[1], signal.SIGKILL)
         return await asyncio.gather(*futures, return_exceptions=True)
@@ -132,19 +141,21 @@ def test_asyncio_is_told_that_a_rank_has_died(engine: Engine) -> None:
     assert quick == 0
 
 
-def test_an_engine_that_is_shut_down_ends_every_wait_as_a_pool_does(engine: Engine) -> None:
-    slow = late(engine, 1.0)
+def test_an_engine_that_is_shut_down_ends_every_wait_as_a_pool_does(
+    engine: Engine, go: Path
+) -> None:
+    slow = late(engine, go)
     threading.Timer(0.1, engine.shutdown).start()
     assert concurrent.futures.wait([slow], 30).done == {slow}
+    go.touch()
     assert isinstance(slow.exception(), EngineClosed)
     with pytest.raises(BrokenExecutor):
         engine.execute_model(1)
 
 
 def test_no_thread_reads_as_long_as_nobody_needs_one(engine: Engine) -> None:
-    before = reads_in_the_background()
     futures = [early(engine) for _ in range(5)]
     assert [future.result() for future in futures] == [0] * 5
     assert concurrent.futures.wait(futures, 10).done == set(futures)
     assert list(concurrent.futures.as_completed(futures[:1])) == futures[:1]
-    assert before or not reads_in_the_background()
+    assert engine._reader._thread is None
