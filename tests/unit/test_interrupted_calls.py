@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,21 +78,25 @@ def test_they_take_no_error_from_another_thread_wherever_that_happens() -> None:
 @pytest.mark.parametrize("leads", [True, False])
 @pytest.mark.parametrize("timeout", [None, 60])
 def test_a_timeout_error_of_a_signals_handler_is_not_taken_for_the_calls(
-    leads: bool, timeout: float | None
+    leads: bool, timeout: float | None, go: Path
 ) -> None:
     def handle(*_: object) -> None:
         raise TimeoutError("the handler's")
 
+    def interrupted(call: Any) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        call.result()
+
     with Engine(workers.Calculator, world_size=1) as engine, ThreadPoolExecutor(1) as pool:
         before = signal.signal(signal.SIGALRM, handle)
         try:
-            call = engine.call("sleep", (2.0, "value"), timeout=timeout, non_block=True)
+            call = engine.call("wait_for", (str(go), "value"), timeout=timeout, non_block=True)
             other = None if leads else pool.submit(engine.call, "rank")
             while other is not None and not engine._reader.leader:
                 time.sleep(0.001)
-            signal.setitimer(signal.ITIMER_REAL, 0.05)
             with pytest.raises(TimeoutError, match="the handler's"):
-                call.result()
+                interrupted(call)
+            go.touch()
             assert call.result() == ["value"]
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
