@@ -129,7 +129,9 @@ sys.meta_path = [each for each in sys.meta_path if "__editable__" not in str(eac
 def _refused(arguments: list[str], folder: Path) -> None:
     """In a folder with the sources, which Python finds before an installed mpspmd."""
     package = Path(mpspmd.__file__).parent
-    sources = shutil.copytree(package, folder / "mpspmd", ignore=shutil.ignore_patterns("*.so"))
+    # Another process may write bytecode at the same time, first into files of other names.
+    left_out = shutil.ignore_patterns("*.so", "__pycache__")
+    sources = shutil.copytree(package, folder / "mpspmd", ignore=left_out)
     (folder / "sitecustomize.py").write_text(_NOT_EDITABLE)
     done = subprocess.run(
         [sys.executable, *arguments],

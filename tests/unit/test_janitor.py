@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import array
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +18,7 @@ import pytest
 from mpspmd.errors import ConfigError
 from mpspmd.processes.janitor import Janitor
 from mpspmd.processes.janitor_process import MAX_NAME_BYTES, TOKEN_BYTES, Frames, frame, place
+from mpspmd.processes.proc import read_stat
 
 SCRIPT = """
 import os, signal, sys
@@ -36,7 +40,7 @@ if __name__ == "__main__":
 TOKEN = bytes(range(100, 100 + TOKEN_BYTES))
 
 
-def wait_until(condition: Callable[[], bool], within_s: float = 10) -> bool:
+def wait_until(condition: Callable[[], bool], within_s: float = 20) -> bool:
     end = time.monotonic() + within_s
     while not condition() and time.monotonic() < end:
         time.sleep(0.02)
@@ -122,6 +126,18 @@ def test_no_link_leads_out_of_its_folders(tmp_path: Path, janitor: Janitor) -> N
     assert list(ours.iterdir()) == [ours / "link"]
 
 
+def _unread_bytes(fd: int) -> int:
+    """In the pipe that this is an end of."""
+    count = array.array("i", [0])
+    fcntl.ioctl(fd, termios.FIONREAD, count)
+    return count[0]
+
+
+def _has_ended(pid: int) -> bool:
+    stat = read_stat(pid)
+    return stat is None or stat.state in "ZX"
+
+
 def test_a_folder_that_is_replaced_by_a_link_is_not_followed(
     tmp_path: Path, janitor: Janitor
 ) -> None:
@@ -129,11 +145,14 @@ def test_a_folder_that_is_replaced_by_a_link_is_not_followed(
     elsewhere.mkdir()
     (elsewhere / "file").touch()
     janitor.remove_at_end(str(ours / "file"))
-    time.sleep(0.5)  # it resolves the folder when it begins
+    # It resolves the folder before it reads the first name.
+    assert wait_until(lambda: _unread_bytes(janitor._pipe.fd) == 0)
     ours.rename(tmp_path / "moved")
     ours.symlink_to(elsewhere)
+    assert janitor._process is not None
+    pid = janitor._process.pid
     janitor.close()
-    time.sleep(0.5)
+    assert wait_until(lambda: _has_ended(pid))
     assert (elsewhere / "file").exists()
 
 
