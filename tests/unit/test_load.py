@@ -9,7 +9,7 @@ import workers
 from mpspmd import Engine, RuntimeConfig
 from mpspmd.transport.channel import ChannelSegments
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.long]
+pytestmark = [pytest.mark.timeout(240), pytest.mark.long]
 
 _MIB = 1 << 20
 
