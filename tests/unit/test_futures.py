@@ -19,7 +19,7 @@ from mpspmd import Engine, RuntimeConfig
 from mpspmd.engine.call import Call
 from mpspmd.errors import EngineClosed, RankError, StepTimeout
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(120)
 
 
 def test_a_future_gives_what_a_blocking_call_gives(engine: Engine) -> None:
