@@ -105,6 +105,9 @@ class Reader(Exchange):
         the caller tells the futures of the calls in the list.
         """
         was_done = call.done
+        if error is not None and call.keeps_late and not was_done:
+            # Before it ends: from then on another thread may read what comes late.
+            self._table.keep(call)
         try:
             return self.end(call, error)
         finally:
@@ -130,8 +133,6 @@ class Reader(Exchange):
         # A step's calls must not refer to each other in a cycle, which would keep their replies alive.
         if (first := call.closes) is not None:
             self.finish(first, to_tell=to_tell)
-        if error is not None and call.keeps_late:
-            self._table.keep(call)
         if later := call.later:
             call.later = None
             if error is not None:

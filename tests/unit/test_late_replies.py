@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,26 @@ def test_late_values_and_exceptions_of_a_call_that_has_timed_out_are_kept(
     assert value == "x" * 100_000
     assert isinstance(error, RankError)
     assert "too late" in str(error)
+
+
+def test_what_comes_while_a_callback_of_the_failed_call_runs_is_kept(
+    engine: Engine, go: Path
+) -> None:
+    begun, told = threading.Event(), threading.Event()
+
+    def wait(done: Any) -> None:
+        begun.set()
+        told.wait(15)
+
+    future = engine.steps.call(
+        "wait_for", (str(go), 7), non_block=True, keeps_late=True, timeout=0.1
+    )
+    future.add_done_callback(wait)
+    assert begun.wait(10)
+    go.touch()
+    assert engine.collective_rpc("rank") == [0, 1]
+    assert future.replies_so_far() == [7, 7]
+    told.set()
 
 
 def test_a_limited_number_of_failed_calls_is_kept(engine: Engine, tmp_path: Path) -> None:
