@@ -291,7 +291,7 @@ def test_usage_counts_the_time_of_all_threads_of_a_process() -> None:
         pass
     after = Usage.of(os.getpid())
     assert after.cpu_ns - before.cpu_ns >= 100_000_000
-    assert after.switches >= before.switches > 0
+    assert min(before.switches, after.switches) > 0  # fewer, where a thread has ended meanwhile
 
 
 def test_a_watcher_that_is_stopped_ends_when_its_measurement_is_interrupted() -> None:

@@ -38,6 +38,7 @@ def _raise_at(number: int) -> Callable[..., None]:
 
 
 def _interrupted(call: Callable[[], Any], number: int) -> bool:
+    gc.disable()  # what is raised in a callback of the collector's, such as hypothesis has, is lost
     sys.setprofile(_raise_at(number))
     try:
         call()
@@ -45,6 +46,7 @@ def _interrupted(call: Callable[[], Any], number: int) -> bool:
         return True
     finally:
         sys.setprofile(None)
+        gc.enable()
     return False
 
 
