@@ -231,9 +231,9 @@ def test_callbacks_and_callers_in_many_threads_lose_nothing(
     assert sorted(answers) == [1000 * thread + i for thread in range(4) for i in range(40)]
 
 
-def test_result_does_not_time_out_while_another_thread_sets_it(engine: Engine) -> None:
+def test_result_does_not_time_out_while_another_thread_sets_it(engine: Engine, go: Path) -> None:
     setting = threading.Event()
-    future = engine.collective_rpc("sleep", args=(0.1, "x"), non_block=True)
+    future = engine.collective_rpc("wait_for", args=(str(go), "x"), non_block=True)
     set_result = future.set_result
 
     def set_slowly(result: Any) -> None:
@@ -244,6 +244,7 @@ def test_result_does_not_time_out_while_another_thread_sets_it(engine: Engine) -
     future.set_result = set_slowly
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(future.result)
+        go.touch()
         assert setting.wait(10)
         assert future.result() == ["x", "x"]
         assert first.result() == ["x", "x"]
