@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 from shared_memory import SharedMemory
+from start_notes import without_start_notes
 
 _FOLDER = Path(__file__).parent
 
@@ -62,12 +63,12 @@ class Scene:
     def signal_engine(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 
-    def end(self, timeout_s: float = 30.0) -> int:
+    def end(self, timeout_s: float = 60.0) -> int:
         """The exit status, as subprocess has it: -N for signal N."""
         return self._process.wait(timeout_s)
 
     def errors(self) -> str:
-        return self._errors.read_text()
+        return without_start_notes(self._errors.read_text())
 
     def processes(self) -> list[psutil.Process]:
         """All of the scene's processes, whoever their parent is by now."""
@@ -91,7 +92,8 @@ class Scene:
 
     def close(self) -> None:
         for process in self.processes():
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         self._process.wait()
         assert self._process.stdout is not None
         self._process.stdout.close()

@@ -6,7 +6,9 @@ A scene prints one line of JSON with the pids when its engine is ready.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import json
+import mmap
 import os
 import signal
 import sys
@@ -36,6 +38,7 @@ class Actor(mpspmd.Worker):
             time.sleep(takes_s)
 
     def sleep(self, seconds: float) -> None:
+        self._mark("in-method")
         time.sleep(seconds)
 
     def echo(self, value: Any) -> Any:
@@ -46,14 +49,14 @@ class Actor(mpspmd.Worker):
             os._exit(code)
         time.sleep(0.2)
 
-    def execute_model(self, rank: int, after_s: float = 0.0) -> None:
+    def execute_model(self, rank: int, go: str = "") -> None:
         if self.ctx.rank == rank:
-            time.sleep(after_s)
+            wait_for(go)
             raise ValueError("a failed step")
 
-    def fail_on(self, rank: int) -> None:
+    def fail_on(self, rank: int, go: str) -> None:
         if self.ctx.rank == rank:
-            time.sleep(0.1)  # the others are done by then
+            wait_for(go)
             raise ValueError("a failed call")
 
     def fill_memory(self, rank: int, size: int) -> None:
@@ -78,42 +81,48 @@ class Actor(mpspmd.Worker):
     def hold_the_gil(self) -> None:
         """For ever. PyDLL keeps the lock while the C function runs, and SIGTERM is blocked."""
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        self._mark("in-method")
         ctypes.PyDLL(None).sleep(600)
 
     def spin_in_python(self) -> None:
+        self._mark("in-method")
         while True:
             pass
 
-    def stall(self, rank: int, how: str, seconds: float) -> None:
-        """One rank takes long; the others don't, unless they meet it in a collective."""
+    def stall(self, rank: int, how: str, go: str) -> None:
+        """One rank waits until the file `go` begins with a one; the others don't, unless they meet it in a
+        collective."""
         if self.ctx.rank == rank:
-            getattr(self, f"stall_{how}")(seconds)
+            getattr(self, f"stall_{how}")(go)
         if how == "before_a_collective":
             import torch
             import torch.distributed as dist
 
             dist.all_reduce(torch.ones(1))
 
-    def stall_asleep(self, seconds: float) -> None:
-        time.sleep(seconds)
+    def stall_asleep(self, go: str) -> None:
+        with _mapped(go) as byte:
+            while not byte[0]:
+                time.sleep(0.01)
 
-    def stall_in_python(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            pass
+    def stall_in_python(self, go: str) -> None:
+        with _mapped(go) as byte:
+            while not byte[0]:
+                pass
 
-    def stall_in_c(self, seconds: float) -> None:
-        """One call of a C function that keeps the interpreter's lock. C code alone also reads the clock, so
-        the call ends in time on a loaded machine too."""
-        end = time.monotonic() + seconds
-        all(map(end.__gt__, iter(time.monotonic, None)))
+    def stall_in_c(self, go: str) -> None:
+        """One call of a C function that keeps the interpreter's lock: C code alone reads the file."""
+        with _mapped(go) as byte:
+            any(map(byte.__getitem__, itertools.repeat(0)))
 
-    def stall_stopped(self, seconds: float) -> None:
+    def stall_stopped(self, go: str) -> None:
         time.sleep(0.1)
         os.kill(os.getpid(), signal.SIGSTOP)
 
-    def stall_before_a_collective(self, seconds: float) -> None:
-        time.sleep(seconds)
+    def stall_before_a_collective(self, go: str) -> None:
+        with _mapped(go) as byte:
+            while not byte[0]:
+                time.sleep(0.01)
 
     def meet(self) -> None:
         self.ctx.init_process_group()
@@ -124,8 +133,22 @@ class Actor(mpspmd.Worker):
         threading.Thread(target=time.sleep, args=(600,)).start()
 
     def shutdown(self) -> None:
+        self._mark("shutdown")
+
+    def _mark(self, what: str) -> None:
         if folder := os.environ.get("SCENE_FOLDER"):
-            Path(folder, f"shutdown-{self.ctx.rank}").touch()
+            Path(folder, f"{what}-{self.ctx.rank}").touch()
+
+
+def wait_for(path: str) -> None:
+    """Until there is such a file; "" is none."""
+    while path and not os.path.exists(path):
+        time.sleep(0.001)
+
+
+def _mapped(path: str) -> mmap.mmap:
+    with open(path, "rb") as file:
+        return mmap.mmap(file.fileno(), 1, prot=mmap.PROT_READ)
 
 
 def make_engine(*args: Any) -> mpspmd.Engine:

@@ -23,11 +23,11 @@ def test_ranks_end_with_a_killed_engine_whatever_they_do_and_nothing_is_left(
     assert len(scene.run_dirs()) == len(scene.marks("scratch-*")) == 1
     assert len([each for each in scene.processes() if each.pid in scene.pids[1:]]) == 2
     if doing != "nothing":
-        time.sleep(0.3)  # the ranks are in the method
+        eventually(lambda: len(scene.marks("in-method-*")) == 2, "the ranks are in the method")
     killed = time.monotonic()
     scene.signal_engine(signal.SIGKILL)
     assert scene.end() == -signal.SIGKILL
-    eventually(lambda: not scene.processes(), "no process is left", seconds=10)
+    eventually(lambda: not scene.processes(), "no process is left")
     if doing == "hold_the_gil":
         assert time.monotonic() - killed > 1.0, "the main thread was given time to shut down"
     elif doing != "sleep":
@@ -46,7 +46,7 @@ def test_ranks_that_start_end_with_a_killed_engine(
     scene = play(scene_name, SCENE_IMPORT_TAKES=str(import_s))
     eventually(lambda: scene.marks(mark), f"a rank is {mark}", seconds=40)
     scene.signal_engine(signal.SIGKILL)
-    eventually(lambda: not scene.processes(), "no process is left", seconds=10)
+    eventually(lambda: not scene.processes(), "no process is left")
 
 
 @pytest.mark.parametrize("name", ["calls", "busy"])
@@ -84,7 +84,7 @@ def test_ctrl_c_when_a_process_has_just_been_made_ends_everything_with_one_trace
 
 
 def _check_interrupted(scene: Any, eventually: Any) -> None:
-    eventually(lambda: not scene.processes(), "no process is left", seconds=10)
+    eventually(lambda: not scene.processes(), "no process is left")
     assert not scene.run_dirs()
     errors = scene.errors()
     assert errors.startswith("Traceback (most recent call last)"), errors
@@ -105,7 +105,7 @@ def test_an_engine_that_nobody_shuts_down_ends_with_its_process_and_keeps_its_ex
 ) -> None:
     scene = play(name)
     assert scene.end() == exit_code
-    eventually(lambda: not scene.processes(), "no process is left", seconds=10)
+    eventually(lambda: not scene.processes(), "no process is left")
     errors = scene.errors()
     assert errors.startswith(said) if said else errors == ""
     assert len(scene.marks("shutdown-*")) == 2
