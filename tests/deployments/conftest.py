@@ -18,7 +18,7 @@ def traces(tmp_path: Path) -> Iterator[Traces]:
     try:
         yield traces
         # A janitor removes files a moment after the last process has ended.
-        for _ in range(200):
+        for _ in range(400):
             if not (left := traces.left_behind()):
                 break
             time.sleep(0.05)

@@ -13,6 +13,7 @@ import threading
 import time
 
 import mpspmd
+from mpspmd.processes import spawn
 
 SIGNALS = (
     signal.SIGINT,
@@ -76,6 +77,10 @@ def of_an_engine_that_goes_on() -> None:
 
 
 def of_an_engine_that_has_no_handler(number: str) -> None:
+    if int(number) != signal.SIGKILL:
+        signal.signal(
+            int(number), signal.SIG_DFL
+        )  # nohup, and a background job's shell, ignore some
     with mpspmd.Engine(Worker, world_size=2) as engine:
         engine.call("sleep", (60,), reply_ranks=None)
         while any(rank.method != "sleep" for rank in engine.stats().ranks):
@@ -86,6 +91,7 @@ def of_an_engine_that_has_no_handler(number: str) -> None:
 
 def of_an_engine_that_insists() -> None:
     """A rank that doesn't leave by itself gets a SIGTERM from it, within a method."""
+    spawn._TERM_GRACE_S = 20.0  # a busy machine may need more than a second
     config = mpspmd.RuntimeConfig.from_env(shutdown_timeout_s=0.2)
     with mpspmd.Engine(Worker, world_size=2, config=config) as engine:
         engine.call("sleep", (60,), reply_ranks=None)

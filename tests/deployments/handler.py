@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import mpspmd
 
 
 class Slow(mpspmd.Worker):
-    def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
+    def wait_for(self, path: Path) -> None:
+        while not path.exists():
+            time.sleep(0.01)
 
     def size(self, data: bytes) -> int:
         return len(data)
@@ -19,6 +22,7 @@ class Slow(mpspmd.Worker):
 
 def main(engine: mpspmd.Engine) -> None:
     results: list[Any] = []
+    go, ring_bytes = Path("go"), engine.stats().ring_bytes
 
     def handle(*_: object) -> None:
         try:
@@ -26,12 +30,22 @@ def main(engine: mpspmd.Engine) -> None:
         except RuntimeError as error:
             results.append(str(error).partition(" while ")[0])
 
+    def interrupt(thread: int) -> None:
+        """When the ring is full: then the request waits."""
+        while engine.stats().ranks[0].unread_bytes < ring_bytes // 2:
+            time.sleep(0.01)
+        signal.pthread_kill(thread, signal.SIGALRM)
+        while not results:
+            time.sleep(0.01)
+        go.touch()
+
     signal.signal(signal.SIGALRM, handle)
-    data = bytes(engine.stats().ring_bytes * 2)
-    asleep = engine.steps.send("sleep", (1.0,))
-    signal.setitimer(signal.ITIMER_REAL, 0.3)
-    assert engine.call("size", (data,), timeout=20) == [len(data)]
-    engine.steps.outcome(asleep)
+    data = bytes(ring_bytes * 2)
+    waiting = engine.steps.send("wait_for", (go,))
+    threading.Thread(target=interrupt, args=(threading.get_ident(),)).start()
+    assert engine.call("size", (data,), timeout=40) == [len(data)]
+    engine.steps.outcome(waiting)
+    go.unlink()
     print(*results, flush=True)
     assert engine.call("size", (b"next",), timeout=20) == [4]
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from traces import Traces
+from traces import Traces, remove_control_group
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -48,11 +47,7 @@ def little_memory() -> Iterator[Path]:
             folder.rmdir()
         pytest.skip(f"no control group for memory can be made: {error}")
     yield folder
-    # The janitor goes a moment after the program.
-    end = time.monotonic() + 10
-    while (folder / "cgroup.procs").read_text() and time.monotonic() < end:
-        time.sleep(0.02)
-    folder.rmdir()
+    remove_control_group(folder)
 
 
 def test_a_rank_that_the_out_of_memory_killer_ends_is_said_to_lack_memory(

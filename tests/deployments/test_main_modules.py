@@ -105,6 +105,8 @@ print("ok")
 
 
 CLASS = "import mpspmd, sys\nclass Worker(mpspmd.Worker):\n    pass\n"
+# However late the second rank of a busy machine fails.
+PATIENCE = "    from mpspmd.engine import blame\n    blame.START_SETTLE_S = 30\n"
 CALLS = {
     "Engine": "mpspmd.Engine(Worker, world_size=2)",
     "run": "mpspmd.run(Worker, print, world_size=2)",
@@ -146,7 +148,9 @@ def test_what_the_main_module_raises_on_a_rank_is_the_starts_error(
     script.write_text(
         CLASS
         + "if __name__ != '__main__':\n    raise OSError('only once')\n"
-        + "if __name__ == '__main__':\n    "
+        + "if __name__ == '__main__':\n"
+        + PATIENCE
+        + "    "
         + CALLS["Engine"]
     )
     done = traces.run(sys.executable, str(script))
@@ -182,7 +186,9 @@ def test_a_worker_under_the_guard_is_refused_with_the_remedy(
 ) -> None:
     script = tmp_path_factory.mktemp("program") / "app.py"
     script.write_text(
-        "import mpspmd\nif __name__ == '__main__':\n    class Worker(mpspmd.Worker): pass\n    "
+        "import mpspmd\nif __name__ == '__main__':\n    class Worker(mpspmd.Worker): pass\n"
+        + PATIENCE
+        + "    "
         + CALLS["Engine"]
     )
     done = traces.run(sys.executable, str(script))

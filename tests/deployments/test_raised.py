@@ -13,6 +13,7 @@ from raisers import Detailed, Hook, Raiser, ThreadedRaiser
 from traces import Traces
 
 from mpspmd import Engine
+from mpspmd.engine import blame, observer
 from mpspmd.engine.consequences import Consequences
 from mpspmd.errors import DecodeError, EncodeError, RankDied, RankError, StartupError
 
@@ -150,6 +151,12 @@ class TestNoException:
 
 
 class TestSystemExit:
+    @pytest.fixture(autouse=True)
+    def _patience(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """On a busy machine what a rank says of its exit may come long after its death."""
+        monkeypatch.setattr(observer, "_EXPLAINS_S", 20.0)
+        monkeypatch.setattr(blame, "EXIT_STATUS_S", 25.0)
+
     @pytest.mark.parametrize(
         ("code", "told"),
         [(3, "exit code 3 "), (-1, "exit code 255 "), (None, "exit code 0 "), (10**30, "exit code"),

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import time
 import uuid
 from pathlib import Path
 
 import pytest
-from traces import Traces, skip_unless_it_works
+from traces import Traces, remove_control_group, skip_unless_it_works
 
 _UNSHARE = (
     ("unshare", "--mount") if os.geteuid() == 0 else ("unshare", "--mount", "--map-root-user")
@@ -91,7 +90,4 @@ def test_a_run_never_takes_more_memory_than_its_control_group_has(traces: Traces
         assert "left of the container's limit" in last
         assert "MPSPMD_REQUEST_RING_BYTES" in last
     finally:
-        end = time.monotonic() + 10
-        while (group / "cgroup.procs").read_text() and time.monotonic() < end:
-            time.sleep(0.02)
-        group.rmdir()
+        remove_control_group(group)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
+from start_notes import without_start_notes
 from traces import HERE, Traces, program, skip_unless_it_works
 
 pytestmark = pytest.mark.timeout(120)
@@ -80,7 +82,8 @@ def test_sigusr1_is_passed_on_and_sigterm_ends_also_stopped_processes(
             out, err = launcher.communicate(timeout=60)
         finally:
             launcher.kill()
-    assert (launcher.returncode, out, err) == (128 + signal.SIGTERM, "", "")
+    assert (launcher.returncode, out) == (128 + signal.SIGTERM, "")
+    assert without_start_notes(err) == ""
     assert marks.who("ended") == sorted(_PROCESSES[what])
     assert marks.who("USR1") == who_gets_it
 
@@ -107,7 +110,7 @@ def test_an_engine_unwinds_when_its_launcher_is_killed_though_it_ignores_ctrl_c(
         eventually(lambda: marks.who("runs") == ["0", "engine"], "all run", 60)
         launcher.kill()
         launcher.communicate(timeout=60)  # until nobody has its output open
-    assert marks.who("ended") == ["0", "engine"]
+    eventually(lambda: marks.who("ended") == ["0", "engine"], "both unwind")
 
 
 def test_a_child_from_before_the_run_gets_no_signal(
@@ -129,7 +132,8 @@ def test_a_child_from_before_the_run_gets_no_signal(
         launcher.send_signal(signal.SIGTERM)
         launcher.wait(60)
         for process in traces.processes():
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         assert launcher.stdout.read() == ""
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from traces import HERE, Traces
+from traces import HERE, Traces, remove_control_group
 
 _ENOUGH = 40
 """For one rank and a shell; more than that is allowed at the end of the search."""
@@ -40,11 +39,7 @@ def group() -> Iterator[Group]:
             folder.rmdir()
         pytest.skip(f"no control group for processes can be made: {error}")
     yield Group(folder)
-    # The janitor goes a moment after the program.
-    end = time.monotonic() + 10
-    while (folder / "cgroup.procs").read_text() and time.monotonic() < end:
-        time.sleep(0.02)
-    folder.rmdir()
+    remove_control_group(folder)
 
 
 def _says_need_and_limit(words: str, limit: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from typing import Any
 
 import pytest
 from traces import Traces
@@ -15,13 +16,14 @@ def test_a_run_leaves_nothing_and_harms_nothing(traces: Traces) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", "")
 
 
-def test_what_is_left_is_seen(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_what_is_left_is_seen(tmp_path_factory: pytest.TempPathFactory, eventually: Any) -> None:
     folder = tmp_path_factory.mktemp("other")
     traces = Traces(folder)
     subprocess.Popen(["sleep", "60"], env=traces.environment)
     (folder / "a file").touch()
     memory = os.open("/dev/shm", os.O_TMPFILE | os.O_RDWR)
     os.posix_fallocate(memory, 0, 1 << 20)
+    eventually(traces.processes, "the process has its environment")
     left = traces.left_behind()
     os.close(memory)
     assert [words.split()[0] for words in left] == ["process", "file", str(1 << 20)], left

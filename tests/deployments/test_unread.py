@@ -20,5 +20,5 @@ pytestmark = pytest.mark.timeout(120)
 def test_whom_a_failure_concerns_is_told_and_the_run_ends(
     traces: Traces, what: str, printed: list[str]
 ) -> None:
-    done = traces.run("unread.py", what, timeout_s=20, SHUTDOWN="raises")
+    done = traces.run("unread.py", what, timeout_s=60, SHUTDOWN="raises")
     assert (done.returncode, done.stdout.splitlines()) == (0, [*printed, "shut down"])

@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ import psutil
 import pytest
 from shared_memory import SHM as _SHM
 from shared_memory import SharedMemory
+from start_notes import without_start_notes
 
 HERE = Path(__file__).parent
 _STRANGER = "trap 'echo signalled' HUP INT TERM USR1 USR2; echo ready; read -r line"
@@ -85,7 +87,7 @@ class Traces:
         a command that runs all that, such as `unshare --net`. A command that ends in `.py` is a script of
         this folder; `python` is this Python; one that begins with `mpspmd-` is ours, of this checkout.
         """
-        return subprocess.run(
+        done = subprocess.run(
             [*prefix, "/bin/sh", "-c", f"{before} exec {shlex.join(program(command))} {after}"],
             cwd=self.folder,
             env=self.environment | environment,
@@ -94,6 +96,8 @@ class Traces:
             timeout=timeout_s,
             start_new_session=True,
         )
+        done.stderr = without_start_notes(done.stderr)
+        return done
 
     @property
     def environment(self) -> dict[str, str]:
@@ -165,6 +169,18 @@ def program(command: Sequence[str]) -> list[str]:
     if name.startswith("mpspmd-"):
         return [sys.executable, "-m", "mpspmd", name.removeprefix("mpspmd-"), *arguments]
     return list(command)
+
+
+def remove_control_group(folder: Path) -> None:
+    """The janitor, which is in it as well, goes a moment after the program; and the kernel takes a moment
+    to see that a group's last process has gone."""
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+            return
+        time.sleep(0.02)
+    folder.rmdir()
 
 
 def skip_unless_it_works(*command: str) -> None:

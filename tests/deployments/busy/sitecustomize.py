@@ -24,8 +24,21 @@ def _take_all_but(free: int) -> None:
         pass
     for end in ends:
         end.set()
-    time.sleep(0.2)
+    taken = len(threads) - 1  # the last one was refused
+    while len(os.listdir("/proc/self/task")) > 1 + taken - free:
+        time.sleep(0.01)
+    time.sleep(0.2)  # until the control group counts them no more
+
+
+def _wait_for_the_engine() -> None:
+    """Until it starts no more threads. It is the ranks' threads that must lack."""
+    folder = f"/proc/{os.getppid()}/task"
+    before: list[str] = []
+    while (now := os.listdir(folder)) != before:
+        before = now
+        time.sleep(0.3)
 
 
 if any("spawn_main" in argument for argument in sys.orig_argv):
+    _wait_for_the_engine()
     _take_all_but(int(os.environ["FREE_THREADS"]))
