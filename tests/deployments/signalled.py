@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import mpspmd
+from mpspmd.processes import spawn
 
 
 def mark(who: str, what: str) -> None:
@@ -41,6 +42,7 @@ class Worker(mpspmd.Worker):
 
 
 def main(engine: mpspmd.Engine) -> None:
+    spawn._TERM_GRACE_S = 20.0  # a busy machine may need more than a second
     engine.collective_rpc("load_model")
     live("engine")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import sys
 import tempfile
@@ -17,7 +18,10 @@ from multiprocessing import util as multiprocessing_util
 from pathlib import Path
 from typing import Any, NoReturn
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import scenes
+import start_notes
 import trials
 
 MOMENTS = {"start": 1.0, "load": 0.2, "shutdown": 0.03}
@@ -38,10 +42,10 @@ def act(moment: str, folder: str, report: int) -> NoReturn:
             trials.send(report, {})
             if moment == "load":
                 scenes.call_for_ever(engine)
-    except KeyboardInterrupt:
-        code = 130  # the user's own
-    finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except KeyboardInterrupt:
+        code = 130  # the user's own; there is only one
+    finally:
         multiprocessing_util._exit_function()  # type: ignore[attr-defined]
         os._exit(code)
 
@@ -68,7 +72,9 @@ def play(moment: str, delay_s: float, folder: str) -> dict[str, Any]:
     seconds = time.monotonic() - interrupted
     os.close(read)
     errors = Path(f"{folder}.err")
-    said = [line for line in errors.read_text().splitlines() if not line.startswith("[")]
+    text = start_notes.without_start_notes(errors.read_text())
+    # The engine's process writes its pids, as JSON, into the same file.
+    said = [line for line in text.splitlines() if not re.fullmatch(r"\[[\d, ]+\]", line)]
     return {
         "moment": moment,
         "waited_s": waited_s,
@@ -80,7 +86,7 @@ def play(moment: str, delay_s: float, folder: str) -> dict[str, Any]:
 
 
 def _left(session: int, folder: str) -> list[str]:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 20
     # The files with which workers mark their shutdown stay.
     while left := trials.processes(session) + [
         name for name in os.listdir(folder) if not name.startswith("shutdown-")
@@ -94,6 +100,7 @@ def _left(session: int, folder: str) -> list[str]:
 def main(times: int, seed: int) -> None:
     from mpspmd import Engine  # noqa: F401
 
+    scenes.give_ranks_time()
     moments = random.Random(seed)
     start_s = play("load", 0.0, str(Path(os.environ["SCENE_FOLDER"], "first")))["waited_s"]
     for number in range(times):

@@ -171,12 +171,21 @@ def scene_idle() -> None:
         time.sleep(600)
 
 
+def give_ranks_time() -> None:
+    """On a busy machine a rank may need more than a second to end after a SIGTERM."""
+    from mpspmd.processes import spawn
+
+    spawn._TERM_GRACE_S = 20.0
+
+
 def scene_calls() -> None:
+    give_ranks_time()
     with make_engine() as engine:
         call_for_ever(engine)
 
 
 def scene_busy(method: str) -> None:
+    give_ranks_time()
     with make_engine() as engine:
         engine.collective_rpc(method, args=(600,) if method == "sleep" else ())
 

@@ -9,7 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
-import time
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import pytest
 import mpspmd
 from mpspmd.errors import ConfigError, DumpError, RankDied, StepTimeout
 from mpspmd.observe.dump import read_dump
+from mpspmd.processes import janitor as janitor_module
 from mpspmd.processes import janitor_process
 from mpspmd.processes.janitor_process import Dump
 
@@ -44,6 +45,12 @@ if __name__ == "__main__":
     sys.stdin.read()
     engine.shutdown()
 """
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the janitor of a busy machine."""
+    monkeypatch.setattr(janitor_module, "_DUMP_S", 20.0)
 
 
 @pytest.fixture
@@ -77,9 +84,17 @@ def only(dumps: Path, eventually: Any) -> str:
     return str(path)
 
 
+def wait_for_end_of(janitor: Any, eventually: Any) -> None:
+    eventually(
+        lambda: janitor.reap() or not os.path.exists(f"/proc/{janitor.pid}"),
+        "the janitor has ended",
+    )
+
+
 def test_a_killed_rank_leaves_a_dump_that_names_the_step(
     engine: mpspmd.Engine, dumps: Path, eventually: Any, tmp_path: Path
 ) -> None:
+    janitor = engine._ending._files.janitor._process
     engine.collective_rpc("echo", args=(1,))
     future = engine.collective_rpc("sleep_on", args=(1, 60), non_block=True)
     eventually(lambda: engine.stats().ranks[1].method == "sleep_on", "it runs")
@@ -112,6 +127,7 @@ def test_a_killed_rank_leaves_a_dump_that_names_the_step(
     last = [e for e in trace["traceEvents"] if e["ph"] == "X" and e["tid"] == 2][-1]
     assert (last["name"], last["args"]["step"]) == ("sleep_on", 2)
     engine.shutdown()
+    wait_for_end_of(janitor, eventually)
     assert [str(each) for each in dumps.iterdir()] == [path]
 
 
@@ -141,38 +157,43 @@ def test_all_processes_killed_in_mid_step_leave_a_dump(dumps: Path, eventually: 
 
 
 def test_a_timeout_names_its_dump_and_the_run_goes_on(
-    engine: mpspmd.Engine, dumps: Path, eventually: Any
+    engine: mpspmd.Engine, dumps: Path, eventually: Any, tmp_path: Path
 ) -> None:
+    janitor = engine._ending._files.janitor._process
+    go = tmp_path / "go"
     with pytest.raises(StepTimeout) as raised:
-        engine.collective_rpc("sleep_on", args=(0, 1.5), timeout=0.3)
+        engine.collective_rpc("wait_for", args=(str(go), None, 0), timeout=0.3)
+    go.touch()
     report = raised.value.report
     assert report is not None
     path = only(dumps, eventually)
     assert report.dump == path
     assert f"dump: {path}" in str(raised.value)
-    assert "sleep_on (step 1) is not done after 0." in read_dump(path).about["cause"]
+    assert "wait_for (step 1) is not done after " in read_dump(path).about["cause"]
     assert engine.collective_rpc("echo", args=(1,)) == [1, 1]
     engine.shutdown()
+    wait_for_end_of(janitor, eventually)
     assert len(list(dumps.iterdir())) == 1
 
 
-def test_a_run_that_ends_as_it_should_leaves_none(dumps: Path) -> None:
+def test_a_run_that_ends_as_it_should_leaves_none(dumps: Path, eventually: Any) -> None:
     config = mpspmd.RuntimeConfig(dump_dir=str(dumps))
     with mpspmd.Engine(workers.Calculator, world_size=1, config=config) as engine:
         janitor = engine._ending._files.janitor._process
         assert janitor is not None
         engine.collective_rpc("echo", args=(1,))
-    deadline = time.monotonic() + 20
-    while not janitor.reap() and os.path.exists(f"/proc/{janitor.pid}"):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for_end_of(janitor, eventually)
     assert list(dumps.iterdir()) == []
 
 
 def timeout_of(engine: mpspmd.Engine) -> tuple[str | None, str]:
     """The path of the dump of a call that times out, and the error's text."""
-    with pytest.raises(StepTimeout) as raised:
-        engine.collective_rpc("sleep", args=(0.3,), timeout=0.1)
+    with tempfile.TemporaryDirectory() as folder:
+        go = Path(folder, "go")
+        with pytest.raises(StepTimeout) as raised:
+            engine.collective_rpc("wait_for", args=(str(go),), timeout=0.1)
+        go.touch()
+        engine.collective_rpc("echo", args=(1,))
     report = raised.value.report
     assert report is not None
     return report.dump, str(raised.value)
@@ -199,13 +220,19 @@ def test_a_dump_that_cannot_be_written_is_not_named(
 
 
 def test_a_janitor_that_is_slow_or_dead_holds_up_no_error(
-    engine: mpspmd.Engine, dumps: Path, eventually: Any, caplog: pytest.LogCaptureFixture
+    engine: mpspmd.Engine,
+    dumps: Path,
+    eventually: Any,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(janitor_module, "_DUMP_S", 1.0)
     janitor = engine._ending._files.janitor._process
     assert janitor is not None
     os.kill(janitor.pid, signal.SIGSTOP)
     assert timeout_of(engine)[0] is None
     assert ".dump: it wasn't written within 1 s" in caplog.text
+    monkeypatch.setattr(janitor_module, "_DUMP_S", 20.0)
     os.kill(janitor.pid, signal.SIGCONT)
     late = Path(only(dumps, eventually))
     path, _ = timeout_of(engine)
@@ -299,8 +326,7 @@ def test_without_the_recorder_there_are_no_dumps() -> None:
 def test_a_damaged_dump_says_what_is_wrong(
     engine: mpspmd.Engine, dumps: Path, eventually: Any, tmp_path: Path
 ) -> None:
-    with pytest.raises(StepTimeout):
-        engine.collective_rpc("sleep", args=(0.5,), timeout=0.1)
+    timeout_of(engine)
     whole = Path(only(dumps, eventually)).read_bytes()
     damaged = tmp_path / "damaged"
     lines = whole.split(b"\n", 2)

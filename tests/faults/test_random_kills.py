@@ -14,7 +14,7 @@ import trials
 Play = Callable[..., Any]
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_after_a_kill_at_a_random_moment_survivors_name_it_and_nothing_is_left(play: Play) -> None:
     _check(play, times=12)
 
@@ -25,7 +25,7 @@ def test_after_300_kills_survivors_name_each_and_nothing_is_left(play: Play) -> 
     _check(play, times=300)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_nothing_is_left_after_all_were_killed_at_20_random_moments(
     play: Play, eventually: Any
 ) -> None:
@@ -33,7 +33,7 @@ def test_nothing_is_left_after_all_were_killed_at_20_random_moments(
     assert [(trial["hit"], trial["left"]) for trial in played] == [(True, [])] * 20
     n_ready = sum(trial["was_ready"] for trial in played)
     assert 20 // 3 <= n_ready < 20
-    eventually(lambda: not scene.processes(), "no process is left", seconds=10)
+    eventually(lambda: not scene.processes(), "no process is left")
 
 
 def _play(play: Play, victims: str, times: int) -> tuple[Any, list[dict[str, Any]]]:
@@ -60,7 +60,7 @@ def _what_is_wrong(trial: dict[str, Any]) -> str:
     if not trial["hit"] or trial["moment"] == "shutdown":
         return ""
     # 3 s and 1 s are promised. The bounds are larger, for a machine that does other things too.
-    if trial["gone_s"] > 12:
+    if trial["gone_s"] > 20:
         return "processes lived on for too long"
     if trial["victim"] < 0:
         return ""
@@ -69,7 +69,7 @@ def _what_is_wrong(trial: dict[str, Any]) -> str:
     expected = trial["in_flight"] if trial["moment"] == "load" else 1
     if len(trial["told"]) != expected:
         return f"{expected} callers were to be told"
-    if trial["notice_s"] > 5:
+    if trial["notice_s"] > 10:
         return "it was noticed late"
     reason = re.escape(trials.ENDS[trial["end"]])
     patterns = [rf"RankDied: rank {trial['victim']} .*{reason}"]

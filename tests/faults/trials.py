@@ -188,12 +188,14 @@ def rank_processes(engine: int) -> list[int]:
     """Those that are there, zombies too, in rank order: all children but multiprocessing's tracker."""
     with contextlib.suppress(psutil.Error):
         children = psutil.Process(engine).children()
-        return sorted(p.pid for p in children if "resource_tracker" not in " ".join(p.cmdline()))
+        ranks = [p for p in children if "resource_tracker" not in " ".join(p.cmdline())]
+        # Numbers of processes begin anew some time.
+        return [p.pid for p in sorted(ranks, key=lambda p: (p.create_time(), p.pid))]
     return []
 
 
 def find_what_is_left(trial: Trial, session: int, folder: str, killed: float) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while (left := processes(session)) and time.monotonic() < deadline:
         time.sleep(0.01)
     trial.gone_s = time.monotonic() - killed
