@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -18,6 +19,10 @@ from simulated_nodes import SimulatedNodes, pid_on_node
 MEMBER = Path(__file__).with_name("member.py")
 SECRET = "0123456789abcdef" * 4
 _ports = itertools.count(7100, 10)
+
+
+SOON = {"MPSPMD_NODE_TIMEOUT_S": "3"}
+"""For a run whose nodes are to be lost by their silence."""
 
 
 class Cluster:
@@ -39,6 +44,8 @@ class Cluster:
             "MPSPMD_SECRET": SECRET,
             "MPSPMD_DIGEST_REQUESTS": "1",
             "MEMBER_HOW": how,
+            # A busy machine may keep a process from running for seconds.
+            "MPSPMD_NODE_TIMEOUT_S": "20",
             # torch asks the name service for the names of addresses, and none answers here.
             "RES_OPTIONS": "timeout:1 attempts:1",
             **environment,
@@ -90,7 +97,7 @@ class Cluster:
         told = self.line()
         return told.get("value", told)
 
-    def end(self, timeout_s: float = 30) -> list[int]:
+    def end(self, timeout_s: float = 60) -> list[int]:
         """Lets the head shut down. All exit codes, in the members' order."""
         if self.head.stdin is not None and not self.head.stdin.closed:
             self.head.stdin.close()
@@ -99,8 +106,9 @@ class Cluster:
     def process(self, node: int, pid: int) -> psutil.Process:
         """A process by the id that it has on its node."""
         for process in self.nodes[node].processes():
-            if pid_on_node(process.pid) == pid:
-                return process
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                if pid_on_node(process.pid) == pid:
+                    return process
         raise AssertionError(f"no process {pid} on node {node}")
 
     def command(self, node: int) -> psutil.Process:

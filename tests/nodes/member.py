@@ -64,11 +64,15 @@ class Worker(mpspmd.Worker):
     def pid(self) -> int:
         return os.getpid()
 
-    def fail_on(self, rank: int, others_work_s: float = 0.0) -> int:
+    def fail_on(self, rank: int, others_wait_for: str = "") -> int:
         if self.ctx.rank == rank:
             raise KeyError("on purpose")
-        time.sleep(others_work_s)
+        wait_for(others_wait_for)
         return self.ctx.rank
+
+    def wait_on(self, rank: int, path: str) -> None:
+        if self.ctx.rank == rank:
+            wait_for(path)
 
     def leave_on(self, rank: int) -> None:
         if self.ctx.rank == rank:
@@ -92,6 +96,12 @@ class Worker(mpspmd.Worker):
         value = torch.tensor([float(self.ctx.rank + 1)])
         torch.distributed.all_reduce(value)
         return float(value[0])
+
+
+def wait_for(path: str) -> None:
+    """Until there is such a file; "" is none."""
+    while path and not os.path.exists(path):
+        time.sleep(0.01)
 
 
 def outcome(engine: mpspmd.Engine, method: str, args: list[Any], options: dict[str, Any]) -> Any:

@@ -11,9 +11,9 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 import zmq
 from cluster import SECRET, Cluster
@@ -49,10 +49,10 @@ def connected(
     return context, peer
 
 
-def is_answered(secret: str | None, port: int) -> bool:
+def is_answered(secret: str | None, port: int, within_s: float = 1.5) -> bool:
     context, peer = connected(secret, port)
     peer.send(join())
-    answered = bool(peer.poll(1500))
+    answered = bool(peer.poll(1000 * within_s))
     peer.close()
     context.term()
     return answered
@@ -68,7 +68,7 @@ def test_only_who_knows_the_secret_is_answered(two: SimulatedNodes, run: Cluster
     with two[1].network():
         assert not is_answered(None, run.port)
         assert not is_answered("f" * 64, run.port)
-        assert is_answered(SECRET, run.port)  # refused, because node 1 is there
+        assert is_answered(SECRET, run.port, 20)  # refused, because node 1 is there
     assert run.call("execute_model", 1) == [[0, 1], [1, 1]]
 
 
@@ -106,7 +106,7 @@ def test_bytes_that_were_recorded_are_refused_when_they_are_replayed(
         peer.send(join())
         there = relay.accept()[0]
         head = socket.create_connection(("10.77.0.1", run.port))
-        end = time.monotonic() + 3
+        end = time.monotonic() + 20
         there.settimeout(0.05)
         head.settimeout(0.05)
         while time.monotonic() < end and not peer.poll(0):
@@ -124,12 +124,12 @@ def test_bytes_that_were_recorded_are_refused_when_they_are_replayed(
         peer.close()
         context.term()
         with socket.create_connection(("10.77.0.1", run.port)) as again:
-            for data in recorded:
-                again.sendall(data)
-                time.sleep(0.05)
             answer = b""
             again.settimeout(3)
             try:
+                for data in recorded:
+                    again.sendall(data)
+                    time.sleep(0.05)
                 while data := again.recv(1 << 16):
                     answer += data
             except (TimeoutError, ConnectionError):
@@ -168,7 +168,7 @@ def flood(port: int, connections: int) -> None:
     [1_000, pytest.param(100_000, marks=[pytest.mark.slow, pytest.mark.timeout(900)])],
 )
 def test_a_flood_leaves_memory_bounded_and_the_run_goes_on(
-    two: SimulatedNodes, run: Cluster, connections: int
+    two: SimulatedNodes, run: Cluster, connections: int, eventually: Callable[..., None]
 ) -> None:
     bridge = run.bridge()
     before = bridge.memory_info().rss
@@ -185,9 +185,8 @@ def test_a_flood_leaves_memory_bounded_and_the_run_goes_on(
     attacker.stderr.close()  # type: ignore[union-attr]
     assert calls > 10
     assert most - before < 100 << 20
-    time.sleep(3)
+    eventually(lambda: bridge.num_fds() < 100, "the bridge has closed the connections", 60)
     assert run.call("execute_model", 1) == [[0, 1], [1, 1]]
-    assert psutil.Process(bridge.pid).num_fds() < 100
     print(f"{connections} connections: {calls} calls meanwhile, {(most - before) >> 10} KiB more")
 
 
@@ -211,7 +210,7 @@ def test_connections_that_use_up_the_bridges_descriptors_do_not_disturb_connecte
             assert run.call("execute_model", number) == [[0, number], [1, number]]
     bridge.rlimit(resource.RLIMIT_NOFILE, limits)
     with two[1].network():
-        assert is_answered(SECRET, run.port)
+        assert is_answered(SECRET, run.port, 20)
 
 
 def test_the_head_listens_at_the_named_address_only(two: SimulatedNodes, run: Cluster) -> None:

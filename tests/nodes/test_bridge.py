@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from free_ports import free_port
 
 from mpspmd import RuntimeConfig
 from mpspmd.bridge.head import HeadBridge
@@ -21,9 +22,7 @@ from mpspmd.transport.descriptor import Descriptor
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[BridgeStart]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    place = NodePlace(0, 2, 1, "127.0.0.1", port)
+    place = NodePlace(0, 2, 1, "127.0.0.1", free_port())
     engines_end, commands = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     read, write = os.pipe()
     deaths = os.eventfd(0)
@@ -49,7 +48,7 @@ def start(tmp_path: Path) -> Iterator[BridgeStart]:
     os.close(deaths)
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize("thread", ["_copy_requests", "_take_frames"])
 def test_the_bridge_ends_when_one_of_its_threads_fails(start: BridgeStart, thread: str) -> None:
     def fail(bridge: HeadBridge) -> None:

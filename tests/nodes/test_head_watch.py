@@ -30,7 +30,7 @@ def test_a_silent_head_is_lost_although_the_name_service_hangs_too(
             watch = HeadWatch(connection, timeout_s=0.5)
             link = Link(b"session!", [], [], lambda frame: True)
             monkeypatch.setattr(socket, "getaddrinfo", resolve_slowly)
-            until = time.monotonic() + 8
+            until = time.monotonic() + 60
             while not (why := watch.why_lost(link)) and time.monotonic() < until:
                 time.sleep(0.05)
     assert why == "it has been silent for 0.5 s (MPSPMD_NODE_TIMEOUT_S)"

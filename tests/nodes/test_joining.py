@@ -44,7 +44,7 @@ def test_another_secret_is_refused_and_the_head_waits_on(two: SimulatedNodes) ->
         assert error["error"] == "ConfigError"
         assert "secret" in error["text"]
         assert "f" * 8 not in error["text"]
-        run.members[1].wait(10)
+        run.members[1].wait(60)
         run.start(1)
         assert run.ready().call("execute_model", 1) == [[0, 1], [1, 1]]
         assert run.end()[0] == 0

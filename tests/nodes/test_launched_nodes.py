@@ -42,6 +42,7 @@ def started(
 
 def start(node: SimulatedNode, *arguments: str, **variables: str) -> subprocess.Popen[str]:
     variables |= {"MPSPMD_SECRET": SECRET, "RES_OPTIONS": "timeout:1 attempts:1"}
+    variables["MPSPMD_NODE_TIMEOUT_S"] = "20"  # as in cluster.py
     return node.start(
         sys.executable, "-c", LAUNCH, "-n", "1", *arguments,
         env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

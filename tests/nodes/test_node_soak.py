@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import psutil
 import pytest
-from cluster import Cluster
+from cluster import SOON, Cluster
 from simulated_nodes import SimulatedNodes, needs_nodes, pid_on_node
 
 pytestmark = [needs_nodes, pytest.mark.slow, pytest.mark.timeout(3000)]
@@ -24,7 +24,7 @@ def test_no_step_is_lost_while_the_link_is_cut(delay_s: float, loss: float) -> N
     """CUTS cuts of a second each, at random moments. Between them the nodes have time to find each other
     again: two cuts that follow each other at once are a longer one."""
     chance = random.Random(7)
-    with SimulatedNodes(2, delay_s=delay_s, loss=loss) as nodes, Cluster(nodes) as run:
+    with SimulatedNodes(2, delay_s=delay_s, loss=loss) as nodes, Cluster(nodes, **SOON) as run:
         run.ready()
         cuts = steps = 0
         for _ in range((CUTS + 9) // 10):
@@ -66,7 +66,7 @@ def test_a_random_kill_is_named_and_leaves_nothing(
     number = chance.choice([signal.SIGKILL, signal.SIGSEGV])
     if who in ("bridge", "follower") and chance.random() < 0.4:
         number = signal.SIGSTOP
-    with Cluster(two) as run:
+    with Cluster(two, **SOON) as run:
         targets = victims(run.ready())[who]
         rank_pid = pid_on_node(targets[0].pid)
         run.ask(*chance.choice([("stream", 30.0), ("sleep_on", 1, 30.0), ("sleep_on", 0, 30.0)]))

@@ -124,6 +124,7 @@ class SimulatedNode:
         """The living processes on the node."""
         mine = _pid_namespace(self.namespace.pid)
         found = []
+        psutil.process_iter.cache_clear()  # of processes whose numbers others have by now
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 here = process.pid != self.namespace.pid and _pid_namespace(process.pid) == mine
@@ -136,7 +137,7 @@ class SimulatedNode:
         shared_memory = f"/proc/{self.namespace.pid}/root/dev/shm"
         return sorted(os.listdir(shared_memory) + os.listdir(self.folder))
 
-    def leftovers(self, within_s: float = 5) -> list[str]:
+    def leftovers(self, within_s: float = 20) -> list[str]:
         """Processes and files that are still on the node after `within_s`."""
         end = time.monotonic() + within_s
         while (left := self._left()) and time.monotonic() < end:
