@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import mpspmd
+from mpspmd.processes import spawn
 
 
 class Actor(mpspmd.Worker):
@@ -57,6 +58,7 @@ class Actor(mpspmd.Worker):
 
 
 def main(engine: mpspmd.Engine, what: str, *arguments: str) -> None:
+    spawn._TERM_GRACE_S = 20.0  # a busy machine may need more than a second
     mark_start(engine)
     if what == "talks":
         engine.collective_rpc("say", args=("hello",))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from start_notes import without_start_notes
 
 HERE = Path(__file__).parent
 LAUNCHER = [sys.executable, "-c", "from mpspmd.cli.launch.main import main; main()"]
@@ -34,10 +35,10 @@ class Launched:
             start_new_session=True,
         )
 
-    def result(self, timeout_s: float = 60) -> tuple[int, str, str]:
+    def result(self, timeout_s: float = 100) -> tuple[int, str, str]:
         """Exit code, stdout, stderr."""
         out, err = self.process.communicate(timeout=timeout_s)
-        return self.process.returncode, out, err
+        return self.process.returncode, out, without_start_notes(err)
 
     def starts(self) -> list[list[int]]:
         """For each start of the group its processes' ids, the engine first."""

@@ -30,11 +30,11 @@ def main(what: str, *arguments: str) -> None:
         marks = Path(os.environ["MARKS"])
         signal.signal(signal.SIGUSR1, lambda *_: ((marks / f"saved-{rank}").touch(), sys.exit(0)))
         (marks / f"ready-{rank}").touch()
-        time.sleep(60)
+        time.sleep(600)
     elif what == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         Path(os.environ["MARKS"], f"ready-{rank}").touch()
-        time.sleep(60)
+        time.sleep(600)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_the_group_is_restarted_as_often_as_asked_and_then_ends(
 @pytest.mark.slow
 def test_the_launcher_ends_soon_after_a_rank_was_killed(launch: Any, eventually: Any) -> None:
     launched = launch("-n", "2", "app.py", "works")
-    eventually(launched.starts, "the ranks are there")
+    eventually(launched.starts, "the ranks are there", 100)
     time.sleep(0.2)
     engine, _, rank_1 = launched.starts()[0]
     killed = time.monotonic()
