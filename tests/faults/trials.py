@@ -185,13 +185,17 @@ def kill(trial: Trial, engine: int, ranks: list[int]) -> float:
 
 
 def rank_processes(engine: int) -> list[int]:
-    """Those that are there, zombies too, in rank order: all children but multiprocessing's tracker."""
+    """Those that are there, in rank order. Zombies count, too, whatever they were."""
+    children: list[psutil.Process] = []
     with contextlib.suppress(psutil.Error):
         children = psutil.Process(engine).children()
-        ranks = [p for p in children if "resource_tracker" not in " ".join(p.cmdline())]
-        # Numbers of processes begin anew some time.
-        return [p.pid for p in sorted(ranks, key=lambda p: (p.create_time(), p.pid))]
-    return []
+    ranks = []
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child.status() == psutil.STATUS_ZOMBIE or "spawn_main" in " ".join(child.cmdline()):
+                # Numbers of processes begin anew some time.
+                ranks.append((child.create_time(), child.pid))
+    return [pid for _, pid in sorted(ranks)]
 
 
 def find_what_is_left(trial: Trial, session: int, folder: str, killed: float) -> None:
