@@ -7,7 +7,9 @@ import resource
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+import psutil
 import pytest
 from cluster import SOON, Cluster
 from simulated_nodes import SimulatedNodes, needs_nodes
@@ -127,14 +129,25 @@ def test_a_short_cut_is_only_logged(two: SimulatedNodes) -> None:
         nothing_is_left(two)
 
 
-def test_a_node_waits_for_a_busy_rank_without_using_its_core(two: SimulatedNodes) -> None:
+def cpu_s_in_a_second(process: psutil.Process) -> float:
+    before = process.cpu_times()
+    time.sleep(1.0)
+    after = process.cpu_times()
+    return float(after.user + after.system - before.user - before.system)
+
+
+def test_a_node_waits_for_a_busy_rank_without_using_its_core(
+    two: SimulatedNodes, eventually: Eventually, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
     with Cluster(two) as run:
         follower = run.ready() and run.command(1)
-        before = follower.cpu_times()
-        run.call("sleep_on", 1, 3.0, reply_ranks=None)
-        assert run.call("large", 50_000_000) == [50_000_000] * 2  # the rings are full meanwhile
-        after = follower.cpu_times()
-        assert after.user + after.system - before.user - before.system < 1.0
+        run.call("wait_on", 1, str(go), reply_ranks=None)
+        run.ask("large", 50_000_000)
+        # When the rings are full.
+        eventually(lambda: cpu_s_in_a_second(follower) < 0.5, "the node sleeps")
+        go.touch()
+        assert run.line()["value"] == [50_000_000] * 2
         assert run.end() == [0, 0]
 
 

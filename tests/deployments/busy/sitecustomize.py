@@ -25,7 +25,7 @@ def _take_all_but(free: int) -> None:
     for end in ends:
         end.set()
     taken = len(threads) - 1  # the last one was refused
-    while len(os.listdir("/proc/self/task")) > 1 + taken - free:
+    while len(os.listdir("/proc/self/task")) > 1 + max(0, taken - free):
         time.sleep(0.01)
     time.sleep(0.2)  # until the control group counts them no more
 
