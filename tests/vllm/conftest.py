@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     reason = _why_not()
     for item in here:
         item.add_marker(pytest.mark.vllm)
-        item.add_marker(pytest.mark.timeout(600))
+        item.add_marker(pytest.mark.timeout(1500))
         if reason:
             item.add_marker(pytest.mark.skip(reason=reason))
 
@@ -57,7 +57,7 @@ def run_script(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Output
     def run(script: str, *args: object) -> Outputs:
         out = folder / f"{len(list(folder.iterdir()))}.json"
         command = [sys.executable, HERE / script, *map(str, args), str(out)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=1000)
         assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
         outputs: Outputs = json.loads(out.read_text())
         assert len(outputs) == workload.PROMPTS
@@ -94,4 +94,4 @@ def llm(model: Path) -> Iterator[Any]:
     del os.environ["MPSPMD_DIGEST_REQUESTS"]
     yield engine
     engine.llm_engine.engine_core.shutdown()
-    assert before.new_files(within_s=3) == set()
+    assert before.new_files(within_s=20) == set()

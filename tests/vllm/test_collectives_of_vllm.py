@@ -11,6 +11,7 @@ import pytest
 
 import mpspmd
 from mpspmd._ring import Recorder
+from mpspmd.engine import rank_stacks
 from mpspmd.errors import StepTimeout
 from mpspmd.observe.records import Records, parse
 from mpspmd.observe.straggler import straggler
@@ -66,7 +67,11 @@ def test_those_of_a_group_that_was_made_earlier_work(engine: mpspmd.Engine) -> N
 
 
 def test_the_time_is_that_of_the_rank_that_waits(engine: mpspmd.Engine) -> None:
-    sender, receiver = waited_s(engine, "pass_on")
+    # On a busy machine one of them may come late, too: then another call may show it.
+    for _ in range(20):
+        sender, receiver = waited_s(engine, "pass_on")
+        if sender < 0.1 < 0.19 < receiver:
+            break
     assert sender < 0.1 < 0.19 < receiver
 
 
@@ -92,19 +97,26 @@ def test_the_rank_that_sleeps_longer_before_an_all_reduce_is_the_straggler(
 ) -> None:
     # On a busy machine a rank that waits for a processor is late, too: then another run may show it.
     found = None
-    while found is None:
+    for _ in range(20):
         began = time.monotonic_ns()
         for _ in range(100):
             engine.execute_model(1, 0.02)
         found = straggler(records(engine).since(began))
+        if found is not None and found.rank == 1:
+            break
+    assert found is not None
     assert found.rank == 1
     assert found.late_s > 0.01
 
 
-def test_the_rank_that_skips_one_is_named_with_it_and_the_line(engine: mpspmd.Engine) -> None:
+def test_the_rank_that_skips_one_is_named_with_it_and_the_line(
+    engine: mpspmd.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rank_stacks, "_ANSWER_S", 20.0)  # for a busy machine
     (number, _) = (each.number for each in engine.collective_rpc(last_of))
     with pytest.raises(StepTimeout) as raised:
         engine.collective_rpc("all_reduce_without", args=(1,), timeout=2)
+    engine.collective_rpc("all_reduce_without", args=(0,))  # now they are in step again
     first, second, third = str(raised.value.report).splitlines()[:3]
     assert first.endswith("waiting for rank 1")
     waits = f"shm_allreduce {number + 1} of {GROUP}, sizes [[2, 64]], in which rank 0 waits"

@@ -43,8 +43,8 @@ def test_engines_share_the_cores_out_and_answers_under_way_survive_sigterm_to_th
             os.killpg(server.process.pid, signal.SIGTERM)
             assert [len(answer.result()) for answer in answers] == [TOKENS] * STREAMS
         assert server.process.wait(200) == 0
-        assert wait_until_gone(server.process.pid, 5) == []
-        assert before.new_files(within_s=3) == set()
+        assert wait_until_gone(server.process.pid, 20) == []
+        assert before.new_files(within_s=20) == set()
         assert complaints(server.log.read_text()) == []
     finally:
         server.kill()

@@ -48,15 +48,19 @@ def test_rpc_by_lambda_that_closes_over_a_value_gets_the_wrapper(llm: Any) -> No
     assert answers == [("RankWorker", 0, 42), ("RankWorker", 1, 42)]
 
 
-def test_after_a_timeout_the_next_call_gets_its_own_answer(llm: Any) -> None:
-    def slow(worker: Any, seconds: float) -> str:
+def test_after_a_timeout_the_next_call_gets_its_own_answer(llm: Any, tmp_path: Path) -> None:
+    def slow(worker: Any, go: str) -> str:
+        import os
         import time
 
-        time.sleep(seconds)
+        while not os.path.exists(go):
+            time.sleep(0.01)
         return "late"
 
+    go = tmp_path / "go"
     with pytest.raises(Exception, match="timed out"):
-        llm.collective_rpc(slow, timeout=0.2, args=(1.0,))
+        llm.collective_rpc(slow, timeout=0.2, args=(str(go),))
+    go.touch()
     assert llm.collective_rpc(lambda worker: worker.rank) == [0, 1]
 
 

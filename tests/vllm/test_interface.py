@@ -263,7 +263,7 @@ def test_an_executor_of_the_main_program_runs_extends_workers_and_tells_why_it_f
         [sys.executable, HERE / "own_executor.py", model, out],
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=1000,
     )
     assert out.exists(), done.stdout[-3000:] + done.stderr[-3000:]
     seen = json.loads(out.read_text())

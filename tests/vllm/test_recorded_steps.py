@@ -50,7 +50,7 @@ def replay(records: list[tuple[int, str, bytes]]) -> Counter[str]:
 
 def record(model: Path, out: Path, tp: int, pp: int, variant: str) -> Counter[str]:
     command = [sys.executable, HERE / "record_steps.py", model, str(tp), str(pp), variant, out]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1000)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
     seen = replay(pickle.loads(out.read_bytes()))
     assert seen["step"] > 50

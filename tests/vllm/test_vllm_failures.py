@@ -40,15 +40,15 @@ def fail(tmp_path: Path) -> Fail:
                 start_new_session=True,
             )
             try:
-                process.wait(600)
+                process.wait(1200)
             except BaseException:
                 os.killpg(process.pid, signal.SIGKILL)
                 raise
         text = (tmp_path / "log").read_text()
         assert out.exists(), text[-5000:]
         print(out.read_text())
-        assert wait_until_gone(process.pid, 10) == []
-        assert before.new_files(within_s=3) == set()
+        assert wait_until_gone(process.pid, 20) == []
+        assert before.new_files(within_s=20) == set()
         return json.loads(out.read_text()), text
 
     return play
@@ -164,9 +164,9 @@ def test_nothing_outlives_an_api_server_that_is_killed(model: Path, tmp_path: Pa
         killed = time.monotonic()
         server.process.wait()
         # The promise is 3 s; on a busy machine it may be more.
-        assert wait_until_gone(server.process.pid, 15) == []
+        assert wait_until_gone(server.process.pid, 30) == []
         print(f"gone after {time.monotonic() - killed:.2f} s")
-        assert before.new_files(within_s=5) == set()
+        assert before.new_files(within_s=20) == set()
     finally:
         server.kill()
 

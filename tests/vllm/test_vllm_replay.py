@@ -25,7 +25,7 @@ def _run(environ: dict[str, str], *command: object) -> subprocess.CompletedProce
         [sys.executable, *map(str, command)],
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=1000,
         env=environ,
     )
 

@@ -24,7 +24,7 @@ def watching(folder: Path) -> Callable[[Any], None]:
 
     def change(config: Any) -> None:
         config.watchdog_config.dump_dir = str(folder)
-        config.watchdog_config.timeout = 1
+        config.watchdog_config.timeout = 3  # a busy machine may take a second for anything
         config.watchdog_config.check_interval = 1
 
     return change
@@ -69,7 +69,7 @@ def test_a_rank_whose_engine_is_killed_writes_where_it_was(
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
     try:
-        eventually((tmp_path / "started").exists, "the step", 120)
+        eventually((tmp_path / "started").exists, "the step", 600)
         os.kill(process.pid, signal.SIGKILL)
         eventually(lambda: dumps(folder, 0) and dumps(folder, 1), "both ranks' stacks")
         assert [[reason for reason, _ in dumps(folder, rank)] for rank in (0, 1)] == [
@@ -92,7 +92,9 @@ def main(model: str, folder: str, started: str, never: str) -> None:
 
     executor = start(Path(model), asynchronous=False, change=change)
     future = submit(executor, step("a", f"wait {never} 1"))[1]
-    time.sleep(0.5)  # so that rank 1 is in it
+    while executor._engine.stats().ranks[1].phase != "running":
+        time.sleep(0.01)
+    time.sleep(0.5)  # so that rank 1 is in the step's wait
     Path(started).touch()
     future.result()
 

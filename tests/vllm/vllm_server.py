@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from free_ports import free_port
 from leftovers import wait_until_gone
 
 
@@ -28,9 +28,8 @@ class Server:
     def __init__(
         self, model: Path, log: Path, *options: str, env: dict[str, str] | None = None
     ) -> None:
-        with self._network(), socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        with self._network():
+            self.port = free_port()
         self.model = str(model)
         self.log = log
         vllm = Path(sys.executable).with_name("vllm")
@@ -49,7 +48,7 @@ class Server:
         """Within, this thread can connect to the server."""
         return contextlib.nullcontext()
 
-    def wait_until_healthy(self, timeout_s: float = 600) -> None:
+    def wait_until_healthy(self, timeout_s: float = 6000) -> None:
         end = time.monotonic() + timeout_s
         while time.monotonic() < end:
             assert self.process.poll() is None, self._end_of_log()
@@ -69,7 +68,7 @@ class Server:
         error = re.search(r"\w+(Error|Exception): .+", text)
         return f"{error[0] if error else 'no error'}\n\n{text[-5000:]}"
 
-    def wait_for_log(self, text: str, timeout_s: float = 120) -> None:
+    def wait_for_log(self, text: str, timeout_s: float = 600) -> None:
         """Until the log has `text` in it."""
         end = time.monotonic() + timeout_s
         while text not in self.log.read_text():
@@ -121,15 +120,16 @@ class Server:
         """Ctrl-C: the whole process group gets SIGINT."""
         os.killpg(self.process.pid, signal.SIGINT)
 
-    def stop(self, within_s: float = 30) -> list[str]:
+    def stop(self, within_s: float = 60) -> list[str]:
         """Ctrl-C, and the processes that are left after it."""
         if self.process.poll() is None:
             self.interrupt()
             self.process.wait(within_s)
-        return wait_until_gone(self.process.pid, 5)
+        return wait_until_gone(self.process.pid, 20)
 
     def kill(self) -> None:
         """Whatever is left of it, after a failed test."""
         for line in wait_until_gone(self.process.pid, 0):
-            os.kill(int(line.split()[0]), signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(line.split()[0]), signal.SIGKILL)
         self.process.wait()
