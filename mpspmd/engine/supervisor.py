@@ -18,6 +18,7 @@ from mpspmd.engine.stall import StallWatch
 from mpspmd.errors import MpSpmdError, text_of
 from mpspmd.machine.cores import usable_cores
 from mpspmd.notice import notice
+from mpspmd.processes.signals import signals_deferred
 from mpspmd.threads import start_thread
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,9 @@ class Supervisor:
                 start_limit=f"not ready after {timeout_s:g} s (MPSPMD_START_TIMEOUT_S)",
             )
         self._observer.watch()
-        self._thread = start_thread(self._run, name="mpspmd-supervisor")
+        # A Ctrl-C that came before the thread is known would close the control plane that it polls.
+        with signals_deferred(blocked=()):
+            self._thread = start_thread(self._run, name="mpspmd-supervisor")
         self._consequences.raise_start_failures()
 
     def shut_down(self) -> None:

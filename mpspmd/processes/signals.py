@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from mpspmd.processes.proc import caught_signals
@@ -44,7 +44,7 @@ def handled_signals() -> frozenset[int]:
 
 
 @contextlib.contextmanager
-def signals_deferred() -> Iterator[None]:
+def signals_deferred(blocked: Collection[int] = (signal.SIGINT,)) -> Iterator[None]:
     """SIGINT and SIGTERM that come in the body are handled after it.
 
     SIGINT is blocked as well: a process that the body starts inherits this, and Ctrl-C doesn't end it. To
@@ -66,7 +66,7 @@ def signals_deferred() -> Iterator[None]:
                 if (handler := signal.getsignal(number)) not in (None, signal.SIG_IGN):
                     handlers[number] = handler
                     signal.signal(number, lambda taken, frame: came.add(taken))
-        with signals_blocked((signal.SIGINT,)):
+        with signals_blocked(blocked):
             yield
     finally:
         with contextlib.ExitStack() as last_to_first:  # goes on when one of these raises

@@ -210,9 +210,17 @@ def scene_interrupted_after_starting_a_process() -> None:
     make_engine(600.0)
 
 
+def scene_interrupted_after_starting_the_supervisor() -> None:
+    """Ctrl-C comes when the thread runs, and the engine doesn't know it yet."""
+    from mpspmd.engine import supervisor
+
+    supervisor.start_thread = _then_interrupt(supervisor.start_thread)
+    make_engine(600.0)
+
+
 def _then_interrupt(function: Any) -> Any:
-    def call(*args: Any) -> Any:
-        result = function(*args)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        result = function(*args, **kwargs)
         if args[0] is not None and "resource_tracker" not in str(args):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.2)  # for any thread that can take the signal

@@ -74,11 +74,14 @@ def test_ctrl_c_while_ranks_start_ends_everything_with_one_traceback(
     _check_interrupted(scene, eventually)
 
 
-@pytest.mark.parametrize("moment", ["while", "after"])
+@pytest.mark.parametrize(
+    "moment",
+    ["while_starting_a_process", "after_starting_a_process", "after_starting_the_supervisor"],
+)
 def test_ctrl_c_when_a_process_has_just_been_made_ends_everything_with_one_traceback(
     play: Play, eventually: Any, moment: str
 ) -> None:
-    scene = play(f"interrupted_{moment}_starting_a_process")
+    scene = play(f"interrupted_{moment}")
     assert scene.end() == -signal.SIGINT
     _check_interrupted(scene, eventually)
 
