@@ -410,6 +410,7 @@ def test_a_callback_may_call_the_engine_although_its_thread_has_read_the_reply_w
             first.add_done_callback(
                 lambda _: outcome.append((threading.get_ident(), engine.call("rank", timeout=10)))
             )
-            other = engine.call("size", (bytes(1 << 18),), non_block=True)  # waits for space
+            # So large that it waits for space, also when the rank reads at once.
+            other = engine.call("size", (bytes(1 << 24),), non_block=True)
             assert outcome == [(threading.get_ident(), [0])]
-        assert other.result() == [1 << 18]
+        assert other.result() == [1 << 24]
