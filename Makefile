@@ -64,10 +64,10 @@ test-versions: install  ## the tests that depend on vLLM's version, with each ve
 	for version in 0.31 0.32 0.33; do \
 		$(PY) tests/vllm/vllm_versions.py $$version $(abspath $(PY)) -m pytest -m "not slow" \
 			$(addprefix tests/vllm/,$(VERSION_TESTS)) || exit 1; done
-	cd tests/vllm && PYTHONPATH=../.. $(abspath $(PY)) -m parity --share --again --rows dozen
+	cd tests/vllm && PYTHONPATH=../..:.. $(abspath $(PY)) -m parity --share --again --rows dozen
 
 parity: install  ## each feature of vLLM on mp and on mp-spmd, in hours, into docs/reference (ROWS=a,b VERSIONS=0.32)
-	cd tests/vllm && PYTHONPATH=../.. $(abspath $(PY)) -m parity --share $(if $(ROWS),--rows $(ROWS)) $(if $(VERSIONS),--versions $(VERSIONS))
+	cd tests/vllm && PYTHONPATH=../..:.. $(abspath $(PY)) -m parity --share $(if $(ROWS),--rows $(ROWS)) $(if $(VERSIONS),--versions $(VERSIONS))
 
 wheels: $(VENV)/bin/python  ## a source distribution, and a tested wheel for each CPython that is found, in dist (ONLY=3.12)
 	$(PY) tests/packaging/wheels.py $(if $(ONLY),--only $(ONLY))

@@ -144,6 +144,7 @@ class Cluster:
                 os.killpg(member.pid, signal.SIGKILL)
         for node in self.nodes:
             node.kill_all()
+            node.remove_files()
         for member in self.members:
             member.wait()
             for stream in (member.stdin, member.stdout, member.stderr):

@@ -148,6 +148,7 @@ def test_a_lost_node_is_left_out_of_the_next_attempt(two: SimulatedNodes) -> Non
         line_with("places [[0, 0, 0, 0, 1, 0]]", launchers[0])
         assert launchers[0].wait(30) == 0
         assert two[0].leftovers() == []
+    two[1].remove_files()
 
 
 @pytest.mark.slow

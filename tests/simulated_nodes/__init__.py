@@ -157,6 +157,14 @@ class SimulatedNode:
             with contextlib.suppress(psutil.Error):
                 process.kill()
 
+    def remove_files(self) -> None:
+        """What killed processes have left, if the janitor was killed with them."""
+        while self.processes():
+            time.sleep(0.01)
+        for folder in (Path(f"/proc/{self.namespace.pid}/root/dev/shm"), self.folder):
+            for path in folder.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
 
 def pid_on_node(pid: int) -> int:
     """The id that a process has on its own node."""
@@ -250,6 +258,7 @@ class SimulatedNodes(Sequence[SimulatedNode]):
         """The node is gone, as if its power had failed: nothing of it sends a last packet."""
         self.cut(rank)
         self[rank].kill_all()
+        self[rank].remove_files()
 
     def __getitem__(self, rank: Any) -> Any:
         return self.nodes[rank]

@@ -52,7 +52,9 @@ def installed() -> str:
 
 def environment(version: str) -> dict[str, str]:
     """This process's, in which `import vllm` takes that version. NotAvailable."""
-    here = [str(ROOT), str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    tests = ROOT / "tests"
+    here = [str(ROOT), str(tests), str(tests / "vllm")]
+    here += filter(None, [os.environ.get("PYTHONPATH")])
     if version != installed():
         here.insert(0, str(folder(version)))
     # vLLM and torch import for seconds; where bytecode isn't kept, each process compiles them first.
