@@ -33,6 +33,8 @@ MAX_NAME_BYTES = 4096 - TOKEN_BYTES - _SIZES.size - _CHECK.size
 """So a frame has at most PIPE_BUF bytes, and one write of it stays in one piece in the pipe."""
 DUMP_MAGIC = b"mpspmd dump 1\n"
 """A dump begins with it. A line of JSON follows, and then the bytes of the status page and the recorder."""
+LOCK = "lock"
+"""The file in a run's folder that the run keeps locked; see run_dir.py."""
 WRITE_DUMP = b"\0dump\0"
 """Begins a frame that has a dump written: a path and a cause follow, with a zero byte between them. No name
 of a file has a zero byte."""
@@ -124,11 +126,36 @@ def _remove_at(fd: int, name: str, identity: Identity) -> None:
     if identity not in (_UNKNOWN, (status.st_dev, status.st_ino)):
         return
     if stat.S_ISDIR(status.st_mode):
-        import shutil
-
-        shutil.rmtree(name, ignore_errors=True, dir_fd=fd)
+        remove_tree(name, fd)
     else:
         os.unlink(name, dir_fd=fd)
+
+
+def remove_tree(name: str, parent: int | None = None) -> None:
+    """Removes a folder as well as it can, its lock last: whoever does this may be killed within, and the
+    lock shows the next run that it may go on."""
+    with contextlib.suppress(OSError):
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(name, flags, dir_fd=parent)
+        try:
+            for entry in set(os.listdir(fd)) - {LOCK}:
+                _remove_entry(entry, fd)
+            if os.listdir(fd) == [LOCK]:
+                _remove_entry(LOCK, fd)
+        finally:
+            os.close(fd)
+        os.rmdir(name, dir_fd=parent)
+
+
+def _remove_entry(name: str, folder: int) -> None:
+    try:
+        os.unlink(name, dir_fd=folder)
+    except IsADirectoryError:
+        import shutil
+
+        shutil.rmtree(name, ignore_errors=True, dir_fd=folder)
+    except OSError:
+        pass  # others may be removable
 
 
 def matches(pattern: str) -> list[str]:

@@ -7,7 +7,6 @@ import fcntl
 import os
 import re
 import secrets
-import shutil
 import socket
 import stat
 import tempfile
@@ -17,11 +16,11 @@ from pathlib import Path
 from mpspmd.control.plane import check_socket_path
 from mpspmd.errors import SegmentError
 from mpspmd.machine.advice import advice
+from mpspmd.processes.janitor_process import LOCK, remove_tree
 from mpspmd.transport.descriptor import above_standard
 from mpspmd.transport.segment import SHM
 
 _NAME = re.compile(r"mpspmd-[0-9a-f]{8}")
-_LOCK = "lock"
 _MARKER = (
     b"Made by mpspmd for one run, which keeps this file locked. The next run removes the folder.\n"
 )
@@ -62,7 +61,7 @@ class RunDir:
     def remove(self) -> None:
         """More than once does nothing."""
         if self._fd >= 0:
-            shutil.rmtree(self.path, ignore_errors=True)
+            remove_tree(str(self.path))
             os.close(self._fd)
             self._fd = -1
 
@@ -96,12 +95,12 @@ def _remove_if_dead(path: Path) -> None:
     """Only if the marker shows that a run has made it. OSError for any other folder."""
     if not _is_private(path.lstat(), stat.S_IFDIR):
         return
-    lock = above_standard(os.open(path / _LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW))
+    lock = above_standard(os.open(path / LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW))
     try:
         # A run that is starting writes the marker after it has locked the file.
         if _is_private(os.fstat(lock), stat.S_IFREG) and os.read(lock, 1024) == _MARKER:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(path, ignore_errors=True)
+            remove_tree(str(path))
     finally:
         os.close(lock)
 
@@ -130,7 +129,7 @@ def _make(folder: Path, remove_at_end: Callable[[str], None]) -> tuple[Path, int
             probe.bind(os.fspath(control))  # some file systems hold no sockets
         control.unlink()
         fd = above_standard(
-            os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         )
         try:
             os.fchmod(fd, 0o600)
@@ -140,7 +139,7 @@ def _make(folder: Path, remove_at_end: Callable[[str], None]) -> tuple[Path, int
             os.close(fd)
             raise
     except OSError:
-        shutil.rmtree(path, ignore_errors=True)
+        remove_tree(str(path))
         raise
     return path, fd
 

@@ -81,6 +81,35 @@ def test_a_folder_whose_maker_is_killed_that_very_moment_is_removed(
     eventually(lambda: not list(tmp_path.iterdir()), "the janitor removes it")
 
 
+_DIE_WHILE_IT_IS_REMOVED = """
+import os, signal, sys
+from mpspmd.processes import janitor_process
+
+removed = []
+unlink = os.unlink
+
+def die_after_two(*args, **kwargs):
+    unlink(*args, **kwargs)
+    removed.append(args)
+    if len(removed) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+os.unlink = die_after_two
+janitor_process.remove_tree(sys.argv[1])
+"""
+
+
+def test_what_is_left_of_a_folder_whose_remover_is_killed_is_removed_by_the_next_run(
+    dead_folder: Path,
+) -> None:
+    (dead_folder / "other").touch()
+    died = subprocess.run([sys.executable, "-c", _DIE_WHILE_IT_IS_REMOVED, str(dead_folder)])
+    assert died.returncode == -signal.SIGKILL
+    assert [path.name for path in dead_folder.iterdir()] == ["lock"]
+    _run_dir(dead_folder.parent).remove()
+    assert not list(dead_folder.parent.iterdir())
+
+
 def test_the_folder_of_a_living_run_is_never_removed(dead_folder: Path) -> None:
     living = [_run_dir(dead_folder.parent) for _ in range(3)]
     assert all(run.path.exists() for run in living)
