@@ -50,7 +50,7 @@ class Program:
         self.do("engine = mpspmd.Engine(watched_workers.Stepper, world_size=2)")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def program() -> Iterator[Program]:
     command = [sys.executable, "-c", PROGRAM, str(Path(__file__).parent)]
     with subprocess.Popen(
@@ -59,7 +59,7 @@ def program() -> Iterator[Program]:
         yield Program(process)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def address(program: Program) -> Iterator[str]:
     """Where the program's metrics are served."""
     command = [sys.executable, "-m", "mpspmd", "metrics", str(program.pid)]
