@@ -17,57 +17,28 @@ import pytest
 pytest.importorskip("prometheus_client")
 
 from prometheus_client.parser import text_string_to_metric_families
+from served_metrics import served_metrics
+from told_program import ToldProgram
 
 pytestmark = pytest.mark.timeout(120)
 
 
-PROGRAM = """
-import sys
-sys.path.insert(0, sys.argv[1])
-import mpspmd, watched_workers
-if __name__ == "__main__":
-    for line in sys.stdin:
-        exec(line)
-        print("done", flush=True)
-"""
-
-
-class Program:
-    """A process of its own, so that there are no other engines in it."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-        self.pid = process.pid
-
-    def do(self, line: str) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(line + "\n")
-        self._process.stdin.flush()
-        assert self._process.stdout.readline() == "done\n"
-
-    def start_engine(self) -> None:
-        self.do("engine = mpspmd.Engine(watched_workers.Stepper, world_size=2)")
+@pytest.fixture
+def program() -> Iterator[ToldProgram]:
+    with ToldProgram(Path(__file__).parent) as told:
+        told.do("import watched_workers")
+        yield told
 
 
 @pytest.fixture
-def program() -> Iterator[Program]:
-    command = [sys.executable, "-c", PROGRAM, str(Path(__file__).parent)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        yield Program(process)
-
-
-@pytest.fixture
-def address(program: Program) -> Iterator[str]:
+def address(program: ToldProgram) -> Iterator[str]:
     """Where the program's metrics are served."""
-    command = [sys.executable, "-m", "mpspmd", "metrics", str(program.pid)]
-    options = ["--port", "0", "--interval", "0.1"]
-    with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
-        process.terminate()
+    with served_metrics(program.pid) as (_, where):
+        yield where
+
+
+def start_engine(program: ToldProgram) -> None:
+    program.do("engine = mpspmd.Engine(watched_workers.Stepper, world_size=2)")
 
 
 class Scrape:
@@ -96,11 +67,11 @@ def _has_counted(address: str, steps: int) -> bool:
 
 
 def test_figures_are_the_engines_and_go_on_when_the_next_engine_comes(
-    program: Program, address: str, eventually: Any
+    program: ToldProgram, address: str, eventually: Any
 ) -> None:
     steps = 0
     for slow in (1, 0):
-        program.start_engine()
+        start_engine(program)
         eventually(lambda: Scrape(address).value("alive", engine="0") == 1, "it is found", 30)
         before = Scrape(address)
         assert before.value("steps_total") == steps
@@ -130,7 +101,7 @@ def test_figures_are_the_engines_and_go_on_when_the_next_engine_comes(
 
 
 def test_the_dashboard_asks_for_metrics_that_there_are(
-    program: Program, address: str, eventually: Any
+    program: ToldProgram, address: str, eventually: Any
 ) -> None:
     dashboard = Path(__file__).parents[2] / "examples" / "grafana.json"
     asked = {
@@ -140,7 +111,7 @@ def test_the_dashboard_asks_for_metrics_that_there_are(
         for name in re.findall(r"mpspmd_\w+", target["expr"])
     }
     assert len(asked) > 10
-    program.start_engine()
+    start_engine(program)
 
     def are_there() -> bool:
         program.do("engine.execute_model(-1, 0)")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -15,6 +14,8 @@ from typing import Any
 
 import pytest
 from footprint import Footprint, footprint, growth
+from served_metrics import served_metrics
+from told_program import ToldProgram
 
 pytest.importorskip("prometheus_client")
 PROMETHEUS = shutil.which("prometheus")
@@ -32,64 +33,22 @@ scrape_configs:
 
 
 @contextmanager
-def running(*command: str) -> Iterator[subprocess.Popen[str]]:
-    """Ended also when the test fails."""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.terminate()
-
-
-class Stepper:
-    """An engine in a process that has no other: mpspmd-metrics sees all engines of a process."""
-
-    def __init__(self) -> None:
-        program = [sys.executable, str(Path(__file__).with_name("stepper.py"))]
-        self._process = subprocess.Popen(
-            program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self.pids: list[int] = json.loads(self._line())
-        """The engine's and the ranks'."""
-
-    def _line(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline()
-
-    def run(self, steps: int) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{steps}\n")
-        self._process.stdin.flush()
-        assert self._line() == "done\n"
-
-    def __enter__(self) -> Stepper:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.communicate(timeout=60)
-
-
-@contextmanager
-def metrics(engine: int) -> Iterator[tuple[int, str]]:
-    """Its process and its address."""
-    program = [sys.executable, "-m", "mpspmd", "metrics", str(engine)]
-    with running(*program, "--port", "0", "--interval", "0.1") as process:
-        assert process.stdout is not None
-        yield process.pid, process.stdout.readline().strip()
-
-
-@contextmanager
 def prometheus(target: str, folder: Path, port: int = 19090) -> Iterator[str]:
+    """Its address."""
     settings = folder / "prometheus.yml"
     settings.write_text(_SETTINGS.format(target=target))
-    with running(
-        str(PROMETHEUS),
-        f"--config.file={settings}",
-        f"--storage.tsdb.path={folder / 'data'}",
-        f"--web.listen-address=127.0.0.1:{port}",
-        "--log.level=error",
-    ):
-        yield f"http://127.0.0.1:{port}"
+    options = {
+        "config.file": settings,
+        "storage.tsdb.path": folder / "data",
+        "web.listen-address": f"127.0.0.1:{port}",
+        "log.level": "error",
+    }
+    command = [str(PROMETHEUS), *(f"--{name}={value}" for name, value in options.items())]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
 
 
 def read_steps(address: str) -> int:
@@ -118,15 +77,16 @@ def test_prometheus_counts_all_steps_and_nothing_grows(
     steps: int, tmp_path: Path, eventually: Any
 ) -> None:
     with (
-        Stepper() as engine,
-        metrics(engine.pids[0]) as (pid, address),
+        ToldProgram(Path(__file__).parents[1] / "unit") as program,
+        served_metrics(program.pid) as (pid, address),
         prometheus(address.removeprefix("http://").removesuffix("/metrics"), tmp_path) as server,
     ):
+        program.do("import workers; engine = mpspmd.Engine(workers.Calculator, world_size=2)")
         eventually(lambda: ask(server, "mpspmd_alive") == {"": 1}, "it is scraped", 60)
-        watched = [pid, *engine.pids]
+        watched = [pid, program.pid, *program.do("answer = engine.pids")]
         footprints: list[list[Footprint]] = []
         for done in range(0, steps, _AT_ONCE):
-            engine.run(_AT_ONCE)
+            program.do(f"for i in range({_AT_ONCE}): engine.collective_rpc('echo', args=(i,))")
             # Steps without work come faster than they are read: wait, so that no record is replaced before.
             read = done + _AT_ONCE
             eventually(lambda read=read: read_steps(address) == read, "they are read", 60)
@@ -137,6 +97,7 @@ def test_prometheus_counts_all_steps_and_nothing_grows(
         counted = ask(server, "sum by (rank) (mpspmd_rank_running_seconds_count)")
         assert counted == {"0": steps, "1": steps}
         assert ask(server, "mpspmd_alive") == {"": 1}
+        program.do("engine.shutdown()")
     names = ("metrics", "engine", "rank 0", "rank 1")
     for name, *each in zip(names, *footprints, strict=True):
         grown = growth(each[1:])  # after the first steps
