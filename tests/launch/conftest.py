@@ -47,32 +47,31 @@ class Launched:
             return []
         return [[int(pid) for pid in line.split()] for line in path.read_text().splitlines()]
 
-    def processes(self) -> list[psutil.Process]:
+    def processes(self, janitors: bool = False) -> list[psutil.Process]:
+        """A janitor ends a moment after the processes whose files it removes."""
         found = []
         psutil.process_iter.cache_clear()  # of processes whose numbers others have by now
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, ProcessLookupError):
-                if process.status() != psutil.STATUS_ZOMBIE and process.environ().get(
-                    "MARKS"
-                ) == str(self.folder):
+                is_ours = process.environ().get("MARKS") == str(self.folder)
+                is_wanted = janitors or "janitor_process" not in str(process.cmdline())
+                if is_ours and is_wanted and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
         return found
 
     def leftovers(self, within_s: float = 20.0) -> list[psutil.Process | Path]:
-        """The processes and files that are still there so long after the launcher has ended.
-
-        A janitor ends a moment after the processes whose files it removes.
-        """
+        """The processes, janitors too, and files that are still there so long after the launcher has
+        ended."""
         deadline = time.monotonic() + within_s
         while True:
             files = [*self.folder.glob("mpspmd-*"), *self.folder.glob("torchelastic*")]
-            left = [*self.processes(), *files]
+            left = [*self.processes(janitors=True), *files]
             if not left or time.monotonic() > deadline:
                 return left
             time.sleep(0.01)
 
     def close(self) -> None:
-        for process in self.processes():
+        for process in self.processes(janitors=True):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGKILL)
         self.process.communicate()

@@ -38,6 +38,7 @@ def test_the_first_failure_is_named_and_gives_the_exit_code(
     if what == "fails-at-start":
         assert "Traceback (most recent call last):" in summary
         assert "RuntimeError: no weights for this rank" in summary
+    assert launched.processes() == []
     assert launched.leftovers() == []
 
 

@@ -32,6 +32,7 @@ def test_a_signal_lets_the_workers_shut_down_and_nothing_is_said(
     assert launched.result() == (128 + number, "", "")
     assert time.monotonic() - sent < 40
     assert sorted(path.name for path in tmp_path.glob("shutdown-*")) == ["shutdown-0", "shutdown-1"]
+    assert launched.processes() == []
     assert launched.leftovers() == []
 
 
@@ -59,6 +60,7 @@ def test_ctrl_c_ends_ranks_that_are_still_importing(
     time.sleep(0.5)
     os.killpg(launched.process.pid, signal.SIGINT)
     assert launched.result(50) == (130, "", "")
+    assert launched.processes() == []
     assert launched.leftovers() == []
 
 

@@ -238,6 +238,7 @@ def test_ranks_that_ignore_a_signal_get_no_longer_than_they_are_given(
     eventually((tmp_path / "ready-0").exists, "the rank runs", 60)
     os.kill(launched.process.pid, signal.SIGTERM)
     assert launched.result(100)[0] == 143
+    assert launched.processes() == []
     assert launched.leftovers() == []
 
 
