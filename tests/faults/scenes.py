@@ -120,9 +120,7 @@ class Actor(mpspmd.Worker):
         os.kill(os.getpid(), signal.SIGSTOP)
 
     def stall_before_a_collective(self, go: str) -> None:
-        with _mapped(go) as byte:
-            while not byte[0]:
-                time.sleep(0.01)
+        self.stall_asleep(go)
 
     def meet(self) -> None:
         self.ctx.init_process_group()

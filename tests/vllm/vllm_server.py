@@ -48,7 +48,7 @@ class Server:
         """Within, this thread can connect to the server."""
         return contextlib.nullcontext()
 
-    def wait_until_healthy(self, timeout_s: float = 6000) -> None:
+    def wait_until_healthy(self, timeout_s: float = 1200) -> None:
         end = time.monotonic() + timeout_s
         while time.monotonic() < end:
             assert self.process.poll() is None, self._end_of_log()
