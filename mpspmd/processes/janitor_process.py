@@ -33,13 +33,13 @@ MAX_NAME_BYTES = 4096 - TOKEN_BYTES - _SIZES.size - _CHECK.size
 """So a frame has at most PIPE_BUF bytes, and one write of it stays in one piece in the pipe."""
 DUMP_MAGIC = b"mpspmd dump 1\n"
 """A dump begins with it. A line of JSON follows, and then the bytes of the status page and the recorder."""
-LOCK = "lock"
-"""The file in a run's folder that the run keeps locked; see run_dir.py."""
 WRITE_DUMP = b"\0dump\0"
 """Begins a frame that has a dump written: a path and a cause follow, with a zero byte between them. No name
 of a file has a zero byte."""
 SHUT_DOWN = b"\0shut down"
 """The frame that says that the run ends as it should."""
+LOCK = "lock"
+"""The file in a run's folder that the run keeps locked; see run_dir.py."""
 _KILLED = "the processes of the run have ended without a shutdown: they were killed"
 _RECORD_BYTES = 64
 Identity = tuple[int, int]

@@ -47,8 +47,9 @@ def handled_signals() -> frozenset[int]:
 def signals_deferred(blocked: Collection[int] = (signal.SIGINT,)) -> Iterator[None]:
     """SIGINT and SIGTERM that come in the body are handled after it.
 
-    SIGINT is blocked as well: a process that the body starts inherits this, and Ctrl-C doesn't end it. To
-    block signals isn't enough, because another thread may take them for the main thread.
+    The signals in `blocked` are blocked as well. A process that the body starts inherits this, so Ctrl-C
+    doesn't end it; a thread inherits it too. To block signals isn't enough, because another thread may take
+    them for the main thread.
     """
     came: set[int] = set()
 
