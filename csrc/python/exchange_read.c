@@ -152,8 +152,8 @@ static PyObject *pick_up(struct exchange_object *self) {
 static PyObject *receive_for(struct exchange_object *self, struct call_object *call,
                              uint64_t deadline_ns) {
     uint64_t key = call->key + (uint64_t)call->missing;
-    /* After a read that ended without a message the wait goes on. A thread that reads in slices
-     * would otherwise seem to have begun to wait just now, and poll through a long step. */
+    /* After a read that ended without a message this read goes on with the same wait. A thread that
+     * reads for a short time again and again would otherwise poll through a long step. */
     if (call->waiting.key != key)
         call->waiting = (struct waiting){.key = key};
     return inbox_receive(self->replies, deadline_ns, &call->waiting);
