@@ -466,8 +466,8 @@ class Exchange:
     ) -> Any | None:
         """Sends a request that is a plain value, and returns its call. It is in `pending` if ranks reply.
 
-        None, and nothing is sent: it isn't plain, another thread is sending, there is no space for it, or
-        the ring has ended."""
+        None, and nothing is sent: it isn't plain, or no name, tuple and dict; another thread is sending;
+        there is no space for it; or the ring has ended."""
     def send_encoded(
         self,
         kind: int,

@@ -49,11 +49,6 @@ def start_thread_or_call(
         return None
 
 
-def block_signals() -> None:
-    """For a thread that start_thread() can't start: from now on it blocks all signals."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
-
-
 @contextlib.contextmanager
 def signals_blocked(numbers: Collection[int]) -> Iterator[set[signal.Signals]]:
     """This thread, and what is started in the body, block these signals. Yields those blocked before."""
@@ -76,7 +71,7 @@ def signals_of_user() -> Iterator[None]:
     try:
         yield
     finally:
-        block_signals()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
 
 
 def _mask_of_user() -> set[signal.Signals] | None:

@@ -34,7 +34,8 @@ def name_of(method: Method) -> str:
     """What errors, reports and records call the method."""
     if isinstance(method, str):
         return method
-    return getattr(method, "__qualname__", None) or repr(method)
+    name = getattr(method, "__qualname__", None)
+    return name if isinstance(name, str) and name else repr(method)
 
 
 @dataclass(slots=True)  # not frozen: that doubles what making one costs, at each step

@@ -131,7 +131,7 @@ static PyObject *exchange_send_plain(struct exchange_object *self, PyObject *con
                             "send_plain(method, args, kwargs, reply_ranks, deadline)");
     if (!is_ready(self))
         return NULL;
-    if (!PyUnicode_CheckExact(args[0]))
+    if (!PyUnicode_CheckExact(args[0]) || !PyTuple_Check(args[1]) || !PyDict_Check(args[2]))
         Py_RETURN_NONE;
     PyObject *request = PyTuple_Pack(4, args[0], args[1], args[2], args[3]);
     if (!request)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+import weakref
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from mpspmd.threads import block_signals
+from mpspmd.engine.call import deadline_after
+from mpspmd.threads import start_thread
 from mpspmd.wire import ALL, Method, ReplyRanks
 
 if TYPE_CHECKING:
@@ -21,6 +25,10 @@ else:
     T = TypeVar("T")  # for typing.get_type_hints()
 
 
+_Send: TypeAlias = Callable[[], "Future[Any] | None"]
+_Unsent: TypeAlias = "SimpleQueue[tuple[Future[Future[Any] | None], _Send] | None]"
+
+
 class AwaitedCalls:
     """`Engine` derives from it. Any event loop of the engine's process.
 
@@ -31,7 +39,9 @@ class AwaitedCalls:
     call: Callable[..., Any]
 
     def __init__(self) -> None:
-        self._sender = ThreadPoolExecutor(1, "mpspmd-sender", block_signals)
+        self._unsent: _Unsent = SimpleQueue()
+        self._has_sender = False
+        self._starting_sender = threading.Lock()
 
     async def execute_model_async(
         self, *args: Any, timeout: float | None = None, reply_rank: int = 0, **kwargs: Any
@@ -69,7 +79,7 @@ class AwaitedCalls:
         timeout: float | None = None,
     ) -> Any:
         """As `call`, for asyncio; see `execute_model_async`."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = deadline_after(timeout)
 
         def send() -> Future[Any] | None:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -78,9 +88,29 @@ class AwaitedCalls:
             )
             return future
 
-        sent = await asyncio.get_running_loop().run_in_executor(self._sender, send)
+        self._start_sender()
+        sending: Future[Future[Any] | None] = Future()
+        self._unsent.put((sending, send))
+        sent = await asyncio.wrap_future(sending)
         return None if sent is None else await asyncio.wrap_future(sent)
 
-    def _send_no_more(self) -> None:
-        """Doesn't wait: a call that is being sent ends with the run."""
-        self._sender.shutdown(wait=False, cancel_futures=True)
+    def _start_sender(self) -> None:
+        """The thread ends when nobody refers to the engine any more."""
+        with self._starting_sender:
+            if not self._has_sender:
+                # No ThreadPoolExecutor: at exit Python would wait for a request that waits for space.
+                start_thread(_send_all, self._unsent, name="mpspmd-sender")
+                weakref.finalize(self, self._unsent.put, None)
+                self._has_sender = True
+
+
+def _send_all(unsent: _Unsent) -> None:
+    while (item := unsent.get()) is not None:
+        sending, send = item
+        if sending.set_running_or_notify_cancel():
+            try:
+                sending.set_result(send())
+            except BaseException as error:
+                sending.set_exception(error)
+        # They refer to the engine, and must not live on while this thread waits.
+        del item, sending, send

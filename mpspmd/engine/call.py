@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
 from mpspmd import _ring
 from mpspmd._ring import NO_REPLY as NO_REPLY
+from mpspmd.errors import ConfigError
 from mpspmd.exceptions.fault import restore_cause
 
 _MAX_KEPT = 64
 """Failed calls that still collect late replies: a rank that hangs would keep each of them for ever."""
+
+
+def deadline_after(timeout: float | None) -> float | None:
+    """The time of time.monotonic() in `timeout` seconds. ConfigError if that is no number of seconds."""
+    if timeout is None:
+        return None
+    try:
+        deadline = time.monotonic() + float(timeout)
+    except (TypeError, ValueError, OverflowError):
+        deadline = math.nan
+    if math.isnan(deadline):
+        raise ConfigError(f"timeout={timeout!r}: must be a number of seconds, or None")
+    return deadline
 
 
 class Call(_ring.Call):

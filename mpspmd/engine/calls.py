@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any, Literal, overload
 
 from mpspmd.engine.aio import AwaitedCalls, T
-from mpspmd.engine.call import Call
+from mpspmd.engine.call import Call, deadline_after
 from mpspmd.engine.future import StepFuture
 from mpspmd.engine.outcome import RunOutcome
 from mpspmd.engine.reader import Reader
@@ -174,7 +173,7 @@ class Calls(AwaitedCalls):
             non_block: Returns a `StepFuture` of the outcome as soon as the request is in the ring.
 
         Raises:
-            ConfigError: `reply_ranks` is no rank.
+            ConfigError: An argument has a value that can't be used, such as a rank that the run hasn't.
             EncodeError: The arguments can't be sent; no rank runs the request.
             UnknownMethod: A worker has no such method.
             RankError: The method raised on some rank. After `execute_model` the engine has failed.
@@ -200,7 +199,7 @@ class Calls(AwaitedCalls):
         """What `Engine.call` and `StepCalls.call` do."""
         if reply_ranks != ALL:
             self._check_reply_ranks(reply_ranks)
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = deadline_after(timeout)
         call = self._sending.send(method, args, kwargs, reply_ranks, deadline, ends, keeps_late)
         if (first := ends or within) is not None:
             self._reader.link(call, first)

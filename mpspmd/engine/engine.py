@@ -176,6 +176,7 @@ class Engine(Calls):
 
     def become_inherited(self, stub: Inherited) -> None:
         """In a process that has just been forked: the engine stays its parent's."""
+        super().__init__()  # the thread that sends is the parent's
         self._dropped.detach()
         self._ending.become_inherited()
         names = ("_ranks", "_channel", "_run_outcome", "_table", "_reader", "_sending")
@@ -233,11 +234,8 @@ class Engine(Calls):
         """
         if timeout is not None and not 0 <= timeout < math.inf:
             raise ConfigError(f"timeout={timeout!r}: must be a number of seconds, 0 or more")
-        try:
-            self._ending.shutdown(timeout)
-            self._dropped.detach()
-        finally:
-            self._send_no_more()
+        self._ending.shutdown(timeout)
+        self._dropped.detach()
 
     def __enter__(self) -> Engine:
         return self

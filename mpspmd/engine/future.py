@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures._base import RUNNING
 from typing import Any, Protocol, TypeVar
 
-from mpspmd.engine.call import Call
+from mpspmd.engine.call import Call, deadline_after
 from mpspmd.engine.outcome import RunOutcome
 from mpspmd.engine.reader import Reader
 from mpspmd.errors import ChannelError
@@ -128,7 +128,7 @@ class StepFuture(concurrent.futures.Future[T]):
         call = self._call
         if call.done:
             return
-        limit = None if timeout is None else time.monotonic() + timeout
+        limit = deadline_after(timeout)
         try:
             self._engine._reader.wait_for(call, limit)
         except ChannelError as error:

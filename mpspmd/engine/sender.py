@@ -13,7 +13,7 @@ from mpspmd.engine.reader import Reader
 from mpspmd.engine.requests import RequestEncoder
 from mpspmd.engine.stall import StallWatch
 from mpspmd.engine.turns import Turns, let_others_go_on, wait_for_turn
-from mpspmd.errors import ChannelError, StepTimeout
+from mpspmd.errors import ChannelError, ConfigError, StepTimeout
 from mpspmd.transport.channel import EngineChannel
 from mpspmd.wire import Method, ReplyRanks, name_of
 
@@ -56,7 +56,7 @@ class Sender:
         `ends` is the first call of the step whose last call this is. `keeps_late` as for StepCalls.call.
 
         Raises:
-            EncodeError, StepTimeout: No rank runs the request.
+            ConfigError, EncodeError, StepTimeout: No rank runs the request.
             RuntimeError: A signal's handler, or a destructor, sends while this thread already does.
             MpSpmdError: The cause, if the engine has failed or was shut down.
         """
@@ -66,6 +66,7 @@ class Sender:
             if sent is not None:
                 reader.wake_reader()
                 return sent
+        _check(method, args, kwargs)
         if reader.sender:
             self._refuse_within_a_send()
         try:
@@ -166,3 +167,14 @@ class Sender:
                         raise self._stalls.timeout(call, "there was no space for the request")
         finally:
             self._reader.sender_waits = False
+
+
+def _check(method: object, args: object, kwargs: object) -> None:
+    """`send_plain` takes no such request either."""
+    if not isinstance(method, str) and not callable(method):
+        raise ConfigError(f"method={method!r}: must be a method's name, or a callable")
+    if not isinstance(args, tuple | list):
+        kind = type(args).__qualname__
+        raise ConfigError(f"args is of {kind}: must be a tuple; of one argument it is (argument,)")
+    if not isinstance(kwargs, dict):
+        raise ConfigError(f"kwargs is of {type(kwargs).__qualname__}: must be a dict")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, Literal
 
-from mpspmd.engine.call import Call
+from mpspmd.engine.call import Call, deadline_after
 from mpspmd.engine.calls import Calls
 from mpspmd.engine.future import StepFuture
 from mpspmd.wire import ALL, Method
@@ -45,7 +44,7 @@ class StepCalls:
         `timeout` is in seconds from now, sending included.
 
         Raises:
-            ConfigError: There is no such rank.
+            ConfigError: There is no such rank, or `timeout` is no number of seconds.
             EncodeError: The arguments can't be sent; no rank runs the request.
             StepTimeout: There was no space for the request; no rank runs it.
             RankError, RankDied, EngineClosed: The engine has failed before, or while this was sent.
@@ -53,7 +52,7 @@ class StepCalls:
         engine = self._engine
         if reply_ranks != ALL:
             engine._check_reply_ranks(reply_ranks)
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = deadline_after(timeout)
         return engine._sending.send(method, args, {}, reply_ranks, deadline)
 
     def outcome(self, call: Call) -> Any:

@@ -97,6 +97,10 @@ class RankLoop:
                 return self._step_codec.decode(step, payload)
             request = payload if packed else decode(payload, kind & KIND_OUT_OF_BAND != 0)
             method, args, kwargs, reply_ranks = request
+            if isinstance(method, str):
+                return method, args, kwargs, reply_ranks
+            call = functools.partial(method, self._worker)
+            return call, args, kwargs, reply_ranks, name_of(method)
         except SystemExit:
             raise
         except BaseException as error:
@@ -106,10 +110,6 @@ class RankLoop:
             if isinstance(payload, memoryview):
                 payload.release()
                 self._requests.release()
-        if isinstance(method, str):
-            return method, args, kwargs, reply_ranks
-        call = functools.partial(method, self._worker)
-        return call, args, kwargs, reply_ranks, name_of(method)
 
     def _fail(
         self, step: int, method: Any, name: str, reply_ranks: ReplyRanks, error: BaseException

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import multiprocessing
 import os
@@ -149,6 +150,7 @@ def leave_at_once() -> None:
 def of_a_fork(then: str) -> None:
     global under_way
     with make_engine() as engine:
+        assert asyncio.run(engine.execute_model_async("awaited")) == "awaited"
         under_way = engine.execute_model("under way", non_block=True)
         if os.fork() == 0:
             if then == "unwinds":
@@ -167,6 +169,7 @@ def in_a_fork_uses_it(engine: mpspmd.Engine) -> None:
         lambda: engine.execute_model(1),
         lambda: engine.execute_model(1, non_block=True),
         lambda: engine.steps.send("execute_model", (1,)),
+        lambda: asyncio.run(asyncio.wait_for(engine.execute_model_async(1), 10)),
         lambda: under_way.result(),
         lambda: concurrent.futures.wait([under_way], 10),
         lambda: engine.stats(),

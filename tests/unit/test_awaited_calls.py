@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ import pytest
 import workers
 
 from mpspmd import Engine
-from mpspmd.errors import RankError, StepTimeout
+from mpspmd.errors import EngineClosed, RankError, StepTimeout
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -111,7 +114,30 @@ def test_calls_that_wait_end_with_the_engine(go: Path) -> None:
             ]
             await asyncio.sleep(0.1)
             engine.shutdown(timeout=0)
+        calls.append(asyncio.create_task(engine.execute_model_async()))
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
-        assert all(isinstance(outcome, Exception) for outcome in outcomes)
+        assert [type(outcome) for outcome in outcomes] == [EngineClosed] * 4
 
     asyncio.run(main())
+
+
+_LEAVES = """
+import asyncio, mpspmd, workers
+
+async def main():
+    calls = [asyncio.create_task(engine.collective_rpc_async("sleep", args=(600,)))]
+    calls += [asyncio.create_task(engine.execute_model_async(bytes(60_000))) for _ in range(3)]
+    while not engine._reader.sender_waits:
+        await asyncio.sleep(0.01)
+
+engine = mpspmd.Engine(workers.Calculator, world_size=1)
+asyncio.run(main())
+"""
+
+
+def test_a_program_ends_while_a_request_of_its_waits_for_space() -> None:
+    small = {"MPSPMD_REQUEST_RING_BYTES": "65536", "MPSPMD_SHUTDOWN_TIMEOUT_S": "0.1"}
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | small | {"PYTHONPATH": path}
+    done = subprocess.run([sys.executable, "-c", _LEAVES], env=environment, timeout=30)
+    assert done.returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import threading
@@ -15,7 +16,7 @@ import pytest
 import workers
 
 from mpspmd import Engine
-from mpspmd.errors import ConfigError, EncodeError, StepTimeout, UnknownMethod
+from mpspmd.errors import ConfigError, EncodeError, RankError, StepTimeout, UnknownMethod
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -94,6 +95,30 @@ class TestCalling:
     ) -> None:
         with pytest.raises(ConfigError, match="from 0 to 1"):
             engine.call("rank", reply_ranks=ranks)
+
+    @pytest.mark.parametrize(
+        ("given", "told"),
+        [
+            ({"method": None}, "method=None"),
+            ({"args": "name"}, r"args is of str: .*\(argument,\)"),
+            ({"kwargs": "name"}, "kwargs is of str"),
+            ({"timeout": "soon"}, "timeout='soon'"),
+            ({"timeout": math.nan}, "timeout=nan"),
+        ],
+    )
+    def test_what_makes_no_call_is_refused_and_no_rank_sees_it(
+        self, engine: Engine, given: Any, told: str
+    ) -> None:
+        with pytest.raises(ConfigError, match=told):
+            engine.call(**({"method": "rank"} | given))
+        assert engine.collective_rpc("rank") == [0, 1]
+
+    def test_a_callable_that_is_none_on_the_ranks_fails_and_the_engine_goes_on(
+        self, engine: Engine
+    ) -> None:
+        with pytest.raises(RankError, match="must be callable"):
+            engine.collective_rpc(workers.OnlyHere())
+        assert engine.collective_rpc("rank") == [0, 1]
 
     def test_a_reply_is_the_callers_own_to_change(self, engine: Engine) -> None:
         for array in engine.collective_rpc("echo", args=(np.zeros(5_000),)):

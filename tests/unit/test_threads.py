@@ -52,7 +52,7 @@ def test_every_thread_of_the_engine_leaves_signals_to_the_main_thread(engine: En
     future.add_done_callback(lambda done: answered.set())
     assert answered.wait(20)
     threads = _blocked_in_our_threads()
-    assert {"mpspmd-supervisor", "mpspmd-reader", "mpspmd-sender_0"} <= threads.keys()
+    assert {"mpspmd-supervisor", "mpspmd-reader", "mpspmd-sender"} <= threads.keys()
     assert threads == {name: set(_ASKED) for name in threads}
 
 

@@ -20,6 +20,15 @@ class Name(enum.StrEnum):
     RANK = "rank"
 
 
+class OnlyHere:
+    """A callable in this process, and a number in any other."""
+
+    def __call__(self, worker: Any) -> None: ...
+
+    def __reduce__(self) -> Any:
+        return int, (5,)
+
+
 class Calculator(mpspmd.Worker):
     """Answers all kinds of calls."""
 
