@@ -22,7 +22,7 @@ from mpspmd.engine.event_queue import EventQueue
 from mpspmd.engine.events import Raised
 from mpspmd.engine.late import LateReplies
 from mpspmd.engine.stall import StallWatch
-from mpspmd.engine.turns import let_others_go_on, wait_for_turn
+from mpspmd.engine.turns import let_go_on, let_others_go_on, wait_for_turn
 from mpspmd.errors import ChannelError, DecodeError
 from mpspmd.exceptions.fault import error_of
 from mpspmd.exceptions.foreign import is_perhaps_a_signals
@@ -66,7 +66,10 @@ class Reader(Exchange):
         """Calls that were done while their reader was sending. It tells their futures when it has sent."""
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._has_work = threading.Event()
+        # Locked while there is nothing to do. No Event: the handler of a signal that raises in one of its
+        # methods may leave it locked, and then no thread could send any more.
+        self._idle = threading.Lock()
+        self._idle.acquire()
         self._ended = False
 
     def expect(self, call: Call) -> None:
@@ -77,7 +80,7 @@ class Reader(Exchange):
     def wake_reader(self) -> None:
         """There is a call to read for."""
         if self._thread is not None:
-            self._has_work.set()
+            let_go_on(self._idle)
 
     def forget(self, call: Call, error: BaseException) -> None:
         """Ends a call whose request wasn't sent. Wakes the leader, which may wait for this very call."""
@@ -159,7 +162,7 @@ class Reader(Exchange):
         """Nobody waits for replies any more."""
         self._ended = True
         self._inbox.interrupt()
-        self._has_work.set()
+        let_go_on(self._idle)
 
     def wait_for(self, call: Call, limit: float | None) -> None:
         """Returns when the call is done, at the latest at its own deadline. Until then this thread leads or
@@ -220,12 +223,11 @@ class Reader(Exchange):
         with self._starting:
             if self._thread is None:
                 self._thread = start_thread(self._read_always, name="mpspmd-reader")
-        self._has_work.set()
+        let_go_on(self._idle)
 
     def _read_always(self) -> None:
         while not self._ended:
-            self._has_work.wait()
-            self._has_work.clear()
+            self._idle.acquire()
             while self._read_most_urgent():
                 pass
 

@@ -39,5 +39,10 @@ def wait_for_turn(turns: Turns, must_wait: Callable[[], bool], until: float | No
 def let_others_go_on(turns: Turns) -> None:
     """Wakes all threads that wait. Each sees for itself whether it must wait on."""
     for turn in list(turns):
-        with contextlib.suppress(RuntimeError):  # it has been released already
-            turn.release()
+        let_go_on(turn)
+
+
+def let_go_on(turn: threading.Lock) -> None:
+    """Wakes the thread that acquires it."""
+    with contextlib.suppress(RuntimeError):  # it has been released already
+        turn.release()

@@ -50,12 +50,15 @@ def _interrupted(call: Callable[[], Any], number: int) -> bool:
     return False
 
 
+@pytest.mark.parametrize("has_reader", [False, True])
 @pytest.mark.parametrize(("argument", "places"), [("plain", 5), ({"not plain"}, 20)])
 def test_they_harm_no_other_thread_wherever_that_happens(
-    argument: Collection[str], places: int
+    argument: Collection[str], places: int, has_reader: bool
 ) -> None:
     number = 0
     with Engine(workers.Calculator, world_size=1) as engine, ThreadPoolExecutor(1) as pool:
+        if has_reader:
+            engine._reader.start_reader()
         while _interrupted(lambda: engine.call("size", (argument,)), number):
             other = pool.submit(engine.collective_rpc, "rank", timeout=10)
             assert other.result() == [0], number
