@@ -20,12 +20,21 @@ def deadline_after(timeout: float | None) -> float | None:
     if timeout is None:
         return None
     try:
-        deadline = time.monotonic() + float(timeout)
+        deadline = time.monotonic() + float(timeout + 0.0)  # float() alone would take text
     except (TypeError, ValueError, OverflowError):
         deadline = math.nan
     if math.isnan(deadline):
         raise ConfigError(f"timeout={timeout!r}: must be a number of seconds, or None")
     return deadline
+
+
+def check_arguments(args: object, kwargs: object) -> None:
+    """Raises ConfigError if a callable can't be called with them."""
+    if not isinstance(args, tuple | list):
+        kind = type(args).__qualname__
+        raise ConfigError(f"args is of {kind}: must be a tuple; of one argument it is (argument,)")
+    if not isinstance(kwargs, dict):
+        raise ConfigError(f"kwargs is of {type(kwargs).__qualname__}: must be a dict")
 
 
 class Call(_ring.Call):

@@ -13,7 +13,7 @@ from typing import Any
 from mpspmd.bridge.place import NodePlace
 from mpspmd.codec.steps import StepCodec
 from mpspmd.config import RuntimeConfig
-from mpspmd.engine.call import CallTable
+from mpspmd.engine.call import CallTable, check_arguments, deadline_after
 from mpspmd.engine.calls import Calls
 from mpspmd.engine.consequences import Consequences
 from mpspmd.engine.ending import Ending
@@ -107,6 +107,10 @@ class Engine(Calls):
         set_level()
         if not isinstance(world_size, int):
             raise ConfigError(f"world_size={world_size!r}: must be a whole number of ranks")
+        check_arguments(args, kwargs or {})
+        for name, texts in (("fatal_methods", fatal_methods), ("remove_at_end", remove_at_end)):
+            if isinstance(texts, str):  # it would be taken for its letters
+                raise ConfigError(f"{name}={texts!r}: must be several texts, such as [{texts!r}]")
         self._world_size = world_size
         self._config = config = config or RuntimeConfig.from_env()
         if nodes is not None:
@@ -232,6 +236,7 @@ class Engine(Calls):
         ranks might not be told to end, and nobody would wait for them. An engine that is dropped without a
         shutdown ends its ranks too, with a ResourceWarning.
         """
+        deadline_after(timeout)  # is it a number?
         if timeout is not None and not 0 <= timeout < math.inf:
             raise ConfigError(f"timeout={timeout!r}: must be a number of seconds, 0 or more")
         self._ending.shutdown(timeout)

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from mpspmd.codec.objects import Message
-from mpspmd.engine.call import Call
+from mpspmd.engine.call import Call, check_arguments
 from mpspmd.engine.outcome import RunOutcome
 from mpspmd.engine.reader import Reader
 from mpspmd.engine.requests import RequestEncoder
@@ -173,8 +173,4 @@ def _check(method: object, args: object, kwargs: object) -> None:
     """`send_plain` takes no such request either."""
     if not isinstance(method, str) and not callable(method):
         raise ConfigError(f"method={method!r}: must be a method's name, or a callable")
-    if not isinstance(args, tuple | list):
-        kind = type(args).__qualname__
-        raise ConfigError(f"args is of {kind}: must be a tuple; of one argument it is (argument,)")
-    if not isinstance(kwargs, dict):
-        raise ConfigError(f"kwargs is of {type(kwargs).__qualname__}: must be a dict")
+    check_arguments(args, kwargs)

@@ -188,9 +188,13 @@ class _Rebuilding:
         base.__init__(error, *args)
         self._made[index] = error
         _set_attributes(error, base, self._values(encoded.attributes))
-        error.__cause__ = self._link(encoded.cause)
-        error.__context__ = self._link(encoded.context)
-        error.__suppress_context__ = encoded.suppresses_context
+        # An assignment would call the class's own __setattr__. __cause__ sets __suppress_context__, too.
+        for name, value in (
+            ("__cause__", self._link(encoded.cause)),
+            ("__context__", self._link(encoded.context)),
+            ("__suppress_context__", encoded.suppresses_context),
+        ):
+            _OF_EXCEPTIONS[name].__set__(error, value)
         return error
 
     def _link(self, index: int | None) -> BaseException | None:

@@ -49,9 +49,11 @@ class Hook:
 class Touchy(Exception):
     """Runs code of its own when it is pickled, rebuilt, printed or looked at."""
 
+    needed: Any
+
     def __init__(self, act: Callable[[], Any], needed: Any) -> None:
         super().__init__("touchy")
-        self.needed = needed
+        super().__setattr__("needed", needed)
 
     def __reduce__(self) -> Any:
         return _act, (self.args,)
@@ -60,6 +62,10 @@ class Touchy(Exception):
         _act()
 
     __getstate__ = __deepcopy__ = __setstate__
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        _act()
+        super().__setattr__(name, value)
 
 
 def _act(*args: Any) -> None:

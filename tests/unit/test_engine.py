@@ -102,7 +102,8 @@ class TestCalling:
             ({"method": None}, "method=None"),
             ({"args": "name"}, r"args is of str: .*\(argument,\)"),
             ({"kwargs": "name"}, "kwargs is of str"),
-            ({"timeout": "soon"}, "timeout='soon'"),
+            ({"timeout": "1"}, "timeout='1'"),
+            ({"timeout": 10**400}, "timeout=1000"),
             ({"timeout": math.nan}, "timeout=nan"),
         ],
     )

@@ -81,6 +81,19 @@ class TestWrongUse:
         with pytest.raises(ConfigError, match=f"world_size={world_size!r}: must be"):
             Engine(workers.Calculator, world_size=world_size)
 
+    @pytest.mark.parametrize(
+        ("given", "told"),
+        [
+            ({"args": 5}, "args is of int"),
+            ({"kwargs": [5]}, "kwargs is of list"),
+            ({"fatal_methods": "add"}, r"such as \['add'\]"),
+            ({"remove_at_end": "/tmp/x"}, r"such as \['/tmp/x'\]"),
+        ],
+    )
+    def test_an_argument_of_another_kind_is_refused(self, given: Any, told: str) -> None:
+        with pytest.raises(ConfigError, match=told):
+            Engine(workers.Calculator, world_size=1, **given)
+
     def test_the_limit_of_the_world_size_is_named(self) -> None:
         with pytest.raises(ConfigError, match="from 1 to 64"):
             Engine(workers.Calculator, world_size=65)
@@ -291,8 +304,9 @@ class TestEnd:
     ) -> None:
         config = RuntimeConfig.from_env(shutdown_timeout_s=100)
         engine = Engine(workers.Tidy, world_size=1, args=(str(tmp_path), 60.0), config=config)
-        with pytest.raises(ConfigError, match="timeout=-1: must be"):
-            engine.shutdown(-1)
+        for wrong in (-1, "1"):
+            with pytest.raises(ConfigError, match=f"timeout={wrong!r}: must be"):
+                engine.shutdown(wrong)
         assert repr(engine) == f"<Engine: world_size 1, running, pids {engine.pids}>"
         engine.shutdown(timeout=0.3)
         assert "longer than 0.3 s" in caplog.text
