@@ -8,6 +8,7 @@ from typing import Any
 
 from mpspmd import _ring
 from mpspmd._ring import NO_REPLY as NO_REPLY
+from mpspmd.engine.outcome import anew
 from mpspmd.errors import ConfigError
 from mpspmd.exceptions.fault import restore_cause
 
@@ -58,7 +59,8 @@ class Call(_ring.Call):
         """Returns the replies, as a list in rank order or as the one reply; or raises the call's error."""
         if self.error is not None:
             restore_cause(self.error)
-            raise self.error
+            # A new one: what is raised refers to this call, which must not refer to it.
+            raise anew(self.error) from self.error.__cause__
         return self.replies if self.ranks == "all" else self.replies[self.ranks]  # type: ignore[index]
 
     def seconds_left(self) -> float | None:

@@ -279,6 +279,19 @@ def test_a_reply_goes_with_its_last_user_and_waits_for_no_garbage_collection(
         gc.enable()
 
 
+@pytest.mark.parametrize("non_block", [False, True])
+def test_nor_does_an_error_keep_its_call(engine: Engine, eventually: Any, non_block: bool) -> None:
+    gc.disable()
+    try:
+        try:
+            engine.collective_rpc("fail", args=("no",), non_block=non_block).result()
+        except RankError as error:
+            gone = weakref.ref(error)
+        eventually(lambda: gone() is None, "the error is gone")
+    finally:
+        gc.enable()
+
+
 @pytest.mark.parametrize("done", [False, True])
 def test_what_comes_of_a_sent_call_is_asked_for_later(engine: Engine, done: bool) -> None:
     calls = [engine.steps.send("echo", (i,), reply_ranks=1) for i in range(5)]
