@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -70,4 +71,20 @@ def test_when_the_launcher_is_killed_everything_ends(
     launched = launch("-n", "2", "app.py", "works")
     eventually(launched.starts, "the ranks are there", 100)
     launched.process.kill()
+    assert launched.leftovers() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_launcher_that_waits_for_node_0(
+    launch: Any, eventually: Any, number: signal.Signals
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as node_0:
+        node_0.settimeout(60)
+        port = str(node_0.getsockname()[1])
+        place = ("--nnodes", "2", "--node-rank", "1", "--master-addr", "127.0.0.1")
+        launched = launch("-n", "1", *place, "--master-port", port, "app.py")
+        with node_0.accept()[0]:  # it waits for an answer, in torch's C++ code
+            os.killpg(launched.process.pid, number)
+            assert launched.result(30) == (128 + number, "", "")
+    eventually(lambda: launched.processes(janitors=True) == [], "the janitor has ended", 30)
     assert launched.leftovers() == []

@@ -6,8 +6,9 @@ import contextlib
 import math
 import os
 import signal
+import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import psutil
 from torch.distributed.elastic.multiprocessing import SignalException
@@ -17,12 +18,15 @@ from mpspmd.errors import ConfigError
 from mpspmd.processes.launch import Launch
 from mpspmd.processes.proc import caught_signals
 from mpspmd.processes.process import is_running
+from mpspmd.threads import start_thread
 
 _FOR_THE_PROGRAM = (signal.SIGUSR1, signal.SIGUSR2)
 """The program decides what they mean. Slurm can send one before a job's time is over."""
 
 _CONTINUING_S = 1.0
 """How long we wait for a stopped process to continue."""
+_TAKES_S = 1.0
+"""How long a signal may take to reach Python. While nodes meet, torch waits in C++, for minutes."""
 _NOT_READY = (psutil.STATUS_STOPPED, psutil.STATUS_RUNNING)
 """A continued process is ready for a signal when it sleeps again, or has run for `_CONTINUING_S`."""
 
@@ -65,9 +69,11 @@ def stopping_at_signals(
         if number not in handled and signal.getsignal(number) != signal.SIG_IGN
     ]
     stopped: Stopped | None = None
+    taken = threading.Event()
 
     def stop(number: int, frame: object) -> None:
         nonlocal stopped
+        taken.set()
         for each in handled:
             signal.signal(each, insist)
         stopped = Stopped(number, signal.SIGTERM if has_engine else signal.Signals(number))
@@ -87,7 +93,8 @@ def stopping_at_signals(
     before = {number: signal.signal(number, stop) for number in handled}
     before |= {number: signal.signal(number, pass_on) for number in passed_on}
     try:
-        yield
+        with _ending_without_python(handled, taken, processes):
+            yield
     except Exception as error:
         # A `finally` of torch's may have replaced Stopped by another exception, because it uses a variable
         # that the interrupted line had not assigned yet.
@@ -99,16 +106,45 @@ def stopping_at_signals(
             signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def _ending_without_python(
+    signals: Collection[signal.Signals], taken: threading.Event, processes: _Processes
+) -> Iterator[None]:
+    """Within the block, a signal also ends this process while its main thread is in C++ code, which keeps
+    Python's handler from running, and there is no process of the group. The janitor does the rest."""
+
+    def end_if_not_taken() -> None:
+        with open(numbers, "rb", buffering=0) as pipe:
+            while number := pipe.read(1):
+                if number[0] in signals and not taken.wait(_TAKES_S) and not processes.are_there:
+                    os._exit(128 + number[0])
+
+    numbers, wake = os.pipe()
+    os.set_blocking(wake, False)
+    before = signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    start_thread(end_if_not_taken, name="mpspmd-signals")
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(wake)
+
+
 class _Processes:
     """The processes that the agent starts after this object was made.
 
-    Main thread. The agent runs in it too and reaps its processes only there, so a process that is found
-    here keeps its number meanwhile.
+    Main thread, unless it says otherwise. The agent runs in it too and reaps its processes only there, so a
+    process that is found here keeps its number meanwhile.
     """
 
     def __init__(self, has_engine: bool) -> None:
         self._has_engine = has_engine
         self._strangers = set(_children())
+
+    @property
+    def are_there(self) -> bool:
+        """Any thread."""
+        return bool(self._members())
 
     def let_the_engine_stop(self, number: int, patience_s: float | None) -> None:
         """Passes the signal to the engine, which shuts its ranks down, and waits until all have ended.
