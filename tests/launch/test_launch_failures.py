@@ -134,3 +134,10 @@ def test_a_plain_programs_traceback_is_in_the_summary(launch: Any, tmp_path: Pat
     _, _, summary = err.partition("plain.py failed: rank 1 (pid ")
     assert "line 3, in <module>\n" in summary
     assert "LookupError: not on this rank" in summary
+
+
+def test_a_folder_for_log_files_that_can_not_be_made_is_one_line(launch: Any) -> None:
+    launched = launch("-n", "1", "--log-dir", "/dev/full", "app.py", "works")
+    code, out, err = launched.result()
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "File exists: '/dev/full'" in err

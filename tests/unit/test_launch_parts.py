@@ -31,6 +31,8 @@ class TestOptions:
             (["--numa-binding", "node", "x.py"], "--numa-binding", "needs --ranks-only"),
             (["--max-restarts", "-1", "x.py"], "--max-restarts -1", "from 0 on"),
             (["--monitor-interval", "0", "x.py"], "--monitor-interval 0", "above 0"),
+            (["--monitor-interval", "inf", "x.py"], "--monitor-interval inf", "up to 86400"),
+            (["--event-log-handler", "nobody", "x.py"], "--event-log-handler 'nobody'", "null"),
             (["--monitor-interval", "soon", "x.py"], "--monitor-interval", "invalid float value"),
             (["--start-method", "thread", "x.py"], "'thread'", "'forkserver'"),
             (["--tee", "4", "x.py"], "'4'", "3 (both)"),

@@ -120,10 +120,11 @@ def run_group(group: Group, folder: Path) -> dict[int, Failure]:
     except Stopped:
         output.close(_READERS_PATIENCE_S)
         raise
-    except (ImportError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         if setup.has_started:
             raise
-        raise ConfigError(str(error)) from error  # from a rendezvous backend, about its options
+        # From a rendezvous backend, about its options, or because of the folder for the log files.
+        raise ConfigError(str(error)) from error
     except ChildFailedError as error:
         failures = [setup.failure(rank, each) for rank, each in error.failures.items()]
         return {failure.rank: failure for failure in failures}

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 
 from torch.distributed.argparse_util import check_env
+from torch.distributed.elastic.events.handlers import get_logging_handler
 from torch.distributed.elastic.multiprocessing import Std
 from torch.distributed.run import get_args_parser, parse_min_max_nnodes
 
@@ -62,6 +63,8 @@ _OTHER_TOPIC = "More of torchrun's options"
 
 _PLACE = ("nnodes", "node_rank", "master_addr", "rdzv_backend", "rdzv_endpoint", "standalone")
 """The options that say where this node is."""
+
+_DAY_S = 86400
 
 _ONLY_WITHOUT_ENGINE = {
     "virtual_local_rank": "with an engine ctx.device is the GPU of the rank's number",
@@ -180,8 +183,13 @@ def _refusal(args: argparse.Namespace) -> str | None:
         return f"--nnodes {args.nnodes!r} is not a number from 1 on, or MIN:MAX"
     if args.max_restarts < 0:
         return f"--max-restarts {args.max_restarts} is not a number from 0 on"
-    if not args.monitor_interval > 0:
-        return f"--monitor-interval {args.monitor_interval:g} is not a number of seconds above 0"
+    if not 0 < args.monitor_interval <= _DAY_S:
+        seconds = f"a number of seconds above 0 and up to {_DAY_S}"
+        return f"--monitor-interval {args.monitor_interval:g} is not {seconds}"
+    try:
+        get_logging_handler(args.event_log_handler)
+    except KeyError:
+        return f"--event-log-handler {args.event_log_handler!r} is none that PyTorch knows, such as null"
     for name in ("redirects", "tee"):
         try:
             Std.from_str(getattr(args, name))

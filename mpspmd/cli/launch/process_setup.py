@@ -66,8 +66,8 @@ class ProcessSetup(LogsSpecs):
         return self._group.logs_specs.root_log_dir
 
     def reify(self, envs: dict[int, dict[str, str]]) -> LogsDest:
-        self.has_started = True
         to = self._group.logs_specs.reify(envs)
+        self.has_started = True
         attempt, attempts = (
             int(envs[0][f"TORCHELASTIC_{name}"]) for name in ("RESTART_COUNT", "MAX_RESTARTS")
         )
@@ -164,7 +164,7 @@ class ProcessSetup(LogsSpecs):
         colour = stream.target.isatty() and not os.getenv("NO_COLOR")
         selection = None
         if stream.texts and os.path.isdir(os.path.dirname(stream.selected_path)):
-            texts = [text.encode() for text in stream.texts]
+            texts = [os.fsencode(text) for text in stream.texts]
             selection = Selection(texts, stream.selected_path, self._prefix(place, env, False))
         stream.files[place], last_lines = self._output.open(
             self._prefix(place, env, colour),
@@ -178,7 +178,7 @@ class ProcessSetup(LogsSpecs):
         template = self._group.config.log_line_prefix_template
         if template and not self._is_engine(place):
             values = {"role_name": env["ROLE_NAME"], "rank": env["RANK"], "local_rank": place}
-            return Template(template).safe_substitute(values).encode()
+            return os.fsencode(Template(template).safe_substitute(values))
         name = "engine" if self._is_engine(place) else f"rank{env['RANK']}"
         return prefix_of(name, place, colour=colour)
 
