@@ -8,7 +8,7 @@ import sys
 import time
 
 from mpspmd import __version__
-from mpspmd.cli.command import prepare_process
+from mpspmd.cli.command import prepare_process, tell
 from mpspmd.cli.parser import Parser
 from mpspmd.observe.discovery import Watched, find_engines
 from mpspmd.observe.health import Health, health_of
@@ -72,5 +72,5 @@ def main() -> None:
     parser.add_argument("--version", action="version", version=f"mpspmd {__version__}")
     options = parser.parse_args()
     health = alive(options.pid, options.stalled_after)
-    print(health.line)
+    tell(health.line, 1)  # the exit code counts, even if nobody reads the line
     sys.exit(0 if health.alive else 1)

@@ -17,6 +17,9 @@ def prepare_process() -> None:
         if getattr(sys, name) is None:  # it was closed at the start
             with contextlib.suppress(OSError):
                 setattr(sys, name, open(fd, mode, closefd=False))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal's encoding lacks must not end a command, nor `µs` where that is ASCII.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         os.getcwd()
     except OSError:
@@ -39,8 +42,8 @@ def write_all(fd: int, data: bytes) -> None:
             poller.poll()
 
 
-def tell(words: str) -> None:
-    """Prints a line on stderr. A closed terminal or pipe is no error."""
+def tell(words: str, fd: int = 2) -> None:
+    """Prints a line, on stderr unless `fd` is 1. A closed terminal or pipe or a full disk is no error."""
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
     with contextlib.suppress(OSError):
-        write_all(2, f"{words}\n".encode(encoding, "backslashreplace"))
+        write_all(fd, f"{words}\n".encode(encoding, "backslashreplace"))

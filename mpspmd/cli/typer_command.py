@@ -11,7 +11,7 @@ import typer
 from typer.main import get_command
 
 from mpspmd import __version__
-from mpspmd.cli.command import prepare_process
+from mpspmd.cli.command import prepare_process, tell
 
 # Bad options raise subclasses of click's UsageError, which Typer doesn't export.
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
@@ -47,13 +47,16 @@ def run_command(command: Callable[..., int], name: str, examples: str) -> int:
     app.command(context_settings=context, epilog=f"Examples: {examples}")(command)
     try:
         code = get_command(app).main(prog_name=name, standalone_mode=False)
+        sys.stdout.flush()
     except _USAGE_ERROR as error:
         message = " ".join(error.format_message().split())
         print(f"{name}: {message} (see {name} --help)", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, typer.Abort):
         return 128 + signal.SIGINT
-    except BrokenPipeError:
-        sys.stdout = None  # or Python would flush it at exit, into the broken pipe
+    except OSError as error:
+        sys.stdout = None  # or Python would flush it at exit, into the broken pipe or the full disk
+        if not isinstance(error, BrokenPipeError):
+            tell(f"{name}: {error}")
         return 1
     return code if isinstance(code, int) else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from dataclasses import dataclass
 
@@ -149,5 +150,6 @@ class _Known:
 
     def _command(self, pid: int) -> str:
         with contextlib.suppress(psutil.Error):
-            return " ".join(self._process(pid).cmdline())
+            # A path may have bytes that are no UTF-8, and JSON can't hold them.
+            return os.fsencode(" ".join(self._process(pid).cmdline())).decode(errors="replace")
         return "?"
