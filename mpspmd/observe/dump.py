@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,24 +30,28 @@ def read_dump(path: str) -> Dump:
     """DumpError if the file can't be read, is no dump, or is cut off."""
     try:
         with open(path, "rb") as file:
-            data = file.read()
+            magic = file.read(len(DUMP_MAGIC))
+            # Any other file may be large, and some devices have no end.
+            data = file.read() if magic == DUMP_MAGIC else b""
     except OSError as error:
         raise DumpError(f"{path}: {error.strerror or error}") from None
-    if not data.startswith(DUMP_MAGIC):
-        raise DumpError(f"{path}: no dump of this version of mpspmd; it begins with {data[:16]!r}")
-    line, _, rest = data[len(DUMP_MAGIC) :].partition(b"\n")
+    if magic != DUMP_MAGIC:
+        raise DumpError(f"{path}: no dump of this version of mpspmd; it begins with {magic[:16]!r}")
+    line, _, rest = data.partition(b"\n")
     try:
         about = json.loads(line)
         sizes = {name: int(about["bytes"][name]) for name in ("status", "recorder")}
-        int(about["pid"]), float(about["monotonic"]), str(about["cause"])
-    except (ValueError, KeyError, TypeError) as error:
+        int(about["pid"]), str(about["cause"])
+        now_ns = int(float(about["monotonic"]) * 1e9)
+        time.localtime(about["time"])
+    except (ArithmeticError, ValueError, KeyError, TypeError, OSError) as error:
         raise DumpError(f"{path}: its header can't be read: {error}") from None
     if len(rest) != sum(sizes.values()):
         raise DumpError(
             f"{path}: {sum(sizes.values())} bytes should follow the header: {len(rest)} do"
         )
     try:
-        records = parse(rest[sizes["status"] :], int(float(about["monotonic"]) * 1e9))
+        records = parse(rest[sizes["status"] :], now_ns)
         places = _places(rest[: sizes["status"]], float(about["monotonic"]))
     except (NoRecords, ValueError) as error:
         raise DumpError(f"{path}: {error}") from None

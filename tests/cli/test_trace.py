@@ -122,6 +122,7 @@ def test_only_the_last_time_is_shown(engine: mpspmd.Engine) -> None:
     [
         (["/nowhere.dump"], 1, "mpspmd-trace: /nowhere.dump: No such file or directory"),
         ([__file__], 1, "no dump of this version of mpspmd"),
+        (["/dev/zero"], 1, "no dump of this version of mpspmd"),
         (["1", "--last", "soon"], 2, "must be a time such as 5s, 500ms or 2min"),
         ([], 2, "Missing argument"),
     ],

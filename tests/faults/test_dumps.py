@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import stat
@@ -336,6 +337,8 @@ def test_a_damaged_dump_says_what_is_wrong(
         (whole + b"x", "bytes should follow"),
         (lines[0] + b"\n{}\n" + lines[2], "header"),
         (lines[0] + b"\n" + lines[1][:-1] + b"\n" + lines[2], "header"),
+        (whole.replace(b'"time"', b'"Time"', 1), "header"),
+        (re.sub(rb'"monotonic": [0-9.]+', b'"monotonic": 1e999', whole, count=1), "header"),
         (whole.replace(b"mspmRecd", b"mspmXXXX"), "no recorder"),
         (whole.replace(b"mspmStat", b"mspmXXXX"), "status page"),
     ):
