@@ -60,10 +60,12 @@ def metrics(
     registry.register(engines)
     try:
         server, _ = start_http_server(port, address, registry)
-    except OSError as error:
-        print(f"mpspmd-metrics: {address}:{port}: {error.strerror}", file=sys.stderr)
+    except (OSError, UnicodeError) as error:  # UnicodeError: no host has such a name
+        why = getattr(error, "strerror", None) or error
+        print(f"mpspmd-metrics: {address}:{port}: {why}", file=sys.stderr)
         return 1
-    print(f"http://{address}:{server.server_port}/metrics", flush=True)
+    host = f"[{address}]" if ":" in address else address
+    print(f"http://{host}:{server.server_port}/metrics", flush=True)
     find_at = 0.0
     while True:
         if time.monotonic() >= find_at:

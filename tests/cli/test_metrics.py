@@ -121,6 +121,28 @@ def test_the_dashboard_asks_for_metrics_that_there_are(
     program.do("engine.shutdown()")
 
 
+def test_an_address_that_can_not_be_one_is_one_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mpspmd", "metrics", "--address", "x" * 64],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "label too long" in done.stderr
+
+
+def test_an_address_of_ipv6_stands_in_brackets_as_in_any_url() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "mpspmd", "metrics", "--address", "::1", "--port", "0"],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as server:
+        assert server.stdout is not None
+        url = server.stdout.readline()
+        server.kill()
+    assert re.fullmatch(r"http://\[::1\]:\d+/metrics\n", url)
+
+
 def test_an_address_that_is_taken_is_one_line(address: str) -> None:
     port = address.split(":")[2].partition("/")[0]
     done = subprocess.run(
