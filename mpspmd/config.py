@@ -106,6 +106,8 @@ class RuntimeConfig:
             value = getattr(self, field.name)
             if field.type == "bool" and not isinstance(value, bool):
                 raise ConfigError(f"{field.name}={value!r}: must be True or False")
+            if field.type == "str | None" and not isinstance(value, str | os.PathLike | None):
+                raise ConfigError(f"{field.name}={value!r}: must be a path, or None")
         for name in ("request_ring_bytes", "reply_ring_bytes"):
             value = getattr(self, name)
             # 64 KiB: a page on every platform; 2 GiB: record lengths are 32 bits.
@@ -192,7 +194,7 @@ def _convert(source: str, value: Any, kind: Any) -> Any:
     import msgspec  # only where a setting is given: `import mpspmd` and RuntimeConfig do without
 
     if isinstance(value, str) and kind in (float | None, str | None):
-        value = None if value.lower() == ("none" if kind == float | None else "") else value
+        value = None if value.lower() in ("none", "") else value
     if kind not in _WORDS:
         return value  # whether it is one of a few words is checked with all other limits
     try:
@@ -258,6 +260,10 @@ def is_service_link(name: str, text: str) -> bool:
 @functools.cache
 def _warn_of(variable: str, text: str) -> None:
     meant = _meant(variable, known_variables())
-    if "SECRE" in variable:
-        text = "…"  # perhaps the secret, with a slip in its name
+    text = shown(variable, text)
     logger.warning("%s=%r is no setting of mpspmd, and is ignored: %s", variable, text, meant)
+
+
+def shown(variable: str, text: str) -> str:
+    """An unknown variable's text, for a message; hidden if it may be the secret with a slip in its name."""
+    return "…" if "SECRE" in variable else text

@@ -17,7 +17,7 @@ import mpspmd
 from mpspmd.cli.doctor.checks import CHECKS, Check, Finding, Level, Plan
 from mpspmd.cli.doctor.checks.machine import cores
 from mpspmd.cli.doctor.checks.resources import shared_memory
-from mpspmd.cli.doctor.checks.software import vllm
+from mpspmd.cli.doctor.checks.software import settings, vllm
 from mpspmd.config import RuntimeConfig
 
 pytestmark = pytest.mark.timeout(120)
@@ -142,6 +142,19 @@ def test_a_wrong_setting_is_found() -> None:
     code, output = _doctor("--seconds", "0", before="export MPSPMD_REPLY_RING_BYTES=1000;")
     assert code == 1
     assert "power of two" in _line(output, "settings")
+
+
+def test_a_secret_with_a_slip_in_its_name_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MPSPMD_SECRETS", "abcdefgh")
+    found = [finding.found for finding in settings(Plan(1, RuntimeConfig()))]
+    assert found == ["MPSPMD_SECRETS='…' is no setting, and is ignored"]
+
+
+def test_measuring_records_no_requests(tmp_path: Path) -> None:
+    path = tmp_path / "requests.rec"
+    before = f"export MPSPMD_RECORD_REQUESTS={path};"
+    code, _ = _doctor("--ranks", "1", "--seconds", "0.01", before=before)
+    assert (code, os.listdir(tmp_path)) == (0, [])
 
 
 def test_every_finding_that_matters_says_what_to_do() -> None:

@@ -34,6 +34,9 @@ def test_a_config_cannot_be_changed() -> None:
         ("MPSPMD_SHUTDOWN_TIMEOUT_S", "3", 3.0),
         ("MPSPMD_RUNTIME_DIR", "/run/x", "/run/x"),
         ("MPSPMD_RUNTIME_DIR", "", None),
+        ("MPSPMD_RUNTIME_DIR", "none", None),
+        ("MPSPMD_RECORD_REQUESTS", "none", None),
+        ("MPSPMD_START_TIMEOUT_S", "", None),
         ("MPSPMD_WAIT", "park", "park"),
         ("MPSPMD_DIGEST_REQUESTS", "1", True),
         ("MPSPMD_DIGEST_REQUESTS", "TRUE", True),
@@ -214,6 +217,12 @@ def test_an_impossible_timeout_is_refused(field: str, value: Any) -> None:
 def test_what_is_neither_true_nor_false_is_refused(field: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=f"{field}={value!r}: must be True or False"):
         Settings(**{field: value})
+
+
+@pytest.mark.parametrize("field", ["runtime_dir", "dump_dir", "record_requests"])
+def test_what_is_no_path_is_refused(field: str) -> None:
+    with pytest.raises(ConfigError, match=f"{field}=5: must be a path, or None"):
+        RuntimeConfig(**{field: 5})
 
 
 def test_a_setting_of_vllm_alone_is_no_misspelt_one_for_others(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import time
 from typing import Any
@@ -25,9 +26,12 @@ class Echo(Worker):
 def channel(plan: Plan, seconds: float) -> Finding:
     """Measures round trips of 64 bytes, one after the other, to which every rank replies."""
     payload = bytes(64)
+    config = dataclasses.replace(
+        plan.config, record_requests=None
+    )  # the file is for the run itself
     times: list[int] = []
     try:
-        with Engine(Echo, world_size=plan.ranks, config=plan.config) as engine:
+        with Engine(Echo, world_size=plan.ranks, config=config) as engine:
             for _ in range(_WARM_UP):
                 engine.collective_rpc("execute_model", (payload,))
             end = time.perf_counter() + seconds

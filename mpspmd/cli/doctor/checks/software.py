@@ -7,7 +7,13 @@ import os
 from collections.abc import Iterator
 
 from mpspmd.cli.doctor.checks.finding import Finding, Plan, fails, note, ok
-from mpspmd.config import is_service_link, known_variables, nearest_variable, unknown_variables
+from mpspmd.config import (
+    is_service_link,
+    known_variables,
+    nearest_variable,
+    shown,
+    unknown_variables,
+)
 from mpspmd.vllm.compat import untested
 
 _PLUGIN = "mp_spmd"
@@ -56,5 +62,5 @@ def settings(plan: Plan) -> Iterator[Finding]:
         advice = f"unset it; the settings are {', '.join(known_variables())}"
         if nearest:
             advice = f"unset it, or call it {nearest}, if that was meant"
-        found = f"{name}={os.environ[name]!r} is no setting, and is ignored"
+        found = f"{name}={shown(name, os.environ[name])!r} is no setting, and is ignored"
         yield note("settings", found, advice)
