@@ -158,7 +158,7 @@ def _import(name: str) -> Any:
     module, _, path = name.partition(":")
     try:
         return operator.attrgetter(path)(importlib.import_module(module))
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise typer.BadParameter(f"{name!r}: must be MODULE:CLASS: {text_of(error)}") from None
 
 

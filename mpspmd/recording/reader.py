@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import zlib
@@ -33,6 +34,11 @@ class Contents:
     """Why nothing behind them can be read; None if the file is whole."""
 
 
+def _open_without_waiting(path: str, flags: int) -> int:
+    """If it is a pipe, open() would wait for whoever writes."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 class Recording:
     """A context manager. One thread at a time."""
 
@@ -40,20 +46,18 @@ class Recording:
         """RecordingError: it can't be read, it is no recording, or another user may have written it."""
         self.path = path
         try:
-            # Without waiting for whoever writes, if it is a pipe.
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            self._file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115
         except OSError as error:
             raise RecordingError(f"{path}: {error.strerror or error}") from None
-        self._file = open(fd, "rb")  # noqa: SIM115
         try:
             self._size = self._check_owner()
             if self._file.read(len(MAGIC)) != MAGIC:
                 raise RecordingError(f"{path}: no recording of this version of mpspmd")
             records = self.records()
             try:
-                self.about: About = msgspec.json.decode(next(records).payload, type=About)
+                self.about = msgspec.convert(json.loads(next(records).payload), About)
                 self.spec: Spec = msgspec.msgpack.decode(next(records).payload, type=Spec)
-            except (msgspec.DecodeError, UnicodeDecodeError, StopIteration) as error:
+            except (msgspec.DecodeError, ValueError, StopIteration) as error:
                 raise RecordingError(f"{path}: its beginning can't be read: {error}") from None
         except BaseException:
             self._file.close()

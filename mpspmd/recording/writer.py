@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
+import json
 import logging
 import os
 import threading
@@ -49,6 +50,8 @@ class RecordingWriter:
         self._at_start = True
         self._wanted = path = os.path.abspath(path)
         try:
+            if os.path.exists(path) and not os.path.isfile(path):
+                raise FileExistsError(errno.EEXIST, "there is a folder or a device of that name")
             self.path, self._fd = _create(path, _names(path))
         except OSError as error:
             raise ConfigError(
@@ -58,7 +61,8 @@ class RecordingWriter:
         """The full file that this run has given the suffix `.1`."""
         self._start = (0, 0)
         self._append([MAGIC], len(MAGIC), 0)
-        self.add(Type.ABOUT, payload=msgspec.json.encode(about))
+        # json writes what is no UTF-8, perhaps in a variable, as an escape; msgspec refuses it.
+        self.add(Type.ABOUT, payload=json.dumps(msgspec.to_builtins(about)).encode())
         self.add(Type.SPEC, payload=msgspec.msgpack.encode(spec))
         self._header = self._start
         self._began = self._size

@@ -268,7 +268,11 @@ def test_a_record_that_is_left_out_is_noticed(recording: Path) -> None:
 
 def test_what_is_no_recording_says_so(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("mpspmd")
-    for name, words in (("text", "no recording"), ("nothing", "No such file")):
+    for name, words in (
+        ("text", "no recording"),
+        ("nothing", "No such file"),
+        (".", "Is a directory"),
+    ):
         code, _, errors = replay(tmp_path / name)
         assert code == 1
         assert words in errors
@@ -283,6 +287,12 @@ def test_vllm_is_only_for_a_recording_of_vllm(recording: Path) -> None:
     code, out, errors = run_replay(recording, "replayed_workers:Counter", "--vllm")
     assert (code, out) == (2, "")
     assert "MODULE:CLASS or --vllm, not both" in errors
+
+
+def test_a_worker_that_is_named_by_its_file_is_one_line(recording: Path) -> None:
+    code, out, errors = run_replay(recording, "./replayed_workers.py:Counter")
+    assert (code, out, errors.count("\n")) == (2, "", 1)
+    assert "must be MODULE:CLASS" in errors
 
 
 def test_only_its_user_may_read_a_recording_and_what_others_may_write_is_not_replayed(
@@ -317,6 +327,9 @@ def test_nothing_is_replaced_and_a_folder_that_is_not_there_is_an_error(
     assert (code, found["same"]) == (0, 2)
     with pytest.raises(ConfigError, match="record_requests"):
         start(tmp_path / "nowhere" / "requests.rec")
+    with pytest.raises(ConfigError, match="a folder or a device"):
+        start(tmp_path)
+    assert not os.path.exists(f"{tmp_path}-2")
 
 
 def test_a_full_file_is_followed_by_one_that_can_be_replayed_alone(tmp_path: Path) -> None:

@@ -102,6 +102,13 @@ def test_a_long_name_that_is_cut_in_the_middle_of_a_character_can_be_read(tmp_pa
     assert [name[:500] for name in names] == ["x" + "ü" * 499]
 
 
+def test_a_variable_that_is_no_utf8_is_recorded(tmp_path: Path) -> None:
+    about = About(0, 0.0, 1, "", [], {}, {"VLLM_CACHE_ROOT": "/lat\udce9n"}, {})
+    RecordingWriter(str(tmp_path / "file"), 1 << 20, about, Spec(b"", b"", b"")).close()
+    with Recording(str(tmp_path / "file")) as opened:
+        assert opened.about == about
+
+
 def test_a_record_of_an_unknown_type_is_a_typed_error(tmp_path: Path) -> None:
     writing = _writer(tmp_path / "requests.rec")
     writing.add(Type.REQUEST, step=1)
