@@ -69,6 +69,7 @@ def _secret(environ: Mapping[str, str]) -> str:
 
 
 def _pair(secret: str, purpose: bytes) -> KeyPair:
+    data = secret.encode(errors="surrogateescape")  # a variable may hold any bytes
     # Any 32 bytes are a secret key of CURVE.
-    key = z85.encode(hashlib.blake2b(secret.encode(), digest_size=32, person=purpose).digest())
+    key = z85.encode(hashlib.blake2b(data, digest_size=32, person=purpose).digest())
     return KeyPair(zmq.curve_public(key), key)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from dataclasses import dataclass
 
 from mpspmd._ring import MAX_READERS
@@ -45,8 +47,11 @@ class NodePlace:
             raise ConfigError(
                 f"port={self.port}: must be from 1 to 65534; the next one is used too"
             )
-        if not self.head:
-            raise ConfigError("head='': must be the host name or the address of node 0")
+        if not _is_host(self.head):
+            raise ConfigError(
+                f"head={self.head!r}: must be the host name or the address of node 0, without a port, "
+                "brackets or tcp://"
+            )
 
     @property
     def world_size(self) -> int:
@@ -87,3 +92,14 @@ class NodePlace:
             )
         if not is_head and self.node_rank == 0:
             raise ConfigError("node_rank=0: node 0 makes the engine, and follows nobody")
+
+
+def _is_host(head: object) -> bool:
+    """Whether it may be a host name or an address; whether there is such a host is another question."""
+    if not isinstance(head, str) or ":" not in head:
+        return isinstance(head, str) and re.fullmatch(r"[\w.-]+", head, re.ASCII) is not None
+    try:
+        ipaddress.IPv6Address(head)
+    except ValueError:
+        return False
+    return True

@@ -189,6 +189,9 @@ def test_a_secret_comes_from_a_file_or_a_variable_and_is_never_shown(tmp_path: P
     assert keys != keys_from({"MPSPMD_SECRET": SECRET + "0"})
     assert SECRET not in repr(keys)
     assert keys_from({"MPSPMD_SECRET": "none"}) is None
+    assert (
+        keys_from({"MPSPMD_SECRET": "\udcff" * 16}) is not None
+    )  # any bytes, as os.environ has them
     for environ in ({}, {"MPSPMD_SECRET": "short"}, {"MPSPMD_SECRET_FILE": str(tmp_path / "no")}):
         with pytest.raises(errors.ConfigError) as raised:
             keys_from(environ)
@@ -202,6 +205,11 @@ def test_a_secret_comes_from_a_file_or_a_variable_and_is_never_shown(tmp_path: P
         ((0, 0, 1, "head", 7000), "num_nodes=0"),
         ((0, 33, 2, "head", 7000), "num_nodes=33"),
         ((0, 2, 1, "", 7000), "head=''"),
+        ((0, 2, 1, "tcp://10.0.0.1", 7000), "head='tcp://10.0.0.1'"),
+        ((0, 2, 1, "10.0.0.1:7000", 7000), "head='10.0.0.1:7000'"),
+        ((0, 2, 1, "[::1]", 7000), r"head='\[::1\]'"),
+        ((0, 2, 1, "node 0", 7000), "head='node 0'"),
+        ((0, 2, 1, None, 7000), "head=None"),
         ((0, 2, 1, "head", 65535), "port=65535"),
         ((0, 2, "1", "head", 7000), "local_world_size='1'"),
     ],
