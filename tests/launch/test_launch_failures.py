@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
+import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -141,3 +144,13 @@ def test_a_folder_for_log_files_that_can_not_be_made_is_one_line(launch: Any) ->
     code, out, err = launched.result()
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "File exists: '/dev/full'" in err
+
+
+def test_a_child_that_outlives_its_rank_and_writes_for_ever_keeps_no_launcher(launch: Any) -> None:
+    writer = "import subprocess as s; s.Popen(['timeout', '60', 'yes'], start_new_session=True)"
+    launched = launch("-n", "1", "--ranks-only", "--no-python", sys.executable, "-c", writer)
+    with open(os.devnull, "wb") as nowhere:
+        threading.Thread(
+            target=shutil.copyfileobj, args=(launched.process.stdout.buffer, nowhere)
+        ).start()
+        assert launched.process.wait(40) == 0

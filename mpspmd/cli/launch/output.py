@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import fcntl
 import os
 import re
 import select
@@ -107,8 +108,8 @@ class Output:
                 else:
                     self._read(by_fd[fd])
         for pipe in self._pipes:
-            while self._read(pipe):
-                pass
+            # As much as it can hold, and no more: a child that outlives its rank may write for ever.
+            self._read(pipe, fcntl.fcntl(pipe.fd, fcntl.F_GETPIPE_SZ))
             if pipe.unfinished:
                 self._print(pipe, pipe.unfinished + b"\n")
             selected = pipe.selection.file if pipe.selection is not None else None
@@ -117,11 +118,11 @@ class Output:
                     file.close()
             os.close(pipe.fd)
 
-    def _read(self, pipe: _Pipe) -> bool:
+    def _read(self, pipe: _Pipe, size: int = 1 << 16) -> None:
         try:
-            data = os.read(pipe.fd, 1 << 16)
+            data = os.read(pipe.fd, size)
         except BlockingIOError:
-            return False
+            return
         pipe.copy = _copied(pipe.copy, data)
         data = pipe.unfinished + data
         begin = 0
@@ -131,7 +132,6 @@ class Output:
                 self._print(pipe, data[begin : end.end()])
                 begin = end.end()
         pipe.unfinished = data[begin:]
-        return True
 
     def _print(self, pipe: _Pipe, line: bytes) -> None:
         pipe.tail.append(line)
