@@ -6,9 +6,8 @@ import contextlib
 import math
 import os
 import signal
-import threading
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 import psutil
 from torch.distributed.elastic.multiprocessing import SignalException
@@ -69,11 +68,9 @@ def stopping_at_signals(
         if number not in handled and signal.getsignal(number) != signal.SIG_IGN
     ]
     stopped: Stopped | None = None
-    taken = threading.Event()
 
     def stop(number: int, frame: object) -> None:
         nonlocal stopped
-        taken.set()
         for each in handled:
             signal.signal(each, insist)
         stopped = Stopped(number, signal.SIGTERM if has_engine else signal.Signals(number))
@@ -93,7 +90,7 @@ def stopping_at_signals(
     before = {number: signal.signal(number, stop) for number in handled}
     before |= {number: signal.signal(number, pass_on) for number in passed_on}
     try:
-        with _ending_without_python(handled, taken, processes):
+        with _ending_without_python(handled, lambda: stopped is not None, processes):
             yield
     except Exception as error:
         # A `finally` of torch's may have replaced Stopped by another exception, because it uses a variable
@@ -108,7 +105,7 @@ def stopping_at_signals(
 
 @contextlib.contextmanager
 def _ending_without_python(
-    signals: Collection[signal.Signals], taken: threading.Event, processes: _Processes
+    signals: Collection[signal.Signals], was_taken: Callable[[], bool], processes: _Processes
 ) -> Iterator[None]:
     """Within the block, a signal also ends this process while its main thread is in C++ code, which keeps
     Python's handler from running, and there is no process of the group. The janitor does the rest."""
@@ -116,8 +113,10 @@ def _ending_without_python(
     def end_if_not_taken() -> None:
         with open(numbers, "rb", buffering=0) as pipe:
             while number := pipe.read(1):
-                if number[0] in signals and not taken.wait(_TAKES_S) and not processes.are_there:
-                    os._exit(128 + number[0])
+                if number[0] in signals:
+                    time.sleep(_TAKES_S)
+                    if not was_taken() and not processes.are_there:
+                        os._exit(128 + number[0])
 
     numbers, wake = os.pipe()
     os.set_blocking(wake, False)
