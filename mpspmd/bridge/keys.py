@@ -41,26 +41,27 @@ def keys_from(environ: Mapping[str, str] = os.environ) -> Keys | None:
     Raises:
         ConfigError: There is no secret, it can't be read, or it is too short. The message doesn't show it.
     """
-    secret = _secret(environ)
+    place, secret = _secret(environ)
     if secret == NO_SECRET:
         return None
     if len(secret) < _SHORTEST:
         raise ConfigError(
-            f"the secret of the nodes has {len(secret)} characters: must have {_SHORTEST} or more; "
+            f"the secret in {place} has {len(secret)} characters: must have {_SHORTEST} or more; "
             "make one with `openssl rand -hex 32`"
         )
     return Keys(_pair(secret, b"mpspmd-head"), _pair(secret, b"mpspmd-node"))
 
 
-def _secret(environ: Mapping[str, str]) -> str:
+def _secret(environ: Mapping[str, str]) -> tuple[str, str]:
+    """Where it was found, and the secret."""
     if path := environ.get(_FILE):
         try:
             with open(path, encoding="utf-8") as file:
-                return file.read().strip()
+                return f"{_FILE}={path!r}", file.read().strip()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{_FILE}={path!r}: can't be read: {error}") from error
     if secret := environ.get(_TEXT, "").strip():
-        return secret
+        return _TEXT, secret
     raise ConfigError(
         "a run over several machines needs a secret that all its nodes know: make one with "
         f"`openssl rand -hex 32`, and give it to every node in the file that {_FILE} names, or in {_TEXT}; "

@@ -144,6 +144,23 @@ def test_a_wrong_setting_is_found() -> None:
     assert "power of two" in _line(output, "settings")
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("MPSPMD_LOG_LEVEL", "loud", "MPSPMD_LOG_LEVEL='loud': must be one of"),
+        ("MPSPMD_SECRET", "short", "the secret in MPSPMD_SECRET has 5 characters"),
+        ("MPSPMD_SECRET_FILE", "/dev/null", "MPSPMD_SECRET_FILE='/dev/null' has 0 characters"),
+    ],
+)
+def test_a_variable_that_no_run_can_use_is_found(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str, told: str
+) -> None:
+    monkeypatch.setenv(name, text)
+    (finding,) = settings(Plan(1, RuntimeConfig()))
+    assert finding.level is Level.FAILS
+    assert told in finding.found
+
+
 def test_a_secret_with_a_slip_in_its_name_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MPSPMD_SECRETS", "abcdefgh")
     found = [finding.found for finding in settings(Plan(1, RuntimeConfig()))]

@@ -19,10 +19,9 @@ def start(settings: Settings | None = None, **options: Any) -> NodeStart:
     parallel = ParallelConfig(
         tensor_parallel_size=2,
         pipeline_parallel_size=2,
-        master_addr="10.0.0.1",
         master_port=4000,
         distributed_executor_backend=MpSpmdExecutor,
-        **options,
+        **{"master_addr": "10.0.0.1"} | options,
     )
     config = SimpleNamespace(parallel_config=parallel)
     nothing: Any = None
@@ -39,6 +38,13 @@ def test_the_ranks_are_shared_out_evenly_and_the_port_follows_the_master_port(
 ) -> None:
     place = start(nnodes=nodes, node_rank=node).place
     assert place == NodePlace(node, nodes, ranks, "10.0.0.1", 4001)
+
+
+@pytest.mark.parametrize("address", ["::1", "[::1]"])
+def test_an_ipv6_address_may_be_in_brackets(address: str) -> None:
+    place = start(nnodes=2, master_addr=address).place
+    assert place is not None
+    assert place.address == "[::1]:4001"
 
 
 def test_a_setting_chooses_the_port() -> None:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from mpspmd.bridge.keys import keys_from
 from mpspmd.cli.doctor.checks.finding import Finding, Plan, fails, note, ok
 from mpspmd.config import (
+    SECRET_VARIABLES,
     is_service_link,
     known_variables,
     nearest_variable,
     shown,
     unknown_variables,
 )
+from mpspmd.errors import ConfigError
+from mpspmd.log import set_level
 from mpspmd.vllm.compat import untested
 
 _PLUGIN = "mp_spmd"
@@ -64,3 +68,12 @@ def settings(plan: Plan) -> Iterator[Finding]:
             advice = f"unset it, or call it {nearest}, if that was meant"
         found = f"{name}={shown(name, os.environ[name])!r} is no setting, and is ignored"
         yield note("settings", found, advice)
+    # plan.config has the other settings, and has been checked.
+    checks: list[Callable[[], object]] = [set_level]
+    if any(os.environ.get(name) for name in SECRET_VARIABLES):
+        checks.append(keys_from)
+    for check in checks:
+        try:
+            check()
+        except ConfigError as error:
+            yield fails("settings", str(error), "unset or correct it")
