@@ -41,7 +41,8 @@ class StepFuture(concurrent.futures.Future[T]):
     for a result reads the replies, also those of others, and `done()` reads what has come. The first use of
     those starts the engine's reader thread. The thread that has read the reply calls the callbacks; if
     it is sending a request, it calls them when it has sent it. If the call fails, a thread of the engine's
-    calls them.
+    calls them. If the handler of a signal raises in the main thread just after that thread has read the
+    reply, the callbacks may not be called.
 
     A future can't be cancelled: the ranks have the request already.
     """
