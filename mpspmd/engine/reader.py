@@ -40,6 +40,16 @@ _ROUNDING_S = 0.001
 time.monotonic() gets there."""
 
 
+_MOST_NESTED = 10
+"""A callback that calls the engine may read the reply that another callback is for, which is then called
+within it. Python limits how deep calls may go."""
+
+
+class _Callbacks(threading.local):
+    depth = 0
+    """In how many callbacks of futures this thread is, each within the one before."""
+
+
 class Reader(Exchange):
     """Any thread. It matches replies with the calls in the table, and finishes the calls. If a rank has
     replied an exception, it tells the supervisor, which decides how the call ends."""
@@ -63,7 +73,9 @@ class Reader(Exchange):
         self._stalls = stalls
         self._late = LateReplies(table, step_codec)
         self.untold: list[Call] = []
-        """Calls that were done while their reader was sending. It tells their futures when it has sent."""
+        """Calls that were done while their reader was sending, or was in too many callbacks. It tells their
+        futures after that."""
+        self._callbacks = _Callbacks()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
         # Locked while there is nothing to do. No Event: the handler of a signal that raises in one of its
@@ -125,7 +137,9 @@ class Reader(Exchange):
                             # A callback may use the engine, and this thread is in the middle of a request.
                             self.untold.append(call)
                         else:
-                            call.tell()
+                            self._tell(call)
+                            if self.untold:
+                                self.tell_untold()
                 finally:
                     self._finish_others(call, error, to_tell)
 
@@ -144,14 +158,24 @@ class Reader(Exchange):
         if self.followers:
             self.hand_over()
 
+    def _tell(self, call: Call) -> None:
+        if self._callbacks.depth == _MOST_NESTED:
+            self.untold.append(call)
+            return
+        self._callbacks.depth += 1
+        try:
+            call.tell()
+        finally:
+            self._callbacks.depth -= 1
+
     def tell_untold(self) -> None:
-        """Any thread that isn't sending."""
-        while self.untold:
+        """Any thread that isn't sending. Within too many callbacks it returns at once."""
+        while self.untold and self._callbacks.depth < _MOST_NESTED:
             try:
                 call = self.untold.pop(0)
             except IndexError:  # another thread has told the last one
                 return
-            call.tell()
+            self._tell(call)
 
     def finish_now(self, call: Call, error: BaseException) -> None:
         """As finish(), in a thread that isn't the leader. Wakes the leader, which may wait for it."""

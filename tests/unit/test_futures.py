@@ -185,6 +185,26 @@ def test_a_slow_callback_of_a_failed_call_keeps_no_other_call_from_failing(engin
     told.set()
 
 
+def test_hundreds_of_callbacks_that_call_the_engine_are_called(
+    engine: Engine, eventually: Any
+) -> None:
+    """Many replies are read at once: a callback may read those that the next ones are for."""
+    results: list[Any] = []
+
+    def call_again(done: Any) -> None:
+        try:
+            results.append(engine.call("rank", timeout=20))
+        except BaseException as error:
+            results.append(error)
+
+    futures = [engine.call("sleep", (0.001,), non_block=True) for _ in range(300)]
+    for future in futures:
+        future.add_done_callback(call_again)
+    futures[-1].result()
+    eventually(lambda: len(results) == len(futures), "all callbacks are called")
+    assert results == [[0, 1]] * len(futures)
+
+
 def test_a_callback_that_raises_harms_no_other_call(engine: Engine) -> None:
     called = threading.Event()
 
