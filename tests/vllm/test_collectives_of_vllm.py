@@ -23,6 +23,7 @@ GROUP = "tp:0-[0-1]"
 def engine() -> Iterator[mpspmd.Engine]:
     config = mpspmd.RuntimeConfig(shutdown_timeout_s=1)
     with mpspmd.Engine(collective_worker.Collecting, world_size=2, config=config) as engine:
+        engine.collective_rpc("all_gather")  # so that each rank has a last one
         yield engine
 
 
