@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,16 +41,28 @@ def test_a_full_disk_is_one_line(command: str) -> None:
     )
 
 
-def test_the_exit_code_says_whether_an_engine_is_alive_if_the_line_can_not_be_written() -> None:
-    with mpspmd.Engine(mpspmd.Worker, world_size=1):
-        done = run("alive", str(os.getpid()))
+@pytest.fixture
+def engine_pid() -> Iterator[str]:
+    """A process with one engine: that of the tests may have engines of other tests."""
+    program = (
+        "import mpspmd, os; engine = mpspmd.Engine(mpspmd.Worker, world_size=1)\n"
+        "engine.collective_rpc(lambda worker: None); print(os.getpid(), flush=True); input()"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", program], text=True, **pipes) as process:  # type: ignore[call-overload]
+        yield process.stdout.readline().strip()
+        process.communicate("\n")
+
+
+def test_the_exit_code_says_whether_an_engine_is_alive_if_the_line_can_not_be_written(
+    engine_pid: str,
+) -> None:
+    done = run("alive", engine_pid)
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_a_terminal_that_knows_ascii_only_gets_the_figures() -> None:
-    with mpspmd.Engine(watched_workers.Stepper, world_size=1, args=(False,)) as engine:
-        engine.execute_model(-1, 0)
-        done = run("trace", str(os.getpid()), "--summary", to=os.devnull, PYTHONIOENCODING="ascii")
+def test_a_terminal_that_knows_ascii_only_gets_the_figures(engine_pid: str) -> None:
+    done = run("trace", engine_pid, "--summary", to=os.devnull, PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, b"")
 
 
