@@ -136,6 +136,8 @@ class Reader(Exchange):
                         elif self.sender and self.sender == threading.get_ident():
                             # A callback may use the engine, and this thread is in the middle of a request.
                             self.untold.append(call)
+                        elif call.kept_future is None:  # it has no callbacks
+                            call.tell()
                         else:
                             self._tell(call)
                             if self.untold:
