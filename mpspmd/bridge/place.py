@@ -96,8 +96,10 @@ class NodePlace:
 
 def _is_host(head: object) -> bool:
     """Whether it may be a host name or an address; whether there is such a host is another question."""
-    if not isinstance(head, str) or ":" not in head:
-        return isinstance(head, str) and re.fullmatch(r"[\w.-]+", head, re.ASCII) is not None
+    if not isinstance(head, str):
+        return False
+    if ":" not in head:
+        return re.fullmatch(r"[\w.-]+", head, re.ASCII) is not None
     try:
         ipaddress.IPv6Address(head)
     except ValueError:

@@ -236,7 +236,7 @@ class Engine(Calls):
         ranks might not be told to end, and nobody would wait for them. An engine that is dropped without a
         shutdown ends its ranks too, with a ResourceWarning.
         """
-        deadline_after(timeout)  # is it a number?
+        deadline_after(timeout)  # ConfigError if it is no number
         if timeout is not None and not 0 <= timeout < math.inf:
             raise ConfigError(f"timeout={timeout!r}: must be a number of seconds, 0 or more")
         self._ending.shutdown(timeout)

@@ -170,7 +170,7 @@ class Sender:
 
 
 def _check(method: object, args: object, kwargs: object) -> None:
-    """`send_plain` takes no such request either."""
+    """ConfigError for what can't be a call. `send_plain` hasn't sent it."""
     if not isinstance(method, str) and not callable(method):
         raise ConfigError(f"method={method!r}: must be a method's name, or a callable")
     check_arguments(args, kwargs)

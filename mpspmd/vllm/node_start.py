@@ -77,9 +77,7 @@ class NodeStart:
             node_rank=parallel.node_rank_within_dp,
             num_nodes=parallel.nnodes_within_dp,
             local_world_size=parallel.local_world_size,
-            head=parallel.master_addr.strip(
-                "[]"
-            ),  # as mp, it takes an IPv6 address in brackets, too
+            head=parallel.master_addr.strip("[]"),  # mp takes an IPv6 address in brackets, too
             port=self.settings.bridge_port or parallel.master_port + 1,
         )
 

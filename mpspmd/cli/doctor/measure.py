@@ -26,9 +26,8 @@ class Echo(Worker):
 def channel(plan: Plan, seconds: float) -> Finding:
     """Measures round trips of 64 bytes, one after the other, to which every rank replies."""
     payload = bytes(64)
-    config = dataclasses.replace(
-        plan.config, record_requests=None
-    )  # the file is for the run itself
+    # The recording is for the run itself.
+    config = dataclasses.replace(plan.config, record_requests=None)
     times: list[int] = []
     try:
         with Engine(Echo, world_size=plan.ranks, config=config) as engine:
