@@ -189,12 +189,16 @@ _WORDS: dict[Any, str] = {
 }
 
 
+_NOTHING: dict[Any, tuple[str, ...]] = {float | None: ("none",), str | None: ("none", "")}
+"""The texts that mean None. An empty time is refused: it may be a variable of the shell that isn't set."""
+
+
 def _convert(source: str, value: Any, kind: Any) -> Any:
     """A variable's text, or a value as JSON has it, as a field of this type. ConfigError."""
     import msgspec  # only where a setting is given: `import mpspmd` and RuntimeConfig do without
 
-    if isinstance(value, str) and kind in (float | None, str | None):
-        value = None if value.lower() in ("none", "") else value
+    if isinstance(value, str) and value.lower() in _NOTHING.get(kind, ()):
+        value = None
     if kind not in _WORDS:
         return value  # whether it is one of a few words is checked with all other limits
     try:
