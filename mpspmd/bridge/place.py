@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mpspmd._ring import MAX_READERS
 from mpspmd.errors import ConfigError
+from mpspmd.machine.network import host_and_port
 
 
 @dataclass(frozen=True)
@@ -71,13 +72,12 @@ class NodePlace:
     @property
     def address(self) -> str:
         """HOST:PORT, for messages and for ZeroMQ."""
-        return f"[{self.head}]:{self.port}" if ":" in self.head else f"{self.head}:{self.port}"
+        return host_and_port(self.head, self.port)
 
     @property
     def meeting_place(self) -> str:
         """Where the ranks of all nodes meet for a process group, as torch's `init_method`."""
-        head = f"[{self.head}]" if ":" in self.head else self.head
-        return f"tcp://{head}:{self.port + 1}"
+        return f"tcp://{host_and_port(self.head, self.port + 1)}"
 
     def check(self, world_size: int, *, is_head: bool) -> None:
         """ConfigError unless a run of so many ranks has this place."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mpspmd.cli.typer_command import Version, run_command
+from mpspmd.machine.network import host_and_port
 from mpspmd.observe.discovery import Watched, find_engines
 from mpspmd.observe.health import health_of
 from mpspmd.observe.metrics import BUCKETS_S, Histogram, Meter, Totals
@@ -64,8 +65,7 @@ def metrics(
         why = getattr(error, "strerror", None) or error
         print(f"mpspmd-metrics: {address}:{port}: {why}", file=sys.stderr)
         return 1
-    host = f"[{address}]" if ":" in address else address
-    print(f"http://{host}:{server.server_port}/metrics", flush=True)
+    print(f"http://{host_and_port(address, server.server_port)}/metrics", flush=True)
     find_at = 0.0
     while True:
         if time.monotonic() >= find_at:

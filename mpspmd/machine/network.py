@@ -64,9 +64,13 @@ def numeric(url: str) -> str:
     with contextlib.suppress(OSError):
         found = socket.getaddrinfo(parts.hostname, parts.port, type=socket.SOCK_STREAM)
         address = str(found[0][4][0])
-        host = f"[{address}]" if ":" in address else address
-        return f"{parts.scheme}://{host}:{parts.port}"
+        return f"{parts.scheme}://{host_and_port(address, parts.port)}"
     return url
+
+
+def host_and_port(host: str, port: int | None) -> str:
+    """HOST:PORT, as URLs and ZeroMQ have it: an IPv6 address is in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def interface_towards(url: str) -> str | None:
