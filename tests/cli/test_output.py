@@ -10,9 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import watched_workers
-
-import mpspmd
+from told_program import ToldProgram
 
 
 def run(
@@ -28,12 +26,20 @@ def run(
         )
 
 
+@pytest.fixture(scope="module")
+def engine_pid() -> Iterator[int]:
+    """A process with one engine: that of the tests may have engines of other tests."""
+    with ToldProgram(Path(__file__).parent) as program:
+        program.do("engine = mpspmd.Engine(mpspmd.Worker, world_size=1)")
+        program.do("engine.collective_rpc('__repr__')")
+        yield program.pid
+
+
 @pytest.mark.parametrize(
     "command", ["top --json", "top --once", "trace {pid}", "trace {pid} --summary"]
 )
-def test_a_full_disk_is_one_line(command: str) -> None:
-    with mpspmd.Engine(watched_workers.Stepper, world_size=1, args=(False,)):
-        done = run(*command.format(pid=os.getpid()).split())
+def test_a_full_disk_is_one_line(engine_pid: int, command: str) -> None:
+    done = run(*command.format(pid=engine_pid).split())
     name = f"mpspmd-{command.split()[0]}"
     assert (done.returncode, done.stderr) == (
         1,
@@ -41,28 +47,15 @@ def test_a_full_disk_is_one_line(command: str) -> None:
     )
 
 
-@pytest.fixture
-def engine_pid() -> Iterator[str]:
-    """A process with one engine: that of the tests may have engines of other tests."""
-    program = (
-        "import mpspmd, os; engine = mpspmd.Engine(mpspmd.Worker, world_size=1)\n"
-        "engine.collective_rpc(lambda worker: None); print(os.getpid(), flush=True); input()"
-    )
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", program], text=True, **pipes) as process:  # type: ignore[call-overload]
-        yield process.stdout.readline().strip()
-        process.communicate("\n")
-
-
 def test_the_exit_code_says_whether_an_engine_is_alive_if_the_line_can_not_be_written(
-    engine_pid: str,
+    engine_pid: int,
 ) -> None:
-    done = run("alive", engine_pid)
+    done = run("alive", str(engine_pid))
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_a_terminal_that_knows_ascii_only_gets_the_figures(engine_pid: str) -> None:
-    done = run("trace", engine_pid, "--summary", to=os.devnull, PYTHONIOENCODING="ascii")
+def test_a_terminal_that_knows_ascii_only_gets_the_figures(engine_pid: int) -> None:
+    done = run("trace", str(engine_pid), "--summary", to=os.devnull, PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, b"")
 
 
