@@ -2,7 +2,6 @@
 
 import weakref
 from collections.abc import Callable
-from concurrent.futures import Future
 from threading import Lock
 from typing import Any, Final, Literal, TypedDict
 
@@ -390,10 +389,11 @@ class Call:
     """One for each rank; NO_REPLY until it comes. In a call that fails, also the RankError of a rank."""
     done: bool
     error: BaseException | None
-    future: weakref.ref[Future[Any]] | None
+    future: weakref.ref[Any] | None
     """Weak: a call without an answer must not keep alive a future that nobody has, nor the engine."""
-    kept_future: Future[Any] | None
-    """The same future, if it has callbacks: these are called although nobody has the future."""
+    kept_future: Any | None
+    """The same future, if it has callbacks, which are called although nobody has the future, or if somebody
+    waits for its end."""
     later: list[Any] | None
     """Calls of the same step, which fail when this one does; see StepCalls.send."""
     closes: Any | None
@@ -415,8 +415,6 @@ class Call:
         bytes: int,
     ) -> Call:
         """`bytes`: of the request, or 0 if it is in several parts."""
-    def take_future(self) -> weakref.ref[Future[Any]] | None:
-        """The future, which the call no longer has then. Of several threads only one gets it."""
     def note_error(self, rank: int, error: Exception, /) -> None:
         """Appends to `errors`. Any thread."""
 
@@ -438,6 +436,8 @@ class Exchange:
     """The identity of the thread that sends a request in another way than by send_plain(); 0: none does."""
     followers: Final[list[Lock]]
     """Of each thread that waits until it is its turn to read, what it waits for."""
+    untold: Final[list[Any]]
+    """Calls that have ended while they had a `kept_future`, which is to be told."""
     sender_waits: bool
     """A thread that sends waits for space. It relies on the leader to take the ranks' replies."""
     note_reply: Callable[[int, int, int, Any], object] | None
@@ -482,8 +482,9 @@ class Exchange:
 
         Returns None and sends nothing if `message` isn't bytes or is large, if there is no space for it, or
         if the ring has ended."""
-    def read_for(self, call: Call, limit: float | None, /) -> bool:
-        """Leads, and reads replies until the call is done: True. False if another thread leads.
+    def read_for(self, call: Call, limit: float | None, tells: bool, /) -> bool:
+        """Leads, and reads replies until the call is done: True. False if another thread leads. With
+        `tells` it also returns True when there is a call in `untold`.
 
         TimeoutError at the call's deadline, or when it is `limit`, of time.monotonic(); ChannelError."""
     def drain(self) -> None:

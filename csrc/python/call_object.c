@@ -103,13 +103,6 @@ static void call_dealloc(PyObject *object) {
     extension_free(object);
 }
 
-/* Only one of several threads gets the future. */
-static PyObject *call_take_future(struct call_object *self, PyObject *Py_UNUSED(none)) {
-    PyObject *future = self->future;
-    self->future = NULL;
-    return future ? future : Py_NewRef(Py_None);
-}
-
 /* note_error(rank, error): several threads may note errors of one call at the same time. */
 static PyObject *call_note_error(struct call_object *self, PyObject *args) {
     if (!PyTuple_Check(args) || PyTuple_GET_SIZE(args) != 2)
@@ -127,7 +120,6 @@ static PyObject *call_note_error(struct call_object *self, PyObject *args) {
 }
 
 static PyMethodDef call_methods[] = {
-    {"take_future", (PyCFunction)call_take_future, METH_NOARGS, NULL},
     {"note_error", (PyCFunction)call_note_error, METH_VARARGS, NULL},
     {0},
 };

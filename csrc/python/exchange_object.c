@@ -26,7 +26,8 @@ static int exchange_init(PyObject *object, PyObject *args, PyObject *kwargs) {
     if (!page_check_writable((struct page_object *)page))
         return -1;
     self->followers = PyList_New(0);
-    if (!self->followers)
+    self->untold = PyList_New(0);
+    if (!self->followers || !self->untold)
         return -1;
     self->requests = (struct writer_object *)Py_NewRef(requests);
     self->replies = (struct inbox_object *)Py_NewRef(replies);
@@ -45,6 +46,7 @@ static int exchange_traverse(PyObject *object, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(object));
     Py_VISIT(self->pending);
     Py_VISIT(self->followers);
+    Py_VISIT(self->untold);
     Py_VISIT(self->untaken);
     Py_VISIT(self->call_type);
     Py_VISIT(self->decode_reply);
@@ -60,6 +62,7 @@ static void exchange_dealloc(PyObject *object) {
     Py_XDECREF((PyObject *)self->page);
     Py_XDECREF(self->pending);
     Py_XDECREF(self->followers);
+    Py_XDECREF(self->untold);
     Py_XDECREF((PyObject *)self->call_type);
     Py_XDECREF(self->decode_reply);
     Py_XDECREF(self->note_reply);
@@ -165,13 +168,14 @@ static PyObject *exchange_send_encoded(struct exchange_object *self, PyObject *c
     return call_or_none(call, sent);
 }
 
-/* read_for(call, limit) */
+/* read_for(call, limit, tells) */
 static PyObject *exchange_read_for(struct exchange_object *self, PyObject *const *args,
                                    Py_ssize_t n_args) {
     if (!is_ready(self))
         return NULL;
-    if (n_args != 2 || !PyObject_TypeCheck(args[0], self->state->call_type))
-        return PyErr_Format(PyExc_TypeError, "read_for(call: Call, limit: float | None)");
+    if (n_args != 3 || !PyObject_TypeCheck(args[0], self->state->call_type))
+        return PyErr_Format(PyExc_TypeError,
+                            "read_for(call: Call, limit: float | None, tells: bool)");
     struct call_object *call = (struct call_object *)args[0];
     uint64_t deadline_ns, limit_ns;
     if (!to_deadline(call->deadline, &deadline_ns) || !to_deadline(args[1], &limit_ns))
@@ -184,15 +188,16 @@ static PyObject *exchange_read_for(struct exchange_object *self, PyObject *const
         Py_RETURN_FALSE;
     self->leader = this;
     Py_INCREF((PyObject *)call);
-    bool is_done = exchange_read_until(self, call, limit_ns < deadline_ns ? limit_ns : deadline_ns);
+    bool has_read = exchange_read_until(self, call, limit_ns < deadline_ns ? limit_ns : deadline_ns,
+                                        args[2] == Py_True);
     Py_DECREF((PyObject *)call);
     if (!leads_already) {
         if (!exchange_give_up_lead(self))
-            is_done = false;
+            has_read = false;
         if (self->sender_waits)
             writer_interrupt(self->requests);
     }
-    if (!is_done)
+    if (!has_read)
         return NULL;
     Py_RETURN_TRUE;
 }
@@ -265,6 +270,7 @@ static PyMemberDef exchange_members[] = {
     MEMBER(leader, T_ULONG, READONLY),
     MEMBER(sender, T_ULONG, READONLY),
     MEMBER(followers, T_OBJECT, READONLY),
+    MEMBER(untold, T_OBJECT, READONLY), /* its items change, not the list */
     MEMBER(sender_waits, T_BOOL, 0),
     MEMBER(note_reply, T_OBJECT, 0),
     {0},

@@ -10,6 +10,9 @@ int exchange_end_call(struct exchange_object *self, struct call_object *call, Py
     PyObject *found = call->step ? PyDict_GetItemWithError(self->pending, call->step) : NULL;
     if (found != (PyObject *)call)
         return PyErr_Occurred() ? -1 : 0;
+    /* Here, and not in Python code: a signal's handler can't keep the call out of `untold`. */
+    if (call->kept_future && PyList_Append(self->untold, (PyObject *)call) != 0)
+        return -1;
     if (error != Py_None)
         extension_replace(&call->error, Py_NewRef(error));
     call->done = true;
@@ -160,9 +163,9 @@ static PyObject *receive_for(struct exchange_object *self, struct call_object *c
 }
 
 bool exchange_read_until(struct exchange_object *self, struct call_object *call,
-                         uint64_t deadline_ns) {
+                         uint64_t deadline_ns, bool tells) {
     /* Nothing that may run Python code comes between this check and the wait. */
-    while (!call->done) {
+    while (!call->done && !(tells && PyList_GET_SIZE(self->untold) > 0)) {
         PyObject *message = pick_up(self);
         if (!message)
             message = receive_for(self, call, deadline_ns);

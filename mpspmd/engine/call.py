@@ -43,18 +43,6 @@ class Call(_ring.Call):
 
     __slots__ = ("__weakref__",)
 
-    def tell(self) -> None:
-        """Tells the future, if there is one, that the call is done. Only one thread gets the reference."""
-        reference = self.take_future()
-        future = None if reference is None else reference()
-        if self.kept_future is not None:
-            self.kept_future = None
-        if future is not None:
-            if self.error is None:
-                future.set_result(self.outcome())
-            else:
-                future.set_exception(self.error)
-
     def outcome(self) -> Any:
         """Returns the replies, as a list in rank order or as the one reply; or raises the call's error."""
         if self.error is not None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable
 
-from mpspmd.engine.call import Call, CallTable
+from mpspmd.engine.call import CallTable
 from mpspmd.engine.events import (
     CallFails,
     Explain,
@@ -87,7 +86,7 @@ class Consequences:
         call = self._table.failing.pop(failed.step, None)
         if call is None:
             return
-        self._finish([(call, failed.error)])
+        self._reader.finish_now(call, failed.error)
         if call.error is None:  # all replies that it had asked for had come before
             notice(logger.error, "%s", failed.error)
 
@@ -124,18 +123,10 @@ class Consequences:
 
     def _end_calls(self, error: BaseException) -> None:
         """After the rings have been closed or poisoned: a call that comes later fails when it is sent."""
+        for call in self._table.all():
+            self._reader.finish(call, anew(error))
         self._reader.stop()
-        self._finish((call, anew(error)) for call in self._table.all())
         self._channel.requests.interrupt()
-
-    def _finish(self, failed: Iterable[tuple[Call, BaseException]]) -> None:
-        """Another thread calls the futures' callbacks: they may wait for what this one decides."""
-        to_tell: list[Call] = []
-        for call, error in failed:
-            self._reader.finish(call, error, to_tell)
-        self._channel.replies.interrupt()
-        if to_tell:
-            start_thread_or_call(_tell_all, to_tell, name="mpspmd-callbacks")
 
     def close(self) -> None:
         """The engine has been shut down: no call succeeds from now on, and ranks may end."""
@@ -170,8 +161,3 @@ class Consequences:
         """Until the ranks of a failed run are gone."""
         if self._reaper is not None and self._reaper is not threading.current_thread():
             self._reaper.join()
-
-
-def _tell_all(calls: list[Call]) -> None:
-    for call in calls:
-        call.tell()

@@ -7,7 +7,7 @@ import contextlib
 import time
 import weakref
 from collections.abc import Callable
-from concurrent.futures._base import RUNNING
+from concurrent.futures._base import FINISHED, RUNNING
 from typing import Any, Protocol, TypeVar
 
 from mpspmd.engine.call import Call, deadline_after
@@ -39,10 +39,9 @@ class StepFuture(concurrent.futures.Future[T]):
 
     As long as nobody uses those or adds a callback, no thread reads replies in the background: whoever asks
     for a result reads the replies, also those of others, and `done()` reads what has come. The first use of
-    those starts the engine's reader thread. The thread that has read the reply calls the callbacks; if
-    it is sending a request, it calls them when it has sent it. If the call fails, a thread of the engine's
-    calls them. If the handler of a signal raises in the main thread just after that thread has read the
-    reply, the callbacks may not be called.
+    those starts the engine's reader thread. It calls the callbacks, one after the other, unless a thread
+    that asks for the result does so first. A callback may use the engine, but must not wait for another
+    future's callback.
 
     A future can't be cancelled: the ranks have the request already.
     """
@@ -57,11 +56,11 @@ class StepFuture(concurrent.futures.Future[T]):
         self._state = RUNNING
         self._engine = engine
         self._call = call
-        self._waiters = _Waiters(call, engine)
+        self._waiters = _Waiters(weakref.ref(self))
         call.future = weakref.ref(self)
         # Check last: a thread that finishes the call after this line tells the future itself.
         if call.done:
-            call.tell()
+            self.note_end()
 
     def result(self, timeout: float | None = None) -> T:
         """Waits, and returns what the same call without `non_block` would return.
@@ -117,18 +116,64 @@ class StepFuture(concurrent.futures.Future[T]):
             with logged("a future's callback"):
                 fn(future)
 
-        self._call.kept_future = self
-        super().add_done_callback(call_back)
-        if super().done():
-            self._call.kept_future = None
-        else:
+        if self._state != FINISHED:
             self._engine._reader.start_reader()
+        super().add_done_callback(call_back)
+        if self._state != FINISHED:
+            self.wait_to_be_told()
+
+    # For the reader.
+
+    def wait_to_be_told(self) -> None:
+        """Call it when somebody has begun to wait for the end: a callback or a waiter."""
+        call = self._call
+        call.kept_future = self
+        # Check last: whoever ends the call after this line has the reader thread tell this future.
+        if call.done:
+            self._engine._reader.tell_later(call)
+
+    def note_end(self) -> bool:
+        """Any thread: the call is done. False, and does nothing, if somebody waits to be told."""
+        # This lock is C code: a signal's handler can't raise before the block that unlocks it.
+        with self._condition._lock:  # type: ignore[attr-defined]
+            if self._waiters or self._done_callbacks:  # type: ignore[attr-defined]
+                return False
+            if self._call.error is None:
+                self._result = self._call.outcome()
+            self._exception = self._call.error
+            self._state = FINISHED
+        return True
+
+    def tell(self) -> None:
+        """The reader thread: the call is done. Tells those that wait, and calls the callbacks."""
+        error = self._call.error
+        with contextlib.suppress(concurrent.futures.InvalidStateError):  # they have been told
+            if error is None:
+                self.set_result(self._call.outcome())
+            else:
+                self.set_exception(error)
+
+    def _invoke_callbacks(self) -> None:
+        """As in the base class. If several threads come here, only one of them calls each callback."""
+        callbacks = self._done_callbacks  # type: ignore[attr-defined]
+        while callbacks:
+            try:
+                call_back = callbacks.pop(0)
+            except IndexError:  # another thread has taken the last one
+                return
+            call_back(self)
 
     def _drive(self, timeout: float | None) -> None:
         """Returns when the call is done: at its own deadline it fails with StepTimeout."""
+        if not self._call.done:
+            self._wait(timeout)
+        if self._done_callbacks:  # type: ignore[attr-defined]
+            # The reader thread is about to do this, but it would have to wake up first.
+            self._invoke_callbacks()
+            self.note_end()
+
+    def _wait(self, timeout: float | None) -> None:
         call = self._call
-        if call.done:
-            return
         limit = deadline_after(timeout)
         try:
             self._engine._reader.wait_for(call, limit)
@@ -145,13 +190,23 @@ class _Waiters(list[Any]):
     """What `concurrent.futures.wait` and `as_completed` append to, to be told when a future is done. They
     read no replies themselves, so this starts the reader thread."""
 
-    __slots__ = ("_call", "_engine")
+    __slots__ = ("_future",)
 
-    def __init__(self, call: Call, engine: _Engine) -> None:
-        self._call = call
-        self._engine = engine
+    def __init__(self, future: weakref.ref[StepFuture[Any]]) -> None:
+        self._future = future
 
     def append(self, waiter: Any) -> None:
+        future = self._future()
+        assert future is not None, "whoever waits for it has it"
+        if future._state != FINISHED:
+            future._engine._reader.start_reader()
         super().append(waiter)
-        if not self._call.done:
-            self._engine._reader.start_reader()
+        if future._state != FINISHED:
+            future.wait_to_be_told()
+
+    def remove(self, waiter: Any) -> None:
+        """A wait has ended early. A future that nobody has any more must not be kept for it."""
+        super().remove(waiter)
+        future = self._future()
+        if future is not None and not (self or future._done_callbacks):  # type: ignore[attr-defined]
+            future._call.kept_future = None

@@ -26,7 +26,7 @@ from mpspmd.engine.turns import let_go_on, let_others_go_on, wait_for_turn
 from mpspmd.errors import ChannelError, DecodeError
 from mpspmd.exceptions.fault import error_of
 from mpspmd.exceptions.foreign import is_perhaps_a_signals
-from mpspmd.threads import start_thread
+from mpspmd.threads import start_thread, start_thread_or_call
 from mpspmd.transport.channel import EngineChannel
 from mpspmd.wire import KIND_ERROR, KIND_FLAGS, KIND_OUT_OF_BAND, KIND_PACKED
 
@@ -40,14 +40,8 @@ _ROUNDING_S = 0.001
 time.monotonic() gets there."""
 
 
-_MOST_NESTED = 10
-"""A callback that calls the engine may read the reply that another callback is for, which is then called
-within it. Python limits how deep calls may go."""
-
-
-class _Callbacks(threading.local):
-    depth = 0
-    """In how many callbacks of futures this thread is, each within the one before."""
+_POLL_S = 0.001
+"""How often the reader thread sees whether the supervisor has ended the calls of a run that is over."""
 
 
 class Reader(Exchange):
@@ -72,10 +66,6 @@ class Reader(Exchange):
         self._events = events
         self._stalls = stalls
         self._late = LateReplies(table, step_codec)
-        self.untold: list[Call] = []
-        """Calls that were done while their reader was sending, or was in too many callbacks. It tells their
-        futures after that."""
-        self._callbacks = _Callbacks()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
         # Locked while there is nothing to do. No Event: the handler of a signal that raises in one of its
@@ -83,6 +73,8 @@ class Reader(Exchange):
         self._idle = threading.Lock()
         self._idle.acquire()
         self._ended = False
+        self._is_over = False
+        """The reader thread tells no more futures than those that are in `untold` now."""
 
     def expect(self, call: Call) -> None:
         """Call this before the request is sent: its reply may come before the sending returns."""
@@ -108,17 +100,8 @@ class Reader(Exchange):
         if first.done and first.error is not None:
             self.finish_now(call, first.error)
 
-    def finish(
-        self,
-        call: Call,
-        error: BaseException | None = None,
-        to_tell: list[Call] | None = None,
-    ) -> bool:
-        """Ends a call. False if it has been ended already. Replies that come later are dropped.
-
-        Tells the call's future. With a list `to_tell` it only appends the call, if that has a future, and
-        the caller tells the futures of the calls in the list.
-        """
+    def finish(self, call: Call, error: BaseException | None = None) -> bool:
+        """Ends a call. False if it has been ended already. Replies that come later are dropped."""
         was_done = call.done
         if error is not None and call.keeps_late and not was_done:
             # Before it ends: from then on another thread may read what comes late.
@@ -129,55 +112,61 @@ class Reader(Exchange):
             # Ask the call: a signal's handler may raise as soon as end() has returned.
             if call.done and not was_done:
                 try:
-                    # A future made later checks whether the call is done.
-                    if call.future is not None:
-                        if to_tell is not None:
-                            to_tell.append(call)
-                        elif self.sender and self.sender == threading.get_ident():
-                            # A callback may use the engine, and this thread is in the middle of a request.
-                            self.untold.append(call)
-                        elif call.kept_future is None:  # it has no callbacks
-                            call.tell()
-                        else:
-                            self._tell(call)
-                            if self.untold:
-                                self.tell_untold()
+                    self._tell(call)
                 finally:
-                    self._finish_others(call, error, to_tell)
+                    self._finish_others(call, error)
 
-    def _finish_others(
-        self, call: Call, error: BaseException | None, to_tell: list[Call] | None
-    ) -> None:
+    def _finish_others(self, call: Call, error: BaseException | None) -> None:
         """Ends the calls of the same step that end with this one."""
         # A step's calls must not refer to each other in a cycle, which would keep their replies alive.
         if (first := call.closes) is not None:
-            self.finish(first, to_tell=to_tell)
+            self.finish(first)
         if later := call.later:
             call.later = None
             if error is not None:
                 for each in later:
-                    self.finish(each, error, to_tell)
+                    self.finish(each, error)
         if self.followers:
             self.hand_over()
 
     def _tell(self, call: Call) -> None:
-        if self._callbacks.depth == _MOST_NESTED:
-            self.untold.append(call)
-            return
-        self._callbacks.depth += 1
-        try:
-            call.tell()
-        finally:
-            self._callbacks.depth -= 1
+        """Tells the future of a call that has just ended, if there is one. Only the reader thread tells a
+        future for which somebody waits: it neither reads nor sends when it calls the callbacks, and no
+        signal's handler runs in it."""
+        if call.kept_future is not None:  # then end() has put the call into `untold`
+            self._wake_teller()
+        elif call.future is not None:  # a future that is made later checks whether the call is done
+            future = call.future()
+            if future is not None and not future.note_end():
+                self.tell_later(call)
 
-    def tell_untold(self) -> None:
-        """Any thread that isn't sending. Within too many callbacks it returns at once."""
-        while self.untold and self._callbacks.depth < _MOST_NESTED:
+    def tell_later(self, call: Call) -> None:
+        """Lets the reader thread tell the future of a call that is done."""
+        self.untold.append(call)
+        let_go_on(self._idle)
+        self._wake_teller()
+
+    def _wake_teller(self) -> None:
+        this = threading.get_ident()
+        if self._thread is not None and self._thread.ident == this:
+            return  # it looks into `untold` after what it does now
+        if self._is_over:
+            start_thread_or_call(self._tell_untold, name="mpspmd-callbacks")
+            return
+        if self.leader not in (0, this):  # perhaps the reader thread
+            self._inbox.interrupt()
+        self.hand_over()
+
+    def _tell_untold(self) -> None:
+        while self.untold:
             try:
                 call = self.untold.pop(0)
             except IndexError:  # another thread has told the last one
                 return
-            self._tell(call)
+            # Without one, nobody waits any more, or somebody is about to put the call in there again.
+            if (future := call.kept_future) is not None:
+                call.kept_future = None
+                future.tell()
 
     def finish_now(self, call: Call, error: BaseException) -> None:
         """As finish(), in a thread that isn't the leader. Wakes the leader, which may wait for it."""
@@ -190,18 +179,18 @@ class Reader(Exchange):
         self._inbox.interrupt()
         let_go_on(self._idle)
 
-    def wait_for(self, call: Call, limit: float | None) -> None:
+    def wait_for(self, call: Call, limit: float | None, *, tells: bool = False) -> None:
         """Returns when the call is done, at the latest at its own deadline. Until then this thread leads or
-        follows.
+        follows. With `tells` it also returns when there is a call in `untold`.
 
         Raises:
             TimeoutError: It is `limit`, of time.monotonic(), and the call isn't done.
             ChannelError: The run has ended.
         """
-        while not call.done:
+        while not (call.done or (tells and self.untold)):
             try:
-                if not self.read_for(call, limit):
-                    self._follow(call, limit)
+                if not self.read_for(call, limit, tells):
+                    self._follow(call, limit, tells)
             except TimeoutError:
                 now = time.monotonic()
                 times = [each for each in (call.deadline, limit) if each is not None]
@@ -245,7 +234,8 @@ class Reader(Exchange):
                 self.stop_leading()
 
     def start_reader(self) -> None:
-        """From now on a thread reads whenever anything is awaited, so that callbacks are called."""
+        """From now on a thread reads whenever anything is awaited, and tells the futures for which somebody
+        waits. RuntimeError when no more threads can be started."""
         with self._starting:
             if self._thread is None:
                 self._thread = start_thread(self._read_always, name="mpspmd-reader")
@@ -256,27 +246,45 @@ class Reader(Exchange):
             self._idle.acquire()
             while self._read_most_urgent():
                 pass
+        self._is_over = True  # whoever ends a call after this line starts another thread
+        self._tell_untold()
 
     def _read_most_urgent(self) -> bool:
-        """Reads until the call with the earliest deadline is done. False if there are no calls.
+        """Reads until the call with the earliest deadline is done, and tells futures. False if there is
+        nothing to do.
 
         A method of its own, so that no local variable keeps a call alive while the thread waits.
         """
+        # Look for calls first: a call that ends goes from the table into `untold`.
         calls = self._table.all()
+        self._tell_untold()
         if not calls or self._ended:
             return False
         first = min(calls, key=lambda call: call.deadline or math.inf)
+        del calls
         # In slices: a call that is sent meanwhile may have an earlier deadline.
-        with contextlib.suppress(ChannelError, TimeoutError):
-            self.wait_for(first, time.monotonic() + _SLICE_S)
+        until = time.monotonic() + _SLICE_S
+        try:
+            while not first.done and time.monotonic() < until:
+                self.wait_for(first, until, tells=True)
+                self._tell_untold()
+        except TimeoutError:
+            pass
+        except ChannelError:
+            time.sleep(_POLL_S)  # the supervisor is about to end the calls
         return True
 
-    def _follow(self, call: Call, limit: float | None) -> None:
-        """Waits until the call is done, or nobody leads. TimeoutError at its deadline, or at `limit`."""
+    def _follow(self, call: Call, limit: float | None, tells: bool) -> None:
+        """Waits until the call is done, or nobody leads; with `tells`, or until there is a call in
+        `untold`. TimeoutError at the call's deadline, or at `limit`."""
         until = call.deadline
         if limit is not None and (until is None or limit < until):
             until = limit
-        if not wait_for_turn(self.followers, lambda: self.leader != 0 and not call.done, until):
+
+        def must_wait() -> bool:
+            return self.leader != 0 and not call.done and not (tells and self.untold)
+
+        if not wait_for_turn(self.followers, must_wait, until):
             raise TimeoutError
 
     def hand_over(self) -> None:

@@ -96,8 +96,8 @@ class Sender:
         finally:
             # This call comes first: a signal's handler can't raise before it has returned.
             reader.end_sending()
-            if self._waiting or reader.untold:
-                self._let_go_on()
+            if self._waiting:
+                let_others_go_on(self._waiting)
 
     def send_anew(self) -> None:
         """Makes the next step a key frame."""
@@ -107,7 +107,7 @@ class Sender:
             self._encoder.send_anew()
         finally:
             self._reader.end_sending()
-            self._let_go_on()
+            let_others_go_on(self._waiting)
 
     def _refuse_within_a_send(self) -> None:
         if self._reader.sender == threading.get_ident():
@@ -130,11 +130,6 @@ class Sender:
                 is_late = not wait_for_turn(self._waiting, lambda: reader.sender != 0, deadline)
             if is_late:
                 raise StepTimeout("timed out while another thread's request waited for space")
-
-    def _let_go_on(self) -> None:
-        """Call it after sending. Lets other threads send, and calls the callbacks that had to wait."""
-        let_others_go_on(self._waiting)
-        self._reader.tell_untold()
 
     def _put(self, call: Call, kind: int, message: Message) -> None:
         """Returns when all of the request is in the ring."""

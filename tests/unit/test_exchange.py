@@ -80,6 +80,9 @@ class Engine(Exchange):
     def sends_encoded(self, message: Any = b"delta", context: Any = None) -> Any:
         return self.send_encoded(KIND_REQUEST | KIND_STEP, message, "step", "all", None, context)
 
+    def reads_for(self, call: Any, limit: Any = None, tells: bool = False) -> bool:
+        return self.read_for(call, limit, tells)
+
     def replies(self, step: int, value: Any = None) -> None:
         assert self.to_engine.writer.send_packed(KIND_REPLY, step, value)
 
@@ -205,7 +208,7 @@ def test_a_reply_of_the_step_codec_is_decoded_with_its_calls_context(
     call = engine.sends_encoded(context="context")
     reply = bytes(n_bytes)
     engine.to_engine.writer.send(KIND_REPLY | KIND_STEP, 1, reply)
-    assert engine.read_for(call, None)
+    assert engine.reads_for(call)
     assert call.replies == [f"decoded {n_bytes}"]
     assert engine.decoded == [("context", 1, 0, reply, 1)]
     assert (engine.taken, engine.pending) == ([], {})
@@ -218,7 +221,7 @@ def test_what_decoding_a_reply_raises_is_left_to_python(engine: Engine) -> None:
     for step in (1, 2):
         engine.to_engine.writer.send(KIND_REPLY | KIND_STEP, step, b"damaged")
         engine.replies(step, "reply")
-    assert engine.read_for(without, None)
+    assert engine.reads_for(without)
     (*first, error), second = engine.taken
     assert first == [0, KIND_REPLY | KIND_STEP, 1, b"damaged"]
     assert isinstance(error, KeyError)
@@ -243,9 +246,9 @@ def test_a_message_that_could_not_be_noted_is_noted_and_taken_by_the_next_reader
     reply = bytes(n_bytes)
     engine.to_engine.writer.send(KIND_REPLY | KIND_STEP, 1, reply)
     with pytest.raises(Came):
-        engine.read_for(call, None)
+        engine.reads_for(call)
     assert (engine.leader, engine.decoded, call.replies) == (0, [], [NO_REPLY])
-    assert engine.read_for(call, None)
+    assert engine.reads_for(call)
     assert noted == [(0, KIND_REPLY | KIND_STEP, 1, reply)] * 2
     assert call.replies == [f"decoded {n_bytes}"]
     assert engine.to_engine.ring.heads[0] == engine.to_engine.ring.tail
@@ -257,7 +260,7 @@ def test_a_call_gets_its_own_reply_in_whatever_order_they_come(engine: Engine) -
         engine.replies(step, [step])
     for step in (1, 2, 3):
         call = calls[step - 1]
-        assert engine.read_for(call, None) is True
+        assert engine.reads_for(call) is True
         assert (call.done, call.missing, call.replies) == (True, 0, [[step]])
     assert (engine.pending, engine.taken, engine.leader) == ({}, [], 0)
 
@@ -268,7 +271,7 @@ def test_what_is_no_plain_reply_to_a_call_is_left_to_python(engine: Engine) -> N
     engine.to_engine.writer.send(KIND_REPLY, 1, b"pickle")
     engine.to_engine.writer.send_packed(3, 1, "error")
     engine.replies(1, "reply")
-    assert engine.read_for(call, None)
+    assert engine.reads_for(call)
     assert engine.taken == [
         (0, KIND_REPLY | KIND_PACKED, 77, "late"),
         (0, KIND_REPLY, 1, b"pickle"),
@@ -277,7 +280,7 @@ def test_what_is_no_plain_reply_to_a_call_is_left_to_python(engine: Engine) -> N
     assert call.replies == ["reply"]
     engine.replies(1, "once more")
     with pytest.raises(TimeoutError):
-        engine.read_for(engine.sends(), time.monotonic())
+        engine.reads_for(engine.sends(), time.monotonic())
     assert engine.taken[3:] == [(0, KIND_REPLY | KIND_PACKED, 1, "once more")]
 
 
@@ -289,18 +292,43 @@ def test_a_call_that_has_more_to_do_at_its_end_is_finished_by_python(engine: Eng
     calls[3].kept_future = object()
     for call in calls:
         engine.replies(call.step)
-        assert engine.read_for(call, None)
+        assert engine.reads_for(call)
     assert engine.finished == calls[:4]
+
+
+def test_a_call_for_whose_end_somebody_waits_is_kept_to_be_told(engine: Engine) -> None:
+    calls = [engine.sends() for _ in range(3)]
+    calls[1].kept_future = object()
+    assert engine.end(calls[0], None)
+    assert engine.untold == []
+    assert engine.end(calls[1], KeyError())
+    assert not engine.end(calls[1], None)
+    assert engine.untold == [calls[1]]
+
+
+def test_the_thread_that_tells_reads_only_while_there_is_nothing_to_tell(engine: Engine) -> None:
+    calls = [engine.sends() for _ in range(3)]
+    engine.untold.append(calls[0])
+    assert engine.reads_for(calls[1], tells=True)
+    assert engine.leader == 0
+    assert not calls[1].done
+    engine.replies(2)
+    assert engine.reads_for(calls[1])
+    assert calls[1].done
+    engine.untold.clear()
+    engine.replies(3)
+    assert engine.reads_for(calls[2], tells=True)
+    assert calls[2].done
 
 
 def test_a_thread_that_waits_for_its_turn_is_woken(engine: Engine) -> None:
     call = engine.sends()
     engine.followers.append(threading.Lock())
     engine.replies(1)
-    assert engine.read_for(call, None)
+    assert engine.reads_for(call)
     assert (engine.finished, engine.handed_over) == ([call], 1)
     with pytest.raises(TimeoutError):
-        engine.read_for(engine.sends(), time.monotonic())
+        engine.reads_for(engine.sends(), time.monotonic())
     assert engine.handed_over == 2
 
 
@@ -310,10 +338,10 @@ def test_only_one_thread_leads(engine: Engine) -> None:
     assert engine.lead()  # as a future's callback does
     assert engine.leader == threading.get_ident()
     with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(engine.read_for, call, None).result() is False
+        assert pool.submit(engine.reads_for, call).result() is False
         assert pool.submit(engine.lead).result() is False
     engine.replies(1)
-    assert engine.read_for(call, None)  # as a future's callback does
+    assert engine.reads_for(call)  # as a future's callback does
     assert engine.leader == threading.get_ident()
     engine.stop_leading()
     assert engine.leader == 0
@@ -326,7 +354,7 @@ def test_it_waits_until_the_earlier_of_two_times(
     now = time.monotonic()
     call = engine.sends(deadline=None if deadline is None else now + deadline)
     with pytest.raises(TimeoutError):
-        engine.read_for(call, None if limit is None else now + limit)
+        engine.reads_for(call, None if limit is None else now + limit)
     assert now + 0.05 <= time.monotonic() < now + 5
     assert (engine.leader, engine.pending) == (0, {1: call})
 
@@ -335,9 +363,9 @@ def test_it_waits_until_the_earlier_of_two_times(
 def test_a_time_that_has_passed_lets_it_take_what_has_come(engine: Engine, limit: float) -> None:
     call = engine.sends()
     with pytest.raises(TimeoutError):
-        engine.read_for(call, limit)
+        engine.reads_for(call, limit)
     engine.replies(1)
-    assert engine.read_for(call, limit)
+    assert engine.reads_for(call, limit)
 
 
 def test_a_call_that_another_thread_ends_is_done(engine: Engine) -> None:
@@ -351,7 +379,7 @@ def test_a_call_that_another_thread_ends_is_done(engine: Engine) -> None:
 
     with ThreadPoolExecutor(1) as pool:
         ended = pool.submit(end)
-        assert engine.read_for(call, time.monotonic() + 10)
+        assert engine.reads_for(call, time.monotonic() + 10)
         ended.result()
 
 
@@ -360,9 +388,9 @@ def test_the_end_of_the_ring_ends_it(engine: Engine, end: type[Exception]) -> No
     calls = [engine.sends(), engine.sends()]
     engine.replies(1)
     engine.to_engine.ring.close() if end is ChannelClosed else engine.to_engine.ring.poison(1, 0)
-    assert engine.read_for(calls[0], None)
+    assert engine.reads_for(calls[0])
     with pytest.raises(end):
-        engine.read_for(calls[1], None)
+        engine.reads_for(calls[1])
     assert engine.leader == 0
 
 
@@ -376,9 +404,9 @@ def test_what_is_raised_for_one_message_ends_it_and_nothing_stays_in_use(engine:
     engine.replies(70)
     engine.replies(1)
     with pytest.raises(KeyError, match="70"):
-        engine.read_for(call, None)
+        engine.reads_for(call)
     assert (engine.leader, call.done) == (0, False)
-    assert engine.read_for(call, None)
+    assert engine.reads_for(call)
 
 
 def test_a_call_that_one_reader_cannot_finish_is_finished_by_the_next(engine: Engine) -> None:
@@ -392,12 +420,12 @@ def test_a_call_that_one_reader_cannot_finish_is_finished_by_the_next(engine: En
     engine.replies(1, "reply")
     engine.finish = fail  # type: ignore[method-assign]
     with pytest.raises(RecursionError):
-        engine.read_for(own, time.monotonic() + 5)
+        engine.reads_for(own, time.monotonic() + 5)
     del engine.finish
-    assert engine.read_for(theirs, time.monotonic() + 5)
+    assert engine.reads_for(theirs, time.monotonic() + 5)
     assert (theirs.replies, engine.finished, engine.leader) == (["reply"], [theirs], 0)
     engine.replies(2)
-    assert engine.read_for(own, time.monotonic() + 5)
+    assert engine.reads_for(own, time.monotonic() + 5)
 
 
 def test_a_signals_handler_waits_for_few_of_many_messages() -> None:
@@ -406,7 +434,7 @@ def test_a_signals_handler_waits_for_few_of_many_messages() -> None:
 
     def read_interrupted() -> None:
         signal.setitimer(signal.ITIMER_REAL, 0.001)
-        engine.read_for(calls[-1], None)
+        engine.reads_for(calls[-1])
 
     engine = Engine(reply_capacity=1 << 25)
     calls = [Call(step, "echo", "all", 1, None, 0) for step in range(1, 100_000)]
@@ -436,7 +464,7 @@ def test_an_exception_of_a_signals_handler_leaves_no_leader(engine: Engine) -> N
 
     def read_interrupted(pool: ThreadPoolExecutor, delay_s: float) -> None:
         pool.submit(interrupt, delay_s)
-        engine.read_for(call, time.monotonic() + 10)
+        engine.reads_for(call, time.monotonic() + 10)
 
     main = threading.get_ident()
     call = engine.sends()
@@ -452,7 +480,7 @@ def test_an_exception_of_a_signals_handler_leaves_no_leader(engine: Engine) -> N
         signal.signal(signal.SIGALRM, before)
     assert engine.handed_over == 4
     engine.replies(1)
-    assert engine.read_for(call, None)
+    assert engine.reads_for(call)
 
 
 def test_what_handing_over_raises_is_raised(engine: Engine) -> None:
@@ -462,7 +490,7 @@ def test_what_handing_over_raises_is_raised(engine: Engine) -> None:
     engine.hand_over = hand_over  # type: ignore[method-assign]
     engine.followers.append(threading.Lock())
     with pytest.raises(Came):
-        engine.read_for(engine.sends(), time.monotonic())
+        engine.reads_for(engine.sends(), time.monotonic())
     assert engine.leader == 0
 
 
@@ -506,7 +534,7 @@ def test_finalizers_that_read_while_replies_come_take_nothing_of_others(engine: 
                 return
             call = engine.sends()
             engine.replies(call.step, "finalizer")
-            assert engine.read_for(call, time.monotonic() + 5)
+            assert engine.reads_for(call, time.monotonic() + 5)
             read.append(call.replies)
 
     this = threading.get_ident()
@@ -518,7 +546,7 @@ def test_finalizers_that_read_while_replies_come_take_nothing_of_others(engine: 
             call = engine.sends()
             engine.replies(call.step, [[number], {"x": number}])
             Cycle()
-            assert engine.read_for(call, time.monotonic() + 5)
+            assert engine.reads_for(call, time.monotonic() + 5)
             assert call.replies == [[[number], {"x": number}]]
     finally:
         gc.set_threshold(*before)
@@ -543,14 +571,6 @@ def test_a_call_in_a_circle_is_collected(engine: Engine) -> None:
     assert len(ended) == 5
 
 
-def test_only_one_taker_gets_the_future() -> None:
-    call = Call(1, "m", 0, 2, None, 0)
-    future = call.future = lambda: None
-    assert call.take_future() is future
-    assert call.take_future() is None
-    assert call.future is None
-
-
 def _sender_that_is_not_made() -> Exchange:
     exchange = Exchange.__new__(Exchange)
     assert exchange.begin_sending()
@@ -564,12 +584,12 @@ def _sender_that_is_not_made() -> Exchange:
         lambda engine: Call(1, "m", "all", 1, None, -1),
         lambda engine: Call("1", "m", "all", 1, None, 1),
         lambda engine: Exchange.__new__(Exchange).send_plain("m", (), {}, "all", None),
-        lambda engine: Exchange.__new__(Exchange).read_for(None, None),
+        lambda engine: Exchange.__new__(Exchange).read_for(None, None, False),
         lambda engine: Exchange.__new__(Exchange).stop_leading(),
         lambda engine: Engine.__init__(engine),
         lambda engine: Exchange(*[None] * 6),
-        lambda engine: engine.read_for(None, None),
-        lambda engine: engine.read_for(engine.sends(), "soon"),
+        lambda engine: engine.reads_for(None),
+        lambda engine: engine.reads_for(engine.sends(), "soon"),
         lambda engine: engine.send_plain("m"),
         lambda engine: _sender_that_is_not_made().send_encoded(1, b"", "m", "all", None, None),
         lambda engine: engine.send_encoded(1, b""),
@@ -593,11 +613,11 @@ def test_nothing_leaks(engine: Engine) -> None:
             if call is None:
                 continue
             with pytest.raises(TimeoutError):
-                engine.read_for(call, 0)
+                engine.reads_for(call, 0)
             engine.followers[:] = [threading.Lock()] * (turn % 2)
             engine.replies(call.step, "reply")
             engine.replies(call.step, "late")
-            assert engine.read_for(call, None)
+            assert engine.reads_for(call)
         assert engine.begin_sending()
         assert engine.sends() is None
         assert engine.sends_encoded([]) is None
@@ -605,7 +625,7 @@ def test_nothing_leaks(engine: Engine) -> None:
         engine.end_sending()
         for reply in (b"damaged", b"delta"):
             engine.to_engine.writer.send(KIND_REPLY | KIND_STEP, call.step, reply)
-        assert engine.read_for(call, None)
+        assert engine.reads_for(call)
         while engine.to_rank.inbox.try_recv() is not None:
             pass
         engine.decoded.clear()

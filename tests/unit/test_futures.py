@@ -254,14 +254,14 @@ def test_callbacks_and_callers_in_many_threads_lose_nothing(
 def test_result_does_not_time_out_while_another_thread_sets_it(engine: Engine, go: Path) -> None:
     setting = threading.Event()
     future = engine.collective_rpc("wait_for", args=(str(go), "x"), non_block=True)
-    set_result = future.set_result
+    note_end = future.note_end
 
-    def set_slowly(result: Any) -> None:
+    def note_slowly() -> bool:
         setting.set()
         time.sleep(0.3)
-        set_result(result)
+        return note_end()
 
-    future.set_result = set_slowly
+    future.note_end = note_slowly
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(future.result)
         go.touch()
@@ -431,19 +431,25 @@ def test_a_callback_reads_replies_while_another_threads_request_waits_for_space(
             assert other.result() == [1 << 18]
 
 
-def test_a_callback_may_call_the_engine_although_its_thread_has_read_the_reply_while_it_sent() -> (
+def test_a_callback_may_call_the_engine_although_a_thread_has_read_the_reply_while_it_sent() -> (
     None
 ):
     outcome: list[Any] = []
+    called = threading.Event()
+
+    def call_back(_: Any) -> None:
+        outcome.append((threading.current_thread().name, engine.call("rank", timeout=10)))
+        called.set()
+
     config = RuntimeConfig(request_ring_bytes=1 << 16, reply_ring_bytes=1 << 16)
     with Engine(workers.Calculator, world_size=1, config=config) as engine:
         with engine._reader.leading() as leads:  # so that no other thread reads
             assert leads
             first = engine.call("sleep", (0.2,), non_block=True)
-            first.add_done_callback(
-                lambda _: outcome.append((threading.get_ident(), engine.call("rank", timeout=10)))
-            )
+            first.add_done_callback(call_back)
             # So large that it waits for space, also when the rank reads at once.
             other = engine.call("size", (bytes(1 << 24),), non_block=True)
-            assert outcome == [(threading.get_ident(), [0])]
+            assert first.done()
         assert other.result() == [1 << 24]
+        assert called.wait(20)
+    assert outcome == [("mpspmd-reader", [0])]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import gc
 import itertools
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -77,6 +79,34 @@ def test_they_take_no_error_from_another_thread_wherever_that_happens() -> None:
             interrupted = _interrupted(lambda own=own: engine.steps.outcome(own), number)
             error = pool.submit(other.exception, 10).result()
             assert isinstance(error, RankError | DecodeError), number
+            number += 1
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_they_keep_nobody_from_being_told_wherever_that_happens(
+    waits: bool, eventually: Any
+) -> None:
+    """The interrupted thread reads the reply of a call for whose end another thread or a callback waits."""
+    number, interrupted = 0, True
+    with Engine(workers.Calculator, world_size=1) as engine, ThreadPoolExecutor(1) as pool:
+        engine._reader.start_reader()
+        while interrupted or number < 20:
+            told = threading.Event()
+            eventually(lambda: not engine._reader.leader, "the reader thread is idle")
+            with engine._reader.leading() as leads:  # the reader thread follows
+                assert leads
+                other = engine.call("rank", non_block=True)
+                if waits:
+                    wait = pool.submit(concurrent.futures.wait, [other], 20)
+                    wait.add_done_callback(
+                        lambda wait, told=told: wait.result().done and told.set()
+                    )
+                    eventually(lambda other=other: other._waiters, "the thread waits")
+                else:
+                    other.add_done_callback(lambda _, told=told: told.set())
+                own = engine.steps.send("rank")
+                interrupted = _interrupted(lambda own=own: engine.steps.outcome(own), number)
+            assert told.wait(10), number
             number += 1
 
 
