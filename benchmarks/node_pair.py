@@ -31,10 +31,9 @@ class Layout(NamedTuple):
 
     name: str
     remote: int
-    """How many ranks node 1 has."""
+    """How many ranks node 1 has. Node 0 has as many: vLLM and mpspmd divide the ranks equally."""
     both: bool
-    """Whether a rank of node 0 takes part. Then each rank's reply is awaited; otherwise the first remote
-    rank's alone."""
+    """Whether each rank's reply is awaited; otherwise the first remote rank's alone is."""
 
 
 LAYOUTS = (

@@ -121,8 +121,6 @@ def _place(node: int, layout: Layout) -> NodePlace:
 
 
 class Mpspmd(NodePeer):
-    """Node 0 has as many ranks as node 1, which get each request too."""
-
     name = "mpspmd"
     version = mpspmd.__version__
 

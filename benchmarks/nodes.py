@@ -7,8 +7,9 @@ time is from before the request is encoded until the last awaited reply is decod
 cable in both directions, with the headers of Ethernet, IP and TCP. The bare pair carries as many bytes as
 our step does, and neither encodes nor decodes.
 
-Ranks: `remote` is one rank on node 1, whose reply is awaited; `both` one on each node, whose replies are
-awaited; `two-remote` two ranks on node 1, and the first one's reply is awaited.
+Each node has as many ranks as the other, and each rank gets each request. `remote` is one rank on each
+node, and the remote one's reply is awaited; `both` is the same with both replies awaited; `two-remote` is
+two ranks on each node, and the first remote one's reply is awaited. The bare pair has no ranks on node 0.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from mpspmd.notice import notice
 from mpspmd.processes.janitor import Janitor
 from mpspmd.threads import start_thread_or_call
 from mpspmd.transport.channel import EngineChannel, Poison
+from mpspmd.turns import Flag
 
 logger = logging.getLogger(__name__)
 
@@ -53,9 +54,9 @@ class Consequences:
         self._run_outcome = outcome
         self._ranks = ranks
         self._on_cause = on_cause
-        self._start_known = threading.Event()
+        self._start_known = Flag()
         self._start_failures: dict[int, str] = {}
-        self._over = threading.Event()
+        self._over = Flag()
         self._reaper: threading.Thread | None = None
 
     @property
@@ -140,9 +141,7 @@ class Consequences:
 
     def raise_start_failures(self) -> None:
         """Returns when all ranks are ready. StartupError with the cause of each rank that has failed."""
-        # In slices: the kernel may give Ctrl-C to another thread, and then this one must wake to notice it.
-        while not self._start_known.wait(0.2):
-            pass
+        self._start_known.wait()
         if self._start_failures:
             raise StartupError(self._start_failures)
         if self._run_outcome.cause is not None:

@@ -12,6 +12,7 @@ from mpspmd.errors import ChannelPoisoned, EngineClosed, RankDied
 from mpspmd.exceptions.fault import restore_cause
 from mpspmd.exceptions.foreign import logged
 from mpspmd.processes.exit_status import PENDING
+from mpspmd.turns import Flag
 
 _KNOWN_S = 4.0
 """How long a caller whose wait was ended by a death waits for the supervisor to say why."""
@@ -27,7 +28,7 @@ class RunOutcome:
         self._lock = threading.Lock()
         self._callbacks: list[OnFailure] = []
         self._failed = False
-        self._known = threading.Event()
+        self._known = Flag()
         self.cause: BaseException | None = None
         """Why the engine can't be used any more."""
 

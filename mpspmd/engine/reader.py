@@ -22,12 +22,12 @@ from mpspmd.engine.event_queue import EventQueue
 from mpspmd.engine.events import Raised
 from mpspmd.engine.late import LateReplies
 from mpspmd.engine.stall import StallWatch
-from mpspmd.engine.turns import let_go_on, let_others_go_on, wait_for_turn
 from mpspmd.errors import ChannelError, DecodeError
 from mpspmd.exceptions.fault import error_of
 from mpspmd.exceptions.foreign import is_perhaps_a_signals
 from mpspmd.threads import start_thread, start_thread_or_call
 from mpspmd.transport.channel import EngineChannel
+from mpspmd.turns import let_go_on, let_others_go_on, wait_for_turn
 from mpspmd.wire import KIND_ERROR, KIND_FLAGS, KIND_OUT_OF_BAND, KIND_PACKED
 
 _KIND_MASK = ~KIND_FLAGS

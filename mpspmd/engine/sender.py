@@ -12,9 +12,9 @@ from mpspmd.engine.outcome import RunOutcome
 from mpspmd.engine.reader import Reader
 from mpspmd.engine.requests import RequestEncoder
 from mpspmd.engine.stall import StallWatch
-from mpspmd.engine.turns import Turns, let_others_go_on, wait_for_turn
 from mpspmd.errors import ChannelError, ConfigError, StepTimeout
 from mpspmd.transport.channel import EngineChannel
+from mpspmd.turns import Turns, let_others_go_on, wait_for_turn
 from mpspmd.wire import Method, ReplyRanks, name_of
 
 _POLL_S = 0.001

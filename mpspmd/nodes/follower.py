@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -36,6 +35,7 @@ from mpspmd.nodes.head_watch import HeadWatch
 from mpspmd.nodes.reports import Reports
 from mpspmd.notice import notice
 from mpspmd.transport.channel import ChannelSegments, FollowerChannel, Poison
+from mpspmd.turns import Flag
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class Follower:
         self._reports = Reports(place, ranks, channel, self._messages.put, self._lock)
         self._start: Start | None = None
         self._end: RingsEnd | None = None
-        self._changed = threading.Event()
+        self._changed = Flag()
         """The main thread has something to do."""
         self._rings_ended = ""
         """How: "closed" or "poisoned"."""

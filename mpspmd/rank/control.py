@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
 from mpspmd.control.messages import Dump, Shutdown, Stacks, ToEngine
@@ -22,7 +21,7 @@ class ControlThread:
         self._on_shutdown: Callable[[], None] | None = None
         self._told_to_exit = False
         self._plane = RankPlane(address, rank)
-        self._closing = threading.Event()
+        self._is_closing = False
         self._thread = start_thread(self._run, name="mpspmd-control")
 
     def send(self, message: ToEngine) -> None:
@@ -37,12 +36,12 @@ class ControlThread:
 
     def close(self) -> None:
         """Sends what is still to be sent, and ends the thread."""
-        self._closing.set()
+        self._is_closing = True
         self._plane.wake()
         self._thread.join(timeout=2)
 
     def _run(self) -> None:
-        while not self._closing.is_set():
+        while not self._is_closing:
             self._poll(_POLL_S)
         self._poll(0)
         self._plane.close()

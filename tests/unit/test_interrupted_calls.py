@@ -4,52 +4,22 @@ from __future__ import annotations
 
 import concurrent.futures
 import gc
-import itertools
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import workers
+from interrupting import Came, interrupted_at
 
 from mpspmd import Engine
-from mpspmd.errors import DecodeError, EncodeError, RankError, StepTimeout
+from mpspmd.errors import DecodeError, RankError, StepTimeout
 
 pytestmark = pytest.mark.timeout(120)
-
-
-class Came(BaseException):
-    """What the handler raises."""
-
-
-def _raise_at(number: int) -> Callable[..., None]:
-    """A profile function. It raises at one of the places where Python runs the handlers of signals: when a
-    function begins, and when one of C has returned."""
-    places = itertools.count()
-
-    def profile(frame: object, event: str, arg: object) -> None:
-        if event in ("call", "c_return") and next(places) == number:
-            raise Came
-
-    return profile
-
-
-def _interrupted(call: Callable[[], Any], number: int) -> bool:
-    gc.disable()  # what is raised in a callback of the collector's, such as hypothesis has, is lost
-    sys.setprofile(_raise_at(number))
-    try:
-        call()
-    except (Came, EncodeError):  # pickling turns what a handler raises into an EncodeError
-        return True
-    finally:
-        sys.setprofile(None)
-        gc.enable()
-    return False
 
 
 @pytest.mark.parametrize("has_reader", [False, True])
@@ -61,7 +31,7 @@ def test_they_harm_no_other_thread_wherever_that_happens(
     with Engine(workers.Calculator, world_size=1) as engine, ThreadPoolExecutor(1) as pool:
         if has_reader:
             engine._reader.start_reader()
-        while _interrupted(lambda: engine.call("size", (argument,)), number):
+        while interrupted_at(lambda: engine.call("size", (argument,)), number):
             other = pool.submit(engine.collective_rpc, "rank", timeout=10)
             assert other.result() == [0], number
             number += 1
@@ -76,7 +46,7 @@ def test_they_take_no_error_from_another_thread_wherever_that_happens() -> None:
         while interrupted or number < 60:  # what is raised while an error is decoded is held back
             other = engine.call("fail", ("x",), non_block=True)
             own = engine.steps.send("rank")
-            interrupted = _interrupted(lambda own=own: engine.steps.outcome(own), number)
+            interrupted = interrupted_at(lambda own=own: engine.steps.outcome(own), number)
             error = pool.submit(other.exception, 10).result()
             assert isinstance(error, RankError | DecodeError), number
             number += 1
@@ -105,7 +75,7 @@ def test_they_keep_nobody_from_being_told_wherever_that_happens(
                 else:
                     other.add_done_callback(lambda _, told=told: told.set())
                 own = engine.steps.send("rank")
-                interrupted = _interrupted(lambda own=own: engine.steps.outcome(own), number)
+                interrupted = interrupted_at(lambda own=own: engine.steps.outcome(own), number)
             assert told.wait(10), number
             number += 1
 

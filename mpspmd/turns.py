@@ -1,6 +1,8 @@
-"""Turns: how a thread waits until it may do what one thread at a time does: read replies, or send.
+"""How threads wait for each other where one of them may be the main thread.
 
-No lock is held by whoever has its turn: a signal's handler that raises might leave it locked.
+There the handler of a signal may raise in any call. In a method of threading.Event or threading.Condition
+that may leave a lock locked, and then all other threads wait for it. Here each thread waits for a lock of
+its own.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ def wait_for_turn(turns: Turns, must_wait: Callable[[], bool], until: float | No
             left = None if until is None else until - time.monotonic()
             if left is not None and left <= 0:
                 return False
-            # In slices: a signal's handler may have kept the other thread from releasing it.
+            # In slices: a signal's handler may have kept the other thread from releasing it, and the kernel
+            # may have given the main thread's signal to another thread.
             turn.acquire(timeout=_SLICE_S if left is None else min(left, _SLICE_S))
         return True
     finally:
@@ -40,6 +43,26 @@ def let_others_go_on(turns: Turns) -> None:
     """Wakes all threads that wait. Each sees for itself whether it must wait on."""
     for turn in list(turns):
         let_go_on(turn)
+
+
+class Flag:
+    """What threading.Event is. Any thread may set it, and wait for it."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._waiting: Turns = []
+
+    def set(self) -> None:
+        self.is_set = True
+        let_others_go_on(self._waiting)
+
+    def clear(self) -> None:
+        self.is_set = False
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Returns when it is set, or after so many seconds; whether it is set."""
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        return self.is_set or wait_for_turn(self._waiting, lambda: not self.is_set, until)
 
 
 def let_go_on(turn: threading.Lock) -> None:
