@@ -107,6 +107,8 @@ class Engine(Calls):
         set_level()
         if not isinstance(world_size, int):
             raise ConfigError(f"world_size={world_size!r}: must be a whole number of ranks")
+        if not callable(worker):
+            raise ConfigError(f"worker={worker!r}: must be a class, or a function that makes a worker")
         check_arguments(args, kwargs or {})
         for name, texts in (("fatal_methods", fatal_methods), ("remove_at_end", remove_at_end)):
             if isinstance(texts, str):  # it would be taken for its letters

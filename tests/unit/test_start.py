@@ -84,6 +84,7 @@ class TestWrongUse:
     @pytest.mark.parametrize(
         ("given", "told"),
         [
+            ({"worker": "app:Model"}, "worker='app:Model': must be a class"),
             ({"args": 5}, "args is of int"),
             ({"kwargs": [5]}, "kwargs is of list"),
             ({"fatal_methods": "add"}, r"such as \['add'\]"),
@@ -92,7 +93,7 @@ class TestWrongUse:
     )
     def test_an_argument_of_another_kind_is_refused(self, given: Any, told: str) -> None:
         with pytest.raises(ConfigError, match=told):
-            Engine(workers.Calculator, world_size=1, **given)
+            Engine(**{"worker": workers.Calculator, "world_size": 1} | given)
 
     def test_the_limit_of_the_world_size_is_named(self) -> None:
         with pytest.raises(ConfigError, match="from 1 to 64"):
