@@ -392,8 +392,8 @@ class Call:
     future: weakref.ref[Any] | None
     """Weak: a call without an answer must not keep alive a future that nobody has, nor the engine."""
     kept_future: Any | None
-    """The same future, if it has callbacks, which are called although nobody has the future, or if somebody
-    waits for its end."""
+    """The same future, if it has callbacks or somebody waits for its end. Callbacks are called although
+    nobody has the future any more."""
     later: list[Any] | None
     """Calls of the same step, which fail when this one does; see StepCalls.send."""
     closes: Any | None
@@ -492,8 +492,8 @@ class Exchange:
     def end(self, call: Call, error: BaseException | None, /) -> bool:
         """Ends a call that is in `pending`, and removes it there. Of several threads only one gets True."""
     def lead(self) -> bool:
-        """Makes this thread the leader if there is none. Whether it leads and may read: a future's
-        callback may, and a signal's handler that is called while the leader waits may not."""
+        """Makes this thread the leader if there is none. Whether it leads and may read: a finalizer or a
+        signal's handler in the leader's thread may not while a message comes or is decoded."""
     def stop_leading(self) -> None:
         """Only for the leader. Calls hand_over() if there are followers."""
     def begin_sending(self) -> bool:

@@ -40,7 +40,7 @@ static int exchange_init(PyObject *object, PyObject *args, PyObject *kwargs) {
 }
 
 /* No tp_clear: `decode_reply` and `note_reply` know no exchange, and every circle goes through
- * `pending` or the attributes of a derived class. */
+ * `pending`, `untold` or the attributes of a derived class. */
 static int exchange_traverse(PyObject *object, visitproc visit, void *arg) {
     struct exchange_object *self = (struct exchange_object *)object;
     Py_VISIT(Py_TYPE(object));
@@ -181,7 +181,7 @@ static PyObject *exchange_read_for(struct exchange_object *self, PyObject *const
     if (!to_deadline(call->deadline, &deadline_ns) || !to_deadline(args[1], &limit_ns))
         return NULL;
     unsigned long this = PyThread_get_thread_ident();
-    bool leads_already = self->leader == this; /* a future's callback, called while it reads */
+    bool leads_already = self->leader == this; /* a finalizer, or a signal's handler */
     if (call->done)
         Py_RETURN_TRUE;
     if (self->leader && !leads_already)
@@ -226,7 +226,7 @@ static PyObject *exchange_lead(struct exchange_object *self, PyObject *Py_UNUSED
     bool leads_already = self->leader == this;
     if (self->leader == 0)
         self->leader = this;
-    /* A future's callback may read. What is called while a message comes or is decoded may not. */
+    /* A finalizer or a signal's handler may read, but not while a message comes or is decoded. */
     bool may_read = !self->replies->listener.busy && (self->replies->current < 0 || self->untaken);
     return PyBool_FromLong(self->leader == this && (!leads_already || may_read));
 }

@@ -10,6 +10,7 @@ from multiprocessing import util as multiprocessing_util
 
 from mpspmd.control.messages import Shutdown
 from mpspmd.engine.ranks import Ranks
+from mpspmd.engine.reader import Reader
 from mpspmd.engine.run_files import RunFiles
 from mpspmd.engine.supervisor import Supervisor
 from mpspmd.processes.signals import signals_deferred
@@ -25,6 +26,7 @@ class Ending:
         segments: ChannelSegments,
         files: RunFiles,
         ranks: Ranks,
+        reader: Reader,
         supervisor: Supervisor,
     ) -> None:
         """`made` closes all that was made for the run, when the ranks have ended."""
@@ -32,6 +34,7 @@ class Ending:
         self._segments = segments
         self._files = files
         self._ranks = ranks
+        self._reader = reader
         self._supervisor = supervisor
         # A signal's handler may shut down in the middle of a shutdown.
         self._lock = threading.RLock()
@@ -50,6 +53,8 @@ class Ending:
                 self._shut_down(timeout_s)
             finally:
                 self._lock.release()
+        # Without the lock: a callback may shut down, too.
+        self._reader.join()
 
     def _shut_down(self, timeout_s: float | None) -> None:
         with signals_deferred():

@@ -108,7 +108,9 @@ class Engine(Calls):
         if not isinstance(world_size, int):
             raise ConfigError(f"world_size={world_size!r}: must be a whole number of ranks")
         if not callable(worker):
-            raise ConfigError(f"worker={worker!r}: must be a class, or a function that makes a worker")
+            raise ConfigError(
+                f"worker={worker!r}: must be a class, or a function that makes a worker"
+            )
         check_arguments(args, kwargs or {})
         for name, texts in (("fatal_methods", fatal_methods), ("remove_at_end", remove_at_end)):
             if isinstance(texts, str):  # it would be taken for its letters
@@ -165,7 +167,7 @@ class Engine(Calls):
             )
             state = State(world_size, frozenset(fatal_methods))
             supervisor = Supervisor(events, observer, consequences, stalls, channel.status, state)
-            self._ending = Ending(made.pop_all(), segments, files, ranks, supervisor)
+            self._ending = Ending(made.pop_all(), segments, files, ranks, reader, supervisor)
             not_started.pop_all()
         self._dropped = weakref.finalize(self, self._ending.dropped)
         self._dropped.atexit = False  # type: ignore[misc]  # its stub hides the property
@@ -230,6 +232,7 @@ class Engine(Calls):
 
     def shutdown(self, timeout: float | None = None) -> None:
         """Lets every worker shut down, and ends the ranks. Any thread; more than once does nothing.
+        Callbacks of futures that haven't been called yet have two more seconds.
 
         `timeout`: how many seconds workers may take, instead of `config.shutdown_timeout_s`; after a
         failure they have at most one. ConfigError if it is no such number.

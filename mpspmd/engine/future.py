@@ -19,6 +19,9 @@ from mpspmd.exceptions.foreign import logged
 
 T = TypeVar("T")
 
+_IN_USE_S = 0.01
+"""How long the reader thread waits for a future's lock before it sees to others first."""
+
 
 class _Engine(Protocol):
     """Futures refer to the engine, not to its parts: in a forked process the engine's parts are replaced by
@@ -38,10 +41,10 @@ class StepFuture(concurrent.futures.Future[T]):
             print(future.result())
 
     As long as nobody uses those or adds a callback, no thread reads replies in the background: whoever asks
-    for a result reads the replies, also those of others, and `done()` reads what has come. The first use of
-    those starts the engine's reader thread. It calls the callbacks, one after the other, unless a thread
-    that asks for the result does so first. A callback may use the engine, but must not wait for another
-    future's callback.
+    for a result reads the replies, also those of others, and `done()` reads what has come. The first wait
+    of that kind, or the first callback, starts the engine's reader thread. It ends those waits, and calls
+    all callbacks, one after the other. So a callback may call the engine and ask other futures for their
+    results, but must not wait for another callback, nor in `concurrent.futures.wait` and the like.
 
     A future can't be cancelled: the ranks have the request already.
     """
@@ -110,17 +113,26 @@ class StepFuture(concurrent.futures.Future[T]):
         return self._call.done
 
     def add_done_callback(self, fn: Callable[[concurrent.futures.Future[T]], object]) -> None:
-        """Calls `fn(self)` at once if this is done; else later, in another thread."""
+        """Calls `fn(self)` in the engine's reader thread as soon as this is done, or at once if it was done
+        before."""
 
         def call_back(future: concurrent.futures.Future[T]) -> None:
             with logged("a future's callback"):
                 fn(future)
 
-        if self._state != FINISHED:
+        if self._call.done:
+            self.note_end()
+        else:
             self._engine._reader.start_reader()
-        super().add_done_callback(call_back)
-        if self._state != FINISHED:
+        # The lock itself: its `with` is safe from signals' handlers, and that of the Condition isn't.
+        with self._lock:
+            must_wait = self._state != FINISHED
+            if must_wait:
+                self._done_callbacks.append(call_back)  # type: ignore[attr-defined]
+        if must_wait:
             self.wait_to_be_told()
+        else:
+            call_back(self)
 
     # For the reader.
 
@@ -133,47 +145,65 @@ class StepFuture(concurrent.futures.Future[T]):
             self._engine._reader.tell_later(call)
 
     def note_end(self) -> bool:
-        """Any thread: the call is done. False, and does nothing, if somebody waits to be told."""
-        # This lock is C code: a signal's handler can't raise before the block that unlocks it.
-        with self._condition._lock:  # type: ignore[attr-defined]
-            if self._waiters or self._done_callbacks:  # type: ignore[attr-defined]
+        """Any thread: the call is done. Returns whether the reader thread must tell those that wait.
+
+        Does nothing while another thread looks at this future or begins to wait: that thread sees that the
+        call is done. Who ends a call must not wait for the lock, under which user's code may run.
+        """
+        error, value = self._outcome()
+        lock = self._lock
+        if lock._is_owned():  # this is a finalizer or a signal's handler
+            return False
+        try:
+            if not lock.acquire(blocking=False):
                 return False
-            if self._call.error is None:
-                self._result = self._call.outcome()
-            self._exception = self._call.error
+            if self._waiters or self._done_callbacks:  # type: ignore[attr-defined]
+                return True
+            self._exception, self._result = error, value
             self._state = FINISHED
+            return False
+        finally:
+            # A signal's handler may have raised before acquire() or after it.
+            try:  # noqa: SIM105 - contextlib.suppress() is Python code, in which a handler may raise
+                lock.release()
+            except RuntimeError:
+                pass
+
+    def tell(self) -> bool:
+        """The reader thread: the call is done. Tells those that wait, and calls the callbacks. False, and
+        does nothing, if the future is in use for long."""
+        error, value = self._outcome()
+        if not self._lock.acquire(timeout=_IN_USE_S):
+            return False
+        try:
+            if self._state == FINISHED:
+                return True
+            self._exception, self._result = error, value
+            self._state = FINISHED
+            for waiter in self._waiters:
+                if error is None:
+                    waiter.add_result(self)
+                else:
+                    waiter.add_exception(self)
+        finally:
+            self._lock.release()
+        self._invoke_callbacks()  # type: ignore[attr-defined]
         return True
 
-    def tell(self) -> None:
-        """The reader thread: the call is done. Tells those that wait, and calls the callbacks."""
-        error = self._call.error
-        with contextlib.suppress(concurrent.futures.InvalidStateError):  # they have been told
-            if error is None:
-                self.set_result(self._call.outcome())
-            else:
-                self.set_exception(error)
+    @property
+    def _lock(self) -> Any:
+        """What `concurrent.futures` holds while it looks at futures or begins to wait for them."""
+        return self._condition._lock  # type: ignore[attr-defined]
 
-    def _invoke_callbacks(self) -> None:
-        """As in the base class. If several threads come here, only one of them calls each callback."""
-        callbacks = self._done_callbacks  # type: ignore[attr-defined]
-        while callbacks:
-            try:
-                call_back = callbacks.pop(0)
-            except IndexError:  # another thread has taken the last one
-                return
-            call_back(self)
+    def _outcome(self) -> tuple[BaseException | None, Any]:
+        error = self._call.error
+        return error, None if error is not None else self._call.outcome()
 
     def _drive(self, timeout: float | None) -> None:
         """Returns when the call is done: at its own deadline it fails with StepTimeout."""
-        if not self._call.done:
-            self._wait(timeout)
-        if self._done_callbacks:  # type: ignore[attr-defined]
-            # The reader thread is about to do this, but it would have to wake up first.
-            self._invoke_callbacks()
-            self.note_end()
-
-    def _wait(self, timeout: float | None) -> None:
         call = self._call
+        if call.done:
+            return
         limit = deadline_after(timeout)
         try:
             self._engine._reader.wait_for(call, limit)
@@ -205,7 +235,7 @@ class _Waiters(list[Any]):
             future.wait_to_be_told()
 
     def remove(self, waiter: Any) -> None:
-        """A wait has ended early. A future that nobody has any more must not be kept for it."""
+        """A wait has ended, perhaps before the call. A future that nobody has any more isn't kept then."""
         super().remove(waiter)
         future = self._future()
         if future is not None and not (self or future._done_callbacks):  # type: ignore[attr-defined]

@@ -22,6 +22,7 @@ from mpspmd.engine.event_queue import EventQueue
 from mpspmd.engine.events import Raised
 from mpspmd.engine.late import LateReplies
 from mpspmd.engine.stall import StallWatch
+from mpspmd.engine.teller import Teller
 from mpspmd.errors import ChannelError, DecodeError
 from mpspmd.exceptions.fault import error_of
 from mpspmd.exceptions.foreign import is_perhaps_a_signals
@@ -39,6 +40,9 @@ _ROUNDING_S = 0.001
 """The native module rounds times. It may find that a deadline has passed up to so many seconds before
 time.monotonic() gets there."""
 
+
+_CALLBACKS_S = 2.0
+"""So long callbacks can delay a shutdown. One of them may wait for the thread that shuts down."""
 
 _POLL_S = 0.001
 """How often the reader thread sees whether the supervisor has ended the calls of a run that is over."""
@@ -66,15 +70,18 @@ class Reader(Exchange):
         self._events = events
         self._stalls = stalls
         self._late = LateReplies(table, step_codec)
-        self._starting = threading.Lock()
+        self._starting = (
+            threading.RLock()
+        )  # a signal's handler or a finalizer may add callbacks, too
         self._thread: threading.Thread | None = None
         # Locked while there is nothing to do. No Event: the handler of a signal that raises in one of its
         # methods may leave it locked, and then no thread could send any more.
         self._idle = threading.Lock()
         self._idle.acquire()
         self._ended = False
+        self._teller = Teller(self.untold)
         self._is_over = False
-        """The reader thread tells no more futures than those that are in `untold` now."""
+        """The reader thread is about to end. Who ends a call from now on starts another thread to tell."""
 
     def expect(self, call: Call) -> None:
         """Call this before the request is sent: its reply may come before the sending returns."""
@@ -101,11 +108,15 @@ class Reader(Exchange):
             self.finish_now(call, first.error)
 
     def finish(self, call: Call, error: BaseException | None = None) -> bool:
-        """Ends a call. False if it has been ended already. Replies that come later are dropped."""
+        """Ends a call, and those of its step that end with it. False if it has been ended already. Replies
+        that come later are dropped."""
         was_done = call.done
         if error is not None and call.keeps_late and not was_done:
             # Before it ends: from then on another thread may read what comes late.
             self._table.keep(call)
+        # Before it ends: if a signal's handler raises here, another thread finishes this call again.
+        if (first := call.closes) is not None and not was_done:
+            self.finish(first)
         try:
             return self.end(call, error)
         finally:
@@ -114,13 +125,11 @@ class Reader(Exchange):
                 try:
                     self._tell(call)
                 finally:
-                    self._finish_others(call, error)
+                    self._after_end(call, error)
 
-    def _finish_others(self, call: Call, error: BaseException | None) -> None:
-        """Ends the calls of the same step that end with this one."""
+    def _after_end(self, call: Call, error: BaseException | None) -> None:
+        """Ends the calls that fail with this one, and lets threads see that it has ended."""
         # A step's calls must not refer to each other in a cycle, which would keep their replies alive.
-        if (first := call.closes) is not None:
-            self.finish(first)
         if later := call.later:
             call.later = None
             if error is not None:
@@ -132,12 +141,15 @@ class Reader(Exchange):
     def _tell(self, call: Call) -> None:
         """Tells the future of a call that has just ended, if there is one. Only the reader thread tells a
         future for which somebody waits: it neither reads nor sends when it calls the callbacks, and no
-        signal's handler runs in it."""
-        if call.kept_future is not None:  # then end() has put the call into `untold`
+        signal's handler runs in that thread."""
+        if (
+            call.kept_future is not None
+        ):  # end() has put the call into `untold`, or who waits is about to
             self._wake_teller()
         elif call.future is not None:  # a future that is made later checks whether the call is done
             future = call.future()
-            if future is not None and not future.note_end():
+            if future is not None and future.note_end():
+                call.kept_future = future
                 self.tell_later(call)
 
     def tell_later(self, call: Call) -> None:
@@ -151,22 +163,11 @@ class Reader(Exchange):
         if self._thread is not None and self._thread.ident == this:
             return  # it looks into `untold` after what it does now
         if self._is_over:
-            start_thread_or_call(self._tell_untold, name="mpspmd-callbacks")
+            start_thread_or_call(self._teller.tell, name="mpspmd-callbacks")
             return
         if self.leader not in (0, this):  # perhaps the reader thread
             self._inbox.interrupt()
         self.hand_over()
-
-    def _tell_untold(self) -> None:
-        while self.untold:
-            try:
-                call = self.untold.pop(0)
-            except IndexError:  # another thread has told the last one
-                return
-            # Without one, nobody waits any more, or somebody is about to put the call in there again.
-            if (future := call.kept_future) is not None:
-                call.kept_future = None
-                future.tell()
 
     def finish_now(self, call: Call, error: BaseException) -> None:
         """As finish(), in a thread that isn't the leader. Wakes the leader, which may wait for it."""
@@ -178,6 +179,11 @@ class Reader(Exchange):
         self._ended = True
         self._inbox.interrupt()
         let_go_on(self._idle)
+
+    def join(self) -> None:
+        """After stop(). Lets the callbacks that are left be called, for up to two seconds."""
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(_CALLBACKS_S)
 
     def wait_for(self, call: Call, limit: float | None, *, tells: bool = False) -> None:
         """Returns when the call is done, at the latest at its own deadline. Until then this thread leads or
@@ -243,11 +249,11 @@ class Reader(Exchange):
 
     def _read_always(self) -> None:
         while not self._ended:
-            self._idle.acquire()
+            self._idle.acquire(timeout=_SLICE_S if self._teller.must_try_again else -1)
             while self._read_most_urgent():
                 pass
-        self._is_over = True  # whoever ends a call after this line starts another thread
-        self._tell_untold()
+        self._is_over = True
+        self._teller.tell()
 
     def _read_most_urgent(self) -> bool:
         """Reads until the call with the earliest deadline is done, and tells futures. False if there is
@@ -257,7 +263,7 @@ class Reader(Exchange):
         """
         # Look for calls first: a call that ends goes from the table into `untold`.
         calls = self._table.all()
-        self._tell_untold()
+        self._teller.tell()
         if not calls or self._ended:
             return False
         first = min(calls, key=lambda call: call.deadline or math.inf)
@@ -267,7 +273,7 @@ class Reader(Exchange):
         try:
             while not first.done and time.monotonic() < until:
                 self.wait_for(first, until, tells=True)
-                self._tell_untold()
+                self._teller.tell()
         except TimeoutError:
             pass
         except ChannelError:

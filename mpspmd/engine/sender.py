@@ -121,8 +121,8 @@ class Sender:
         reader = self._reader
         while not reader.begin_sending():
             if reader.leader == threading.get_ident():
-                # This is a future's callback in the thread that reads replies. The other thread's request
-                # may wait for ranks, and these for this thread to read their replies.
+                # This is a finalizer or a signal's handler in the thread that reads replies. The other
+                # thread's request may wait for ranks, and these for this thread to read their replies.
                 reader.read_now()
                 time.sleep(_POLL_S)
                 is_late = deadline is not None and deadline <= time.monotonic() and reader.sender

@@ -205,6 +205,58 @@ def test_hundreds_of_callbacks_that_call_the_engine_are_called(
     assert results == [[0, 1]] * len(futures)
 
 
+def test_callbacks_that_ask_other_futures_are_called_one_after_the_other(
+    engine: Engine, eventually: Any
+) -> None:
+    futures = [engine.call("sleep", (0.001,), non_block=True) for _ in range(300)]
+    depths: list[int] = []
+    threads: set[str] = set()
+    depth = 0
+
+    def ask_next(i: int) -> None:
+        nonlocal depth
+        depth += 1
+        futures[min(i + 1, len(futures) - 1)].result()
+        depths.append(depth)
+        threads.add(threading.current_thread().name)
+        depth -= 1
+
+    for i, future in enumerate(futures):
+        future.add_done_callback(lambda _, i=i: ask_next(i))
+    futures[-1].result()
+    eventually(lambda: len(depths) == len(futures), "all callbacks are called")
+    assert depths == [1] * len(futures)
+    assert threads == {"mpspmd-reader"}
+
+
+def test_a_shutdown_waits_until_the_callbacks_are_called() -> None:
+    called: list[int] = []
+
+    def call_back(i: int) -> None:
+        time.sleep(0.002)
+        called.append(i)
+
+    with Engine(workers.Calculator, world_size=1) as engine:
+        futures = [engine.call("rank", non_block=True) for _ in range(100)]
+        for i, future in enumerate(futures):
+            future.add_done_callback(lambda _, i=i: call_back(i))
+        engine.call("rank")
+    assert called == list(range(100))
+
+
+def test_a_callback_that_waits_for_the_thread_that_shuts_down_does_not_keep_it() -> None:
+    ended, called = threading.Event(), threading.Event()
+
+    def wait(_: Any) -> None:
+        called.set()
+        ended.wait(60)
+
+    with Engine(workers.Calculator, world_size=1) as engine:
+        engine.call("rank", non_block=True).add_done_callback(wait)
+        assert called.wait(10)
+    ended.set()
+
+
 def test_a_callback_that_raises_harms_no_other_call(engine: Engine) -> None:
     called = threading.Event()
 

@@ -80,6 +80,89 @@ def test_they_keep_nobody_from_being_told_wherever_that_happens(
             number += 1
 
 
+def test_who_is_interrupted_while_adding_a_callback_keeps_nobody_from_being_told(
+    eventually: Any,
+) -> None:
+    def is_interrupted(number: int) -> bool:
+        called: list[str] = []
+        eventually(lambda: not engine._reader.leader, "the reader thread is idle")
+        with engine._reader.leading() as leads:  # so that the call isn't done yet
+            assert leads
+            future = engine.call("rank", non_block=True)
+            future.add_done_callback(lambda _: called.append("first"))
+            interrupted = interrupted_at(
+                lambda: future.add_done_callback(lambda _: called.append("second")), number
+            )
+            expected = ["first", "second"][: len(future._done_callbacks)]
+        other = engine.call("rank", non_block=True)
+        other.add_done_callback(lambda _: called.append("third"))
+        eventually(lambda: sorted(called) == [*expected, "third"], f"{expected}, {number}")
+        return interrupted
+
+    with Engine(workers.Calculator, world_size=1) as engine:
+        engine._reader.start_reader()
+        number = 0
+        while is_interrupted(number):
+            number += 1
+    assert number > 5
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_they_keep_no_step_from_ending_wherever_that_happens(waits: bool, eventually: Any) -> None:
+    """The interrupted thread reads the reply that ends a step of two calls."""
+    number, interrupted = 0, True
+    with Engine(workers.Stepping, world_size=1) as engine, ThreadPoolExecutor(1) as pool:
+        engine._reader.start_reader()
+        while interrupted or number < 20:
+            eventually(lambda: not engine._reader.leader, "the reader thread is idle")
+            told = threading.Event()
+            with engine._reader.leading() as leads:
+                assert leads
+                step = engine.steps.send("first", (1,))
+                future = engine.steps.future(step)
+                if waits:
+                    future.add_done_callback(lambda _, told=told: told.set())
+                last = engine._sending.send("last", (), {}, "all", None, step)
+                engine._reader.link(last, step)
+                interrupted = interrupted_at(lambda last=last: engine.steps.outcome(last), number)
+            assert pool.submit(future.exception, 10).result() is None, number
+            assert not waits or told.wait(10), number
+            number += 1
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_handler_may_use_the_engine_while_its_thread_begins_to_wait(
+    fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """concurrent.futures.wait() holds the locks of all its futures then."""
+    outcomes: list[BaseException | list[int]] = []
+
+    def use_engine(*_: object) -> None:
+        try:
+            outcomes.append(engine.call("fail" if fails else "rank", timeout=20))
+        except RankError as error:
+            outcomes.append(error)
+
+    class Waiter(concurrent.futures._base._AllCompletedWaiter):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            signal.raise_signal(signal.SIGALRM)
+
+    monkeypatch.setattr(concurrent.futures._base, "_AllCompletedWaiter", Waiter)
+    before = signal.signal(signal.SIGALRM, use_engine)
+    try:
+        with Engine(workers.Calculator, world_size=1) as engine:
+            for has_reader in (False, True):
+                if has_reader:
+                    engine._reader.start_reader()
+                future = engine.call("fail" if fails else "rank", non_block=True)
+                assert concurrent.futures.wait([future], 20).done == {future}
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    kinds = [type(outcome) for outcome in outcomes]
+    assert kinds == ([RankError] * 2 if fails else [list] * 2)
+
+
 @pytest.mark.parametrize("leads", [True, False])
 @pytest.mark.parametrize("timeout", [None, 60])
 def test_a_timeout_error_of_a_signals_handler_is_not_taken_for_the_calls(
