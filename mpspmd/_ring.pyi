@@ -1,6 +1,5 @@
 """The ring, its waiting and the status page, in C. See csrc/README.md."""
 
-import weakref
 from collections.abc import Callable
 from threading import Lock
 from typing import Any, Final, Literal, TypedDict
@@ -389,11 +388,10 @@ class Call:
     """One for each rank; NO_REPLY until it comes. In a call that fails, also the RankError of a rank."""
     done: bool
     error: BaseException | None
-    future: weakref.ref[Any] | None
-    """Weak: a call without an answer must not keep alive a future that nobody has, nor the engine."""
     kept_future: Any | None
-    """The same future, if it has callbacks or somebody waits for its end. Callbacks are called although
-    nobody has the future any more."""
+    """The call's future, if it has callbacks or somebody waits for it. Callbacks are called although nobody
+    has the future any more. Otherwise None: a call without an answer must not keep alive a future that
+    nobody has, nor the engine."""
     later: list[Any] | None
     """Calls of the same step, which fail when this one does; see StepCalls.send."""
     closes: Any | None
@@ -437,7 +435,7 @@ class Exchange:
     followers: Final[list[Lock]]
     """Of each thread that waits until it is its turn to read, what it waits for."""
     untold: Final[list[Any]]
-    """Calls that have ended while they had a `kept_future`, which is to be told."""
+    """Futures that are to be told that their calls have ended. end() appends the call's `kept_future`."""
     sender_waits: bool
     """A thread that sends waits for space. It relies on the leader to take the ranks' replies."""
     note_reply: Callable[[int, int, int, Any], object] | None
@@ -484,7 +482,7 @@ class Exchange:
         if the ring has ended."""
     def read_for(self, call: Call, limit: float | None, tells: bool, /) -> bool:
         """Leads, and reads replies until the call is done: True. False if another thread leads. With
-        `tells` it also returns True when there is a call in `untold`.
+        `tells` it also returns True when there is a future in `untold`.
 
         TimeoutError at the call's deadline, or when it is `limit`, of time.monotonic(); ChannelError."""
     def drain(self) -> None:

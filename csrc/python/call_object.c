@@ -65,8 +65,7 @@ static PyMemberDef call_members[] = {
     MEMBER(replies, T_OBJECT, READONLY),
     MEMBER(error, T_OBJECT, 0),
     MEMBER(errors, T_OBJECT, READONLY),
-    MEMBER(future, T_OBJECT, 0),
-    MEMBER(kept_future, T_OBJECT, 0),
+    MEMBER(kept_future, T_OBJECT, 0), /* NULL or None: it isn't to be told */
     MEMBER(later, T_OBJECT, 0),
     MEMBER(closes, T_OBJECT, 0),
     MEMBER(reply_context, T_OBJECT, 0),

@@ -12,7 +12,7 @@ struct call_object {
     PyObject *step, *method, *ranks, *deadline;
     PyObject *replies; /* a list with a place for each rank */
     PyObject *error, *errors;
-    PyObject *future, *kept_future;
+    PyObject *kept_future;
     PyObject *later, *closes;
     PyObject *reply_context;
     double began;

@@ -26,7 +26,7 @@ struct exchange_object {
     unsigned long leader;     /* the reading thread's identity; 0: nobody reads */
     unsigned long sender;     /* the thread that sends a request that isn't plain; 0: none */
     PyObject *followers;      /* a list: a lock of each thread that waits until it is its turn */
-    PyObject *untold;         /* a list: calls that have ended, for whose end somebody waits */
+    PyObject *untold;         /* a list: futures whose calls have ended, and which are to be told */
     char sender_waits;        /* a thread waits for space, and relies on the leader to read */
     unsigned n_taken;         /* messages */
     PyObject *untaken;        /* a message that `take` hasn't taken, or NULL */
@@ -39,7 +39,7 @@ struct exchange_object {
 int exchange_end_call(struct exchange_object *exchange, struct call_object *call, PyObject *error);
 
 /* Only for the leader. Reads until the call is done, or false with an exception set. With `tells`
- * it also returns when there is a call in `untold`. */
+ * it also returns when there is a future in `untold`. */
 bool exchange_read_until(struct exchange_object *exchange, struct call_object *call,
                          uint64_t deadline_ns, bool tells);
 

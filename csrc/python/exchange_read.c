@@ -6,12 +6,17 @@
 
 enum { MOST_TRIES = 10 /* to tell that a call is done, while signals' handlers raise */ };
 
+/* Whether a future is to be told when the call is done. Python code makes it None again. */
+static bool is_awaited(const struct call_object *call) {
+    return call->kept_future && call->kept_future != Py_None;
+}
+
 int exchange_end_call(struct exchange_object *self, struct call_object *call, PyObject *error) {
     PyObject *found = call->step ? PyDict_GetItemWithError(self->pending, call->step) : NULL;
     if (found != (PyObject *)call)
         return PyErr_Occurred() ? -1 : 0;
-    /* Here, and not in Python code: a signal's handler can't keep the call out of `untold`. */
-    if (call->kept_future && PyList_Append(self->untold, (PyObject *)call) != 0)
+    /* Here, and not in Python code: a signal's handler can't keep the future out of `untold`. */
+    if (is_awaited(call) && PyList_Append(self->untold, call->kept_future) != 0)
         return -1;
     if (error != Py_None)
         extension_replace(&call->error, Py_NewRef(error));
@@ -21,8 +26,7 @@ int exchange_end_call(struct exchange_object *self, struct call_object *call, Py
 
 /* Whether others are told when the call is done. */
 static bool has_company(const struct exchange_object *self, const struct call_object *call) {
-    return PyList_GET_SIZE(self->followers) > 0 || call->future || call->kept_future ||
-           call->closes || call->later;
+    return PyList_GET_SIZE(self->followers) > 0 || is_awaited(call) || call->closes || call->later;
 }
 
 /* The last reply to a call in `pending` has come. A signal's handler may raise before `finish` has

@@ -231,8 +231,8 @@ class Engine(Calls):
         return self._run_outcome.cause
 
     def shutdown(self, timeout: float | None = None) -> None:
-        """Lets every worker shut down, and ends the ranks. Any thread; more than once does nothing.
-        Callbacks of futures that haven't been called yet have two more seconds.
+        """Lets every worker shut down, and ends the ranks. Any thread; more than once does nothing more.
+        Then it waits, for up to two seconds, until the futures' callbacks that are left have been called.
 
         `timeout`: how many seconds workers may take, instead of `config.shutdown_timeout_s`; after a
         failure they have at most one. ConfigError if it is no such number.

@@ -6,8 +6,8 @@ import concurrent.futures
 import contextlib
 import time
 import weakref
-from collections.abc import Callable
-from concurrent.futures._base import FINISHED, RUNNING
+from collections.abc import Callable, Iterator
+from concurrent.futures._base import RUNNING
 from typing import Any, Protocol, TypeVar
 
 from mpspmd.engine.call import Call, deadline_after
@@ -18,9 +18,6 @@ from mpspmd.exceptions.fault import restore_cause
 from mpspmd.exceptions.foreign import logged
 
 T = TypeVar("T")
-
-_IN_USE_S = 0.01
-"""How long the reader thread waits for a future's lock before it sees to others first."""
 
 
 class _Engine(Protocol):
@@ -60,10 +57,6 @@ class StepFuture(concurrent.futures.Future[T]):
         self._engine = engine
         self._call = call
         self._waiters = _Waiters(weakref.ref(self))
-        call.future = weakref.ref(self)
-        # Check last: a thread that finishes the call after this line tells the future itself.
-        if call.done:
-            self.note_end()
 
     def result(self, timeout: float | None = None) -> T:
         """Waits, and returns what the same call without `non_block` would return.
@@ -112,92 +105,59 @@ class StepFuture(concurrent.futures.Future[T]):
                 self._engine._reader.read_now()
         return self._call.done
 
+    def running(self) -> bool:
+        """Whether the outcome isn't known yet. Reads nothing."""
+        return not self._call.done
+
     def add_done_callback(self, fn: Callable[[concurrent.futures.Future[T]], object]) -> None:
-        """Calls `fn(self)` in the engine's reader thread as soon as this is done, or at once if it was done
-        before."""
+        """Calls `fn(self)` as soon as this is done, in the engine's reader thread. If it is done already,
+        calls it at once in this thread."""
 
         def call_back(future: concurrent.futures.Future[T]) -> None:
             with logged("a future's callback"):
                 fn(future)
 
-        if self._call.done:
-            self.note_end()
-        else:
-            self._engine._reader.start_reader()
-        # The lock itself: its `with` is safe from signals' handlers, and that of the Condition isn't.
-        with self._lock:
-            must_wait = self._state != FINISHED
-            if must_wait:
-                self._done_callbacks.append(call_back)  # type: ignore[attr-defined]
-        if must_wait:
-            self.wait_to_be_told()
-        else:
+        callbacks = self._done_callbacks  # type: ignore[attr-defined]
+        # The lock itself: a signal's handler may leave a Condition locked.
+        with self._condition._lock:  # type: ignore[attr-defined]
+            is_told_later = self.tell_later(callbacks, call_back)
+        if not is_told_later:
             call_back(self)
 
-    # For the reader.
-
-    def wait_to_be_told(self) -> None:
-        """Call it when somebody has begun to wait for the end: a callback or a waiter."""
-        call = self._call
-        call.kept_future = self
-        # Check last: whoever ends the call after this line has the reader thread tell this future.
+    def tell_later(self, those: list[Any], one: object) -> bool:
+        """With the future's lock. Adds a callback or a waiter to those who are told that the call is done.
+        False, and does nothing, if it is done already."""
+        call, reader = self._call, self._engine._reader
         if call.done:
-            self._engine._reader.tell_later(call)
-
-    def note_end(self) -> bool:
-        """Any thread: the call is done. Returns whether the reader thread must tell those that wait.
-
-        Does nothing while another thread looks at this future or begins to wait: that thread sees that the
-        call is done. Who ends a call must not wait for the lock, under which user's code may run.
-        """
-        error, value = self._outcome()
-        lock = self._lock
-        if lock._is_owned():  # this is a finalizer or a signal's handler
             return False
-        try:
-            if not lock.acquire(blocking=False):
-                return False
-            if self._waiters or self._done_callbacks:  # type: ignore[attr-defined]
-                return True
-            self._exception, self._result = error, value
-            self._state = FINISHED
-            return False
-        finally:
-            # A signal's handler may have raised before acquire() or after it.
-            try:  # noqa: SIM105 - contextlib.suppress() is Python code, in which a handler may raise
-                lock.release()
-            except RuntimeError:
-                pass
-
-    def tell(self) -> bool:
-        """The reader thread: the call is done. Tells those that wait, and calls the callbacks. False, and
-        does nothing, if the future is in use for long."""
-        error, value = self._outcome()
-        if not self._lock.acquire(timeout=_IN_USE_S):
-            return False
-        try:
-            if self._state == FINISHED:
-                return True
-            self._exception, self._result = error, value
-            self._state = FINISHED
-            for waiter in self._waiters:
-                if error is None:
-                    waiter.add_result(self)
-                else:
-                    waiter.add_exception(self)
-        finally:
-            self._lock.release()
-        self._invoke_callbacks()  # type: ignore[attr-defined]
+        reader.start_reader()
+        call.kept_future = self
+        list.append(those, one)
+        # Check last: who ends the call after this line lets the reader thread tell this future.
+        if call.done:
+            reader.tell_later(self)
         return True
 
-    @property
-    def _lock(self) -> Any:
-        """What `concurrent.futures` holds while it looks at futures or begins to wait for them."""
-        return self._condition._lock  # type: ignore[attr-defined]
+    def tell(self) -> None:
+        """The reader thread, when the call is done. Tells those that wait, and calls the callbacks."""
+        self._call.kept_future = None
+        for waiter in _taken_from(self._waiters):
+            self.tell_waiter(waiter)
+        for call_back in _taken_from(self._done_callbacks):  # type: ignore[attr-defined]
+            call_back(self)
 
-    def _outcome(self) -> tuple[BaseException | None, Any]:
-        error = self._call.error
-        return error, None if error is not None else self._call.outcome()
+    def tell_waiter(self, waiter: Any) -> None:
+        """`waiter`: of `concurrent.futures.wait` or `as_completed`."""
+        if self._call.error is None:
+            waiter.add_result(self)
+        else:
+            waiter.add_exception(self)
+
+    def __repr__(self) -> str:
+        call = self._call
+        return (
+            f"<StepFuture: {call.method}, step {call.step}, {'done' if call.done else 'running'}>"
+        )
 
     def _drive(self, timeout: float | None) -> None:
         """Returns when the call is done: at its own deadline it fails with StepTimeout."""
@@ -216,27 +176,41 @@ class StepFuture(concurrent.futures.Future[T]):
             raise TimeoutError(f"{call.method} (step {call.step}) is not done yet") from None
 
 
-class _Waiters(list[Any]):
-    """What `concurrent.futures.wait` and `as_completed` append to, to be told when a future is done. They
-    read no replies themselves, so this starts the reader thread."""
+def _taken_from(those: list[Any]) -> Iterator[Any]:
+    """Takes one after the other out of the list. Another thread may take some, too."""
+    while those:
+        try:
+            yield those.pop(0)
+        except IndexError:
+            return
 
-    __slots__ = ("_future",)
+
+class _Waiters(list[Any]):
+    """What `concurrent.futures.wait` and `as_completed` append to, with the future's lock, to be told when
+    it is done. They read no replies themselves, so this starts the reader thread.
+
+    To them the future's state is always RUNNING. So they append in any case, and are told at once if the
+    call is done. In this way no thread that ends a call needs the lock, under which user's code may run.
+    """
+
+    __slots__ = ("_reference",)
 
     def __init__(self, future: weakref.ref[StepFuture[Any]]) -> None:
-        self._future = future
+        self._reference = future
+
+    @property
+    def _future(self) -> StepFuture[Any]:
+        future = self._reference()
+        assert future is not None, "whoever waits for it has it"
+        return future
 
     def append(self, waiter: Any) -> None:
-        future = self._future()
-        assert future is not None, "whoever waits for it has it"
-        if future._state != FINISHED:
-            future._engine._reader.start_reader()
-        super().append(waiter)
-        if future._state != FINISHED:
-            future.wait_to_be_told()
+        if not self._future.tell_later(self, waiter):
+            self._future.tell_waiter(waiter)
 
     def remove(self, waiter: Any) -> None:
-        """A wait has ended, perhaps before the call. A future that nobody has any more isn't kept then."""
-        super().remove(waiter)
-        future = self._future()
-        if future is not None and not (self or future._done_callbacks):  # type: ignore[attr-defined]
-            future._call.kept_future = None
+        """The wait has ended, perhaps before the call. Then nothing need keep the future any more."""
+        with contextlib.suppress(ValueError):  # it has been told
+            super().remove(waiter)
+        if not self and not self._future._done_callbacks:  # type: ignore[attr-defined]
+            self._future._call.kept_future = None

@@ -22,7 +22,6 @@ from mpspmd.engine.event_queue import EventQueue
 from mpspmd.engine.events import Raised
 from mpspmd.engine.late import LateReplies
 from mpspmd.engine.stall import StallWatch
-from mpspmd.engine.teller import Teller
 from mpspmd.errors import ChannelError, DecodeError
 from mpspmd.exceptions.fault import error_of
 from mpspmd.exceptions.foreign import is_perhaps_a_signals
@@ -42,7 +41,7 @@ time.monotonic() gets there."""
 
 
 _CALLBACKS_S = 2.0
-"""So long callbacks can delay a shutdown. One of them may wait for the thread that shuts down."""
+"""Callbacks delay a shutdown by at most this. One of them may wait for the thread that shuts down."""
 
 _POLL_S = 0.001
 """How often the reader thread sees whether the supervisor has ended the calls of a run that is over."""
@@ -79,9 +78,8 @@ class Reader(Exchange):
         self._idle = threading.Lock()
         self._idle.acquire()
         self._ended = False
-        self._teller = Teller(self.untold)
         self._is_over = False
-        """The reader thread is about to end. Who ends a call from now on starts another thread to tell."""
+        """The reader thread is about to end. Whoever has something to tell from now on starts a thread."""
 
     def expect(self, call: Call) -> None:
         """Call this before the request is sent: its reply may come before the sending returns."""
@@ -114,7 +112,7 @@ class Reader(Exchange):
         if error is not None and call.keeps_late and not was_done:
             # Before it ends: from then on another thread may read what comes late.
             self._table.keep(call)
-        # Before it ends: if a signal's handler raises here, another thread finishes this call again.
+        # Before it ends: if a signal's handler raises here, the call stays pending, and is finished again.
         if (first := call.closes) is not None and not was_done:
             self.finish(first)
         try:
@@ -122,52 +120,47 @@ class Reader(Exchange):
         finally:
             # Ask the call: a signal's handler may raise as soon as end() has returned.
             if call.done and not was_done:
-                try:
-                    self._tell(call)
-                finally:
-                    self._after_end(call, error)
+                self._after_end(call, error)
 
     def _after_end(self, call: Call, error: BaseException | None) -> None:
-        """Ends the calls that fail with this one, and lets threads see that it has ended."""
-        # A step's calls must not refer to each other in a cycle, which would keep their replies alive.
-        if later := call.later:
-            call.later = None
-            if error is not None:
-                for each in later:
-                    self.finish(each, error)
-        if self.followers:
-            self.hand_over()
+        """Ends the calls that fail with this one, and wakes the threads that wait for it."""
+        try:
+            # A step's calls must not refer to each other in a cycle, which would keep their replies alive.
+            if later := call.later:
+                call.later = None
+                if error is not None:
+                    for each in later:
+                        self.finish(each, error)
+        finally:
+            if call.kept_future is not None:  # end() has put it into `untold`
+                self._wake_teller()
+            if self.followers:
+                self.hand_over()
 
-    def _tell(self, call: Call) -> None:
-        """Tells the future of a call that has just ended, if there is one. Only the reader thread tells a
-        future for which somebody waits: it neither reads nor sends when it calls the callbacks, and no
-        signal's handler runs in that thread."""
-        if (
-            call.kept_future is not None
-        ):  # end() has put the call into `untold`, or who waits is about to
-            self._wake_teller()
-        elif call.future is not None:  # a future that is made later checks whether the call is done
-            future = call.future()
-            if future is not None and future.note_end():
-                call.kept_future = future
-                self.tell_later(call)
-
-    def tell_later(self, call: Call) -> None:
-        """Lets the reader thread tell the future of a call that is done."""
-        self.untold.append(call)
+    def tell_later(self, future: Any) -> None:
+        """The future's call is done, and somebody has begun to wait for it."""
+        self.untold.append(future)
         let_go_on(self._idle)
         self._wake_teller()
+        self.hand_over()
 
     def _wake_teller(self) -> None:
-        this = threading.get_ident()
-        if self._thread is not None and self._thread.ident == this:
+        """Lets the reader thread tell the futures in `untold`. No other thread does: that one neither reads
+        nor sends when it calls callbacks, and no signal's handler runs in it."""
+        if threading.current_thread() is self._thread:
             return  # it looks into `untold` after what it does now
         if self._is_over:
-            start_thread_or_call(self._teller.tell, name="mpspmd-callbacks")
-            return
-        if self.leader not in (0, this):  # perhaps the reader thread
+            start_thread_or_call(self._tell_untold, name="mpspmd-callbacks")
+        elif self.leader not in (0, threading.get_ident()):  # perhaps the reader thread
             self._inbox.interrupt()
-        self.hand_over()
+
+    def _tell_untold(self) -> None:
+        while self.untold:
+            try:
+                future = self.untold.pop(0)
+            except IndexError:  # another thread has taken the last one
+                return
+            future.tell()
 
     def finish_now(self, call: Call, error: BaseException) -> None:
         """As finish(), in a thread that isn't the leader. Wakes the leader, which may wait for it."""
@@ -187,7 +180,7 @@ class Reader(Exchange):
 
     def wait_for(self, call: Call, limit: float | None, *, tells: bool = False) -> None:
         """Returns when the call is done, at the latest at its own deadline. Until then this thread leads or
-        follows. With `tells` it also returns when there is a call in `untold`.
+        follows. With `tells` it also returns when there is a future in `untold`.
 
         Raises:
             TimeoutError: It is `limit`, of time.monotonic(), and the call isn't done.
@@ -248,12 +241,15 @@ class Reader(Exchange):
         let_go_on(self._idle)
 
     def _read_always(self) -> None:
+        # Here, because start_reader() doesn't get there if a signal's handler raises in it.
+        self._thread = threading.current_thread()
         while not self._ended:
-            self._idle.acquire(timeout=_SLICE_S if self._teller.must_try_again else -1)
+            self._idle.acquire()
             while self._read_most_urgent():
                 pass
         self._is_over = True
-        self._teller.tell()
+        self._tell_untold()
+        let_go_on(self._idle)  # if a handler or a finalizer has started a second reader thread
 
     def _read_most_urgent(self) -> bool:
         """Reads until the call with the earliest deadline is done, and tells futures. False if there is
@@ -261,9 +257,9 @@ class Reader(Exchange):
 
         A method of its own, so that no local variable keeps a call alive while the thread waits.
         """
-        # Look for calls first: a call that ends goes from the table into `untold`.
+        # Look for calls first: when a call leaves the table, its future is in `untold`.
         calls = self._table.all()
-        self._teller.tell()
+        self._tell_untold()
         if not calls or self._ended:
             return False
         first = min(calls, key=lambda call: call.deadline or math.inf)
@@ -273,7 +269,7 @@ class Reader(Exchange):
         try:
             while not first.done and time.monotonic() < until:
                 self.wait_for(first, until, tells=True)
-                self._teller.tell()
+                self._tell_untold()
         except TimeoutError:
             pass
         except ChannelError:
@@ -281,7 +277,7 @@ class Reader(Exchange):
         return True
 
     def _follow(self, call: Call, limit: float | None, tells: bool) -> None:
-        """Waits until the call is done, or nobody leads; with `tells`, or until there is a call in
+        """Waits until the call is done, or nobody leads; with `tells`, or until there is a future in
         `untold`. TimeoutError at the call's deadline, or at `limit`."""
         until = call.deadline
         if limit is not None and (until is None or limit < until):

@@ -285,30 +285,31 @@ def test_what_is_no_plain_reply_to_a_call_is_left_to_python(engine: Engine) -> N
 
 
 def test_a_call_that_has_more_to_do_at_its_end_is_finished_by_python(engine: Engine) -> None:
-    calls = [engine.sends() for _ in range(5)]
-    calls[0].future = lambda: None
-    calls[1].later = [calls[2]]
-    calls[2].closes = calls[1]
-    calls[3].kept_future = object()
+    calls = [engine.sends() for _ in range(4)]
+    calls[0].later = [calls[1]]
+    calls[1].closes = calls[0]
+    calls[2].kept_future = object()
     for call in calls:
         engine.replies(call.step)
         assert engine.reads_for(call)
-    assert engine.finished == calls[:4]
+    assert engine.finished == calls[:3]
 
 
-def test_a_call_for_whose_end_somebody_waits_is_kept_to_be_told(engine: Engine) -> None:
+def test_the_future_for_which_somebody_waits_is_kept_to_be_told(engine: Engine) -> None:
     calls = [engine.sends() for _ in range(3)]
-    calls[1].kept_future = object()
+    future = calls[1].kept_future = object()
+    calls[0].kept_future = object()
+    calls[0].kept_future = None
     assert engine.end(calls[0], None)
     assert engine.untold == []
     assert engine.end(calls[1], KeyError())
     assert not engine.end(calls[1], None)
-    assert engine.untold == [calls[1]]
+    assert engine.untold == [future]
 
 
 def test_the_thread_that_tells_reads_only_while_there_is_nothing_to_tell(engine: Engine) -> None:
     calls = [engine.sends() for _ in range(3)]
-    engine.untold.append(calls[0])
+    engine.untold.append(object())
     assert engine.reads_for(calls[1], tells=True)
     assert engine.leader == 0
     assert not calls[1].done
@@ -416,7 +417,7 @@ def test_a_call_that_one_reader_cannot_finish_is_finished_by_the_next(engine: En
         raise RecursionError
 
     theirs, own = engine.sends(), engine.sends()
-    theirs.future = lambda: None
+    theirs.kept_future = object()
     engine.replies(1, "reply")
     engine.finish = fail  # type: ignore[method-assign]
     with pytest.raises(RecursionError):

@@ -153,6 +153,38 @@ def test_an_engine_that_is_shut_down_ends_every_wait_as_a_pool_does(
         engine.execute_model(1)
 
 
+@pytest.mark.parametrize("called_back", [False, True])
+def test_a_wait_of_no_time_sees_what_is_done(engine: Engine, called_back: bool) -> None:
+    futures = [early(engine) for _ in range(20)]
+    for future in futures:
+        if called_back:
+            future.add_done_callback(lambda _: None)
+        future.result()
+        assert not future.running()
+        assert concurrent.futures.wait([future], 0).done == {future}
+    assert concurrent.futures.wait(futures, 0).done == set(futures)
+    assert set(concurrent.futures.as_completed(futures, 10)) == set(futures)
+
+
+def test_waits_that_poll_see_what_is_done_while_others_read(engine: Engine) -> None:
+    futures = [early(engine) for _ in range(200)]
+    left = set(futures)
+    while left:
+        left = concurrent.futures.wait(left, 0).not_done
+    assert all(future.result(timeout=0) == 0 for future in futures)
+
+
+def test_waits_that_begin_while_the_engine_is_shut_down_end() -> None:
+    for _ in range(3):
+        with Engine(workers.Calculator, world_size=1) as engine:
+            engine.call("sleep", (0.2,), reply_ranks=None)
+            futures = [early(engine) for _ in range(300)]
+            with concurrent.futures.ThreadPoolExecutor(2) as pool:
+                waits = [pool.submit(concurrent.futures.wait, futures, 30) for _ in range(2)]
+                engine.shutdown(timeout=0)
+                assert all(wait.result().done == set(futures) for wait in waits)
+
+
 def test_no_thread_reads_as_long_as_nobody_needs_one(engine: Engine) -> None:
     futures = [early(engine) for _ in range(5)]
     assert [future.result() for future in futures] == [0] * 5
