@@ -119,10 +119,10 @@ RUNS = {
         "A step over two nodes",
         "Two network namespaces of one machine, which share its cores; workers return at once. "
         "`vllm-messagequeue` is what `mp` uses over nodes, and `zmq-curve` a bare pair of ZeroMQ sockets "
-        "with encryption, which carries as many bytes as ours. One peer is measured after the other. "
-        "`remote`: one rank on node 1, whose reply is awaited. `both`: one on each node. `two-remote`: two "
-        "on node 1, and the first one's reply is awaited. Bytes of a step are those on the cable in both "
-        "directions, with all headers.",
+        "with encryption and no ranks on node 0, which carries as many bytes as ours. One peer is measured "
+        "after the other. `remote`: one rank on each node, and the remote one's reply is awaited. `both`: "
+        "the same with both replies awaited. `two-remote`: two ranks on each node, and the first remote "
+        "one's reply is awaited. Bytes of a step are those on the cable in both directions, with all headers.",
     ),
     "vllm": Run(
         "vllm_e2e",
