@@ -122,7 +122,8 @@ RUNS = {
         "with encryption and no ranks on node 0, which carries as many bytes as ours. One peer is measured "
         "after the other. `remote`: one rank on each node, and the remote one's reply is awaited. `both`: "
         "the same with both replies awaited. `two-remote`: two ranks on each node, and the first remote "
-        "one's reply is awaited. Bytes of a step are those on the cable in both directions, with all headers.",
+        "one's reply is awaited. Bytes of a step are those on the cable in both directions, with all "
+        "headers.",
     ),
     "vllm": Run(
         "vllm_e2e",

@@ -389,9 +389,9 @@ class Call:
     done: bool
     error: BaseException | None
     kept_future: Any | None
-    """The call's future, if it has callbacks or somebody waits for it. Callbacks are called although nobody
-    has the future any more. Otherwise None: a call without an answer must not keep alive a future that
-    nobody has, nor the engine."""
+    """The call's future, if it has callbacks: they are called although nobody has the future any more. A
+    weak reference to it, if only threads that have it wait for it. Otherwise None: a call without an answer
+    must not keep alive a future that nobody has, nor the engine."""
     later: list[Any] | None
     """Calls of the same step, which fail when this one does; see StepCalls.send."""
     closes: Any | None
@@ -435,7 +435,8 @@ class Exchange:
     followers: Final[list[Lock]]
     """Of each thread that waits until it is its turn to read, what it waits for."""
     untold: Final[list[Any]]
-    """Futures that are to be told that their calls have ended. end() appends the call's `kept_future`."""
+    """Futures that are to be told that their calls have ended, or weak references to them. end() appends
+    the call's `kept_future`."""
     sender_waits: bool
     """A thread that sends waits for space. It relies on the leader to take the ranks' replies."""
     note_reply: Callable[[int, int, int, Any], object] | None

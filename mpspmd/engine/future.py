@@ -56,7 +56,8 @@ class StepFuture(concurrent.futures.Future[T]):
         self._state = RUNNING
         self._engine = engine
         self._call = call
-        self._waiters = _Waiters(weakref.ref(self))
+        self._reference = weakref.ref(self)
+        self._waiters = _Waiters(self._reference)
 
     def result(self, timeout: float | None = None) -> T:
         """Waits, and returns what the same call without `non_block` would return.
@@ -131,7 +132,10 @@ class StepFuture(concurrent.futures.Future[T]):
         if call.done:
             return False
         reader.start_reader()
-        call.kept_future = self
+        if those is not self._waiters:
+            call.kept_future = self
+        elif call.kept_future is None:  # whoever waits has the future
+            call.kept_future = self._reference
         list.append(those, one)
         # Check last: who ends the call after this line lets the reader thread tell this future.
         if call.done:
@@ -152,6 +156,13 @@ class StepFuture(concurrent.futures.Future[T]):
             waiter.add_result(self)
         else:
             waiter.add_exception(self)
+
+    def _get_snapshot(self) -> tuple[bool, bool, T | None, BaseException | None]:
+        """(done, cancelled, result, exception). asyncio asks for it from Python 3.14 on."""
+        if not self._call.done:
+            return False, False, None, None
+        error = self.exception()
+        return True, False, None if error is not None else self.result(), error
 
     def __repr__(self) -> str:
         call = self._call
@@ -198,19 +209,13 @@ class _Waiters(list[Any]):
     def __init__(self, future: weakref.ref[StepFuture[Any]]) -> None:
         self._reference = future
 
-    @property
-    def _future(self) -> StepFuture[Any]:
+    def append(self, waiter: Any) -> None:
         future = self._reference()
         assert future is not None, "whoever waits for it has it"
-        return future
-
-    def append(self, waiter: Any) -> None:
-        if not self._future.tell_later(self, waiter):
-            self._future.tell_waiter(waiter)
+        if not future.tell_later(self, waiter):
+            future.tell_waiter(waiter)
 
     def remove(self, waiter: Any) -> None:
-        """The wait has ended, perhaps before the call. Then nothing need keep the future any more."""
+        """The wait has ended."""
         with contextlib.suppress(ValueError):  # it has been told
             super().remove(waiter)
-        if not self and not self._future._done_callbacks:  # type: ignore[attr-defined]
-            self._future._call.kept_future = None

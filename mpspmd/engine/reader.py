@@ -10,6 +10,7 @@ import contextlib
 import math
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -160,7 +161,10 @@ class Reader(Exchange):
                 future = self.untold.pop(0)
             except IndexError:  # another thread has taken the last one
                 return
-            future.tell()
+            if isinstance(future, weakref.ref):
+                future = future()
+            if future is not None:
+                future.tell()
 
     def finish_now(self, call: Call, error: BaseException) -> None:
         """As finish(), in a thread that isn't the leader. Wakes the leader, which may wait for it."""

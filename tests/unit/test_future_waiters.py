@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
+import gc
 import os
 import signal
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, BrokenExecutor
 from pathlib import Path
@@ -164,6 +167,40 @@ def test_a_wait_of_no_time_sees_what_is_done(engine: Engine, called_back: bool) 
         assert concurrent.futures.wait([future], 0).done == {future}
     assert concurrent.futures.wait(futures, 0).done == set(futures)
     assert set(concurrent.futures.as_completed(futures, 10)) == set(futures)
+
+
+def test_a_snapshot_says_what_the_future_says(engine: Engine, go: Path) -> None:
+    """asyncio asks for it from Python 3.14 on."""
+    slow = late(engine, go)
+    assert slow._get_snapshot() == (False, False, None, None)
+    go.touch()
+    assert slow.result() == "late"
+    assert slow._get_snapshot() == (True, False, "late", None)
+    failed = engine.call("fail", ("no",), non_block=True)
+    error = failed.exception()
+    assert failed._get_snapshot() == (True, False, None, error)
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_wait_keeps_nothing_alive_when_it_has_ended(
+    engine: Engine, go: Path, monkeypatch: pytest.MonkeyPatch, interrupted: bool
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    slow = late(engine, go)
+    gone = weakref.ref(slow)
+    gc.disable()
+    try:
+        with monkeypatch.context() as patch:
+            if interrupted:
+                patch.setattr(threading.Event, "wait", interrupt)
+            with contextlib.suppress(KeyboardInterrupt):
+                concurrent.futures.wait([slow], 0.01)
+        del slow
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_waits_that_poll_see_what_is_done_while_others_read(engine: Engine) -> None:

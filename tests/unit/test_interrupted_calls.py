@@ -163,6 +163,30 @@ def test_a_handler_may_use_the_engine_while_its_thread_begins_to_wait(
     assert kinds == ([RankError] * 2 if fails else [list] * 2)
 
 
+def test_a_handler_may_add_a_callback_while_its_thread_waits(eventually: Any) -> None:
+    def add(*_: object) -> None:
+        nonlocal added
+        if not added:
+            added = True
+            future.add_done_callback(called.append)
+
+    before = signal.signal(signal.SIGALRM, add)
+    try:
+        with Engine(workers.Calculator, world_size=1) as engine:
+            for number in range(200):
+                called: list[Any] = []
+                added = False
+                future = engine.call("sleep", (0.003,), non_block=True)
+                signal.setitimer(signal.ITIMER_REAL, 0.0005 + number * 0.00001)
+                while not added:
+                    concurrent.futures.wait([future], 0)
+                future.result()
+                eventually(lambda: called, "the callback is called")  # noqa: B023
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 @pytest.mark.parametrize("leads", [True, False])
 @pytest.mark.parametrize("timeout", [None, 60])
 def test_a_timeout_error_of_a_signals_handler_is_not_taken_for_the_calls(
