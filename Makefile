@@ -148,7 +148,7 @@ verify:  ## check a model of the ring's protocol in all interleavings (needs spi
 bench: install $(VENV)/.peers  ## measure against the peers, in a quarter of an hour, and write docs/benchmarks.md
 	$(PY) -m benchmarks.suite
 
-bench-vllm: install  ## measure vLLM's steps on mp and on mp-spmd, in three quarters of an hour, and write docs/benchmarks-vllm.md
+bench-vllm: install  ## measure vLLM's steps on mp and on mp-spmd, in half an hour, and write docs/benchmarks-vllm.md
 	$(PY) -m benchmarks.suite --vllm
 
 gpu-check: install  ## check and measure on NVIDIA GPUs in five minutes, and write docs/benchmarks-gpu.md; without one only check

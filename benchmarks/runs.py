@@ -127,7 +127,7 @@ RUNS = {
     ),
     "vllm": Run(
         "vllm_e2e",
-        "--tp 1,2 --concurrency 1,8,64,256",
+        "--tp 1,2 --concurrency 1,8,64,256 --rounds 3",
         "vLLM from end to end",
         "Tokens a second with a tiny model, whose forward pass takes most of the time: `mp` and `mp-spmd` "
         "in turn, and in each round started anew. `vs mp` is the median of the rounds' own ratios; CPU "
