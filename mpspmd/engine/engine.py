@@ -231,8 +231,7 @@ class Engine(Calls):
         return self._run_outcome.cause
 
     def shutdown(self, timeout: float | None = None) -> None:
-        """Lets every worker shut down, and ends the ranks. Any thread; more than once does nothing more.
-        Then it waits, for up to two seconds, until the futures' callbacks that are left have been called.
+        """Lets every worker shut down, and ends the ranks. Any thread; more than once does nothing.
 
         `timeout`: how many seconds workers may take, instead of `config.shutdown_timeout_s`; after a
         failure they have at most one. ConfigError if it is no such number.
@@ -240,6 +239,9 @@ class Engine(Calls):
         A Ctrl-C or SIGTERM that comes meanwhile is handled afterwards. If it interrupted the shutdown, some
         ranks might not be told to end, and nobody would wait for them. An engine that is dropped without a
         shutdown ends its ranks too, with a ResourceWarning.
+
+        When the ranks have ended, this waits until the callbacks of all futures have been called, for up to
+        two seconds.
         """
         deadline_after(timeout)  # ConfigError if it is no number
         if timeout is not None and not 0 <= timeout < math.inf:

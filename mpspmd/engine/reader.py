@@ -40,7 +40,6 @@ _ROUNDING_S = 0.001
 """The native module rounds times. It may find that a deadline has passed up to so many seconds before
 time.monotonic() gets there."""
 
-
 _CALLBACKS_S = 2.0
 """Callbacks delay a shutdown by at most this. One of them may wait for the thread that shuts down."""
 
@@ -70,9 +69,8 @@ class Reader(Exchange):
         self._events = events
         self._stalls = stalls
         self._late = LateReplies(table, step_codec)
-        self._starting = (
-            threading.RLock()
-        )  # a signal's handler or a finalizer may add callbacks, too
+        # Reentrant: a signal's handler or a finalizer may add a callback while this thread holds it.
+        self._starting = threading.RLock()
         self._thread: threading.Thread | None = None
         # Locked while there is nothing to do. No Event: the handler of a signal that raises in one of its
         # methods may leave it locked, and then no thread could send any more.
