@@ -244,17 +244,38 @@ def test_a_shutdown_waits_until_the_callbacks_are_called() -> None:
     assert called == list(range(100))
 
 
-def test_a_callback_that_waits_for_the_thread_that_shuts_down_does_not_keep_it() -> None:
+def test_a_callback_that_waits_for_the_thread_that_shuts_down_does_not_keep_it(
+    eventually: Any,
+) -> None:
     ended, called = threading.Event(), threading.Event()
+    has_ended: list[bool] = []
 
     def wait(_: Any) -> None:
         called.set()
-        ended.wait(60)
+        has_ended.append(ended.wait(20))
 
     with Engine(workers.Calculator, world_size=1) as engine:
         engine.call("rank", non_block=True).add_done_callback(wait)
         assert called.wait(10)
     ended.set()
+    eventually(lambda: has_ended, "the callback has returned")
+    assert has_ended == [True], "the shutdown ended first"
+
+
+def test_a_callback_that_is_added_while_the_call_ends_is_called(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    future = engine.call("rank", non_block=True)
+    called = threading.Event()
+    start_reader = engine._reader.start_reader
+
+    def start_and_end() -> None:
+        start_reader()
+        future.result()
+
+    monkeypatch.setattr(engine._reader, "start_reader", start_and_end)
+    future.add_done_callback(lambda _: called.set())
+    assert called.wait(10)
 
 
 def test_a_callback_that_raises_harms_no_other_call(engine: Engine) -> None:
