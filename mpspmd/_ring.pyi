@@ -413,6 +413,9 @@ class Call:
         bytes: int,
     ) -> Call:
         """`bytes`: of the request, or 0 if it is in several parts."""
+    def outcome(self) -> Any:
+        """All replies of a call that is done, in rank order, or the reply of the one rank. If it has an
+        error, this calls `raise_error()`, a method of a class that derives from this one."""
     def note_error(self, rank: int, error: Exception, /) -> None:
         """Appends to `errors`. Any thread."""
 
@@ -482,10 +485,11 @@ class Exchange:
         Returns None and sends nothing if `message` isn't bytes or is large, if there is no space for it, or
         if the ring has ended."""
     def read_for(self, call: Call, limit: float | None, tells: bool, /) -> bool:
-        """Leads, and reads replies until the call is done: True. False if another thread leads. With
-        `tells` it also returns True when there is a future in `untold`.
+        """Leads, and reads replies until the call is done: True. With `tells` it also returns True when
+        there is a future in `untold`.
 
-        TimeoutError at the call's deadline, or when it is `limit`, of time.monotonic(); ChannelError."""
+        False if another thread leads, at the call's deadline, or when it is `limit`, of time.monotonic().
+        ChannelError."""
     def drain(self) -> None:
         """Only for the leader. Takes all replies that have come out of the rings, awaited or not."""
     def end(self, call: Call, error: BaseException | None, /) -> bool:

@@ -12,17 +12,14 @@ from mpspmd.wire import ReplyRanks
 
 
 class Answering(mpspmd.Worker):
-    """Takes a request and returns the answer."""
+    """Its method `take` takes a request and returns the answer."""
 
     def __init__(self, ctx: mpspmd.RankContext, setup: Setup) -> None:
         die_with_parent()
         super().__init__(ctx)
         # The engine says who replies to which request.
         everyone = Setup(setup.ranks, answer=setup.answer, timed=setup.timed)
-        self._respond = everyone.responder(ctx.rank)
-
-    def take(self, request: object) -> object:
-        return self._respond(request)
+        self.take = everyone.responder(ctx.rank)
 
 
 class MpspmdEngine(Peer):
@@ -69,14 +66,13 @@ class MpspmdEngine(Peer):
 
     def receive(self) -> list[object]:
         assert self._future is not None
-        return self._replies(self._future.result())
+        outcome = self._future.result()
+        return outcome if type(outcome) is list else [outcome]
 
     def round_trip(self, request: object) -> list[object]:
-        return self._replies(self._call("take", (request,), reply_ranks=self._reply_ranks))
+        outcome = self._call("take", (request,), reply_ranks=self._reply_ranks)
+        return outcome if type(outcome) is list else [outcome]
 
     def close(self) -> None:
         if self._engine is not None:
             self._engine.shutdown()
-
-    def _replies(self, outcome: object) -> list[object]:
-        return outcome if isinstance(outcome, list) else [outcome]

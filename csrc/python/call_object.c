@@ -118,7 +118,20 @@ static PyObject *call_note_error(struct call_object *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+static PyObject *call_outcome(PyObject *object, PyObject *Py_UNUSED(none)) {
+    struct call_object *self = (struct call_object *)object;
+    if (self->error && self->error != Py_None)
+        return PyObject_CallMethod(object, "raise_error", NULL);
+    if (!self->replies || !self->ranks) /* the garbage collector has cleared it */
+        Py_RETURN_NONE;
+    if (!PyLong_Check(self->ranks))
+        return Py_NewRef(self->replies);
+    Py_ssize_t rank = PyLong_AsSsize_t(self->ranks);
+    return PyErr_Occurred() ? NULL : Py_XNewRef(PyList_GetItem(self->replies, rank));
+}
+
 static PyMethodDef call_methods[] = {
+    {"outcome", call_outcome, METH_NOARGS, NULL},
     {"note_error", (PyCFunction)call_note_error, METH_VARARGS, NULL},
     {0},
 };

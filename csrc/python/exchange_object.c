@@ -3,6 +3,7 @@
 #include <stddef.h>
 
 #include "python/values.h"
+#include "ring/clock.h"
 
 #define NEVER_NS (UINT64_MAX / 2)
 
@@ -47,7 +48,7 @@ static int exchange_traverse(PyObject *object, visitproc visit, void *arg) {
     Py_VISIT(self->pending);
     Py_VISIT(self->followers);
     Py_VISIT(self->untold);
-    Py_VISIT(self->untaken);
+    Py_VISIT(self->untaken.payload);
     Py_VISIT(self->call_type);
     Py_VISIT(self->decode_reply);
     Py_VISIT(self->note_reply);
@@ -66,7 +67,7 @@ static void exchange_dealloc(PyObject *object) {
     Py_XDECREF((PyObject *)self->call_type);
     Py_XDECREF(self->decode_reply);
     Py_XDECREF(self->note_reply);
-    Py_XDECREF(self->untaken);
+    Py_XDECREF(self->untaken.payload);
     extension_free(object);
 }
 
@@ -180,22 +181,27 @@ static PyObject *exchange_read_for(struct exchange_object *self, PyObject *const
     uint64_t deadline_ns, limit_ns;
     if (!to_deadline(call->deadline, &deadline_ns) || !to_deadline(args[1], &limit_ns))
         return NULL;
+    uint64_t until_ns = limit_ns < deadline_ns ? limit_ns : deadline_ns;
     unsigned long this = PyThread_get_thread_ident();
     bool leads_already = self->leader == this; /* a finalizer, or a signal's handler */
-    if (call->done)
+    bool tells = args[2] == Py_True;
+    if (exchange_is_over(self, call, tells))
         Py_RETURN_TRUE;
     if (self->leader && !leads_already)
         Py_RETURN_FALSE;
     self->leader = this;
     Py_INCREF((PyObject *)call);
-    bool has_read = exchange_read_until(self, call, limit_ns < deadline_ns ? limit_ns : deadline_ns,
-                                        args[2] == Py_True);
+    bool has_read = exchange_read_until(self, call, until_ns, tells);
     Py_DECREF((PyObject *)call);
     if (!leads_already) {
         if (!exchange_give_up_lead(self))
             has_read = false;
         if (self->sender_waits)
             writer_interrupt(self->requests);
+    }
+    if (!has_read && PyErr_ExceptionMatches(PyExc_TimeoutError) && monotonic_ns() >= until_ns) {
+        PyErr_Clear(); /* a signal's handler may have raised it earlier, but not this late */
+        Py_RETURN_FALSE;
     }
     if (!has_read)
         return NULL;
@@ -227,7 +233,8 @@ static PyObject *exchange_lead(struct exchange_object *self, PyObject *Py_UNUSED
     if (self->leader == 0)
         self->leader = this;
     /* A finalizer or a signal's handler may read, but not while a message comes or is decoded. */
-    bool may_read = !self->replies->listener.busy && (self->replies->current < 0 || self->untaken);
+    bool may_read =
+        !self->replies->listener.busy && (self->replies->current < 0 || self->untaken.payload);
     return PyBool_FromLong(self->leader == this && (!leads_already || may_read));
 }
 

@@ -29,7 +29,7 @@ struct exchange_object {
     PyObject *untold;         /* a list: futures whose calls have ended, and which are to be told */
     char sender_waits;        /* a thread waits for space, and relies on the leader to read */
     unsigned n_taken;         /* messages */
-    PyObject *untaken;        /* a message that `take` hasn't taken, or NULL */
+    struct received untaken;  /* a message that `take` hasn't taken, if there is one */
 };
 
 /* The rest is in exchange_read.c. */
@@ -38,8 +38,14 @@ struct exchange_object {
  * exception set. */
 int exchange_end_call(struct exchange_object *exchange, struct call_object *call, PyObject *error);
 
-/* Only for the leader. Reads until the call is done, or false with an exception set. With `tells`
- * it also returns when there is a future in `untold`. */
+/* Whether nothing is to be read for the call: it is done or, with `tells`, there is a future in
+ * `untold`. */
+static inline bool exchange_is_over(const struct exchange_object *exchange,
+                                    const struct call_object *call, bool tells) {
+    return call->done || (tells && PyList_GET_SIZE(exchange->untold) > 0);
+}
+
+/* Only for the leader. Reads until that, or false with an exception set. */
 bool exchange_read_until(struct exchange_object *exchange, struct call_object *call,
                          uint64_t deadline_ns, bool tells);
 

@@ -45,152 +45,164 @@ static bool finish(struct exchange_object *self, struct call_object *call) {
     return raise_again(error, false);
 }
 
-/* The call that a message is for, if it is pending and has a place for it; or NULL. A new
- * reference. */
-static struct call_object *call_of(const struct exchange_object *self, PyObject *message,
-                                   Py_ssize_t rank) {
-    PyObject *found = PyDict_GetItemWithError(self->pending, PyTuple_GET_ITEM(message, 2));
+/* The call that a message is for, if it is pending and has a place for it; or NULL, also with an
+ * exception set. A new reference. */
+static struct call_object *call_of(const struct exchange_object *self,
+                                   const struct received *message) {
+    PyObject *step = PyLong_FromUnsignedLongLong(message->tag);
+    PyObject *found = step ? PyDict_GetItemWithError(self->pending, step) : NULL;
     struct call_object *call = (struct call_object *)found;
     bool fits = found && Py_IS_TYPE(found, self->call_type) && call->replies &&
-                PyList_CheckExact(call->replies) && rank < PyList_GET_SIZE(call->replies);
+                PyList_CheckExact(call->replies) &&
+                message->source < PyList_GET_SIZE(call->replies);
+    Py_XDECREF(step);
     return fits ? (struct call_object *)Py_NewRef(found) : NULL;
 }
 
+/* Lets the next reader have a message. */
+static void put_back(struct exchange_object *self, const struct received *message) {
+    PyObject *before = self->untaken.payload;
+    self->untaken = *message;
+    Py_INCREF(message->payload);
+    Py_XDECREF(before);
+}
+
 /* The record in the ring that a message shows may be overwritten from now on. */
-static bool release_record(struct exchange_object *self, PyObject *message) {
-    PyObject *view = PyTuple_GET_ITEM(message, 3);
-    PyObject *none = PyObject_CallMethodNoArgs(view, self->state->name_release);
+static bool release_record(struct exchange_object *self, const struct received *message) {
+    if (self->replies->current < 0)
+        return true;
+    PyObject *none = PyObject_CallMethodNoArgs(message->payload, self->state->name_release);
     Py_XDECREF(none);
     return none && inbox_release_record(self->replies);
+}
+
+/* Calls take(rank, kind, step, payload, raised). */
+static bool call_take(struct exchange_object *self, const struct received *message,
+                      PyObject *raised) {
+    PyObject *none = PyObject_CallMethod(
+        (PyObject *)self, "take", raised ? "nHKOO" : "nHKO", message->source, message->kind,
+        (unsigned long long)message->tag, message->payload, raised);
+    Py_XDECREF(none);
+    return none != NULL;
 }
 
 /* Lets `take` take a message. It gets the exception that is set, if there is one: the step codec
  * has raised it. If a signal's handler raises before `take` has begun, the message stays for the
  * next reader, because it may be for another thread. */
-static bool take_slowly(struct exchange_object *self, PyObject *message, struct call_object *call,
-                        Py_ssize_t rank) {
+static bool take_slowly(struct exchange_object *self, const struct received *message,
+                        struct call_object *call) {
     PyObject *raised = raise_taken();
-    PyObject *none = PyObject_CallMethodObjArgs(
-        (PyObject *)self, self->state->name_take, PyTuple_GET_ITEM(message, 0),
-        PyTuple_GET_ITEM(message, 1), PyTuple_GET_ITEM(message, 2), PyTuple_GET_ITEM(message, 3),
-        raised, NULL);
+    bool taken = call_take(self, message, raised);
     Py_XDECREF(raised);
     PyObject *error = raise_taken();
-    bool missed = !none && call && !call->done &&
-                  PyList_GetItem(call->replies, rank) == self->state->no_reply;
-    Py_XDECREF(none);
+    bool missed = !taken && call && !call->done &&
+                  PyList_GetItem(call->replies, message->source) == self->state->no_reply;
     if (missed)
-        extension_replace(&self->untaken, Py_NewRef(message));
-    bool released = missed || self->replies->current < 0 || release_record(self, message);
+        put_back(self, message);
+    bool released = missed || release_record(self, message);
     return raise_again(error, !released);
 }
 
 /* What a reply to a call holds, if it is packed or the step codec decodes it; a new reference.
  * NULL, with an exception set or without, for all that `take` must see to. */
 static PyObject *value_of(const struct exchange_object *self, const struct call_object *call,
-                          PyObject *message) {
-    unsigned long kind = PyLong_AsUnsignedLong(PyTuple_GET_ITEM(message, 1));
-    PyObject *payload = PyTuple_GET_ITEM(message, 3);
-    if (kind == (KIND_REPLY | KIND_PACKED))
-        return Py_NewRef(payload);
-    if (kind != (KIND_REPLY | KIND_STEP) || self->decode_reply == Py_None || !call->reply_context)
+                          const struct received *message) {
+    if (message->kind == (KIND_REPLY | KIND_PACKED))
+        return Py_NewRef(message->payload);
+    if (message->kind != (KIND_REPLY | KIND_STEP) || self->decode_reply == Py_None ||
+        !call->reply_context)
         return NULL;
+    PyObject *rank = PyLong_FromSsize_t(message->source);
     PyObject *asked = PyLong_FromSsize_t(call->asked), *value = NULL;
-    if (asked)
-        value = PyObject_CallFunctionObjArgs(self->decode_reply, call->reply_context,
-                                             PyTuple_GET_ITEM(message, 2),
-                                             PyTuple_GET_ITEM(message, 0), payload, asked, NULL);
+    if (rank && asked)
+        value = PyObject_CallFunctionObjArgs(self->decode_reply, call->reply_context, call->step,
+                                             rank, message->payload, asked, NULL);
+    Py_XDECREF(rank);
     Py_XDECREF(asked);
     return value;
 }
 
 /* Gives a call the value of a reply, or lets `take` do it. */
-static bool take_reply(struct exchange_object *self, PyObject *message, struct call_object *call,
-                       Py_ssize_t rank) {
+static bool take_reply(struct exchange_object *self, const struct received *message,
+                       struct call_object *call) {
     PyObject *value = call ? value_of(self, call, message) : NULL;
     if (!value)
-        return take_slowly(self, message, call, rank);
+        return take_slowly(self, message, call);
     call->missing--;
-    return PyList_SetItem(call->replies, rank, value) == 0 &&
-           (self->replies->current < 0 || release_record(self, message));
+    return PyList_SetItem(call->replies, message->source, value) == 0 &&
+           release_record(self, message);
 }
 
 /* Shows a message to `note_reply`. If that raises, the message stays for the next reader. */
-static bool note(struct exchange_object *self, PyObject *message) {
-    PyObject *none = PyObject_CallFunctionObjArgs(
-        self->note_reply, PyTuple_GET_ITEM(message, 0), PyTuple_GET_ITEM(message, 1),
-        PyTuple_GET_ITEM(message, 2), PyTuple_GET_ITEM(message, 3), NULL);
+static bool note(struct exchange_object *self, const struct received *message) {
+    PyObject *none = PyObject_CallFunction(self->note_reply, "nHKO", message->source, message->kind,
+                                           (unsigned long long)message->tag, message->payload);
     if (!none)
-        extension_replace(&self->untaken, Py_NewRef(message));
+        put_back(self, message);
     Py_XDECREF(none);
     return none != NULL;
 }
 
-/* A message that Inbox.recv() has returned; `message` is the caller's no more. If its call can't be
- * finished now, as near the limit of recursion, the message stays: the next reader finishes it. */
-static bool take(struct exchange_object *self, PyObject *message) {
-    Py_ssize_t rank = PyLong_AsSsize_t(PyTuple_GET_ITEM(message, 0));
-    struct call_object *call = call_of(self, message, rank);
+/* A message that has come; its payload is the caller's no more. If its call can't be finished now,
+ * as near the limit of recursion, the message stays: the next reader finishes it. */
+static bool take(struct exchange_object *self, const struct received *message) {
+    struct call_object *call = call_of(self, message);
     bool taken = !PyErr_Occurred();
     bool was_taken = call && call->missing == 0;
+    if (!taken)
+        put_back(self, message);
     if (taken && !was_taken && self->note_reply && self->note_reply != Py_None)
         taken = note(self, message);
     if (taken && !was_taken)
-        taken = take_reply(self, message, call, rank);
+        taken = take_reply(self, message, call);
     if (call && call->missing == 0 && !call->done) {
         PyObject *error = raise_taken();
         taken = raise_again(error, !finish(self, call));
         if (!call->done)
-            extension_replace(&self->untaken, Py_NewRef(message));
+            put_back(self, message);
     }
     Py_XDECREF((PyObject *)call);
-    Py_DECREF(message);
+    Py_DECREF(message->payload);
     return taken && (++self->n_taken % MOST_IN_A_ROW > 0 || waits_let_others_run());
 }
 
-/* The message that nobody has taken yet, or NULL. */
-static PyObject *pick_up(struct exchange_object *self) {
-    PyObject *message = self->untaken;
-    self->untaken = NULL;
-    return message;
+/* Whether there is a message that nobody has taken yet. */
+static bool pick_up(struct exchange_object *self, struct received *message) {
+    *message = self->untaken;
+    self->untaken.payload = NULL;
+    return message->payload != NULL;
 }
 
-/* The next message, or None after an interrupt. NULL with an exception set. */
-static PyObject *receive_for(struct exchange_object *self, struct call_object *call,
-                             uint64_t deadline_ns) {
+/* Returns what inbox_receive() does. */
+static int receive_for(struct exchange_object *self, struct call_object *call, uint64_t deadline_ns,
+                       struct received *message) {
     uint64_t key = call->key + (uint64_t)call->missing;
     /* After a read that ended without a message this read goes on with the same wait. A thread that
      * reads for a short time again and again would otherwise poll through a long step. */
     if (call->waiting.key != key)
         call->waiting = (struct waiting){.key = key};
-    return inbox_receive(self->replies, deadline_ns, &call->waiting);
+    return inbox_receive(self->replies, deadline_ns, &call->waiting, message);
 }
 
 bool exchange_read_until(struct exchange_object *self, struct call_object *call,
                          uint64_t deadline_ns, bool tells) {
+    struct received message;
     /* Nothing that may run Python code comes between this check and the wait. */
-    while (!call->done && !(tells && PyList_GET_SIZE(self->untold) > 0)) {
-        PyObject *message = pick_up(self);
-        if (!message)
-            message = receive_for(self, call, deadline_ns);
-        if (!message)
-            return false;
-        if (message == Py_None)
-            Py_DECREF(message);
-        else if (!take(self, message))
+    while (!exchange_is_over(self, call, tells)) {
+        int found = pick_up(self, &message) ? 1 : receive_for(self, call, deadline_ns, &message);
+        if (found < 0 || (found > 0 && !take(self, &message)))
             return false;
     }
     return true;
 }
 
 bool exchange_read_all(struct exchange_object *self) {
+    struct received message;
     for (;;) {
-        PyObject *message = pick_up(self);
-        if (!message)
-            message = inbox_poll(self->replies);
-        if (!message)
-            return !PyErr_Occurred();
-        if (!take(self, message))
+        int found = pick_up(self, &message) ? 1 : inbox_poll(self->replies, &message);
+        if (found <= 0)
+            return found == 0;
+        if (!take(self, &message))
             return false;
     }
 }

@@ -74,62 +74,93 @@ static bool enter(struct inbox_object *self) {
     return !PyErr_Occurred();
 }
 
-/* Tells the strategy when the message that received_poll() has just found was sent. */
-static void learn(struct inbox_object *self, const struct waiting *waiting) {
-    /* received_poll() has taken it from the ring before `next`. */
-    Py_ssize_t i = self->next > 0 ? self->next - 1 : self->listener.n - 1;
-    const _Atomic uint64_t *published_ns = &self->listener.readers[i].ring->shared->published_ns;
+/* Tells the strategy when the message was sent. */
+static void learn(struct inbox_object *self, const struct waiting *waiting,
+                  const struct received *message) {
+    const struct ring *ring = self->listener.readers[message->source].ring;
     /* If the message came at once, the writer may be writing this line now, and reading it would
      * take as long as the wait did. */
     uint64_t sent_ns =
-        waiting->at_once ? 0 : atomic_load_explicit(published_ns, memory_order_relaxed);
+        waiting->at_once ? 0
+                         : atomic_load_explicit(&ring->shared->published_ns, memory_order_relaxed);
     strategy_learn(&self->listener.strategy, waiting, &self->listener.waiter, sent_ns);
 }
 
-PyObject *inbox_receive(struct inbox_object *self, uint64_t deadline_ns, struct waiting *waiting) {
-    if (!enter(self))
-        return NULL;
-    int ready = 1;
+/* As inbox_receive(), for a reader that has entered. */
+static int receive(struct inbox_object *self, uint64_t deadline_ns, struct waiting *waiting,
+                   struct received *message) {
     bool waited = false;
-    PyObject *result = received_poll(self);
-    while (!result && !PyErr_Occurred() && ready > 0) {
-        if (listener_take_interrupt(&self->listener)) {
-            self->listener.busy = false;
-            Py_RETURN_NONE;
-        }
+    int found = received_poll(self, message);
+    while (found == 0) {
+        if (listener_take_interrupt(&self->listener))
+            return 0;
         waited = true;
-        ready = waits_run(&self->listener.strategy, waiting, &self->listener.waiter, deadline_ns);
+        int ready =
+            waits_run(&self->listener.strategy, waiting, &self->listener.waiter, deadline_ns);
         if (ready >= 0)
-            result = received_poll(self);
+            found = received_poll(self, message);
+        if (ready == 0 && found == 0)
+            PyErr_SetString(PyExc_TimeoutError, "nothing came before the deadline");
+        if (ready < 0 || (ready == 0 && found == 0))
+            return -1;
     }
-    if (result && waited)
-        learn(self, waiting);
-    if (result)
+    if (found > 0 && waited)
+        learn(self, waiting, message);
+    if (found > 0)
         *waiting = (struct waiting){.key = waiting->key};
-    if (!result && !PyErr_Occurred())
-        PyErr_SetString(PyExc_TimeoutError, "nothing came before the deadline");
+    return found;
+}
+
+int inbox_receive(struct inbox_object *self, uint64_t deadline_ns, struct waiting *waiting,
+                  struct received *message) {
+    if (!enter(self))
+        return -1;
+    int found = receive(self, deadline_ns, waiting, message);
+    if (found > 0)
+        received_accept(self, message);
     self->listener.busy = false;
-    return result;
+    return found;
+}
+
+int inbox_poll(struct inbox_object *self, struct received *message) {
+    if (!enter(self))
+        return -1;
+    int found = received_poll(self, message);
+    if (found > 0)
+        received_accept(self, message);
+    self->listener.busy = false;
+    return found;
+}
+
+/* What a method returns that has entered. If there is no memory for the tuple, the next call gets
+ * the message, if it is in one record. */
+static PyObject *leave(struct inbox_object *self, int found, struct received *message) {
+    PyObject *tuple = NULL;
+    if (found > 0) {
+        tuple = received_tuple(message);
+        Py_DECREF(message->payload);
+        if (tuple)
+            received_accept(self, message);
+        else
+            self->current = -1;
+    }
+    self->listener.busy = false;
+    return found == 0 ? Py_NewRef(Py_None) : tuple;
 }
 
 /* recv(timeout=None, key=0) */
 static PyObject *inbox_recv(struct inbox_object *self, PyObject *const *args, Py_ssize_t n_args) {
     uint64_t deadline_ns = argument_deadline(n_args > 0 ? args[0] : NULL);
     struct waiting waiting = {.key = n_args > 1 ? PyLong_AsUnsignedLongLongMask(args[1]) : 0};
-    return PyErr_Occurred() ? NULL : inbox_receive(self, deadline_ns, &waiting);
-}
-
-PyObject *inbox_poll(struct inbox_object *self) {
-    if (!enter(self))
+    struct received message;
+    if (PyErr_Occurred() || !enter(self))
         return NULL;
-    PyObject *result = received_poll(self);
-    self->listener.busy = false;
-    return result;
+    return leave(self, receive(self, deadline_ns, &waiting, &message), &message);
 }
 
 static PyObject *inbox_try_recv(struct inbox_object *self, PyObject *Py_UNUSED(none)) {
-    PyObject *result = inbox_poll(self);
-    return result || PyErr_Occurred() ? result : Py_NewRef(Py_None);
+    struct received message;
+    return enter(self) ? leave(self, received_poll(self, &message), &message) : NULL;
 }
 
 bool inbox_release_record(struct inbox_object *self) {

@@ -24,20 +24,39 @@ struct inbox_object {
     PyObject *track_owner;
 };
 
+/* A message that has come. */
+struct received {
+    PyObject *payload; /* a new reference; NULL: no message */
+    Py_ssize_t source; /* its ring's place in the inbox */
+    uint16_t kind;     /* with KIND_PACKED only if the payload is the unpacked value */
+    bool copied;       /* out of one record, which may be released */
+    uint64_t tag, bytes;
+};
+
 /* True when a record, an interrupt or the end of a ring is there for recv(). */
 bool inbox_is_readable(struct inbox_object *inbox);
 
-/* What Inbox.recv() returns: a new tuple, or None after an interrupt. NULL with an exception set.
+/* 1: a message. 0: an interrupt. -1 with an exception set.
  * `waiting`: zero it and set its key before the first call. Later calls go on with the same wait,
  * until one returns a message. */
-PyObject *inbox_receive(struct inbox_object *inbox, uint64_t deadline_ns, struct waiting *waiting);
+int inbox_receive(struct inbox_object *inbox, uint64_t deadline_ns, struct waiting *waiting,
+                  struct received *message);
 
-/* What Inbox.try_recv() returns, but NULL without an exception if there is no message. */
-PyObject *inbox_poll(struct inbox_object *inbox);
+/* 1: a message. 0: there is none. -1 with an exception set. */
+int inbox_poll(struct inbox_object *inbox, struct received *message);
 
-/* Polls every ring once (received.c). A message; or NULL, with an exception set or if there is no
- * message. */
-PyObject *received_poll(struct inbox_object *inbox);
+/* The rest is in received.c. */
+
+/* Polls every ring once. Returns what inbox_poll() does. The message stays the next one of its ring
+ * until received_accept(). */
+int received_poll(struct inbox_object *inbox, struct received *message);
+void received_accept(struct inbox_object *inbox, const struct received *message);
+
+/* What Inbox.recv() returns. NULL with an exception set. */
+PyObject *received_tuple(const struct received *message);
+
+/* The opposite: a tuple that Python code has returned. False with an exception set. */
+bool received_parse(PyObject *tuple, struct received *message);
 
 /* Inbox.release(). False with an exception set. */
 bool inbox_release_record(struct inbox_object *inbox);

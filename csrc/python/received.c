@@ -6,98 +6,112 @@
 #include "ring/clock.h"
 #include "run/status.h"
 
-/* `kind` keeps KIND_PACKED only if the payload is the unpacked value. `copied`: the record may be
- * released. */
-static PyObject *take_payload(struct inbox_object *self, Py_ssize_t i, uint16_t *kind,
-                              uint64_t *tag, uint64_t *bytes, bool *copied) {
+/* The payload of the message in sources[i], and what else `received` says of it. False with an
+ * exception set: then a message in one record can be taken again. */
+static bool take(struct inbox_object *self, Py_ssize_t i, struct received *received) {
     struct incoming *message = &self->sources[i].message;
-    *copied = false;
-    if (message_take(message)) {
-        PyObject *payload = self->sources[i].block;
-        self->sources[i].block = NULL;
-        *kind = message->kind & ~KIND_PACKED;
-        *tag = message->tag;
-        *bytes = message->total;
-        return payload;
-    }
     const struct record *record = &message->record;
-    *kind = record->header.kind;
-    *tag = record->header.tag;
-    *bytes = record->header.length;
-    if (*kind & KIND_PACKED) {
-        PyObject *value = values_unpack(record->payload, *bytes);
+    *received = (struct received){.source = i};
+    if (message_take(message)) {
+        received->payload = self->sources[i].block;
+        self->sources[i].block = NULL;
+        received->kind = message->kind & ~KIND_PACKED;
+        received->tag = message->tag;
+        received->bytes = message->total;
+        return true;
+    }
+    received->kind = record->header.kind;
+    received->tag = record->header.tag;
+    received->bytes = record->header.length;
+    received->copied = true;
+    if (received->kind & KIND_PACKED) {
+        PyObject *value = values_unpack(record->payload, received->bytes);
         if (value && value != Py_NotImplemented) {
-            *copied = true;
-            return value;
+            received->payload = value;
+            return true;
         }
         /* It is damaged: the receiver gets the bytes, and reports the error with its sender. */
         Py_CLEAR(value);
         PyErr_Clear();
-        *kind &= ~KIND_PACKED;
+        received->kind &= ~KIND_PACKED;
     }
-    if (*bytes <= SMALL_BYTES) {
-        *copied = true;
-        return PyBytes_FromStringAndSize((const char *)record->payload, (Py_ssize_t)*bytes);
+    if (received->bytes <= SMALL_BYTES) {
+        received->payload =
+            PyBytes_FromStringAndSize((const char *)record->payload, (Py_ssize_t)received->bytes);
+        return received->payload != NULL;
     }
+    received->copied = false;
     self->current = i;
-    PyObject *view = PyMemoryView_FromObject((PyObject *)self);
-    if (!view)
+    received->payload = PyMemoryView_FromObject((PyObject *)self);
+    if (!received->payload)
         self->current = -1;
-    return view;
+    return received->payload != NULL;
 }
 
-/* Counts and records a message that has been taken out of its ring. */
-static void note_received(struct inbox_object *self, uint16_t kind, uint64_t tag, uint64_t bytes) {
+/* Counts and records a message. */
+static void note_received(struct inbox_object *self, const struct received *message) {
     if (self->line) {
-        status_add(&self->line->counters[COUNT_BYTES_IN], bytes);
+        status_add(&self->line->counters[COUNT_BYTES_IN], message->bytes);
         status_add(&self->line->counters[COUNT_REQUESTS], 1);
     }
     if (!track_is_on(self->track))
         return;
     if (!self->line)
-        track_taken(self->track, tag, bytes, monotonic_ns());
-    else if (kind & KIND_PACKED)
-        track_received_whole(self->track, tag, bytes);
+        track_taken(self->track, message->tag, message->bytes, monotonic_ns());
+    else if (message->kind & KIND_PACKED)
+        track_received_whole(self->track, message->tag, message->bytes);
     else
-        track_received(self->track, tag, bytes, monotonic_ns());
+        track_received(self->track, message->tag, message->bytes, monotonic_ns());
 }
 
-static PyObject *take(struct inbox_object *self, Py_ssize_t i) {
-    uint16_t kind;
-    uint64_t tag, bytes;
-    bool copied;
-    PyObject *payload = take_payload(self, i, &kind, &tag, &bytes, &copied);
-    if (!payload)
-        return NULL;
-    PyObject *result = PyTuple_New(4);
-    PyObject *items[] = {PyLong_FromSsize_t(i), PyLong_FromUnsignedLong(kind),
-                         PyLong_FromUnsignedLongLong(tag), payload};
-    bool made = result && items[0] && items[1] && items[2];
-    for (Py_ssize_t place = 0; place < 4; place++)
-        if (made)
-            PyTuple_SET_ITEM(result, place, items[place]);
-        else
-            Py_XDECREF(items[place]);
-    if (!made) {
-        Py_XDECREF(result);
-        self->current = -1; /* a message in one record can be taken again */
-        return NULL;
-    }
-    if (copied)
+void received_accept(struct inbox_object *self, const struct received *message) {
+    Py_ssize_t i = message->source;
+    if (message->copied)
         ring_release(&self->listener.readers[i], &self->sources[i].message.record);
-    note_received(self, kind, tag, bytes);
+    note_received(self, message);
     self->next = i + 1 < self->listener.n ? i + 1 : 0;
-    return result;
 }
 
-static PyObject *take_without_gc(struct inbox_object *self, Py_ssize_t i) {
-    /* Up to CPython 3.11 making a tuple may start the garbage collector. A finalizer that it runs
-     * may read this inbox, which is busy. */
+/* Up to CPython 3.11 making a tuple may start the garbage collector. A finalizer that it runs may
+ * read this inbox, which is busy. */
+static bool take_without_gc(struct inbox_object *self, Py_ssize_t i, struct received *message) {
     int collects = PyGC_Disable();
-    PyObject *result = take(self, i);
+    bool taken = take(self, i, message);
     if (collects)
         PyGC_Enable();
-    return result;
+    return taken;
+}
+
+PyObject *received_tuple(const struct received *message) {
+    int collects = PyGC_Disable(); /* as above */
+    PyObject *tuple = PyTuple_New(4);
+    if (collects)
+        PyGC_Enable();
+    PyObject *items[] = {PyLong_FromSsize_t(message->source),
+                         PyLong_FromUnsignedLong(message->kind),
+                         PyLong_FromUnsignedLongLong(message->tag), Py_NewRef(message->payload)};
+    bool made = tuple && items[0] && items[1] && items[2];
+    for (Py_ssize_t i = 0; i < 4; i++)
+        if (made)
+            PyTuple_SET_ITEM(tuple, i, items[i]);
+        else
+            Py_XDECREF(items[i]);
+    if (!made)
+        Py_CLEAR(tuple);
+    return tuple;
+}
+
+bool received_parse(PyObject *tuple, struct received *message) {
+    unsigned long long tag;
+    *message = (struct received){0};
+    if (!PyTuple_Check(tuple) || !PyArg_ParseTuple(tuple, "nHKO", &message->source, &message->kind,
+                                                   &tag, &message->payload)) {
+        PyErr_SetString(PyExc_TypeError, "receive() must return what Inbox.recv() does");
+        return false;
+    }
+    message->tag = tag;
+    Py_INCREF(message->payload);
+    return true;
 }
 
 /* message_receive(), with a block for a message in fragments. `*failed`: the block has raised. */
@@ -130,18 +144,19 @@ static enum ring_result receive(struct inbox_object *self, Py_ssize_t i, bool *f
     }
 }
 
-static PyObject *raise_corrupt(struct inbox_object *self, Py_ssize_t i) {
+static int raise_corrupt(struct inbox_object *self, Py_ssize_t i) {
     const struct ring_reader *reader = &self->listener.readers[i];
     const struct record_header *header = &self->sources[i].message.record.header;
-    return PyErr_Format(
+    PyErr_Format(
         module_state_of((PyObject *)self)->channel_corrupt,
         "record at %llu of ring %zd: length %u, kind %u, flags %u, tail %llu, capacity %llu: no "
         "writer writes this; something else wrote into the segment",
         (unsigned long long)reader->head, i, header->length, header->kind, header->flags,
         (unsigned long long)reader->tail, (unsigned long long)reader->ring->capacity);
+    return -1;
 }
 
-PyObject *received_poll(struct inbox_object *self) {
+int received_poll(struct inbox_object *self, struct received *message) {
     Py_ssize_t poisoned = -1, dead = -1, open = 0;
     for (Py_ssize_t k = 0; k < self->listener.n; k++) {
         Py_ssize_t i =
@@ -152,9 +167,9 @@ PyObject *received_poll(struct inbox_object *self) {
         bool failed = false;
         enum ring_result result = receive(self, i, &failed);
         if (failed)
-            return NULL;
+            return -1;
         if (result == RING_OK)
-            return take_without_gc(self, i);
+            return take_without_gc(self, i, message) ? 1 : -1;
         if (result == RING_CORRUPT)
             return raise_corrupt(self, i);
         if (result == RING_POISONED)
@@ -168,10 +183,12 @@ PyObject *received_poll(struct inbox_object *self) {
     }
     /* Only now, when all that could be read has been read. */
     if (poisoned >= 0)
-        return raise_result((PyObject *)self, self->listener.readers[poisoned].ring, RING_POISONED);
-    if (dead >= 0)
-        return raise_result((PyObject *)self, self->listener.readers[dead].ring, RING_DEAD);
-    if (open == 0)
-        return raise_result((PyObject *)self, self->listener.readers[0].ring, RING_CLOSED);
-    return NULL;
+        raise_result((PyObject *)self, self->listener.readers[poisoned].ring, RING_POISONED);
+    else if (dead >= 0)
+        raise_result((PyObject *)self, self->listener.readers[dead].ring, RING_DEAD);
+    else if (open == 0)
+        raise_result((PyObject *)self, self->listener.readers[0].ring, RING_CLOSED);
+    else
+        return 0;
+    return -1;
 }

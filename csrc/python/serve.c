@@ -25,7 +25,6 @@ struct server {
 
 /* One request. All references are borrowed from the tuple that fields_of() returns. */
 struct request {
-    PyObject *step_number;
     uint64_t step;
     PyObject *method; /* the name of the worker's method, or what to call instead */
     PyObject *args, *kwargs, *reply_ranks, *name;
@@ -70,12 +69,11 @@ static bool is_request(PyObject *fields) {
 
 /* The tuple that a message holds, or that `decode` has made of it. NULL with an exception set, or
  * without one if `decode` has reported an error to the engine. */
-static PyObject *fields_of(const struct server *self, PyObject *message) {
-    PyObject *kind = PyTuple_GET_ITEM(message, 1), *step = PyTuple_GET_ITEM(message, 2);
-    PyObject *payload = PyTuple_GET_ITEM(message, 3);
-    if (!self->decodes_all && PyLong_AsUnsignedLong(kind) & KIND_PACKED && is_plain(payload))
-        return Py_NewRef(payload);
-    PyObject *fields = PyObject_CallFunctionObjArgs(self->decode, kind, step, payload, NULL);
+static PyObject *fields_of(const struct server *self, const struct received *message) {
+    if (!self->decodes_all && message->kind & KIND_PACKED && is_plain(message->payload))
+        return Py_NewRef(message->payload);
+    PyObject *fields = PyObject_CallFunction(self->decode, "HKO", message->kind,
+                                             (unsigned long long)message->tag, message->payload);
     if (fields == Py_None)
         Py_CLEAR(fields);
     else if (fields && !is_request(fields)) {
@@ -129,8 +127,9 @@ static bool report(const struct server *self, const struct request *request) {
     if (PyErr_ExceptionMatches(PyExc_SystemExit))
         return false;
     PyObject *error = raise_taken();
-    PyObject *none = PyObject_CallFunctionObjArgs(self->fail, request->step_number, request->method,
-                                                  request->name, request->reply_ranks, error, NULL);
+    PyObject *none =
+        PyObject_CallFunction(self->fail, "KOOOO", (unsigned long long)request->step,
+                              request->method, request->name, request->reply_ranks, error);
     Py_DECREF(error);
     Py_XDECREF(none);
     return none != NULL;
@@ -155,8 +154,8 @@ static bool send_reply(const struct server *self, const struct request *request,
         if (sent > 0)
             return true;
     }
-    PyObject *none = PyObject_CallFunctionObjArgs(self->reply, request->step_number, request->name,
-                                                  result, NULL);
+    PyObject *none = PyObject_CallFunction(self->reply, "KOO", (unsigned long long)request->step,
+                                           request->name, result);
     Py_XDECREF(none);
     return none != NULL;
 }
@@ -175,13 +174,12 @@ static bool run(struct server *self, const struct request *request) {
     return going_on;
 }
 
-static bool serve_message(struct server *self, PyObject *message) {
-    struct request request = {.step_number = Py_NewRef(PyTuple_GET_ITEM(message, 2))};
+static bool serve_message(struct server *self, const struct received *message) {
+    struct request request = {.step = message->tag};
     PyObject *fields = fields_of(self, message), *interned = NULL;
-    Py_DECREF(message); /* a large request is freed with `fields` */
+    Py_DECREF(message->payload); /* a large request is freed with `fields` */
     bool going_on = fields || !PyErr_Occurred();
     if (fields) {
-        request.step = PyLong_AsUnsignedLongLong(request.step_number);
         request.method = request.name = PyTuple_GET_ITEM(fields, 0);
         request.args = PyTuple_GET_ITEM(fields, 1);
         request.kwargs = PyTuple_GET_ITEM(fields, 2);
@@ -192,25 +190,20 @@ static bool serve_message(struct server *self, PyObject *message) {
     }
     Py_XDECREF(interned);
     Py_XDECREF(fields);
-    Py_DECREF(request.step_number);
     return going_on;
 }
 
-static PyObject *receive(const struct server *self) {
-    PyObject *key, *message;
+/* Returns what inbox_receive() does. */
+static int receive(const struct server *self, struct received *message) {
     if (!self->receive) {
         struct waiting waiting = {.key = self->came_before};
-        return inbox_receive(self->requests, UINT64_MAX / 2, &waiting);
+        return inbox_receive(self->requests, UINT64_MAX / 2, &waiting, message);
     }
-    key = PyLong_FromUnsignedLongLong(self->came_before);
-    message = key ? PyObject_CallFunctionObjArgs(self->receive, Py_None, key, NULL) : NULL;
-    Py_XDECREF(key);
-    if (message && message != Py_None &&
-        (!PyTuple_CheckExact(message) || PyTuple_GET_SIZE(message) != 4)) {
-        Py_CLEAR(message);
-        PyErr_SetString(PyExc_TypeError, "receive() must return what Inbox.recv() does");
-    }
-    return message;
+    PyObject *tuple =
+        PyObject_CallFunction(self->receive, "OK", Py_None, (unsigned long long)self->came_before);
+    int found = tuple == Py_None ? 0 : tuple && received_parse(tuple, message) ? 1 : -1;
+    Py_XDECREF(tuple);
+    return found;
 }
 
 /* Returns after an interrupt, or with an exception set. */
@@ -220,10 +213,8 @@ static void serve_all(struct server *self) {
         if (!goes_on || listener_take_interrupt(&self->requests->listener) ||
             !enter_phase(self, PHASE_WAITING, 0, NULL, 0))
             return;
-        PyObject *message = receive(self);
-        if (message == Py_None)
-            Py_DECREF(message);
-        if (!message || message == Py_None || !serve_message(self, message))
+        struct received message;
+        if (receive(self, &message) <= 0 || !serve_message(self, &message))
             return;
     }
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any
+from typing import NoReturn
 
 from mpspmd import _ring
 from mpspmd._ring import NO_REPLY as NO_REPLY
@@ -43,13 +43,12 @@ class Call(_ring.Call):
 
     __slots__ = ("__weakref__",)
 
-    def outcome(self) -> Any:
-        """Returns the replies, as a list in rank order or as the one reply; or raises the call's error."""
-        if self.error is not None:
-            restore_cause(self.error)
-            # A new one: what is raised refers to this call, which must not refer to it.
-            raise anew(self.error) from self.error.__cause__
-        return self.replies if self.ranks == "all" else self.replies[self.ranks]  # type: ignore[index]
+    def raise_error(self) -> NoReturn:
+        """The call's error, as a new exception: what is raised refers to this call, which must not refer to
+        it."""
+        assert self.error is not None
+        restore_cause(self.error)
+        raise anew(self.error) from self.error.__cause__
 
     def seconds_left(self) -> float | None:
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())

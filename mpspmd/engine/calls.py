@@ -14,6 +14,9 @@ from mpspmd.engine.sender import Sender
 from mpspmd.errors import ChannelError, ConfigError
 from mpspmd.wire import ALL, Method, ReplyRanks
 
+_NO_KWARGS: dict[str, Any] = {}
+"""Shared by all calls, because they only read it."""
+
 
 class Calls(AwaitedCalls):
     """`Engine` derives from it, and makes what it uses. Any thread of the process that made the engine."""
@@ -58,7 +61,14 @@ class Calls(AwaitedCalls):
         If it fails on any rank, the engine has failed. The rest is as for `call`, which also takes
         arguments with the names of the parameters here.
         """
-        return self._call("execute_model", args, kwargs, reply_rank, timeout, non_block)
+        return self.call(
+            "execute_model",
+            args,
+            kwargs,
+            reply_ranks=reply_rank,
+            timeout=timeout,
+            non_block=non_block,
+        )
 
     @overload
     def collective_rpc(
@@ -109,7 +119,7 @@ class Calls(AwaitedCalls):
 
         The rest is as for `call`.
         """
-        return self._call(method, args, kwargs or {}, ALL, timeout, non_block)
+        return self.call(method, args, kwargs, timeout=timeout, non_block=non_block)
 
     @overload
     def call(
@@ -182,41 +192,24 @@ class Calls(AwaitedCalls):
             RankDied: A rank's process is gone; the engine has failed.
             EngineClosed: The engine has been shut down, or belongs to another process.
         """
-        return self._call(method, args, kwargs or {}, reply_ranks, timeout, non_block)
-
-    def _call(
-        self,
-        method: Method,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        reply_ranks: ReplyRanks,
-        timeout: float | None,
-        non_block: bool,
-        within: Call | None = None,
-        ends: Call | None = None,
-        keeps_late: bool = False,
-    ) -> Any:
-        """What `Engine.call` and `StepCalls.call` do."""
         if reply_ranks != ALL:
             self._check_reply_ranks(reply_ranks)
-        deadline = deadline_after(timeout)
-        call = self._sending.send(method, args, kwargs, reply_ranks, deadline, ends, keeps_late)
-        if (first := ends or within) is not None:
-            self._reader.link(call, first)
+        deadline = None if timeout is None else deadline_after(timeout)
+        call = self._sending.send(method, args, kwargs or _NO_KWARGS, reply_ranks, deadline)
         if reply_ranks is None:
             return None
         return StepFuture(self, call) if non_block else self._outcome(call)
 
     def _outcome(self, call: Call) -> Any:
         """Waits until the call is done, and returns its value or raises its error."""
-        if not call.done:
-            try:
-                self._reader.wait_for(call, None)
-            except ChannelError as error:
-                if not call.done:
-                    self._run_outcome.raise_cause(error)
-        if call.error is None and call.ranks == ALL:
-            return call.replies  # as call.outcome(), which takes longer
+        reader = self._reader
+        try:
+            # The first line of wait_for(), without its call.
+            if not reader.read_for(call, None, False):
+                reader.wait_for(call, None)
+        except ChannelError as error:
+            if not call.done:
+                self._run_outcome.raise_cause(error)
         return call.outcome()
 
     def _check_reply_ranks(self, ranks: ReplyRanks) -> None:

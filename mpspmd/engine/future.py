@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -51,13 +52,26 @@ class StepFuture(concurrent.futures.Future[T]):
 
     def __init__(self, engine: _Engine, call: Call) -> None:
         """The only future of `call`, which may be done already."""
-        super().__init__()
-        # As set_running_or_notify_cancel() does, which takes a lock that nobody else can want yet.
+        # What the base class makes here takes longer than a short call. It is made when it is needed.
         self._state = RUNNING
+        self._done_callbacks: list[Callable[[StepFuture[T]], object]] = []
         self._engine = engine
         self._call = call
-        self._reference = weakref.ref(self)
-        self._waiters = _Waiters(self._reference)
+
+    @property
+    def _condition(self) -> threading.Condition:  # type: ignore[override]
+        condition: threading.Condition = self._made_once("condition", threading.Condition)
+        return condition
+
+    @property
+    def _waiters(self) -> _Waiters:  # type: ignore[override]
+        waiters: _Waiters = self._made_once("waiters", lambda: _Waiters(weakref.ref(self)))
+        return waiters
+
+    def _made_once(self, name: str, make: Callable[[], Any]) -> Any:
+        made = self.__dict__.get(name)
+        # If two threads make it at the same time, both get the one that is there first.
+        return self.__dict__.setdefault(name, make()) if made is None else made
 
     def result(self, timeout: float | None = None) -> T:
         """Waits, and returns what the same call without `non_block` would return.
@@ -118,10 +132,9 @@ class StepFuture(concurrent.futures.Future[T]):
             with logged("a future's callback"):
                 fn(future)
 
-        callbacks = self._done_callbacks  # type: ignore[attr-defined]
         # The lock itself: a signal's handler may leave a Condition locked.
         with self._condition._lock:  # type: ignore[attr-defined]
-            is_told_later = self.tell_later(callbacks, call_back)
+            is_told_later = self.tell_later(self._done_callbacks, call_back)
         if not is_told_later:
             call_back(self)
 
@@ -135,7 +148,7 @@ class StepFuture(concurrent.futures.Future[T]):
         if those is not self._waiters:
             call.kept_future = self
         elif call.kept_future is None:  # whoever waits has the future
-            call.kept_future = self._reference
+            call.kept_future = weakref.ref(self)
         list.append(those, one)
         # Check last: who ends the call after this line lets the reader thread tell this future.
         if call.done:
@@ -147,7 +160,7 @@ class StepFuture(concurrent.futures.Future[T]):
         self._call.kept_future = None
         for waiter in _taken_from(self._waiters):
             self.tell_waiter(waiter)
-        for call_back in _taken_from(self._done_callbacks):  # type: ignore[attr-defined]
+        for call_back in _taken_from(self._done_callbacks):
             call_back(self)
 
     def tell_waiter(self, waiter: Any) -> None:

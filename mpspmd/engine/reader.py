@@ -36,10 +36,6 @@ _KIND_MASK = ~KIND_FLAGS
 _SLICE_S = 0.2
 """How long the reader thread reads for one call before it sees which one is the most urgent."""
 
-_ROUNDING_S = 0.001
-"""The native module rounds times. It may find that a deadline has passed up to so many seconds before
-time.monotonic() gets there."""
-
 _CALLBACKS_S = 2.0
 """Callbacks delay a shutdown by at most this. One of them may wait for the thread that shuts down."""
 
@@ -188,19 +184,15 @@ class Reader(Exchange):
             TimeoutError: It is `limit`, of time.monotonic(), and the call isn't done.
             ChannelError: The run has ended.
         """
-        while not (call.done or (tells and self.untold)):
-            try:
-                if not self.read_for(call, limit, tells):
-                    self._follow(call, limit, tells)
-            except TimeoutError:
-                now = time.monotonic()
-                times = [each for each in (call.deadline, limit) if each is not None]
-                if now < min(times, default=math.inf) - _ROUNDING_S:
-                    raise  # A signal's handler has raised it.
+        while not self.read_for(call, limit, tells):
+            self._follow(call, limit, tells)
+            now = time.monotonic()
+            is_late = limit is not None and limit <= now
+            if is_late or (call.deadline is not None and call.deadline <= now):
                 self.expire()
-                # At the call's own deadline another thread may be about to end it: go on waiting for that.
-                if not call.done and limit is not None and limit <= now:
-                    raise
+            # At the call's own deadline another thread may be about to end it: go on waiting for that.
+            if is_late and not call.done:
+                raise TimeoutError
 
     def expire(self) -> None:
         """Ends the calls whose deadline has passed."""
@@ -279,8 +271,8 @@ class Reader(Exchange):
         return True
 
     def _follow(self, call: Call, limit: float | None, tells: bool) -> None:
-        """Waits until the call is done, or nobody leads; with `tells`, or until there is a future in
-        `untold`. TimeoutError at the call's deadline, or at `limit`."""
+        """Waits until the call is done, nobody leads, or it is the call's deadline or `limit`; with `tells`
+        also until there is a future in `untold`."""
         until = call.deadline
         if limit is not None and (until is None or limit < until):
             until = limit
@@ -288,8 +280,7 @@ class Reader(Exchange):
         def must_wait() -> bool:
             return self.leader != 0 and not call.done and not (tells and self.untold)
 
-        if not wait_for_turn(self.followers, must_wait, until):
-            raise TimeoutError
+        wait_for_turn(self.followers, must_wait, until)
 
     def hand_over(self) -> None:
         """Call it when this thread has stopped leading, or has ended a call."""

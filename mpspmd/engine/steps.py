@@ -49,11 +49,7 @@ class StepCalls:
             StepTimeout: There was no space for the request; no rank runs it.
             RankError, RankDied, EngineClosed: The engine has failed before, or while this was sent.
         """
-        engine = self._engine
-        if reply_ranks != ALL:
-            engine._check_reply_ranks(reply_ranks)
-        deadline = deadline_after(timeout)
-        return engine._sending.send(method, args, {}, reply_ranks, deadline)
+        return self._send(method, args, reply_ranks, timeout)
 
     def outcome(self, call: Call) -> Any:
         """Waits for the call, and returns or raises what `Engine.call` would."""
@@ -81,9 +77,11 @@ class StepCalls:
         and `ends` is the same for the step's last call. With `keeps_late` the future of a call that has
         failed goes on collecting what the other ranks reply; see `StepFuture.replies_so_far`.
         """
-        return self._engine._call(
-            method, args, {}, reply_ranks, timeout, non_block, within, ends, keeps_late
-        )
+        engine = self._engine
+        call = self._send(method, args, reply_ranks, timeout, ends, keeps_late)
+        if (first := ends or within) is not None:
+            engine._reader.link(call, first)
+        return StepFuture(engine, call) if non_block else engine._outcome(call)
 
     def forget(self, step: Call) -> None:
         """Gives up a step that will have no last call. Its replies, if any come, are dropped."""
@@ -92,3 +90,18 @@ class StepCalls:
     def send_anew(self) -> None:
         """The next step goes to the ranks whole, and builds on nothing that they hold."""
         self._engine._sending.send_anew()
+
+    def _send(
+        self,
+        method: Method,
+        args: tuple[Any, ...],
+        reply_ranks: int | Literal["all"],
+        timeout: float | None,
+        ends: Call | None = None,
+        keeps_late: bool = False,
+    ) -> Call:
+        engine = self._engine
+        if reply_ranks != ALL:
+            engine._check_reply_ranks(reply_ranks)
+        deadline = None if timeout is None else deadline_after(timeout)
+        return engine._sending.send(method, args, {}, reply_ranks, deadline, ends, keeps_late)
