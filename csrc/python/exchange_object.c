@@ -3,7 +3,6 @@
 #include <stddef.h>
 
 #include "python/values.h"
-#include "ring/clock.h"
 
 #define NEVER_NS (UINT64_MAX / 2)
 
@@ -48,7 +47,8 @@ static int exchange_traverse(PyObject *object, visitproc visit, void *arg) {
     Py_VISIT(self->pending);
     Py_VISIT(self->followers);
     Py_VISIT(self->untold);
-    Py_VISIT(self->untaken.payload);
+    for (unsigned i = 0; i < self->n_untaken; i++)
+        Py_VISIT(self->untaken[i].payload);
     Py_VISIT(self->call_type);
     Py_VISIT(self->decode_reply);
     Py_VISIT(self->note_reply);
@@ -67,7 +67,8 @@ static void exchange_dealloc(PyObject *object) {
     Py_XDECREF((PyObject *)self->call_type);
     Py_XDECREF(self->decode_reply);
     Py_XDECREF(self->note_reply);
-    Py_XDECREF(self->untaken.payload);
+    while (self->n_untaken > 0)
+        Py_DECREF(self->untaken[--self->n_untaken].payload);
     extension_free(object);
 }
 
@@ -181,7 +182,6 @@ static PyObject *exchange_read_for(struct exchange_object *self, PyObject *const
     uint64_t deadline_ns, limit_ns;
     if (!to_deadline(call->deadline, &deadline_ns) || !to_deadline(args[1], &limit_ns))
         return NULL;
-    uint64_t until_ns = limit_ns < deadline_ns ? limit_ns : deadline_ns;
     unsigned long this = PyThread_get_thread_ident();
     bool leads_already = self->leader == this; /* a finalizer, or a signal's handler */
     bool tells = args[2] == Py_True;
@@ -191,21 +191,16 @@ static PyObject *exchange_read_for(struct exchange_object *self, PyObject *const
         Py_RETURN_FALSE;
     self->leader = this;
     Py_INCREF((PyObject *)call);
-    bool has_read = exchange_read_until(self, call, until_ns, tells);
+    int read =
+        exchange_read_until(self, call, limit_ns < deadline_ns ? limit_ns : deadline_ns, tells);
     Py_DECREF((PyObject *)call);
     if (!leads_already) {
         if (!exchange_give_up_lead(self))
-            has_read = false;
+            read = -1;
         if (self->sender_waits)
             writer_interrupt(self->requests);
     }
-    if (!has_read && PyErr_ExceptionMatches(PyExc_TimeoutError) && monotonic_ns() >= until_ns) {
-        PyErr_Clear(); /* a signal's handler may have raised it earlier, but not this late */
-        Py_RETURN_FALSE;
-    }
-    if (!has_read)
-        return NULL;
-    Py_RETURN_TRUE;
+    return read < 0 ? NULL : PyBool_FromLong(read);
 }
 
 static PyObject *exchange_drain(struct exchange_object *self, PyObject *Py_UNUSED(none)) {
@@ -234,7 +229,7 @@ static PyObject *exchange_lead(struct exchange_object *self, PyObject *Py_UNUSED
         self->leader = this;
     /* A finalizer or a signal's handler may read, but not while a message comes or is decoded. */
     bool may_read =
-        !self->replies->listener.busy && (self->replies->current < 0 || self->untaken.payload);
+        !self->replies->listener.busy && (self->replies->current < 0 || self->n_untaken > 0);
     return PyBool_FromLong(self->leader == this && (!leads_already || may_read));
 }
 

@@ -12,6 +12,9 @@
 #include "python/page_object.h"
 #include "python/writer_object.h"
 
+/* A signal's handler that reads while its thread takes a message may leave one too. */
+enum { MOST_UNTAKEN = 8 };
+
 struct exchange_object {
     PyObject_HEAD
     struct module_state *state; /* NULL until __init__() is through */
@@ -29,7 +32,8 @@ struct exchange_object {
     PyObject *untold;         /* a list: futures whose calls have ended, and which are to be told */
     char sender_waits;        /* a thread waits for space, and relies on the leader to read */
     unsigned n_taken;         /* messages */
-    struct received untaken;  /* a message that `take` hasn't taken, if there is one */
+    unsigned n_untaken;
+    struct received untaken[MOST_UNTAKEN]; /* messages for the next reader */
 };
 
 /* The rest is in exchange_read.c. */
@@ -45,9 +49,10 @@ static inline bool exchange_is_over(const struct exchange_object *exchange,
     return call->done || (tells && PyList_GET_SIZE(exchange->untold) > 0);
 }
 
-/* Only for the leader. Reads until that, or false with an exception set. */
-bool exchange_read_until(struct exchange_object *exchange, struct call_object *call,
-                         uint64_t deadline_ns, bool tells);
+/* Only for the leader. Reads until nothing is to be read for the call: 1. 0: it is the deadline. -1
+ * with an exception set. */
+int exchange_read_until(struct exchange_object *exchange, struct call_object *call,
+                        uint64_t deadline_ns, bool tells);
 
 /* Only for the leader. Takes all messages that have come. False with an exception set. */
 bool exchange_read_all(struct exchange_object *exchange);

@@ -61,10 +61,11 @@ static struct call_object *call_of(const struct exchange_object *self,
 
 /* Lets the next reader have a message. */
 static void put_back(struct exchange_object *self, const struct received *message) {
-    PyObject *before = self->untaken.payload;
-    self->untaken = *message;
+    if (self->n_untaken ==
+        MOST_UNTAKEN) /* so many handlers, each within another one: one is lost */
+        Py_DECREF(self->untaken[--self->n_untaken].payload);
+    self->untaken[self->n_untaken++] = *message;
     Py_INCREF(message->payload);
-    Py_XDECREF(before);
 }
 
 /* The record in the ring that a message shows may be overwritten from now on. */
@@ -76,12 +77,15 @@ static bool release_record(struct exchange_object *self, const struct received *
     return none && inbox_release_record(self->replies);
 }
 
-/* Calls take(rank, kind, step, payload, raised). */
-static bool call_take(struct exchange_object *self, const struct received *message,
-                      PyObject *raised) {
-    PyObject *none = PyObject_CallMethod(
-        (PyObject *)self, "take", raised ? "nHKOO" : "nHKO", message->source, message->kind,
-        (unsigned long long)message->tag, message->payload, raised);
+/* Calls callable(rank, kind, step, payload), and with `raised` if there is one. The callable is the
+ * caller's no more, and may be NULL with an exception set. */
+static bool show(PyObject *callable, const struct received *message, PyObject *raised) {
+    PyObject *none =
+        callable ? PyObject_CallFunction(callable, raised ? "nHKOO" : "nHKO", message->source,
+                                         message->kind, (unsigned long long)message->tag,
+                                         message->payload, raised)
+                 : NULL;
+    Py_XDECREF(callable);
     Py_XDECREF(none);
     return none != NULL;
 }
@@ -92,7 +96,7 @@ static bool call_take(struct exchange_object *self, const struct received *messa
 static bool take_slowly(struct exchange_object *self, const struct received *message,
                         struct call_object *call) {
     PyObject *raised = raise_taken();
-    bool taken = call_take(self, message, raised);
+    bool taken = show(PyObject_GetAttr((PyObject *)self, self->state->name_take), message, raised);
     Py_XDECREF(raised);
     PyObject *error = raise_taken();
     bool missed = !taken && call && !call->done &&
@@ -133,34 +137,21 @@ static bool take_reply(struct exchange_object *self, const struct received *mess
            release_record(self, message);
 }
 
-/* Shows a message to `note_reply`. If that raises, the message stays for the next reader. */
-static bool note(struct exchange_object *self, const struct received *message) {
-    PyObject *none = PyObject_CallFunction(self->note_reply, "nHKO", message->source, message->kind,
-                                           (unsigned long long)message->tag, message->payload);
-    if (!none)
-        put_back(self, message);
-    Py_XDECREF(none);
-    return none != NULL;
-}
-
 /* A message that has come; its payload is the caller's no more. If its call can't be finished now,
  * as near the limit of recursion, the message stays: the next reader finishes it. */
 static bool take(struct exchange_object *self, const struct received *message) {
     struct call_object *call = call_of(self, message);
-    bool taken = !PyErr_Occurred();
     bool was_taken = call && call->missing == 0;
-    if (!taken)
-        put_back(self, message);
-    if (taken && !was_taken && self->note_reply && self->note_reply != Py_None)
-        taken = note(self, message);
-    if (taken && !was_taken)
-        taken = take_reply(self, message, call);
+    bool noted =
+        !PyErr_Occurred() && (was_taken || !self->note_reply || self->note_reply == Py_None ||
+                              show(Py_NewRef(self->note_reply), message, NULL));
+    bool taken = noted && (was_taken || take_reply(self, message, call));
     if (call && call->missing == 0 && !call->done) {
         PyObject *error = raise_taken();
         taken = raise_again(error, !finish(self, call));
-        if (!call->done)
-            put_back(self, message);
     }
+    if (!noted || (call && call->missing == 0 && !call->done))
+        put_back(self, message);
     Py_XDECREF((PyObject *)call);
     Py_DECREF(message->payload);
     return taken && (++self->n_taken % MOST_IN_A_ROW > 0 || waits_let_others_run());
@@ -168,9 +159,10 @@ static bool take(struct exchange_object *self, const struct received *message) {
 
 /* Whether there is a message that nobody has taken yet. */
 static bool pick_up(struct exchange_object *self, struct received *message) {
-    *message = self->untaken;
-    self->untaken.payload = NULL;
-    return message->payload != NULL;
+    if (self->n_untaken == 0)
+        return false;
+    *message = self->untaken[--self->n_untaken];
+    return true;
 }
 
 /* Returns what inbox_receive() does. */
@@ -184,16 +176,18 @@ static int receive_for(struct exchange_object *self, struct call_object *call, u
     return inbox_receive(self->replies, deadline_ns, &call->waiting, message);
 }
 
-bool exchange_read_until(struct exchange_object *self, struct call_object *call,
-                         uint64_t deadline_ns, bool tells) {
+int exchange_read_until(struct exchange_object *self, struct call_object *call,
+                        uint64_t deadline_ns, bool tells) {
     struct received message;
     /* Nothing that may run Python code comes between this check and the wait. */
     while (!exchange_is_over(self, call, tells)) {
         int found = pick_up(self, &message) ? 1 : receive_for(self, call, deadline_ns, &message);
+        if (found == RECEIVED_LATE)
+            return 0;
         if (found < 0 || (found > 0 && !take(self, &message)))
-            return false;
+            return -1;
     }
-    return true;
+    return 1;
 }
 
 bool exchange_read_all(struct exchange_object *self) {

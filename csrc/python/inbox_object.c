@@ -97,12 +97,9 @@ static int receive(struct inbox_object *self, uint64_t deadline_ns, struct waiti
         waited = true;
         int ready =
             waits_run(&self->listener.strategy, waiting, &self->listener.waiter, deadline_ns);
-        if (ready >= 0)
-            found = received_poll(self, message);
+        found = ready < 0 ? -1 : received_poll(self, message);
         if (ready == 0 && found == 0)
-            PyErr_SetString(PyExc_TimeoutError, "nothing came before the deadline");
-        if (ready < 0 || (ready == 0 && found == 0))
-            return -1;
+            return RECEIVED_LATE;
     }
     if (found > 0 && waited)
         learn(self, waiting, message);
@@ -116,7 +113,7 @@ int inbox_receive(struct inbox_object *self, uint64_t deadline_ns, struct waitin
     if (!enter(self))
         return -1;
     int found = receive(self, deadline_ns, waiting, message);
-    if (found > 0)
+    if (found == 1)
         received_accept(self, message);
     self->listener.busy = false;
     return found;
@@ -136,7 +133,9 @@ int inbox_poll(struct inbox_object *self, struct received *message) {
  * the message, if it is in one record. */
 static PyObject *leave(struct inbox_object *self, int found, struct received *message) {
     PyObject *tuple = NULL;
-    if (found > 0) {
+    if (found == RECEIVED_LATE)
+        PyErr_SetString(PyExc_TimeoutError, "nothing came before the deadline");
+    if (found == 1) {
         tuple = received_tuple(message);
         Py_DECREF(message->payload);
         if (tuple)

@@ -36,7 +36,9 @@ struct received {
 /* True when a record, an interrupt or the end of a ring is there for recv(). */
 bool inbox_is_readable(struct inbox_object *inbox);
 
-/* 1: a message. 0: an interrupt. -1 with an exception set.
+enum { RECEIVED_LATE = 2 };
+
+/* 1: a message. 0: an interrupt. RECEIVED_LATE: it is the deadline. -1 with an exception set.
  * `waiting`: zero it and set its key before the first call. Later calls go on with the same wait,
  * until one returns a message. */
 int inbox_receive(struct inbox_object *inbox, uint64_t deadline_ns, struct waiting *waiting,

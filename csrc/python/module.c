@@ -43,11 +43,12 @@ static bool add_constants(PyObject *module) {
 
 static bool add_objects(PyObject *module, struct module_state *state) {
     state->no_reply = PyObject_CallNoArgs((PyObject *)&PyBaseObject_Type);
+    state->name_take = PyUnicode_InternFromString("take");
     state->name_finish = PyUnicode_InternFromString("finish");
     state->name_hand_over = PyUnicode_InternFromString("hand_over");
     state->name_release = PyUnicode_InternFromString("release");
-    return state->no_reply && state->name_finish && state->name_hand_over && state->name_release &&
-           PyModule_AddObjectRef(module, "NO_REPLY", state->no_reply) == 0;
+    return state->no_reply && state->name_take && state->name_finish && state->name_hand_over &&
+           state->name_release && PyModule_AddObjectRef(module, "NO_REPLY", state->no_reply) == 0;
 }
 
 static int module_exec(PyObject *module) {

@@ -20,7 +20,7 @@ struct module_state { /* objects first: module.c walks through them */
     PyTypeObject *block_type, *recorder_type, *track_type, *tap_type, *call_type, *exchange_type;
     PyObject *channel_closed, *channel_poisoned, *channel_corrupt, *channel_error;
     PyObject *no_reply; /* in the place of a reply that hasn't come */
-    PyObject *name_finish, *name_hand_over, *name_release;
+    PyObject *name_finish, *name_hand_over, *name_release, *name_take;
     struct idle_blocks idle_blocks;
 };
 

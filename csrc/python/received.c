@@ -1,4 +1,4 @@
-/* How a message that has come becomes the tuple that recv() returns. */
+/* How a message in a ring becomes an object. */
 #include "python/inbox_object.h"
 #include "python/module.h"
 #include "python/raise.h"
@@ -87,6 +87,7 @@ PyObject *received_tuple(const struct received *message) {
     PyObject *tuple = PyTuple_New(4);
     if (collects)
         PyGC_Enable();
+    /* Py_BuildValue() would take longer. */
     PyObject *items[] = {PyLong_FromSsize_t(message->source),
                          PyLong_FromUnsignedLong(message->kind),
                          PyLong_FromUnsignedLongLong(message->tag), Py_NewRef(message->payload)};

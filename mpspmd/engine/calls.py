@@ -61,7 +61,9 @@ class Calls(AwaitedCalls):
         If it fails on any rank, the engine has failed. The rest is as for `call`, which also takes
         arguments with the names of the parameters here.
         """
-        return self.call(
+        # Not self.call: a class that derives from this one may override it.
+        return Calls.call(
+            self,
             "execute_model",
             args,
             kwargs,
@@ -119,7 +121,7 @@ class Calls(AwaitedCalls):
 
         The rest is as for `call`.
         """
-        return self.call(method, args, kwargs, timeout=timeout, non_block=non_block)
+        return Calls.call(self, method, args, kwargs, timeout=timeout, non_block=non_block)
 
     @overload
     def call(
@@ -194,7 +196,7 @@ class Calls(AwaitedCalls):
         """
         if reply_ranks != ALL:
             self._check_reply_ranks(reply_ranks)
-        deadline = None if timeout is None else deadline_after(timeout)
+        deadline = deadline_after(timeout)
         call = self._sending.send(method, args, kwargs or _NO_KWARGS, reply_ranks, deadline)
         if reply_ranks is None:
             return None
@@ -202,11 +204,10 @@ class Calls(AwaitedCalls):
 
     def _outcome(self, call: Call) -> Any:
         """Waits until the call is done, and returns its value or raises its error."""
-        reader = self._reader
         try:
             # The first line of wait_for(), without its call.
-            if not reader.read_for(call, None, False):
-                reader.wait_for(call, None)
+            if not call.done and not self._reader.read_for(call, None, False):
+                self._reader.wait_for(call, None)
         except ChannelError as error:
             if not call.done:
                 self._run_outcome.raise_cause(error)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures._base import RUNNING
@@ -27,6 +26,20 @@ class _Engine(Protocol):
 
     _reader: Reader
     _run_outcome: RunOutcome
+
+
+class _MadeWhenNeeded:
+    """An attribute of a future. It is made when somebody asks for it first."""
+
+    def __init__(self, make: Callable[[StepFuture[Any]], Any]) -> None:
+        self._make = make
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, future: StepFuture[Any], owner: type) -> Any:
+        # If two threads make it at the same time, both get the one that is there first.
+        return future.__dict__.setdefault(self._name, self._make(future))
 
 
 class StepFuture(concurrent.futures.Future[T]):
@@ -52,26 +65,14 @@ class StepFuture(concurrent.futures.Future[T]):
 
     def __init__(self, engine: _Engine, call: Call) -> None:
         """The only future of `call`, which may be done already."""
-        # What the base class makes here takes longer than a short call. It is made when it is needed.
         self._state = RUNNING
         self._done_callbacks: list[Callable[[StepFuture[T]], object]] = []
         self._engine = engine
         self._call = call
 
-    @property
-    def _condition(self) -> threading.Condition:  # type: ignore[override]
-        condition: threading.Condition = self._made_once("condition", threading.Condition)
-        return condition
-
-    @property
-    def _waiters(self) -> _Waiters:  # type: ignore[override]
-        waiters: _Waiters = self._made_once("waiters", lambda: _Waiters(weakref.ref(self)))
-        return waiters
-
-    def _made_once(self, name: str, make: Callable[[], Any]) -> Any:
-        made = self.__dict__.get(name)
-        # If two threads make it at the same time, both get the one that is there first.
-        return self.__dict__.setdefault(name, make()) if made is None else made
+    # What the base class makes at once, and what takes longer than a short call.
+    _condition = _MadeWhenNeeded(lambda future: threading.Condition())
+    _waiters = _MadeWhenNeeded(lambda future: _Waiters(weakref.ref(future)))
 
     def result(self, timeout: float | None = None) -> T:
         """Waits, and returns what the same call without `non_block` would return.
@@ -133,7 +134,7 @@ class StepFuture(concurrent.futures.Future[T]):
                 fn(future)
 
         # The lock itself: a signal's handler may leave a Condition locked.
-        with self._condition._lock:  # type: ignore[attr-defined]
+        with self._condition._lock:
             is_told_later = self.tell_later(self._done_callbacks, call_back)
         if not is_told_later:
             call_back(self)
@@ -190,14 +191,11 @@ class StepFuture(concurrent.futures.Future[T]):
             return
         limit = deadline_after(timeout)
         try:
-            self._engine._reader.wait_for(call, limit)
+            if not self._engine._reader.wait_for(call, limit):
+                raise TimeoutError(f"{call.method} (step {call.step}) is not done yet")
         except ChannelError as error:
             if not call.done:
                 self._engine._run_outcome.raise_cause(error)
-        except TimeoutError:
-            if limit is None or time.monotonic() < limit:
-                raise  # A signal's handler has raised it.
-            raise TimeoutError(f"{call.method} (step {call.step}) is not done yet") from None
 
 
 def _taken_from(those: list[Any]) -> Iterator[Any]:

@@ -176,14 +176,10 @@ class Reader(Exchange):
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(_CALLBACKS_S)
 
-    def wait_for(self, call: Call, limit: float | None, *, tells: bool = False) -> None:
-        """Returns when the call is done, at the latest at its own deadline. Until then this thread leads or
-        follows. With `tells` it also returns when there is a future in `untold`.
-
-        Raises:
-            TimeoutError: It is `limit`, of time.monotonic(), and the call isn't done.
-            ChannelError: The run has ended.
-        """
+    def wait_for(self, call: Call, limit: float | None, *, tells: bool = False) -> bool:
+        """Waits until the call is done, at the latest at its own deadline, or with `tells` until there is a
+        future in `untold`. Until then this thread leads or follows. False if it is `limit`, of
+        time.monotonic(), and the call isn't done. ChannelError when the run has ended."""
         while not self.read_for(call, limit, tells):
             self._follow(call, limit, tells)
             now = time.monotonic()
@@ -192,7 +188,8 @@ class Reader(Exchange):
                 self.expire()
             # At the call's own deadline another thread may be about to end it: go on waiting for that.
             if is_late and not call.done:
-                raise TimeoutError
+                return False
+        return True
 
     def expire(self) -> None:
         """Ends the calls whose deadline has passed."""
@@ -264,8 +261,6 @@ class Reader(Exchange):
             while not first.done and time.monotonic() < until:
                 self.wait_for(first, until, tells=True)
                 self._tell_untold()
-        except TimeoutError:
-            pass
         except ChannelError:
             time.sleep(_POLL_S)  # the supervisor is about to end the calls
         return True

@@ -7,7 +7,8 @@ from typing import Any, Literal
 from mpspmd.engine.call import Call, deadline_after
 from mpspmd.engine.calls import Calls
 from mpspmd.engine.future import StepFuture
-from mpspmd.wire import ALL, Method
+from mpspmd.errors import ConfigError
+from mpspmd.wire import ALL, Method, ReplyRanks
 
 
 class StepCalls:
@@ -49,6 +50,10 @@ class StepCalls:
             StepTimeout: There was no space for the request; no rank runs it.
             RankError, RankDied, EngineClosed: The engine has failed before, or while this was sent.
         """
+        if reply_ranks is None:
+            raise ConfigError(
+                "reply_ranks=None: must be a rank or 'all', because send() returns a call"
+            )
         return self._send(method, args, reply_ranks, timeout)
 
     def outcome(self, call: Call) -> Any:
@@ -64,7 +69,7 @@ class StepCalls:
         method: Method,
         args: tuple[Any, ...] = (),
         *,
-        reply_ranks: int | Literal["all"] = ALL,
+        reply_ranks: ReplyRanks = ALL,
         timeout: float | None = None,
         non_block: bool = False,
         within: Call | None = None,
@@ -81,6 +86,8 @@ class StepCalls:
         call = self._send(method, args, reply_ranks, timeout, ends, keeps_late)
         if (first := ends or within) is not None:
             engine._reader.link(call, first)
+        if reply_ranks is None:
+            return None
         return StepFuture(engine, call) if non_block else engine._outcome(call)
 
     def forget(self, step: Call) -> None:
@@ -95,7 +102,7 @@ class StepCalls:
         self,
         method: Method,
         args: tuple[Any, ...],
-        reply_ranks: int | Literal["all"],
+        reply_ranks: ReplyRanks,
         timeout: float | None,
         ends: Call | None = None,
         keeps_late: bool = False,
@@ -103,5 +110,5 @@ class StepCalls:
         engine = self._engine
         if reply_ranks != ALL:
             engine._check_reply_ranks(reply_ranks)
-        deadline = None if timeout is None else deadline_after(timeout)
+        deadline = deadline_after(timeout)
         return engine._sending.send(method, args, {}, reply_ranks, deadline, ends, keeps_late)

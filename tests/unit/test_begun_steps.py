@@ -12,7 +12,7 @@ import pytest
 import workers
 
 from mpspmd import Engine
-from mpspmd.errors import RankError, StepTimeout
+from mpspmd.errors import ConfigError, RankError, StepTimeout
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -72,6 +72,13 @@ def test_a_call_within_a_step_does_not_end_it(engine: Engine) -> None:
     assert not step.done
     assert engine.steps.call("last", reply_ranks=0, ends=step) == "x"
     assert step.done
+
+
+def test_a_call_that_nobody_replies_to_is_not_waited_for(engine: Engine) -> None:
+    assert engine.steps.call("rank", reply_ranks=None) is None
+    assert engine.steps.call("rank", reply_ranks=None, timeout=0, non_block=True) is None
+    with pytest.raises(ConfigError, match="reply_ranks=None: must be a rank or 'all'"):
+        engine.steps.send("rank", reply_ranks=None)  # type: ignore[arg-type]
 
 
 def test_a_step_ends_with_its_last_calls_timeout(engine: Engine, go: Path) -> None:

@@ -39,6 +39,21 @@ class TestCalling:
 
         assert engine.collective_rpc(place) == [(0, 0, 2, 0, 1), (1, 1, 2, 0, 1)]
 
+    def test_a_class_may_override_call_alone(
+        self, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(engine, "call", None)
+        assert engine.collective_rpc("rank") == [0, 1]
+        assert engine.execute_model() == (0, ())
+
+    def test_a_forked_child_has_the_outcome_of_a_call_that_is_done(self, engine: Engine) -> None:
+        call = engine.steps.send("rank")
+        assert engine.collective_rpc("rank") == [0, 1]  # whose replies come later
+        if (pid := os.fork()) == 0:
+            os._exit(0 if engine.steps.outcome(call) == [0, 1] else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert engine.steps.outcome(call) == [0, 1]
+
     @pytest.mark.parametrize("slow", [0, 1])
     def test_the_order_is_the_ranks_whichever_replies_first(
         self, engine: Engine, slow: int

@@ -446,6 +446,42 @@ def test_what_is_raised_for_one_message_ends_it_and_nothing_stays_in_use(engine:
     assert engine.reads_for(call)
 
 
+def test_what_is_raised_at_the_deadline_is_not_taken_for_the_calls_own(engine: Engine) -> None:
+    def take(*message: Any) -> None:
+        raise TimeoutError("a handler's")
+
+    call = engine.sends()
+    engine.take = take  # type: ignore[method-assign]
+    engine.replies(70)
+    with pytest.raises(TimeoutError, match="a handler's"):
+        engine.reads_for(call, 0)
+    assert not engine.reads_for(call, 0)
+
+
+def test_messages_that_two_handlers_have_left_are_both_for_the_next_reader(engine: Engine) -> None:
+    """The second handler interrupts the first, which reads while a message is taken."""
+    ours, theirs, another = engine.sends(), engine.sends(), engine.sends()
+    taking: list[int] = []
+
+    def take(rank: int, kind: int, step: int, payload: Any, raised: Any = None) -> None:
+        taking.append(step)
+        if len(taking) == 1:
+            engine.reads_for(another)
+        raise Came
+
+    for step, reply in ((1, b"ours"), (2, b"theirs")):
+        engine.to_engine.writer.send(KIND_REPLY, step, reply)
+    engine.replies(3)
+    engine.take = take  # type: ignore[method-assign]
+    with pytest.raises(Came):
+        engine.reads_for(ours)
+    assert taking == [1, 2]
+    del engine.take
+    for call in (another, ours, theirs):
+        engine.reads_for(call, 0)
+    assert sorted(engine.taken)[:2] == [(0, KIND_REPLY, 1, b"ours"), (0, KIND_REPLY, 2, b"theirs")]
+
+
 def test_a_call_that_one_reader_cannot_finish_is_finished_by_the_next(engine: Engine) -> None:
     """As when the one is near its limit of recursion."""
 
