@@ -97,17 +97,14 @@ def test_the_rank_that_sleeps_longer_before_an_all_reduce_is_the_straggler(
     engine: mpspmd.Engine,
 ) -> None:
     # On a busy machine a rank that waits for a processor is late, too: then another run may show it.
-    found = None
     for _ in range(20):
         began = time.monotonic_ns()
         for _ in range(100):
             engine.execute_model(1, 0.02)
         found = straggler(records(engine).since(began))
-        if found is not None and found.rank == 1:
-            break
-    assert found is not None
-    assert found.rank == 1
-    assert found.late_s > 0.01
+        if found is not None and found.rank == 1 and found.late_s > 0.01:
+            return
+    pytest.fail(f"in 20 runs rank 1 was never late by half of its sleep; the last one found {found}")
 
 
 def test_the_rank_that_skips_one_is_named_with_it_and_the_line(
