@@ -104,7 +104,9 @@ def test_the_rank_that_sleeps_longer_before_an_all_reduce_is_the_straggler(
         found = straggler(records(engine).since(began))
         if found is not None and found.rank == 1 and found.late_s > 0.01:
             return
-    pytest.fail(f"in 20 runs rank 1 was never late by half of its sleep; the last one found {found}")
+    pytest.fail(
+        f"in 20 runs rank 1 was never late by half of its sleep; the last one found {found}"
+    )
 
 
 def test_the_rank_that_skips_one_is_named_with_it_and_the_line(
