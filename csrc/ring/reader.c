@@ -49,6 +49,7 @@ enum ring_result ring_peek(struct ring_reader *reader, struct record *record) {
     if (is_dead(reader))
         return RING_DEAD;
     if (!has_record(reader)) {
+        HOOK(HOOK_BEFORE_STATE);
         enum ring_state state = STATE_OF(ring_state_word(reader->ring));
         if (state == STATE_OPEN)
             return RING_AGAIN;

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "ring/hooks.h"
+
 /* How far the slowest living reader is behind the tail; more than the capacity if a head is where
  * no reader can be. */
 static uint64_t scan_heads(const struct ring_writer *writer) {
@@ -43,6 +45,7 @@ static bool take_claim(struct ring_writer *writer, _Atomic uint64_t *claim, uint
     do {
         if (CLAIM_OF(*found) != CLAIM_FREE && CLAIM_OF(*found) != CLAIM_TORN)
             return false;
+        HOOK(HOOK_BEFORE_CLAIM);
         /* Acquire: pairs with the release in ring_writer_release(). The tail below is the last that
          * the writer before has stored, and its last bytes lie before this writer's. */
     } while (!atomic_compare_exchange_weak_explicit(claim, found, writer->claim,

@@ -23,6 +23,31 @@ static void a_second_writer_is_refused_and_told_who_the_first_is(void) {
     CHECK_EQUAL(holder, 7);
 }
 
+static struct ring *contested;
+static struct ring_writer faster;
+
+static void claim_first(enum hook point) {
+    uint32_t holder;
+    if (point != HOOK_BEFORE_CLAIM)
+        return;
+    on_hook = NULL;
+    CHECK_EQUAL(ring_writer_init(&faster, contested, 7, &holder), RING_OK);
+}
+
+static void of_two_that_find_a_ring_free_the_slower_is_refused(void) {
+    struct fixture f;
+    struct ring_writer slower;
+    uint32_t holder = 0;
+    open_ring(&f, page_size(), 1);
+    ring_writer_release(&f.writer);
+    contested = &f.ring;
+    on_hook = claim_first;
+    CHECK_EQUAL(ring_writer_init(&slower, &f.ring, 8, &holder), RING_TAKEN);
+    CHECK(on_hook == NULL);
+    CHECK_EQUAL(holder, 7);
+    CHECK_EQUAL(CLAIM_PID(atomic_load(&f.ring.shared->claim)), 7);
+}
+
 static void a_claim_of_garbage_is_nobodys_to_take(void) {
     uint64_t words[] = {3, 0xffff, UINT64_MAX};
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
@@ -167,6 +192,7 @@ static void of_many_that_come_at_once_one_writes_at_a_time(void) {
 
 const struct test claim_tests[] = {
     {TEST(a_second_writer_is_refused_and_told_who_the_first_is)},
+    {TEST(of_two_that_find_a_ring_free_the_slower_is_refused)},
     {TEST(a_claim_of_garbage_is_nobodys_to_take)},
     {TEST(the_ring_of_a_killed_writer_stays_taken)},
     {TEST(a_successor_tells_readers_that_a_message_stays_unfinished)},

@@ -23,6 +23,26 @@ static void close_drains_then_says_closed(void) {
     CHECK_EQUAL(next_result(&f, 1), RING_CLOSED);
 }
 
+static struct fixture *ending;
+
+static void put_and_close(enum hook point) {
+    if (point != HOOK_BEFORE_STATE)
+        return;
+    on_hook = NULL;
+    CHECK_EQUAL(put(ending, 8, 'a'), RING_OK);
+    ring_close(&ending->ring);
+}
+
+static void a_record_that_comes_just_before_the_end_is_read(void) {
+    struct fixture f;
+    open_ring(&f, page_size(), 1);
+    ending = &f;
+    on_hook = put_and_close;
+    take(&f, 0, 8, 'a');
+    CHECK(on_hook == NULL);
+    CHECK_EQUAL(next_result(&f, 0), RING_CLOSED);
+}
+
 static void poison_drains_then_says_poisoned(void) {
     struct fixture f;
     open_ring(&f, page_size(), 1);
@@ -180,6 +200,7 @@ static void a_death_clears_the_parked_bit_and_rings_the_writer(void) {
 
 const struct test end_tests[] = {
     {TEST(close_drains_then_says_closed)},
+    {TEST(a_record_that_comes_just_before_the_end_is_read)},
     {TEST(poison_drains_then_says_poisoned)},
     {TEST(an_ended_ring_keeps_nobody_waiting)},
     {TEST(a_poison_says_why_and_who)},

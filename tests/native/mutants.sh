@@ -147,7 +147,7 @@ mutate late_reply_in_a_later_step run/recorder.c 's/if \(there > step\)/if (fals
 mutate second_writer_let_in ring/writer.c \
     's/CLAIM_OF\(\*found\) != CLAIM_FREE && CLAIM_OF\(\*found\) != CLAIM_TORN/false/'
 mutate claim_taken_without_comparing ring/writer.c \
-    's/\} while \(!atomic_compare_exchange_weak_explicit\(claim/atomic_store(claim, writer->claim);\n} while (false \&\& !atomic_compare_exchange_weak_explicit(claim/' 6
+    's/\} while \(!atomic_compare_exchange_weak_explicit\(claim/atomic_store(claim, writer->claim);\n} while (false \&\& !atomic_compare_exchange_weak_explicit(claim/'
 mutate claim_never_given_back ring/writer.c \
     '/^void ring_writer_release/,/^}/s/left, *$/own,/; /^void ring_writer_release/,/^}/s/&own, left,/\&own, own,/'
 mutate claim_of_another_given_back ring/writer.c \
@@ -161,7 +161,7 @@ mutate close_rings_readers_only ring/ring.c '/^static void end_ring/,/^}/{/bell_
 mutate close_rings_the_writer_only ring/ring.c '/^static void end_ring/,/^}/{/bell_ring\(ring->data_bell/d}'
 mutate last_poison_wins ring/ring.c 's/STATE_OF\(word\) < STATE_OF\(ended\)/STATE_OF(word) <= STATE_OF(ended)/'
 mutate closed_without_a_last_look ring/reader.c \
-    '/^enum ring_result ring_peek/,/^}/{/The last record may/,/return/s/if \(!has_record\(reader\)\)/if (true)/}' 6
+    '/^enum ring_result ring_peek/,/^}/{/The last record may/,/return/s/if \(!has_record\(reader\)\)/if (true)/}'
 mutate death_without_ringing ring/ring.c '/^void ring_mark_dead/,/^}/{/bell_ring/d}'
 mutate death_leaves_the_parked_bit ring/ring.c '/^void ring_mark_dead/,/^}/{/bell_leave/d}'
 mutate attach_takes_any_slot ring/reader.c \
