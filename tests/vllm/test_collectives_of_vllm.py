@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -22,7 +23,12 @@ GROUP = "tp:0-[0-1]"
 @pytest.fixture(scope="module")
 def engine() -> Iterator[mpspmd.Engine]:
     config = mpspmd.RuntimeConfig(shutdown_timeout_s=1)
-    with mpspmd.Engine(collective_worker.Collecting, world_size=2, config=config) as engine:
+    with mpspmd.Engine(
+        collective_worker.Collecting,
+        world_size=2,
+        config=config,
+        remove_at_end=[f"/dev/shm/{os.getpid()}-*"],  # vLLM's groups leave them
+    ) as engine:
         engine.collective_rpc("all_gather")  # so that each rank has a last one
         yield engine
 
