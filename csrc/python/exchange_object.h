@@ -12,7 +12,8 @@
 #include "python/page_object.h"
 #include "python/writer_object.h"
 
-/* A signal's handler that reads while its thread takes a message may leave one too. */
+/* One is enough without signals' handlers. A handler that reads while its thread takes a message
+ * may leave another one. */
 enum { MOST_UNTAKEN = 8 };
 
 struct exchange_object {
@@ -33,7 +34,7 @@ struct exchange_object {
     char sender_waits;        /* a thread waits for space, and relies on the leader to read */
     unsigned n_taken;         /* messages */
     unsigned n_untaken;
-    struct received untaken[MOST_UNTAKEN]; /* messages for the next reader */
+    struct received untaken[MOST_UNTAKEN]; /* messages that are left for the next reader */
 };
 
 /* The rest is in exchange_read.c. */

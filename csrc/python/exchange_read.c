@@ -59,10 +59,10 @@ static struct call_object *call_of(const struct exchange_object *self,
     return fits ? (struct call_object *)Py_NewRef(found) : NULL;
 }
 
-/* Lets the next reader have a message. */
+/* Leaves a message for the next reader. If there is no place, because so many handlers have left
+ * one within each other, the last one is lost. */
 static void put_back(struct exchange_object *self, const struct received *message) {
-    if (self->n_untaken ==
-        MOST_UNTAKEN) /* so many handlers, each within another one: one is lost */
+    if (self->n_untaken == MOST_UNTAKEN)
         Py_DECREF(self->untaken[--self->n_untaken].payload);
     self->untaken[self->n_untaken++] = *message;
     Py_INCREF(message->payload);

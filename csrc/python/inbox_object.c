@@ -108,25 +108,21 @@ static int receive(struct inbox_object *self, uint64_t deadline_ns, struct waiti
     return found;
 }
 
-int inbox_receive(struct inbox_object *self, uint64_t deadline_ns, struct waiting *waiting,
-                  struct received *message) {
-    if (!enter(self))
-        return -1;
-    int found = receive(self, deadline_ns, waiting, message);
+/* The end of inbox_receive() and inbox_poll(). */
+static int accept(struct inbox_object *self, int found, const struct received *message) {
     if (found == 1)
         received_accept(self, message);
     self->listener.busy = false;
     return found;
 }
 
+int inbox_receive(struct inbox_object *self, uint64_t deadline_ns, struct waiting *waiting,
+                  struct received *message) {
+    return enter(self) ? accept(self, receive(self, deadline_ns, waiting, message), message) : -1;
+}
+
 int inbox_poll(struct inbox_object *self, struct received *message) {
-    if (!enter(self))
-        return -1;
-    int found = received_poll(self, message);
-    if (found > 0)
-        received_accept(self, message);
-    self->listener.busy = false;
-    return found;
+    return enter(self) ? accept(self, received_poll(self, message), message) : -1;
 }
 
 /* What a method returns that has entered. If there is no memory for the tuple, the next call gets

@@ -205,7 +205,7 @@ class Calls(AwaitedCalls):
     def _outcome(self, call: Call) -> Any:
         """Waits until the call is done, and returns its value or raises its error."""
         try:
-            # The first line of wait_for(), without its call.
+            # wait_for() begins with this too. Here it saves a call in Python.
             if not call.done and not self._reader.read_for(call, None, False):
                 self._reader.wait_for(call, None)
         except ChannelError as error:

@@ -70,7 +70,7 @@ class StepFuture(concurrent.futures.Future[T]):
         self._engine = engine
         self._call = call
 
-    # What the base class makes at once, and what takes longer than a short call.
+    # The base class makes them at once, which takes longer than a short call does.
     _condition = _MadeWhenNeeded(lambda future: threading.Condition())
     _waiters = _MadeWhenNeeded(lambda future: _Waiters(weakref.ref(future)))
 
