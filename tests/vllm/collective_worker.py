@@ -20,7 +20,7 @@ class Collecting(mpspmd.Worker):
 
         from mpspmd.vllm.collectives import watch_collectives
 
-        os.environ["VLLM_DIST_IDENT"] = ident = str(os.getppid())
+        os.environ["VLLM_DIST_IDENT"] = ident = f"mpspmd-test-{os.getppid()}"
         current_platform.import_kernels()
         ctx.init_process_group("gloo")
         self._earlier = self._join(f"{ident}-ep:0-[0-1]-cpushm")

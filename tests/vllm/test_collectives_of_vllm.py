@@ -27,7 +27,8 @@ def engine() -> Iterator[mpspmd.Engine]:
         collective_worker.Collecting,
         world_size=2,
         config=config,
-        remove_at_end=[f"/dev/shm/{os.getpid()}-*"],  # vLLM's groups leave them
+        # vLLM's groups leave them.
+        remove_at_end=[f"/dev/shm/mpspmd-test-{os.getpid()}-*-cpushm_[01]"],
     ) as engine:
         engine.collective_rpc("all_gather")  # so that each rank has a last one
         yield engine
